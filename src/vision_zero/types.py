@@ -1,0 +1,171 @@
+"""The values that cross module borders: image pairs, turns, replies, games.
+
+Everything here is a frozen dataclass of plain values. This module imports nothing of the package, so that data,
+game, rollout and spo can all speak of the same things without importing each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+from PIL import Image
+
+Vote = int | None
+"""A vote that was read: seat 1..n, `None` for N/A, or 0 for an invalid vote, which counts for nobody."""
+
+Stage = Literal["decision", "clue"]
+View = Literal["civilian", "spy"]
+SpyView = Literal["auto", "blank", "edited", "masked"]
+Voter = Literal["observer", "civilian"]
+Domain = Literal["scenes", "charts", "photos"]
+
+DOMAINS: tuple[Domain, ...] = ("scenes", "charts", "photos")
+
+
+class Role(StrEnum):
+    SPY = "spy"
+    CIVILIAN = "civilian"
+
+
+class ImageSource(Protocol):
+    """An image that is opened when it is needed, not before."""
+
+    @property
+    def name(self) -> str:
+        """What an error message calls it: a path, or data set, row and column."""
+        ...
+
+    def open(self) -> Image.Image:
+        """The whole image, decoded, RGB. Raises `vision_zero.data.pairs.BadImageError` with `name` in the message."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImagePair:
+    """What one game is played on: the civilians' image and, if there is one, its changed version.
+
+    `id` is unique in its source and stable between runs. `meta` carries what the source knows beyond pixels (scene
+    descriptions, change logs); nothing in training reads it.
+    """
+
+    id: str
+    image: ImageSource
+    edited: ImageSource | None = None
+    domain: Domain = "photos"
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GameRules:
+    """The rules of a game (method: players 2..8 + 1 spy, rounds 1..5)."""
+
+    n_civilians: int = 4
+    n_rounds: int = 2
+    spy_view: SpyView = "auto"
+    voter: Voter = "observer"
+    n_votes: int = 8
+    mask_share: float = 0.5
+    max_clue_chars: int = 300
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.n_civilians <= 8:
+            raise ValueError(f"n_civilians must be 2 to 8, got {self.n_civilians}")
+        if not 1 <= self.n_rounds <= 5:
+            raise ValueError(f"n_rounds must be 1 to 5, got {self.n_rounds}")
+        if self.n_votes < 1:
+            raise ValueError(f"n_votes (votes per game, G) must be at least 1, got {self.n_votes}")
+        if self.voter == "civilian" and self.n_votes % self.n_civilians:
+            raise ValueError(
+                f"voter=civilian gives every civilian G / n_c votes, but n_votes={self.n_votes} is not a multiple of "
+                f"n_civilians={self.n_civilians}"
+            )
+        if not 0 < self.mask_share <= 1:
+            raise ValueError(f"mask_share must be in (0, 1], got {self.mask_share}")
+        if self.max_clue_chars < 1:
+            raise ValueError(f"max_clue_chars must be positive, got {self.max_clue_chars}")
+
+    @property
+    def n_players(self) -> int:
+        return self.n_civilians + 1
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One thing to ask of one player.
+
+    Clue turns: `round` 1..n_rounds, `seat` 1..n_players, `sample` 0. Vote turns: `round` 0, `sample` 0..G-1 and the
+    civilian's `seat`, or seat 0 for the neutral observer.
+    """
+
+    game: int
+    stage: Stage
+    round: int
+    seat: int
+    sample: int
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a policy answered: text, and for model policies the exact tokens and their log-probabilities.
+
+    `prompt_ids` are the expanded prompt (image placeholders included), `token_ids` the sampled tokens with the end
+    token if one was sampled, `logprobs` one number per token under the sampling distribution. Empty for scripted
+    players, whose turns cannot be trained on.
+    """
+
+    text: str
+    prompt_ids: tuple[int, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Clue:
+    """A clue turn that was answered. `text` is what became public, `reasoning` what stayed private."""
+
+    turn: Turn
+    reply: Reply
+    text: str
+    reasoning: str
+    readable: bool
+
+
+@dataclass(frozen=True)
+class CastVote:
+    """A vote turn that was answered."""
+
+    turn: Turn
+    reply: Reply
+    vote: Vote
+
+
+@dataclass(frozen=True)
+class Game:
+    """One game, whole: the deal and everything said so far. `index` k and the run seed determine the deal."""
+
+    index: int
+    seed: int
+    pair: ImagePair
+    rules: GameRules
+    spy: int
+    spy_view: Literal["blank", "edited", "masked"]
+    clues: tuple[Clue, ...] = ()
+    votes: tuple[CastVote, ...] = ()
+
+    def role(self, seat: int) -> Role:
+        """Raises ValueError for a seat that is not in 1..n_players."""
+        if not 1 <= seat <= self.rules.n_players:
+            raise ValueError(f"seat {seat} is not in 1..{self.rules.n_players}")
+        return Role.SPY if seat == self.spy else Role.CIVILIAN
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a player is shown: one image (by the game's view), then text."""
+
+    view: View
+    text: str
