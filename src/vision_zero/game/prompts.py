@@ -1,0 +1,137 @@
+r"""What a player is shown: an image and a text made from a template file.
+
+The text is laid out so that all prompts of one game share the longest possible beginning, which a serving engine can
+reuse: rules (the same words for every player and for the voters), then the public clues in the order they were said
+(append-only), and only then what differs: round, seat, role and own earlier thoughts.
+
+A template is one text file of named sections, `== name ==` on a line of its own, with `$placeholders`:
+
+    rules          for everybody              $n_players $n_civilians $n_rounds
+    clues          heading above the clues    -
+    no_clues       in place of any clue       -
+    clue_line      one public clue            $round $seat $clue
+    civilian       a civilian's clue turn     $round $seat $n_rounds $thoughts
+    spy_blank      a spy's clue turn, by what the spy sees, same placeholders as `civilian`
+    spy_edited
+    spy_masked
+    thoughts       own earlier reasoning      $round $reasoning   (in place of $thoughts, once per earlier round)
+    observer       the neutral vote           $n_players
+    voter          a civilian's vote          $seat $n_players $thoughts
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+
+from vision_zero.game.spy_game import view_of
+from vision_zero.types import DOMAINS, Game, Prompt, Role, Turn
+
+PLACEHOLDERS: Mapping[str, frozenset[str]] = {
+    "rules": frozenset({"n_players", "n_civilians", "n_rounds"}),
+    "clues": frozenset(),
+    "no_clues": frozenset(),
+    "clue_line": frozenset({"round", "seat", "clue"}),
+    "civilian": frozenset({"round", "seat", "n_rounds", "thoughts"}),
+    "spy_blank": frozenset({"round", "seat", "n_rounds", "thoughts"}),
+    "spy_edited": frozenset({"round", "seat", "n_rounds", "thoughts"}),
+    "spy_masked": frozenset({"round", "seat", "n_rounds", "thoughts"}),
+    "thoughts": frozenset({"round", "reasoning"}),
+    "observer": frozenset({"n_players"}),
+    "voter": frozenset({"seat", "n_players", "thoughts"}),
+}
+SHIPPED_TEMPLATES = (*DOMAINS, "compact")
+
+
+@dataclass(frozen=True)
+class Template:
+    """The sections of one template file, checked."""
+
+    name: str
+    sections: Mapping[str, string.Template]
+
+    def fill(self, section: str, **values: object) -> str:
+        return self.sections[section].substitute({key: str(value) for key, value in values.items()})
+
+
+def parse_template(text: str, name: str) -> Template:
+    """Raises ValueError, naming the file, for a missing or unknown section or placeholder."""
+    parts = re.split(r"^== *(\w+) *==[ \t]*$\n?", text, flags=re.MULTILINE)
+    names, bodies = parts[1::2], parts[2::2]
+    sections = {key: string.Template(body.strip("\n")) for key, body in zip(names, bodies, strict=True)}
+    if len(sections) != len(names) or set(sections) != set(PLACEHOLDERS):
+        missing = sorted(set(PLACEHOLDERS) - set(sections))
+        unknown = sorted(set(sections) - set(PLACEHOLDERS))
+        raise ValueError(
+            f"template {name}: missing sections {missing}, unknown sections {unknown}"
+            + (", and a section that stands twice" if len(sections) != len(names) else "")
+        )
+    for key, section in sections.items():
+        if not section.is_valid():
+            raise ValueError(f"template {name}, section {key}: a '$' that is not a placeholder; write '$$' for a dollar")
+        if strange := sorted(set(section.get_identifiers()) - PLACEHOLDERS[key]):
+            raise ValueError(f"template {name}, section {key}: unknown placeholders {strange}")
+    if "clue" not in sections["clue_line"].get_identifiers():
+        raise ValueError(f"template {name}, section clue_line: $clue is not there, so nobody would hear a clue")
+    return Template(name, sections)
+
+
+@lru_cache(maxsize=16)
+def load_template(name_or_path: str) -> Template:
+    """A shipped template by name (scenes, charts, photos, compact), or a file of the researcher's by path."""
+    if name_or_path in SHIPPED_TEMPLATES:
+        file = resources.files("vision_zero.game") / "templates" / f"{name_or_path}.txt"
+        return parse_template(file.read_text("utf-8"), f"{name_or_path}.txt")
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise ValueError(f"template {name_or_path!r} is neither a file nor one of {', '.join(SHIPPED_TEMPLATES)}")
+    return parse_template(path.read_text("utf-8"), str(path))
+
+
+def template_for(game: Game, template: str) -> Template:
+    """`auto` takes the wording of the pair's domain."""
+    return load_template(game.pair.domain if template == "auto" else template)
+
+
+def _public_part(game: Game, words: Template) -> str:
+    """Rules and all clues so far: a prefix of what it will be after the next clue."""
+    rules = game.rules
+    lines = [
+        words.fill("rules", n_players=rules.n_players, n_civilians=rules.n_civilians, n_rounds=rules.n_rounds),
+        words.fill("clues"),
+    ]
+    lines += [words.fill("clue_line", round=c.turn.round, seat=c.turn.seat, clue=c.text) for c in game.clues]
+    return "\n".join(lines)
+
+
+def _own_thoughts(game: Game, seat: int, words: Template) -> str:
+    own = [clue for clue in game.clues if clue.turn.seat == seat and clue.reasoning]
+    return "\n".join(words.fill("thoughts", round=clue.turn.round, reasoning=clue.reasoning) for clue in own)
+
+
+def render(game: Game, turn: Turn, template: str = "auto") -> Prompt:
+    """The prompt of `turn` as its player sees it when the game stands as it is.
+
+    Only the turn's own player's reasoning is ever shown. Every text said by a model was cleaned of control tokens when
+    the answer was taken.
+    """
+    words = template_for(game, template)
+    public = _public_part(game, words)
+    if not game.clues:
+        public += "\n" + words.fill("no_clues")
+    rules = game.rules
+    thoughts = _own_thoughts(game, turn.seat, words) if turn.seat else ""
+    if turn.stage == "decision":
+        if turn.seat == 0:
+            private = words.fill("observer", n_players=rules.n_players)
+        else:
+            private = words.fill("voter", seat=turn.seat, n_players=rules.n_players, thoughts=thoughts)
+    else:
+        section = f"spy_{game.spy_view}" if game.role(turn.seat) is Role.SPY else "civilian"
+        private = words.fill(section, round=turn.round, seat=turn.seat, n_rounds=rules.n_rounds, thoughts=thoughts)
+    return Prompt(view_of(game, turn), re.sub(r"\n{3,}", "\n\n", f"{public}\n\n{private}"))

@@ -1,0 +1,127 @@
+"""What the engine asks of a player: `Policy`, the requests it gets, and the images that go with them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from PIL import Image
+
+from vision_zero.data.pairs import open_pair
+from vision_zero.types import Game, Prompt, Reply, Stage, Turn, View
+
+BLANK_COLOUR = (127, 127, 127)
+MASK_COLOUR = (127, 127, 127)
+MASK_GRID = 8
+
+
+class GameImage:
+    """One distinct image of a step: a small value that can be copied and sent where the pixels should not go.
+
+    `key` names the pixels: equal keys are equal images, so everything made from them (tensors, features) is made once
+    per step. A deep copy is the same object, and pickling keeps the key alone, because TRL deep-copies every prompt
+    and sends all prompts to all processes for its log.
+    """
+
+    __slots__ = ("_pixels", "key")
+
+    def __init__(self, key: str, pixels: Image.Image | None) -> None:
+        self.key = key
+        self._pixels = pixels
+
+    @property
+    def pixels(self) -> Image.Image:
+        """RGB. Raises RuntimeError on a copy that crossed a process border, which holds only the key."""
+        if self._pixels is None:
+            raise RuntimeError(f"image {self.key!r} left its process; its pixels are not here")
+        return self._pixels
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GameImage:
+        return self
+
+    def __reduce__(self) -> tuple[type[GameImage], tuple[str, None]]:
+        return (GameImage, (self.key, None))
+
+    def __repr__(self) -> str:
+        return f"GameImage({self.key!r})"
+
+
+def blank_image(size: tuple[int, int]) -> Image.Image:
+    """A uniform image, `size` = (width, height) pixels."""
+    return Image.new("RGB", size, BLANK_COLOUR)
+
+
+def masked_image(image: Image.Image, share: float, rng: random.Random) -> Image.Image:
+    """`image` with `share` of its area hidden: whole cells of an 8 x 8 grid, drawn by `rng`."""
+    masked = image.copy()
+    cells = [(column, row) for row in range(MASK_GRID) for column in range(MASK_GRID)]
+    for column, row in rng.sample(cells, max(1, round(share * len(cells)))):
+        left, right = (image.width * c // MASK_GRID for c in (column, column + 1))
+        top, bottom = (image.height * r // MASK_GRID for r in (row, row + 1))
+        masked.paste(MASK_COLOUR, (left, top, right, bottom))
+    return masked
+
+
+def open_images(games: Sequence[Game]) -> dict[tuple[int, View], GameImage]:
+    """The images of a batch of games by (game index, view); equal images are opened once and are one object.
+
+    Raises `BadImageError` (with the file's name) for an image that cannot be used.
+    """
+    opened: dict[str, GameImage] = {}
+    images: dict[tuple[int, View], GameImage] = {}
+
+    for game in games:
+        civilian_key = f"{game.pair.id}/original"
+        spy_key = f"{game.pair.id}/edited"
+        if civilian_key not in opened or (game.spy_view == "edited" and spy_key not in opened):
+            original, edited = open_pair(game.pair)
+            opened.setdefault(civilian_key, GameImage(civilian_key, original))
+            if edited is not None:
+                opened[spy_key] = GameImage(spy_key, edited)
+        original_pixels = opened[civilian_key].pixels
+        if game.spy_view == "blank":
+            spy_key = "blank/{}x{}".format(*original_pixels.size)
+            if spy_key not in opened:
+                opened[spy_key] = GameImage(spy_key, blank_image(original_pixels.size))
+        elif game.spy_view == "masked":
+            spy_key = f"{game.pair.id}/masked/{game.index}"
+            rng = random.Random(f"vision-zero/mask/{game.seed}/{game.index}")
+            opened[spy_key] = GameImage(spy_key, masked_image(original_pixels, game.rules.mask_share, rng))
+        images[game.index, "civilian"] = opened[civilian_key]
+        images[game.index, "spy"] = opened[spy_key]
+    return images
+
+
+@dataclass(frozen=True)
+class TokenLimits:
+    """Sampled tokens per reply: no end token before `minimum`, cut at `maximum`."""
+
+    minimum: int
+    maximum: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.minimum <= self.maximum or self.maximum < 1:
+            raise ValueError(f"token limits need 0 <= minimum <= maximum >= 1, got {self.minimum} and {self.maximum}")
+
+
+@dataclass(frozen=True)
+class TurnRequest:
+    """One turn to answer. A model sees `prompt` and `image`; only scripted players look at `game`."""
+
+    game: Game
+    turn: Turn
+    prompt: Prompt
+    image: GameImage
+    seed: int
+    limits: TokenLimits
+
+
+class Policy(Protocol):
+    """Anything that answers turns, in the order asked."""
+
+    def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]: ...
+
+
+LimitsByStage = dict[Stage, TokenLimits]
