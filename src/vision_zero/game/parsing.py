@@ -1,0 +1,131 @@
+r"""Reads replies: private reasoning, then one `\boxed{...}` that holds a clue or a vote.
+
+Every function is total (no string makes it raise) and strict (what cannot be read is said to be unreadable, never
+guessed). What players write is untrusted: it is shown to other players, so nothing in it may become a control token,
+an image placeholder or a further line of a prompt.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from vision_zero.types import Vote
+
+_BOX = re.compile(r"\\boxed\s*\{")
+
+# Whole control tokens and tags, those of every chat template: <|im_end|>, <image>, </img>, <IMG_CONTEXT>, [INST].
+# None of the alternatives spans whitespace, which is why a space put between two characters cannot create a match.
+_CONTROL_TOKEN = re.compile(
+    r"<[|\uff5c][^<>|\uff5c\s]*[|\uff5c]>"
+    r"|</?[A-Za-z_][\w:.-]*/?>"
+    r"|\[/?(?:INST|IMG|IMG_BREAK|IMG_END)\]"
+)
+_TOKEN_DELIMITER = re.compile(r"<[|\uff5c]|[|\uff5c]>")
+
+_LATEX_WRAPPER = (
+    r"(?<!\\)\\+(?:boxed|fbox|mbox|text|textbf|textit|textrm|textsf|texttt|emph|underline"
+    r"|mathbf|mathit|mathrm|mathsf|mathtt|operatorname)\s*\{"
+)
+_LATEX_WRAPPER_OR_BRACE = re.compile(rf"{_LATEX_WRAPPER}|(?<!\\)\\+[{{}}]|[{{}}]")
+_LATEX_ESCAPE = re.compile(r"(?<!\\)\\+([%$#&_])")
+
+_INVISIBLE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co"})
+
+_PLAYER_NUMBER = re.compile(r"(?:player[ _]*)?([1-9][0-9]{0,8})\.?", re.ASCII | re.IGNORECASE)
+_NOT_AVAILABLE = re.compile(r"n/?a\.?", re.ASCII | re.IGNORECASE)
+
+
+def split_reply(text: str) -> tuple[str, str | None]:
+    r"""Splits a reply into its private reasoning and the content of its last `\boxed{}`, `None` if it has no box.
+
+    The last box is the one that starts last; braces inside it are matched, and one that is never closed reads to the
+    end of its line. The reasoning is everything outside that box, cleaned by `clean_text`, so it can be shown again
+    to the player who wrote it. The boxed content is as it was written: read it with `read_clue` or `read_vote`.
+    """
+    boxes = list(_BOX.finditer(text))
+    if not boxes:
+        return clean_text(text), None
+    start = boxes[-1].end()
+    closing = _closing_brace(text, start)
+    if closing is None:
+        line_end = text.find("\n", start)
+        closing = resume = line_end if line_end >= 0 else len(text)
+    else:
+        resume = closing + 1
+    before, after = text[: boxes[-1].start()].rstrip("\\"), text[resume:]
+    return clean_text(f"{before.rstrip()}\n{after.lstrip()}"), text[start:closing]
+
+
+def clean_text(text: str) -> str:
+    """Makes text that a model wrote safe to put into a prompt. Keeps newlines, and is idempotent.
+
+    Removes control characters, format and bidirectional characters, surrogates and private-use characters (Unicode
+    Cc, Cf, Cs, Co), control tokens (`<|...|>`) and image placeholders (`<image>`, `<IMG_CONTEXT>` and any other tag).
+    No `<|` or `|>` is left. Every kind of line break becomes a newline, a tab a space.
+    """
+    text = "\n".join(text.splitlines()).replace("\t", " ")
+    text = "".join(c for c in text if c == "\n" or unicodedata.category(c) not in _INVISIBLE_CATEGORIES)
+    removed = 1
+    while removed:  # taking a token out can make a new one of its two sides: <|im_<|x|>end|>
+        text, removed = _CONTROL_TOKEN.subn("", text)
+    return _TOKEN_DELIMITER.sub(" ", text).strip()
+
+
+def read_clue(text: str, max_chars: int = 300) -> str | None:
+    r"""The clue in a reply: its last box as one clean line of at most `max_chars` characters; `None`: unreadable.
+
+    A clue that is empty after cleaning is unreadable. LaTeX wrappers, escapes and braces are taken off, so a clue that
+    was read is read again as itself: `read_clue(f"\\boxed{{{clue}}}") == clue`.
+
+    Raises ValueError if `max_chars` is not positive.
+    """
+    if max_chars < 1:
+        raise ValueError(f"max_chars must be positive, got {max_chars}")
+    _, boxed = split_reply(text)
+    if boxed is None:
+        return None
+    clue, previous = boxed, None
+    while clue != previous:  # cleaning can bring the two halves of a LaTeX escape together, and the reverse
+        previous = clue
+        clue = _LATEX_ESCAPE.sub(r"\1", _LATEX_WRAPPER_OR_BRACE.sub("", clue))
+        clue = " ".join(clean_text(" ".join(clue.split())).split())
+    return clue[:max_chars].rstrip() or None
+
+
+def read_vote(text: str, n_players: int) -> Vote:
+    r"""The vote in a reply's last box: a seat in 1..n_players, `None` for N/A, or 0 if it is invalid.
+
+    Around the number only a "player", emphasis (`**3**`), a full stop, spaces and LaTeX wrappers are tolerated. Two
+    numbers, signs, decimals, leading zeros, other scripts' digits, seats that do not exist and a missing box are
+    invalid. "N/A" and "NA" are N/A in any case; other ways to abstain are invalid.
+
+    Raises ValueError if `n_players` is not positive.
+    """
+    if n_players < 1:
+        raise ValueError(f"n_players must be positive, got {n_players}")
+    _, boxed = split_reply(text)
+    if boxed is None:
+        return 0
+    # A brace becomes a space, not nothing: {1}{2} is two numbers.
+    answer = _LATEX_ESCAPE.sub(r"\1", _LATEX_WRAPPER_OR_BRACE.sub(" ", boxed)).strip()
+    if len(answer) > 4 and answer.startswith("**") and answer.endswith("**"):
+        answer = answer[2:-2].strip()
+    if _NOT_AVAILABLE.fullmatch(answer):
+        return None
+    number = _PLAYER_NUMBER.fullmatch(answer)
+    seat = int(number[1]) if number else 0
+    return seat if seat <= n_players else 0
+
+
+def _closing_brace(text: str, start: int) -> int | None:
+    """Index of the brace that closes the one before `start`; None if it is never closed."""
+    depth = 1
+    for position in range(start, len(text)):
+        if text[position] == "{":
+            depth += 1
+        elif text[position] == "}":
+            depth -= 1
+            if depth == 0:
+                return position
+    return None

@@ -1,0 +1,248 @@
+"""Which stage trains next: the switch of Iterative-SPO, and fixed schedules for ablations.
+
+Paper: Vision-Zero, arXiv 2509.25541, Iterative-SPO (algorithm) and its table of hyperparameters. After every
+iteration, with the accuracy and the N/A rate of all its votes:
+
+    acc <- rho acc + (1 - rho) accuracy        na <- rho na + (1 - rho) na_rate        d <- d + 1
+    decision -> clue   if acc >= acc_up and na <= na_down and d >= k_min
+    clue -> decision   if (1 - acc >= err_up or na >= na_up) and d >= k_min
+    forced switch      if d >= patience
+
+Two consequences of the paper's values: a constant accuracy below 0.9 never ends a decision stage by the rule, only by
+patience; and as the averages start at 0 they read as errors at first, so that the first clue stage usually ends after
+`k_min` iterations. Hence every switch is recorded with its reason.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from vision_zero.types import Stage
+
+SwitchReason = Literal["rule", "patience", "cycle"]
+
+
+@dataclass(frozen=True)
+class SwitchEvent:
+    """A change of stage: after which iteration (counted from 1), why, and the averages and dwell that decided it."""
+
+    iteration: int
+    from_stage: Stage
+    to_stage: Stage
+    reason: SwitchReason
+    accuracy_average: float
+    na_average: float
+    dwell: int
+
+
+class StageSchedule(ABC):
+    """The stage of the next iteration. Every schedule tracks the averages of accuracy and N/A rate, for the log.
+
+    Attributes:
+        stage: stage of the next iteration.
+        dwell: iterations done in this stage; 0 right after a switch.
+        iteration: iterations done altogether.
+        last_reason: why the last `update` switched; None if it did not.
+        history: every switch so far.
+    """
+
+    def __init__(self, start: Stage, rho: float, debias: bool) -> None:
+        if start not in ("decision", "clue"):
+            raise ValueError(f'a stage is "decision" or "clue", got {start!r}')
+        if not 0 <= rho < 1:
+            raise ValueError(f"rho (decay of the averages) must be in [0, 1), got {rho}")
+        self.rho = rho
+        self.debias = debias
+        self.stage: Stage = start
+        self.dwell = 0
+        self.iteration = 0
+        self.last_reason: SwitchReason | None = None
+        self.history: list[SwitchEvent] = []
+        self._start_averages()
+
+    def _start_averages(self) -> None:
+        self._accuracy = 0.0
+        self._na = 0.0
+        self._n_averaged = 0
+
+    @property
+    def accuracy_average(self) -> float:
+        """Moving average of the accuracy, bias-corrected if `debias`; 0 before the first iteration."""
+        return self._corrected(self._accuracy)
+
+    @property
+    def na_average(self) -> float:
+        """Moving average of the N/A rate, bias-corrected if `debias`; 0 before the first iteration."""
+        return self._corrected(self._na)
+
+    def _corrected(self, average: float) -> float:
+        return average / (1 - self.rho**self._n_averaged) if self.debias and self._n_averaged else average
+
+    def update(self, accuracy: float, na_rate: float) -> Stage:
+        """Takes in one iteration's accuracy and N/A rate and returns the next iteration's stage.
+
+        Raises ValueError for a share outside 0..1.
+        """
+        for name, share in (("accuracy", accuracy), ("na_rate", na_rate)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} must be in 0..1, got {share}")
+        self._accuracy = self.rho * self._accuracy + (1 - self.rho) * accuracy
+        self._na = self.rho * self._na + (1 - self.rho) * na_rate
+        self._n_averaged += 1
+        self.iteration += 1
+        self.dwell += 1
+        self.last_reason = self._reason_to_switch()
+        if self.last_reason is not None:
+            self._switch(self.last_reason)
+        return self.stage
+
+    @abstractmethod
+    def _reason_to_switch(self) -> SwitchReason | None:
+        """Called when averages and dwell have moved: why this stage ends now, or None."""
+
+    def _switch(self, reason: SwitchReason) -> None:
+        next_stage: Stage = "clue" if self.stage == "decision" else "decision"
+        self.history.append(
+            SwitchEvent(
+                iteration=self.iteration,
+                from_stage=self.stage,
+                to_stage=next_stage,
+                reason=reason,
+                accuracy_average=self.accuracy_average,
+                na_average=self.na_average,
+                dwell=self.dwell,
+            )
+        )
+        self.stage = next_stage
+        self.dwell = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that moves, as JSON values; the options are the run configuration's business."""
+        return {
+            "schedule": type(self).__name__,
+            "stage": self.stage,
+            "dwell": self.dwell,
+            "iteration": self.iteration,
+            "accuracy": self._accuracy,
+            "na": self._na,
+            "n_averaged": self._n_averaged,
+            "last_reason": self.last_reason,
+            "history": [asdict(event) for event in self.history],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raises ValueError for the state of another schedule."""
+        if state["schedule"] != type(self).__name__:
+            raise ValueError(
+                f"this state is of schedule {state['schedule']}, not {type(self).__name__}: "
+                "resume with the schedule the run was started with"
+            )
+        self.stage = state["stage"]
+        self.dwell = state["dwell"]
+        self.iteration = state["iteration"]
+        self._accuracy = state["accuracy"]
+        self._na = state["na"]
+        self._n_averaged = state["n_averaged"]
+        self.last_reason = state["last_reason"]
+        self.history = [SwitchEvent(**event) for event in state["history"]]
+
+
+class StageSwitch(StageSchedule):
+    """The switch of Iterative-SPO (module docstring). Training starts in the decision stage; defaults are the paper's.
+
+    Args:
+        rho: decay of both averages.
+        acc_up: accuracy average from which the decision stage may end.
+        err_up: error average (1 - accuracy average) from which the clue stage may end.
+        na_up: N/A average from which the clue stage may end.
+        na_down: N/A average up to which the decision stage may end.
+        k_min: iterations a stage lasts at least before the rule may end it.
+        patience: iterations after which a stage ends whatever the averages; None: never.
+        debias: compare averages divided by 1 - rho^t, t the iterations in them (not in the paper).
+        reset_averages: start both averages again at 0 at a switch (not in the paper).
+
+    Raises ValueError for a value out of its range.
+    """
+
+    def __init__(
+        self,
+        rho: float = 0.95,
+        acc_up: float = 0.9,
+        err_up: float = 0.4,
+        na_up: float = 0.5,
+        na_down: float = 0.1,
+        k_min: int = 5,
+        patience: int | None = 20,
+        debias: bool = False,
+        *,
+        reset_averages: bool = False,
+    ) -> None:
+        super().__init__("decision", rho, debias)
+        for name, threshold in (("acc_up", acc_up), ("err_up", err_up), ("na_up", na_up), ("na_down", na_down)):
+            if not 0 <= threshold <= 1:
+                raise ValueError(f"{name} must be in 0..1, got {threshold}")
+        if k_min < 0:
+            raise ValueError(f"k_min must not be negative, got {k_min}")
+        if patience is not None and patience < 1:
+            raise ValueError(f"patience must be at least 1, or None to turn it off, got {patience}")
+        self.acc_up = acc_up
+        self.err_up = err_up
+        self.na_up = na_up
+        self.na_down = na_down
+        self.k_min = k_min
+        self.patience = patience
+        self.reset_averages = reset_averages
+
+    def _reason_to_switch(self) -> SwitchReason | None:
+        if self.dwell >= self.k_min and self._rule_holds():
+            return "rule"
+        if self.patience is not None and self.dwell >= self.patience:
+            return "patience"
+        return None
+
+    def _rule_holds(self) -> bool:
+        if self.stage == "decision":
+            return self.accuracy_average >= self.acc_up and self.na_average <= self.na_down
+        return 1 - self.accuracy_average >= self.err_up or self.na_average >= self.na_up
+
+    def _switch(self, reason: SwitchReason) -> None:
+        super()._switch(reason)
+        if self.reset_averages:
+            self._start_averages()
+
+
+class FixedStage(StageSchedule):
+    """One stage for the whole run: "decision" only or "clue" only (paper, ablation)."""
+
+    def __init__(self, stage: Stage, *, rho: float = 0.95, debias: bool = False) -> None:
+        super().__init__(stage, rho, debias)
+
+    def _reason_to_switch(self) -> SwitchReason | None:
+        return None
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raises ValueError for the state of another schedule or of the other stage."""
+        if state["stage"] != self.stage:
+            raise ValueError(f"this state is of stage {state['stage']}, but the run is fixed to stage {self.stage}")
+        super().load_state_dict(state)
+
+
+class CycleStages(StageSchedule):
+    """A fixed number of iterations in each stage, in turn, starting with the decision stage (public code).
+
+    Raises ValueError unless both lengths are at least 1.
+    """
+
+    def __init__(self, decision_steps: int, clue_steps: int, *, rho: float = 0.95, debias: bool = False) -> None:
+        super().__init__("decision", rho, debias)
+        if decision_steps < 1 or clue_steps < 1:
+            raise ValueError(f"a cycle needs at least 1 step of each stage, got {decision_steps} and {clue_steps}")
+        self.decision_steps = decision_steps
+        self.clue_steps = clue_steps
+
+    def _reason_to_switch(self) -> SwitchReason | None:
+        steps = self.decision_steps if self.stage == "decision" else self.clue_steps
+        return "cycle" if self.dwell >= steps else None
