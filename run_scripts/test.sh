@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Install what is missing, then run every check and every test. Stops at the first section that fails.
+#
+#   bash run_scripts/test.sh [--all] [pytest arguments, e.g. -k stages]
+#
+#   --all          also the slow tests (training runs of minutes)
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+WORKERS=2                               # test processes
+export OMP_NUM_THREADS=1                # two torch threads on a shared machine are many times slower than one
+export TOKENIZERS_PARALLELISM=false     # the tests fork
+export HF_HUB_OFFLINE=1                 # no test downloads anything
+export WANDB_MODE=offline
+
+selection=()
+if [ "${1:-}" = "--all" ]; then
+    selection=(-m "")
+    shift
+fi
+
+section() { printf '\n=== %s\n' "$*"; }
+
+section "setup"
+bash setup.sh
+# shellcheck source=/dev/null
+[ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] || source .venv/bin/activate
+
+section "ruff: lint"
+ruff check .
+
+section "ruff: format"
+ruff format --check .
+
+section "mypy: types"
+mypy
+
+section "import-linter: direction of the imports"
+lint-imports --no-logo
+
+section "shell scripts: bash -n, shellcheck"
+mapfile -d '' -t scripts < <(find . -name '*.sh' -not -path './.*/*' -print0; printf '%s\0' .ci/run)
+for script in "${scripts[@]}"; do bash -n "$script"; done
+shellcheck "${scripts[@]}"
+echo "${#scripts[@]} scripts"
+
+section "pytest"
+exec python -m pytest -n "$WORKERS" "${selection[@]}" "$@"

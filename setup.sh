@@ -1,0 +1,194 @@
+#!/usr/bin/env bash
+# Install everything vision_zero needs, and vision_zero itself (editable).
+#
+#   bash setup.sh [--cpu | --gpu] [--browser] [--blender] [--force]
+#
+#   --cpu, --gpu   which stack; without either: GPU where an NVIDIA driver answers, CPU elsewhere
+#   --browser      also Chromium, for pictures of the HTML reports (apt-get, Debian)
+#   --blender      also the system libraries of Blender's Python module (apt-get, Debian)
+#   --force        install again, even if nothing changed since the last time
+#
+# Goes into the active virtual or conda environment. With none active, into .venv beside this file, made with Python
+# 3.11 or 3.12. A second run returns at once unless the requirements, pyproject.toml or the stack have changed.
+
+set -Eeuo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+FLASH_ATTN="flash-attn==2.8.3.post2"  # optional: SDPA computes the same attention
+FLASH_ATTN_TIMEOUT="20m"              # without a ready-made wheel it compiles for hours; that is not what setup is for
+BROWSER_PACKAGES=(chromium)
+BLENDER_PACKAGES=(libx11-6 libxrender1 libxfixes3 libxi6 libxkbcommon0 libsm6 libice6 libgl1 libxxf86vm1 libgomp1)
+
+step="reading the arguments"
+say() { echo "setup.sh: $*"; }
+die() {
+    trap - ERR
+    echo "setup.sh: error while $step: $*" >&2
+    exit 1
+}
+trap 'die "the command above failed (line $LINENO). Fix what it names and run setup.sh again; finished steps are quick."' ERR
+
+stack="" browser=0 blender=0 force=0
+for argument in "$@"; do
+    case "$argument" in
+        --cpu | --gpu)
+            [ -z "$stack" ] || [ "$stack" = "${argument#--}" ] || die "--cpu and --gpu exclude each other"
+            stack="${argument#--}"
+            ;;
+        --browser) browser=1 ;;
+        --blender) blender=1 ;;
+        --force) force=1 ;;
+        -h | --help)
+            sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+            exit 0
+            ;;
+        *) die "unknown argument '$argument' (see bash setup.sh --help)" ;;
+    esac
+done
+
+# ------------------------------------------------------------------------------------------------- system packages
+
+apt_install() {
+    local package missing=()
+    for package in "$@"; do
+        dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q "install ok installed" || missing+=("$package")
+    done
+    [ "${#missing[@]}" -gt 0 ] || return 0
+    command -v apt-get >/dev/null || die "no apt-get here; install these with your own package manager: ${missing[*]}"
+    local as_root=()
+    if [ "$(id -u)" != 0 ]; then
+        command -v sudo >/dev/null || die "needs root; run: apt-get install ${missing[*]}"
+        as_root=(sudo)
+    fi
+    say "apt-get install ${missing[*]}"
+    "${as_root[@]}" apt-get update -qq
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+step="installing system packages"
+if [ "$browser" = 1 ]; then apt_install "${BROWSER_PACKAGES[@]}"; fi
+if [ "$blender" = 1 ]; then apt_install "${BLENDER_PACKAGES[@]}"; fi
+
+# ------------------------------------------------------------------------------------------------ the environment
+
+step="finding a Python environment"
+
+is_supported() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; }
+
+find_python() {
+    local name candidate
+    for name in python3.11 python3.12 python3 python; do
+        # Every match on the PATH: the first may be a version manager's stub that does not run.
+        while read -r candidate; do
+            if is_supported "$candidate"; then
+                echo "$candidate"
+                return 0
+            fi
+        done < <(type -aP "$name")
+    done
+    return 1
+}
+
+if [ -n "${VIRTUAL_ENV:-}" ] || [ -n "${CONDA_PREFIX:-}" ]; then
+    environment="${VIRTUAL_ENV:-$CONDA_PREFIX}"
+    python="$environment/bin/python"
+    [ -x "$python" ] || die "the active environment $environment has no Python; deactivate it, or put Python 3.11 in it"
+    is_supported "$python" || die "the active environment $environment has $("$python" -V 2>&1); 3.11 or 3.12 is needed"
+else
+    environment="$PWD/.venv"
+    python="$environment/bin/python"
+    if ! { [ -x "$python" ] && is_supported "$python" && "$python" -m pip --version >/dev/null 2>&1; }; then
+        base=$(find_python) || die "no Python 3.11 or 3.12 on the PATH. On Debian or Ubuntu: apt-get install python3.11 python3.11-venv"
+        version=$("$base" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+        "$base" -c 'import ensurepip, venv' 2>/dev/null ||
+            die "$base cannot make virtual environments. On Debian or Ubuntu: apt-get install python$version-venv"
+        say "making .venv with $base (Python $version)"
+        "$base" -m venv --clear "$environment"
+    fi
+fi
+
+if [ -z "$stack" ]; then
+    stack=cpu
+    if [[ "$(nvidia-smi -L 2>/dev/null)" == *"GPU 0"* ]]; then stack=gpu; fi
+fi
+case "$stack" in
+    cpu) requirements=requirements-cpu.txt lock=requirements-cpu-lock.txt ;;
+    gpu) requirements=requirements.txt lock=requirements-lock.txt ;;
+esac
+
+# The stamp says what the last complete installation was made from.
+stamp="$environment/.vision_zero_setup"
+fingerprint=$("$python" - "$stack" "$PWD" "$requirements" "$lock" pyproject.toml <<'PYTHON'
+import hashlib, pathlib, sys
+
+stack, root, *files = sys.argv[1:]
+contents = b"".join(pathlib.Path(name).read_bytes() for name in files)
+print(hashlib.sha256(f"{stack} {root} {sys.version}\n".encode() + contents).hexdigest())
+PYTHON
+)
+if [ "$force" = 0 ] && [ "$(cat "$stamp" 2>/dev/null)" = "$fingerprint" ]; then
+    say "$environment is up to date ($stack stack); --force installs again"
+    exit 0
+fi
+rm -f "$stamp"
+
+# ----------------------------------------------------------------------------------------------------- packages
+
+say "installing the $stack stack into $environment ($("$python" -V))"
+
+pip_install() {
+    # -qq leaves errors. DeepSpeed compiles its extensions at first use; told that this is a CPU, its installer does
+    # not ask for a CUDA toolkit that it would not use either.
+    DS_ACCELERATOR=cpu DS_BUILD_OPS=0 "$python" -m pip --disable-pip-version-check --no-input \
+        install -qq --progress-bar off "$@"
+}
+
+step="installing the build tools and torch"
+say "1/4 build tools and torch (the largest part, some GB)"
+mapfile -t first < <(grep -oE '^(ninja|packaging|setuptools|wheel|torch|torchvision)==[^ ]+' "$requirements")
+pip_install -c "$lock" "${first[@]}"
+
+step="installing $requirements"
+say "2/4 everything else in $requirements"
+# DeepSpeed's build wants to see the torch it will run with, hence no isolation.
+pip_install --no-build-isolation -c "$lock" -r "$requirements"
+
+if [ "$stack" = gpu ]; then
+    say "    optional: $FLASH_ATTN"
+    timeout "$FLASH_ATTN_TIMEOUT" "$python" -m pip --disable-pip-version-check --no-input \
+        install -qq --no-build-isolation --no-deps "$FLASH_ATTN" >"$environment/flash_attn_install.log" 2>&1 ||
+        say "    notice: flash-attn did not install ($environment/flash_attn_install.log); attention uses PyTorch's SDPA"
+fi
+
+step="installing vision_zero"
+say "3/4 vision_zero from $PWD, editable"
+pip_install --no-build-isolation --no-deps -e .
+
+step="checking the installation"
+say "4/4 checking that it imports"
+"$python" - "$stack" <<'PYTHON'
+import sys
+
+import torch
+import transformers
+import trl
+
+import vision_zero
+
+if sys.argv[1] == "gpu" and not torch.cuda.is_available():
+    sys.exit(
+        f"torch {torch.__version__} (CUDA {torch.version.cuda}) finds no usable GPU: is the NVIDIA driver new enough? "
+        "`bash setup.sh --cpu` installs without."
+    )
+print(
+    f"setup.sh: vision_zero {vision_zero.__version__}, torch {torch.__version__}, "
+    f"transformers {transformers.__version__}, trl {trl.__version__}"
+)
+PYTHON
+
+echo "$fingerprint" >"$stamp"
+if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
+    say "done; activate it with: source .venv/bin/activate"
+else
+    say "done"
+fi
