@@ -1,0 +1,158 @@
+"""The JSONL manifest: one pair per line, `{"id", "image", "edited"?, "domain"?, "meta"?}`.
+
+Paths are relative to the manifest's folder and may not leave it, neither by `..` nor through a link: a manifest is
+often somebody else's file, and the images it names end up in game records.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vision_zero.data.layouts import LazyJson, Listing, PairSourceError, Row
+from vision_zero.types import DOMAINS
+
+FIELDS: dict[str, str] = {"id": "id", "image": "image", "edited": "edited", "domain": "domain", "meta": "meta"}
+
+
+class Folder:
+    """Which files a folder holds, listed once per subfolder: a million paths are checked without a million stats."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._real_root = os.path.realpath(root)
+        self._listings: dict[str, dict[str, bool]] = {}
+
+    def check(self, relative: str) -> None:
+        """Raises PairSourceError unless `relative` names a file in this folder, links followed."""
+        if os.path.isabs(relative) or "\0" in relative:
+            raise PairSourceError(f"{relative!r}: paths must be relative to {self.root}")
+        parent, name = os.path.split(relative)
+        listing = self._listings.get(parent)
+        if listing is None:
+            listing = self._listings[parent] = self._list(parent, relative)
+        # Asked directly if not listed: some file systems fold the case or the Unicode form of names.
+        is_link = listing.get(name, True)
+        if is_link:
+            self._check_inside(os.path.join(self.root, relative), relative)
+        if name not in listing and not os.path.isfile(os.path.join(self.root, relative)):
+            raise PairSourceError(f"{os.path.join(self.root, relative)}: no such file")
+
+    def _list(self, parent: str, relative: str) -> dict[str, bool]:
+        folder = os.path.join(self.root, parent)
+        self._check_inside(folder, relative)
+        try:
+            with os.scandir(folder) as entries:
+                return {entry.name: entry.is_symlink() for entry in entries if entry.is_file()}
+        except FileNotFoundError as error:
+            raise PairSourceError(f"{os.path.join(self.root, relative)}: no such file") from error
+        except OSError as error:
+            raise PairSourceError(f"{folder}: cannot be listed: {error.strerror or error}") from error
+
+    def _check_inside(self, path: str, relative: str) -> None:
+        real = os.path.realpath(path)
+        if os.path.commonpath([real, self._real_root]) != self._real_root:
+            raise PairSourceError(f"{relative!r}: leaves the folder {self.root}")
+
+
+def read_manifest(path: Path, fields: Mapping[str, str] | None = None) -> Listing:
+    """The rows of a manifest, in its order.
+
+    `fields` gives the keys of another vocabulary, {"image": "input_images", "edited": "output_images"}: then other keys
+    are allowed, and without an "id" the line's number is the id. A value may be a list of one path. Raises
+    PairSourceError with the line's number.
+    """
+    folder = Folder(path.parent)
+    rows: list[Row] = []
+    lines: dict[str, int] = {}
+    try:
+        with open(path, "rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                if not line.strip():
+                    continue
+                where = f"{path}, line {number}"
+                row = _read_line(line, where, number, fields)
+                first = lines.setdefault(row.id, number)
+                if first != number:
+                    raise PairSourceError(f"{where}: the id {row.id!r} is already on line {first}")
+                _check_paths(row, folder, where)
+                rows.append(row)
+    except OSError as error:
+        raise PairSourceError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not rows:
+        raise PairSourceError(f"{path}: the manifest is empty")
+    return Listing("manifest", path.parent, rows, "photos")
+
+
+def _check_paths(row: Row, folder: Folder, where: str) -> None:
+    for name in (row.image, row.edited):
+        if name is None:
+            continue
+        try:
+            folder.check(name)
+        except PairSourceError as error:
+            raise PairSourceError(f"{where}: {error}") from error
+
+
+def _read_line(line: bytes, where: str, number: int, fields: Mapping[str, str] | None) -> Row:
+    record = _parse(line, where, number)
+    names = FIELDS if fields is None else dict(fields)
+    if fields is None:
+        _refuse_unknown(record, where)
+    row_id = record.get(names["id"]) if "id" in names else f"{number:07d}"
+    if isinstance(row_id, bool) or not isinstance(row_id, (str, int)) or row_id == "":
+        raise PairSourceError(f'{where}: "{names["id"]}" must be a text or a whole number, got {row_id!r}')
+    image = _path(record, names["image"], where)
+    if image is None:
+        raise PairSourceError(f'{where}: "{names["image"]}" is missing; the keys are {sorted(record)}')
+    edited = _path(record, names["edited"], where) if "edited" in names else None
+    domain = record.get(names["domain"]) if "domain" in names else None
+    if domain is not None and domain not in DOMAINS:
+        raise PairSourceError(f'{where}: "domain" must be one of {", ".join(DOMAINS)}, got {domain!r}')
+    return Row(str(row_id), image, edited, _meta(record, names, where), domain)
+
+
+def _parse(line: bytes, where: str, number: int) -> dict[str, Any]:
+    try:
+        record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        if b"\\ud" in line.lower():  # half of a surrogate pair parses, but cannot be a file name nor be written again
+            json.dumps(record, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise PairSourceError(f"{where}: not valid JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise PairSourceError(f"{where}: expected a JSON object, got {type(record).__name__}")
+    return record
+
+
+def _refuse_unknown(record: Mapping[str, Any], where: str) -> None:
+    # A misspelt "edited" would otherwise quietly turn a pair into a single image.
+    unknown = sorted(record.keys() - FIELDS.keys())
+    if unknown:
+        raise PairSourceError(
+            f"{where}: unknown keys {unknown}; a manifest has {', '.join(FIELDS)}; give `columns` for other names"
+        )
+
+
+def _path(record: Mapping[str, Any], key: str, where: str) -> str | None:
+    value = record.get(key)
+    if isinstance(value, list):
+        if len(value) != 1:
+            raise PairSourceError(f'{where}: "{key}" must hold one path, got {len(value)}')
+        value = value[0]
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value:
+        raise PairSourceError(f'{where}: "{key}" must be a path, got {value!r}')
+    return value
+
+
+def _meta(record: Mapping[str, Any], names: Mapping[str, str], where: str) -> Mapping[str, Any] | None:
+    meta = record.get(names["meta"]) if "meta" in names else None
+    if meta is None:
+        return None
+    if not isinstance(meta, dict):
+        raise PairSourceError(f'{where}: "meta" must be a JSON object, got {type(meta).__name__}')
+    return LazyJson(text=json.dumps(meta))

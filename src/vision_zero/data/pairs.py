@@ -1,0 +1,172 @@
+"""Read image pairs from any layout, split them, open them, check them.
+
+`load_pairs` checks names and structure and opens no image: a million pairs are listed in seconds. Images are opened
+one at a time by `open_pair`, which holds the rule for the two sizes of a pair; `check_pairs` opens a sample.
+
+The readers are `layouts` (folders), `manifest` (JSONL) and `tables` (`datasets`).
+"""
+
+from __future__ import annotations
+
+import random
+from array import array
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias, Union, cast
+
+from vision_zero.data.check import MAX_ASPECT_DIFFERENCE, BadPair, PairReport, check_pairs, open_pair
+from vision_zero.data.images import BadImageError, ImageFile
+from vision_zero.data.layouts import MANIFEST_NAME, Listing, PairSourceError, read_folder
+from vision_zero.data.manifest import Folder, read_manifest
+from vision_zero.data.sequences import LazyPairs, ListedPairs, MixedPairs, SomePairs
+from vision_zero.data.tables import (
+    DatasetImage,
+    TablePairs,
+    choose_columns,
+    choose_split,
+    is_dataset,
+    is_dataset_path,
+    load_local,
+    read_columns,
+)
+from vision_zero.types import DOMAINS, Domain, ImagePair
+
+if TYPE_CHECKING:
+    import datasets
+
+__all__ = [
+    "MAX_ASPECT_DIFFERENCE",
+    "BadImageError",
+    "BadPair",
+    "DatasetImage",
+    "ImageFile",
+    "PairReport",
+    "PairSourceError",
+    "check_pairs",
+    "load_pairs",
+    "open_pair",
+]
+
+OneSource: TypeAlias = Union[str, Path, "datasets.Dataset"]
+Source: TypeAlias = OneSource | Sequence[OneSource]
+ColumnNames: TypeAlias = Sequence[str] | Mapping[str, str]
+Split: TypeAlias = Literal["train", "heldout"]
+
+
+def load_pairs(
+    source: Source,
+    *,
+    columns: ColumnNames | None = None,
+    split: Split | None = None,
+    holdout: float = 0.0,
+    seed: int = 0,
+    scenes: str | Path | None = None,
+) -> Sequence[ImagePair]:
+    """The pairs of a source, in an order that does not depend on the file system. No image is opened.
+
+    `source` is a folder of files, a JSONL manifest, a local data set folder or parquet file, a `datasets.Dataset`, or
+    a list of these. A path may name its domain: `scenes:PATH`, `charts:PATH`, `photos:PATH`; else it is scenes if
+    scene descriptions are there, charts in ChartQA's layout, photos otherwise. In a list of several, ids begin with
+    the name of their source's folder (with more of its path where two names are equal).
+
+    `columns` names what is read from data sets, or keys of a manifest with other names: (image, edited) or
+    {"image": ..., "edited": ..., "id": ...}. `scenes` is the folder of NAME_comparison.json of a folder of pairs.
+
+    `split` takes the train or the held-out part: `holdout` is the held-out share, drawn from `seed` over the order of
+    the pairs, so the same source gives the same parts. Raises PairSourceError for anything that does not fit.
+    """
+    sources = _as_list(source)
+    parts = [_read(one, columns, None if scenes is None else Path(scenes)) for one in sources]
+    layouts = {part.layout for part in parts}
+    if columns is not None and not layouts & {"data set", "manifest"}:
+        raise PairSourceError(f"columns were given, but {_describe(sources)} has none ({', '.join(sorted(layouts))})")
+    if scenes is not None and "pairs" not in layouts:
+        raise PairSourceError(f"scenes were given, but {_describe(sources)} is no folder of NAME_original.* files")
+    pairs = parts[0] if len(parts) == 1 else MixedPairs(_source_names(sources), parts)
+    if not len(pairs):
+        raise PairSourceError(f"{_describe(sources)}: no pairs")
+    return _take_split(pairs, split, holdout, seed)
+
+
+def _as_list(source: Source) -> list[OneSource]:
+    if isinstance(source, (str, Path)) or is_dataset(source) or isinstance(source, Mapping):
+        return [cast("OneSource", source)]
+    if not isinstance(source, Sequence):
+        raise PairSourceError(f"a source is a path, a datasets.Dataset or a list of these, got {type(source).__name__}")
+    if not source:
+        raise PairSourceError("the list of sources is empty")
+    return list(source)
+
+
+def _read(source: OneSource, columns: ColumnNames | None, scenes: Path | None) -> LazyPairs:
+    if not isinstance(source, (str, Path)):
+        if not is_dataset(source) and not isinstance(source, Mapping):
+            raise PairSourceError(f"a source is a path or a datasets.Dataset, got {type(source).__name__}")
+        return _read_table(choose_split(source, "the data set"), columns, "photos", "the data set", None)
+    domain, path = _split_domain(source)
+    if not path.exists():
+        raise PairSourceError(f"{path}: no such file or folder")
+    if is_dataset_path(path):
+        folder = Folder(path.parent if path.is_file() else path)
+        return _read_table(load_local(path), columns, domain or "photos", str(path), folder)
+    listing = _list_files(path, columns, scenes)
+    return ListedPairs(listing, domain or listing.domain)
+
+
+def _read_table(
+    dataset: datasets.Dataset, columns: ColumnNames | None, domain: Domain, name: str, folder: Folder | None
+) -> TablePairs:
+    wanted = None if columns is None else read_columns(columns)
+    return TablePairs(dataset, choose_columns(dataset, wanted, name), domain, name, folder)
+
+
+def _list_files(path: Path, columns: ColumnNames | None, scenes: Path | None) -> Listing:
+    manifest = path / MANIFEST_NAME if path.is_dir() else path
+    if manifest.is_file() and manifest.suffix.lower() == ".jsonl":
+        return read_manifest(manifest, None if columns is None else read_columns(columns).fields())
+    if not path.is_dir():
+        raise PairSourceError(f"{path}: a source is a folder, a .jsonl manifest or a .parquet file")
+    return read_folder(path, scenes)
+
+
+def _split_domain(source: str | Path) -> tuple[Domain | None, Path]:
+    prefix, colon, rest = str(source).partition(":")
+    for domain in DOMAINS:
+        if colon and prefix == domain:
+            return domain, Path(rest)
+    return None, Path(source)
+
+
+def _describe(sources: Sequence[OneSource]) -> str:
+    return ", ".join(str(one) if isinstance(one, (str, Path)) else "a data set" for one in sources)
+
+
+def _source_names(sources: Sequence[OneSource]) -> list[str]:
+    """The shortest ends of the sources' paths that tell them apart; `dataset0`, `dataset1` ... without a path."""
+    paths = [_split_domain(one)[1] if isinstance(one, (str, Path)) else None for one in sources]
+    parts = [
+        (f"dataset{number}",) if path is None else path.resolve().with_suffix("").parts
+        for number, path in enumerate(paths)
+    ]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise PairSourceError(f"a source is given twice: {_describe(sources)}")
+
+
+def _take_split(pairs: LazyPairs, split: Split | None, holdout: float, seed: int) -> LazyPairs:
+    if not 0 <= holdout < 1:
+        raise PairSourceError(f"holdout must be at least 0 and below 1, got {holdout}")
+    if split is None:
+        return pairs
+    if split not in ("train", "heldout"):
+        raise PairSourceError(f'split must be "train" or "heldout", got {split!r}')
+    n_heldout = round(holdout * len(pairs))
+    if not 0 < n_heldout < len(pairs):
+        raise PairSourceError(
+            f"split={split} needs a holdout that leaves pairs on both sides: "
+            f"{holdout} of {len(pairs)} pairs is {n_heldout}"
+        )
+    heldout = set(random.Random(seed).sample(range(len(pairs)), n_heldout))
+    return SomePairs(pairs, array("L", (row for row in range(len(pairs)) if (row in heldout) == (split == "heldout"))))

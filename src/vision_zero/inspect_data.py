@@ -1,0 +1,167 @@
+"""Check a source of image pairs before a run: count it, open a sample, list what is bad, draw a contact sheet.
+
+    python -m vision_zero.inspect_data data/photos --sheet sheet.jpg
+
+Ends with 1 if the source is not laid out as it should be or a pair is bad.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from vision_zero.data.check import PairReport, check_pairs, open_pair, sample_rows
+from vision_zero.data.images import BadImageError
+from vision_zero.data.layouts import PairSourceError
+from vision_zero.data.pairs import load_pairs
+from vision_zero.types import ImagePair
+
+CELL = 200
+"""Side in pixels of the square that an image of the contact sheet is fitted into."""
+
+MARGIN = 8
+CAPTION = 20
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status."""
+    args = parse(argv)
+    try:
+        sources = args.source[0] if len(args.source) == 1 else args.source
+        pairs = load_pairs(sources, columns=columns(args.columns), scenes=args.scenes)
+        report = check_with_progress(pairs, None if args.all else args.sample, args.seed)
+        print(table(", ".join(args.source), pairs, report))
+        for bad in report.bad:
+            print(f"bad: {bad.id}: {bad.reason}")
+        if args.sheet is not None:
+            save_sheet(pairs, args.sheet, args.sheet_pairs, args.seed)
+    except (PairSourceError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 1 if report.bad else 0
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options. Ends the program for values that make no sense."""
+    parser = argparse.ArgumentParser(prog="python -m vision_zero.inspect_data", description="Check image pairs.")
+    parser.add_argument(
+        "source", nargs="+", help="folder, JSONL manifest, local data set or parquet file; scenes:PATH names a domain"
+    )
+    parser.add_argument(
+        "--columns", nargs="+", metavar="FIELD=NAME", help="columns to read: image=.. edited=.. id=.. (default: known)"
+    )
+    parser.add_argument("--scenes", type=Path, help="folder of NAME_comparison.json for a folder of pairs")
+    parser.add_argument("--all", action="store_true", help="open every pair, not a sample")
+    parser.add_argument("--sample", type=positive, default=64, help="pairs to open (default: 64, as training does)")
+    parser.add_argument("--seed", type=int, default=0, help="which pairs are sampled (default: 0)")
+    parser.add_argument("--sheet", type=Path, metavar="FILE.jpg", help="write a contact sheet of sampled pairs")
+    parser.add_argument("--sheet_pairs", type=positive, default=16, help="pairs on the contact sheet (default: 16)")
+    return parser.parse_args(argv)
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def columns(named: Sequence[str] | None) -> Mapping[str, str] | None:
+    """{"image": "input_image"} of ["image=input_image"]. Raises PairSourceError."""
+    if named is None:
+        return None
+    for text in named:
+        if not all(text.partition("=")):
+            raise PairSourceError(f"--columns takes FIELD=NAME, got {text!r}")
+    return {field: name for field, _, name in (text.partition("=") for text in named)}
+
+
+def check_with_progress(pairs: Sequence[ImagePair], sample: int | None, seed: int) -> PairReport:
+    """`check_pairs`, all bad pairs collected, with a progress bar where there is a terminal."""
+    with tqdm(total=0, desc="opening pairs", unit="pair", disable=None, leave=False) as bar:
+
+        def show(n_done: int, n_all: int) -> None:
+            bar.total = n_all
+            bar.update(n_done - bar.n)
+
+        return check_pairs(pairs, sample, seed, on_progress=show, collect=True)
+
+
+def table(source: str, pairs: Sequence[ImagePair], report: PairReport) -> str:
+    """The report in words and numbers, one thing a line."""
+    sizes = [size for size in (report.min_size, report.median_size, report.max_size) if size is not None]
+    lines = [
+        ("source", source),
+        ("layout", getattr(pairs, "layout", type(pairs).__name__)),
+        ("pairs", str(report.n_pairs)),
+        ("with edited image", str(report.n_edited)),
+        *((f"domain {domain}", str(count)) for domain, count in report.domains.items()),
+        ("opened", str(report.n_opened + len(report.bad))),
+        ("bad", str(len(report.bad))),
+        ("edit changes nothing", str(report.n_identical)),
+        ("size min, median, max", ", ".join(f"{width}x{height}" for width, height in sizes) or "-"),
+    ]
+    return "\n".join(f"{name:<22} {value}" for name, value in lines)
+
+
+def save_sheet(pairs: Sequence[ImagePair], path: Path, n_pairs: int, seed: int) -> None:
+    """Write a grid of sampled pairs. Raises PairSourceError for a file type that Pillow cannot write."""
+    if path.suffix.lower() not in Image.registered_extensions():
+        raise PairSourceError(f"{path}: not a file type for an image; try .jpg")
+    shown = [pairs[row] for row in sample_rows(len(pairs), n_pairs, seed)]
+    contact_sheet(shown).save(path)
+    print(f"{'contact sheet':<22} {path}, {len(shown)} pairs")
+
+
+def contact_sheet(pairs: Sequence[ImagePair]) -> Image.Image:
+    """A near-square grid: original and edited side by side, the id beneath. A bad pair is a red cross."""
+    n_wide = 2 if any(pair.edited is not None for pair in pairs) else 1
+    width, height = n_wide * CELL + MARGIN, CELL + CAPTION + MARGIN
+    n_columns = max(1, round((len(pairs) * height / width) ** 0.5))
+    n_rows = -(-len(pairs) // n_columns)
+    sheet = Image.new("RGB", (n_columns * width + MARGIN, n_rows * height + MARGIN), "white")
+    for number, pair in enumerate(pairs):
+        row, column = divmod(number, n_columns)
+        draw_pair(sheet, pair, MARGIN + column * width, MARGIN + row * height, n_wide)
+    return sheet
+
+
+def draw_pair(sheet: Image.Image, pair: ImagePair, left: int, top: int, n_wide: int) -> None:
+    """Draw one pair with its upper left corner at (left, top)."""
+    draw = ImageDraw.Draw(sheet)
+    try:
+        images = open_pair(pair)
+    except BadImageError:
+        right, bottom = left + n_wide * CELL - MARGIN, top + CELL
+        draw.line((left, top, right, bottom), fill="red", width=2)
+        draw.line((left, bottom, right, top), fill="red", width=2)
+    else:
+        for number, image in enumerate(images):
+            if image is not None:
+                image.thumbnail((CELL - MARGIN // 2, CELL))
+                sheet.paste(image, (left + number * CELL, top))
+    draw.text((left, top + CELL + 2), fitted(draw, pair.id, n_wide * CELL - MARGIN), fill="black", font=font())
+
+
+def fitted(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
+    """The end of a text that fits into `width` pixels: ids differ at their ends."""
+    line = " ".join(text.split())
+    if draw.textlength(line, font=font()) <= width:
+        return line
+    while line and draw.textlength("..." + line, font=font()) > width:
+        line = line[1:]
+    return "..." + line
+
+
+def font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=13)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
