@@ -28,8 +28,8 @@ def open_pair(pair: ImagePair) -> tuple[Image.Image, Image.Image | None]:
     edited = pair.edited.open()
     if edited.size == image.size:
         return image, edited
-    ratio = (edited.width * image.height) / (edited.height * image.width)
-    if max(ratio, 1 / ratio) - 1 > MAX_ASPECT_DIFFERENCE:
+    narrow, wide = sorted((edited.width * image.height, edited.height * image.width))
+    if wide - narrow > MAX_ASPECT_DIFFERENCE * narrow:
         raise BadImageError(
             f"{pair.edited.name} is {edited.width}x{edited.height} but {pair.image.name} is "
             f"{image.width}x{image.height}: the aspect ratios of a pair may differ by {MAX_ASPECT_DIFFERENCE:.0%}"

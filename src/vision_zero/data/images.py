@@ -26,7 +26,7 @@ IMAGE_EXTENSIONS = frozenset(
 """Which files of a folder are taken for images; compared in lower case."""
 
 # Only these decoders are tried, whatever the extension says: Pillow's EPS reader, for one, would start Ghostscript.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM")
 
 _SIXTEEN_BIT_MODES = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
 
