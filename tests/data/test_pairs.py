@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import random
+import socket
 import struct
 import subprocess
 import sys
@@ -137,6 +138,17 @@ class TestPairsFolder:
         with pytest.raises(PairSourceError, match=r"scenes.*b_comparison\.json"):
             load_pairs(tmp_path / "images", scenes=tmp_path / "scenes")
 
+    def test_descriptions_that_would_be_passed_over_are_refused(self, tmp_path: Path) -> None:
+        draw_pairs(tmp_path / "images", "a")
+        write_json(tmp_path / "scenes" / "a_comparison.json", {})
+        with pytest.raises(PairSourceError, match=r"the source is .*images and scenes is .*scenes"):
+            load_pairs(tmp_path)
+
+    def test_scenes_folder_that_is_missing(self, tmp_path: Path) -> None:
+        draw_pairs(tmp_path, "a")
+        with pytest.raises(PairSourceError, match="nowhere: cannot be listed: No such file"):
+            load_pairs(tmp_path, scenes=tmp_path / "nowhere")
+
     def test_scenes_for_another_layout_are_refused(self, tmp_path: Path) -> None:
         draw(tmp_path / "images" / "a.png")
         (tmp_path / "scenes").mkdir()
@@ -226,6 +238,15 @@ class TestImageFolder:
         (tmp_path / "source" / "link").symlink_to(tmp_path / "elsewhere")
         (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "source")
         assert ids(load_pairs(tmp_path / "source")) == ["link/a.png"]
+
+    @pytest.mark.parametrize("source", ["", "photos:", ["photos:"]])
+    def test_an_empty_path_is_not_the_current_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Any
+    ) -> None:
+        draw(tmp_path / "a.png")
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(PairSourceError, match="is empty"):
+            load_pairs(source)
 
     def test_missing_folder(self, tmp_path: Path) -> None:
         with pytest.raises(PairSourceError, match=r"nowhere: no such file or folder"):
@@ -532,6 +553,8 @@ class TestDatasets:
         import datasets
 
         monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+        calls: list[Any] = []
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **_: calls.append(arguments) or [])
         (tmp_path / "set" / "data").mkdir(parents=True)
         path = tmp_path / "set" / "data" / "train-00000-of-00001.parquet"
         dataset(source_img="red", target_img="blue").to_parquet(str(path))
@@ -542,6 +565,7 @@ class TestDatasets:
         path.write_bytes(b"not parquet")
         with pytest.raises(PairSourceError, match=r"train-00000-of-00001\.parquet: `datasets` cannot read it"):
             load_pairs(path)
+        assert calls == [], "nothing is asked of the network"
 
     def test_image_folder_with_metadata(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         import datasets
@@ -578,6 +602,27 @@ class TestDatasets:
         assert "it holds 0" in reasons[1]
         assert "gone.png: no such file" in reasons[2]
         assert "leaves the folder" in reasons[3]
+
+    def test_lists_of_one_image(self) -> None:
+        import datasets
+
+        cells = [[Image.new("RGB", (9, 9), "red")]]
+        features = datasets.Features({name: datasets.List(datasets.Image()) for name in ("before", "after")})
+        data = datasets.Dataset.from_dict({"before": cells, "after": cells}, features=features)
+        assert color(open_pair(load_pairs(data, columns=("before", "after"))[0])[1]) == (255, 0, 0)
+
+    def test_encoded_bytes_and_paths_in_plain_columns(self, tmp_path: Path) -> None:
+        import datasets
+
+        path = draw(tmp_path / "a.png")
+        data = datasets.Dataset.from_dict({"raw": [path.read_bytes()], "path": [str(path)]})
+        image, edited = open_pair(load_pairs(data, columns=("raw", "path"))[0])
+        assert color(image) == color(edited) == (255, 0, 0)
+
+    def test_an_empty_data_set(self, tmp_path: Path) -> None:
+        draw(tmp_path / "a.png")
+        with pytest.raises(PairSourceError, match="a data set: no pairs"):
+            load_pairs([tmp_path, dataset(n=1, a="red").select([])])
 
     def test_bad_cells(self) -> None:
         import datasets

@@ -87,6 +87,11 @@ def read_folder(root: Path, scenes: Path | None) -> Listing:
         scene_files = _clevr_scene_files(root)
         if scene_files:
             return Listing("CLEVR", root, _read_clevr(root, scene_files), "scenes")
+        if scenes is None and any((root / "scenes").glob("*.json")):
+            raise PairSourceError(
+                f"{root / 'scenes'}: no *_scenes.json that lists the scenes of images/, as CLEVR has; for pairs with a "
+                f"NAME_comparison.json each, the source is {root / 'images'} and scenes is {root / 'scenes'}"
+            )
     if (root / "png").is_dir() and (root / "tables").is_dir():
         return Listing("ChartQA", root, _read_chartqa(root), "charts")
     files = walk(root)
@@ -108,7 +113,7 @@ def walk(root: Path) -> list[str]:
     folders = [""]
     while folders:
         prefix = folders.pop()
-        folder = os.path.join(root, prefix)
+        folder = os.path.join(root, prefix) if prefix else str(root)
         real = os.path.realpath(folder)
         if real in seen:  # a link back to a folder above it would never end
             continue

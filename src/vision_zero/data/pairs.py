@@ -77,14 +77,15 @@ def load_pairs(
     """
     sources = _as_list(source)
     parts = [_read(one, columns, None if scenes is None else Path(scenes)) for one in sources]
+    for one, part in zip(sources, parts, strict=True):
+        if not len(part):
+            raise PairSourceError(f"{_describe([one])}: no pairs")
     layouts = {part.layout for part in parts}
     if columns is not None and not layouts & {"data set", "manifest"}:
         raise PairSourceError(f"columns were given, but {_describe(sources)} has none ({', '.join(sorted(layouts))})")
     if scenes is not None and "pairs" not in layouts:
         raise PairSourceError(f"scenes were given, but {_describe(sources)} is no folder of NAME_original.* files")
     pairs = parts[0] if len(parts) == 1 else MixedPairs(_source_names(sources), parts)
-    if not len(pairs):
-        raise PairSourceError(f"{_describe(sources)}: no pairs")
     return _take_split(pairs, split, holdout, seed)
 
 
@@ -130,11 +131,13 @@ def _list_files(path: Path, columns: ColumnNames | None, scenes: Path | None) ->
 
 
 def _split_domain(source: str | Path) -> tuple[Domain | None, Path]:
+    """("scenes", PATH) of "scenes:PATH"; None for a path without a domain."""
     prefix, colon, rest = str(source).partition(":")
-    for domain in DOMAINS:
-        if colon and prefix == domain:
-            return domain, Path(rest)
-    return None, Path(source)
+    named = [domain for domain in DOMAINS if colon and prefix == domain]
+    path = rest if named else str(source)
+    if not path:  # an unset variable of a script; Path("") would be the current folder
+        raise PairSourceError(f"the path of the source {str(source)!r} is empty")
+    return (named[0] if named else None), Path(path)
 
 
 def _describe(sources: Sequence[OneSource]) -> str:

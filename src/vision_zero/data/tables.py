@@ -167,7 +167,8 @@ def load_local(path: Path) -> datasets.Dataset:
         raise PairSourceError(f"{path}: reading a data set needs `pip install datasets`") from error
     try:
         if path.is_file():
-            loaded = datasets.load_dataset("parquet", data_files=str(path))
+            # Not load_dataset("parquet"), which first reports its use to the hub.
+            loaded = datasets.Dataset.from_parquet(str(path))
         elif (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
             loaded = datasets.load_from_disk(str(path))
         else:
