@@ -112,8 +112,9 @@ class Reply:
     """What a policy answered: text, and for model policies the exact tokens and their log-probabilities.
 
     `prompt_ids` are the expanded prompt (image placeholders included), `token_ids` the sampled tokens with the end
-    token if one was sampled, `logprobs` one number per token under the sampling distribution. Empty for scripted
-    players, whose turns cannot be trained on.
+    token if one was sampled, `logprobs` one number per token: log softmax(logits / temperature), the same quantity that
+    training computes (top-k and banned tokens restrict what is sampled, not this number). Empty for scripted players,
+    whose turns cannot be trained on.
     """
 
     text: str

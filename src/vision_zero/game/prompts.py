@@ -73,7 +73,7 @@ def parse_template(text: str, name: str) -> Template:
         )
     for key, section in sections.items():
         if not section.is_valid():
-            raise ValueError(f"template {name}, section {key}: a '$' that is not a placeholder; write '$$' for a dollar")
+            raise ValueError(f"template {name}, section {key}: '$' without a placeholder; write '$$' for a dollar")
         if strange := sorted(set(section.get_identifiers()) - PLACEHOLDERS[key]):
             raise ValueError(f"template {name}, section {key}: unknown placeholders {strange}")
     if "clue" not in sections["clue_line"].get_identifiers():

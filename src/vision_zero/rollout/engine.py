@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from vision_zero.game.prompts import render
 from vision_zero.game.spy_game import answer, open_turns, turn_seed
-from vision_zero.rollout.policy import GameImage, LimitsByStage, Policy, TurnRequest, open_images
-from vision_zero.types import Game, Reply, Role, Turn, View
+from vision_zero.rollout.policy import GameImages, LimitsByStage, Policy, TurnRequest, open_images
+from vision_zero.types import Game, Reply, Role, Turn
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Rollout:
     """Finished games, in the order they were given, and what playing them took."""
 
     games: list[Game]
-    images: dict[tuple[int, View], GameImage]
+    images: GameImages
     calls: int
     seconds: float
 
@@ -58,16 +58,17 @@ def play(
     table: Table,
     limits: LimitsByStage,
     *,
+    images: GameImages | None = None,
     template: str = "auto",
     on_call: Callable[[int], None] | None = None,
 ) -> Rollout:
-    """Play `games` to their end.
+    """Play `games` to their end. `images` may be given if they are open already.
 
     The same games give the same prompts and the same seed per turn in any batch. `on_call` is told the number of turns
     of each call when it is done (for a progress bar). Raises what the policies and `open_images` raise.
     """
     start = time.perf_counter()
-    images = open_images(games)
+    images = open_images(games) if images is None else images
     state = {game.index: game for game in games}
     if len(state) != len(games):
         raise ValueError("two games of a batch have the same index, so they would be the same game")

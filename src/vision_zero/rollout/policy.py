@@ -17,35 +17,35 @@ MASK_COLOUR = (127, 127, 127)
 MASK_GRID = 8
 
 
-class GameImage:
-    """One distinct image of a step: a small value that can be copied and sent where the pixels should not go.
+class GameImage(Image.Image):
+    """One distinct image of a step: real pixels under a key, cheap to pass around.
 
     `key` names the pixels: equal keys are equal images, so everything made from them (tensors, features) is made once
-    per step. A deep copy is the same object, and pickling keeps the key alone, because TRL deep-copies every prompt
-    and sends all prompts to all processes for its log.
+    per step. It is a PIL image, so that processors take it as it is; but a deep copy is the same object, and pickling
+    keeps the key alone, because TRL deep-copies every prompt and sends all prompts to all processes for its log.
     """
 
-    __slots__ = ("_pixels", "key")
-
-    def __init__(self, key: str, pixels: Image.Image | None) -> None:
+    def __init__(self, key: str, pixels: Image.Image) -> None:
+        super().__init__()
+        rgb = pixels.convert("RGB")
+        self.im = rgb.im
+        self._mode = "RGB"
+        self._size = rgb.size
         self.key = key
-        self._pixels = pixels
-
-    @property
-    def pixels(self) -> Image.Image:
-        """RGB. Raises RuntimeError on a copy that crossed a process border, which holds only the key."""
-        if self._pixels is None:
-            raise RuntimeError(f"image {self.key!r} left its process; its pixels are not here")
-        return self._pixels
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GameImage:
         return self
 
-    def __reduce__(self) -> tuple[type[GameImage], tuple[str, None]]:
-        return (GameImage, (self.key, None))
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return (_image_without_pixels, (self.key,))
 
     def __repr__(self) -> str:
-        return f"GameImage({self.key!r})"
+        return f"GameImage({self.key!r}, {self.width}x{self.height})"
+
+
+def _image_without_pixels(key: str) -> GameImage:
+    """What arrives of an image in another process: its name on a single pixel."""
+    return GameImage(key, Image.new("RGB", (1, 1)))
 
 
 def blank_image(size: tuple[int, int]) -> Image.Image:
@@ -64,14 +64,17 @@ def masked_image(image: Image.Image, share: float, rng: random.Random) -> Image.
     return masked
 
 
-def open_images(games: Sequence[Game]) -> dict[tuple[int, View], GameImage]:
+GameImages = dict[tuple[int, View], GameImage]
+
+
+def open_images(games: Sequence[Game], known: GameImages | None = None) -> GameImages:
     """The images of a batch of games by (game index, view); equal images are opened once and are one object.
 
-    Raises `BadImageError` (with the file's name) for an image that cannot be used.
+    Images of `known` are not opened again. Raises `BadImageError` (with the file's name) for an image that cannot be
+    used.
     """
-    opened: dict[str, GameImage] = {}
-    images: dict[tuple[int, View], GameImage] = {}
-
+    opened = {image.key: image for image in (known or {}).values()}
+    images: GameImages = {}
     for game in games:
         civilian_key = f"{game.pair.id}/original"
         spy_key = f"{game.pair.id}/edited"
@@ -80,7 +83,7 @@ def open_images(games: Sequence[Game]) -> dict[tuple[int, View], GameImage]:
             opened.setdefault(civilian_key, GameImage(civilian_key, original))
             if edited is not None:
                 opened[spy_key] = GameImage(spy_key, edited)
-        original_pixels = opened[civilian_key].pixels
+        original_pixels = opened[civilian_key]
         if game.spy_view == "blank":
             spy_key = "blank/{}x{}".format(*original_pixels.size)
             if spy_key not in opened:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from itertools import takewhile
 from typing import Any
 
 from vision_zero.game.prompts import render
@@ -11,17 +12,18 @@ from vision_zero.game.spy_game import votes_in_order
 from vision_zero.types import CastVote, Clue, Game
 
 
-def prompt_of(game: Game, said: Clue | CastVote, template: str) -> str:
-    """The text of the prompt that `said` answered, from the game as it stood then."""
-    before = game if isinstance(said, CastVote) else replace(game, clues=game.clues[: game.clues.index(said)])
-    return render(before, said.turn, template).text
+def game_when(game: Game, said: Clue | CastVote) -> Game:
+    """The game as it stood when `said` was asked for, so that its prompt can be rendered again."""
+    if isinstance(said, CastVote):
+        return replace(game, votes=())
+    return replace(game, clues=tuple(takewhile(lambda clue: clue.turn != said.turn, game.clues)), votes=())
 
 
 def _turn_record(game: Game, said: Clue | CastVote, template: str) -> dict[str, Any]:
     reply = said.reply
     return {
         **{key: value for key, value in asdict(said.turn).items() if key != "game"},
-        "prompt": prompt_of(game, said, template),
+        "prompt": render(game_when(game, said), said.turn, template).text,
         "reply": reply.text,
         "token_ids": list(reply.token_ids),
         "logprobs": list(reply.logprobs),

@@ -1,0 +1,246 @@
+"""Every option of a run, with its meaning and the source of its default.
+
+`IterativeSPOConfig` is TRL's `GRPOConfig` with the method's values as defaults and the method's own constants beside
+them; `GameConfig` says what is played on which images. Both are parsed from flags and YAML alike. Sources: "paper" is
+arXiv 2509.25541, "code" its public repository at commit fa3c01c, "TRL" the library's default.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from trl import GRPOConfig
+
+from vision_zero.rollout.policy import LimitsByStage, TokenLimits
+from vision_zero.rollout.sampling import Sampling
+from vision_zero.spo.advantages import RoleBaselines
+from vision_zero.spo.stages import CycleStages, FixedStage, StageSchedule, StageSwitch
+from vision_zero.types import GameRules, Stage
+
+LOSS_TYPES = ("grpo", "dapo")
+
+
+def option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+def option_list(help: str) -> Any:
+    return field(default_factory=list, metadata={"help": help, "nargs": "*"})
+
+
+@dataclass
+class GameConfig:
+    """Images and rules."""
+
+    images: list[str] = option_list("Image sources, mixed: folders, manifests, data sets; see docs/data.md")
+    scenes_dir: str | None = option(None, "Scene descriptions (NAME_comparison.json) of a folder of edited pairs")
+    columns: list[str] = option_list("Column names of a data set: the image and, if there is one, its edited version")
+    holdout: float = option(0.0, "Share of the pairs kept out of training (the split depends on --holdout_seed alone)")
+    holdout_seed: int = option(0, "Seed of the train / held-out split")
+    on_bad_image: Literal["stop", "skip"] = option(
+        "stop", "A broken image stops the run after a checkpoint, or the game takes the next pair (counted and said)"
+    )
+    min_pixels: int | None = option(
+        None, "Images are enlarged to at least this many pixels (model families that resize)"
+    )
+    max_pixels: int | None = option(None, "Images are reduced to at most this many pixels (paper: 320x240 for CLEVR)")
+    civilians: int = option(4, "Civilians n_c, 2 to 8; one spy comes on top (paper: 4; code: 3)")
+    rounds: int = option(2, "Clue rounds, 1 to 5 (paper and code: 2)")
+    spy_view: Literal["auto", "blank", "edited", "masked"] = option(
+        "auto", "What the spy sees: blank (paper v2), edited (paper v1, code), masked; auto: edited where there is one"
+    )
+    mask_share: float = option(0.5, "Share of the area hidden with spy_view=masked")
+    voter: Literal["observer", "civilian"] = option(
+        "observer",
+        "One neutral prompt per game (code, paper's appendix) or every civilian from its seat (paper's text)",
+    )
+    template: str = option("auto", "Wording: auto (the pair's domain), scenes, charts, photos, compact, or a file")
+    max_clue_chars: int = option(300, "A public clue is cut at this many characters")
+
+    def rules(self, n_votes: int) -> GameRules:
+        return GameRules(
+            n_civilians=self.civilians,
+            n_rounds=self.rounds,
+            spy_view=self.spy_view,
+            voter=self.voter,
+            n_votes=n_votes,
+            mask_share=self.mask_share,
+            max_clue_chars=self.max_clue_chars,
+        )
+
+
+@dataclass
+class IterativeSPOConfig(GRPOConfig):
+    """Iterative-SPO on top of GRPO. An iteration is: play `games_per_iteration` games, update, decide the next stage."""
+
+    # The run
+    iterations: int = option(100, "Iterations of play and update (paper: 100; code: 280)")
+    games_per_iteration: int = option(128, "Games played per iteration over all processes (paper: 128; code: 64)")
+    updates_per_iteration: int = option(1, "Optimizer steps per iteration; 1 is on-policy")
+    schedule: Literal["iterative", "decision", "clue", "cycle"] = option(
+        "iterative", "Stage switch by the rule (paper), one stage only, or a fixed cycle (code)"
+    )
+    resume: bool = option(False, "Continue the run in output_dir from its last complete checkpoint")
+    export_every: int = option(0, "Portable export beside every n-th checkpoint; 0: at the end only")
+    record_games_every: int = option(1, "Write the games of every n-th iteration to output_dir/games; 0: never")
+    rollout_batch_size: int = option(256, "Replies generated at once by the transformers policy")
+
+    # Rewards (paper, section on strategic self-play; all of these are its table's values)
+    reward_beta: float = option(0.1, "Clue reward: weight of the votes between spy and civilians, beta (paper: 0.1)")
+    reward_lambda: float = option(0.1, "Clue reward: weight of a civilian's own votes, lambda (paper: 0.1)")
+    na_reward: float = option(-0.5, "Decision reward of a vote for N/A (paper: -0.5)")
+    format_weight: float = option(0.0, "Weight of the separate +-1 reward for a readable reply (paper: none)")
+
+    # Role advantage estimation
+    rae_alpha: float = option(0.95, "Decay of the role baselines, alpha (paper: 0.95; code: 0.9); 1 turns them off")
+    rae_update: Literal["iteration", "game"] = option(
+        "iteration", "Baselines move once per iteration by the means over its games, or once per game in game order"
+    )
+    rae_subtract: Literal["after", "before"] = option(
+        "after", "The advantage subtracts the baseline after its update (paper) or before it"
+    )
+    rae_stages: Literal["clue", "always"] = option("clue", "Baselines move in the clue stage (paper) or always (code)")
+
+    # Stage switch
+    rho: float = option(0.95, "Decay of the averages of accuracy and N/A rate (paper: 0.95)")
+    acc_up: float = option(0.9, "decision -> clue at this average accuracy or above (paper: 0.9)")
+    na_down: float = option(0.1, "decision -> clue at this average N/A rate or below (paper: 0.1)")
+    err_up: float = option(0.4, "clue -> decision at this average error or above (paper: 0.4)")
+    na_up: float = option(0.5, "clue -> decision at this average N/A rate or above (paper: 0.5)")
+    k_min: int = option(5, "Iterations a stage lasts at least (paper: 5)")
+    patience: int = option(20, "Iterations after which a stage ends whatever the rule says (paper: 20); 0: never")
+    debias: bool = option(False, "Bias correction of the averages, which start at 0 (paper: no)")
+    reset_averages: bool = option(False, "Averages restart at every switch (paper: no)")
+    cycle_decision: int = option(10, "schedule=cycle: iterations of each decision stage")
+    cycle_clue: int = option(10, "schedule=cycle: iterations of each clue stage")
+
+    # Sampling and KL per stage
+    max_clue_tokens: int = option(512, "Longest reply with a clue (paper's command: 512; code: 1024)")
+    min_clue_tokens: int = option(0, "Shortest reply with a clue (paper silent; code: 20)")
+    max_vote_tokens: int = option(512, "Longest reply with a vote (paper's command: 512; code: 1024)")
+    min_vote_tokens: int = option(0, "Shortest reply with a vote (paper silent; code: 100)")
+    kl_clue: float | None = option(None, "KL weight of the clue stage; none: beta (paper: 0.04)")
+    kl_decision: float | None = option(None, "KL weight of the decision stage; none: beta (paper: 0.04)")
+
+    # Defaults of TRL and transformers that the method sets otherwise
+    beta: float = option(0.04, "KL weight of both stages (paper: 0.04; TRL: 0)")
+    learning_rate: float = option(1e-5, "Peak learning rate (paper: 1e-5; TRL: 1e-6)")
+    lr_scheduler_type: str = option("cosine", "Learning-rate schedule (paper: cosine)")
+    warmup_steps: float = option(0.1, "Warm-up, as a share of all steps if below 1 (paper: 0.1)")
+    num_generations: int = option(8, "Votes per game, G (paper: 8)")
+    temperature: float = option(0.8, "Sampling temperature (code: 0.8; paper silent)")
+    top_k: int = option(50, "Sample among the k likeliest tokens (code: the library's 50; paper silent); 0: all")
+    loss_type: str = option("grpo", "Token average per reply, then over replies: grpo (code); dapo works too")
+    scale_rewards: str = option("group", "Votes of a game are normalised by their own standard deviation (paper)")
+    max_grad_norm: float = option(1.0, "Gradient clipping (code: 1.0)")
+    max_completion_length: int | None = option(None, "Not used: set max_clue_tokens and max_vote_tokens")
+    bf16: bool | None = option(None, "bfloat16 training; none: on a GPU yes, on a CPU no (paper: bf16)")
+    shuffle_dataset: bool | None = option(False, "Not used: games are dealt in order, pairs are shuffled per pass")
+    remove_unused_columns: bool | None = option(False, "Not used: rows are made by the trainer")
+    use_bias_correction_kl: bool = option(False, "Off: the plain k3 estimator of the KL (method)")
+    logging_steps: float = option(1, "Log every n optimizer steps")
+
+    def __post_init__(self) -> None:
+        if self.bf16 is None:
+            self.bf16 = torch.cuda.is_available() and not self.use_cpu
+        self._check()
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        rows = self.games_per_iteration * self.num_generations
+        if self.games_per_iteration % processes:
+            raise ValueError(
+                f"games_per_iteration={self.games_per_iteration} cannot be shared evenly by {processes} processes; "
+                f"use a multiple of {processes}"
+            )
+        if rows // processes % (self.per_device_train_batch_size * self.updates_per_iteration):
+            raise ValueError(
+                f"every process has {rows // processes} rows per iteration (games x G / processes), which is not a "
+                f"multiple of per_device_train_batch_size={self.per_device_train_batch_size} x "
+                f"updates_per_iteration={self.updates_per_iteration}; rows would be dropped"
+            )
+        steps = rows // processes // self.per_device_train_batch_size
+        accumulation = steps // self.updates_per_iteration
+        if self.gradient_accumulation_steps not in (1, accumulation):
+            raise ValueError(
+                f"gradient_accumulation_steps={self.gradient_accumulation_steps}, but it follows from the other "
+                f"options and would be {accumulation} (games x G / processes / micro-batch / updates); leave it out"
+            )
+        self.gradient_accumulation_steps = accumulation
+        self.steps_per_generation = steps
+        self.generation_batch_size = None
+        self.max_steps = self.iterations * self.optimizer_steps_per_iteration
+        self.max_completion_length = max(self.max_clue_tokens, self.max_vote_tokens)
+        super().__post_init__()
+        if self.save_strategy == "epoch" or (
+            self.save_strategy == "steps" and int(self.save_steps) % self.optimizer_steps_per_iteration
+        ):
+            raise ValueError(
+                f"save_steps={self.save_steps} falls inside an iteration of {self.optimizer_steps_per_iteration} "
+                "optimizer steps, where a run cannot be resumed exactly; use save_strategy=steps and a multiple of it"
+            )
+
+    def _check(self) -> None:
+        """Refuse what would train something else than asked, early and by name."""
+        if self.iterations < 1 or self.games_per_iteration < 1 or self.updates_per_iteration < 1:
+            raise ValueError("iterations, games_per_iteration and updates_per_iteration must be at least 1")
+        if self.loss_type not in LOSS_TYPES:
+            raise ValueError(f"loss_type={self.loss_type!r} is not supported; use one of {', '.join(LOSS_TYPES)}")
+        if self.scale_rewards not in ("group", "none"):
+            raise ValueError(f"scale_rewards={self.scale_rewards!r} is not supported; use group (paper) or none")
+        if self.use_vllm:
+            raise ValueError("use_vllm=True is not supported by this version; games are played by transformers")
+        if str(self.eval_strategy) not in ("no", "IntervalStrategy.NO"):
+            raise ValueError(
+                "eval_strategy would move the stage averages; use `python -m vision_zero.evaluate` instead"
+            )
+        if self.max_completion_length is not None:
+            raise ValueError("max_completion_length is not used; set max_clue_tokens and max_vote_tokens")
+        if self.shuffle_dataset or self.remove_unused_columns:
+            raise ValueError("shuffle_dataset and remove_unused_columns must stay False: games are dealt in order")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature={self.temperature} must be positive: sampled replies are what is trained on")
+        self.limits()
+        self.sampling()
+        self.make_schedule()
+        self.make_baselines()
+        if self.export_every < 0 or self.record_games_every < 0 or self.rollout_batch_size < 1:
+            raise ValueError("export_every and record_games_every must be 0 or more, rollout_batch_size 1 or more")
+
+    @property
+    def optimizer_steps_per_iteration(self) -> int:
+        return self.updates_per_iteration * self.num_iterations
+
+    def kl_weight(self, stage: Stage) -> float:
+        weight = self.kl_clue if stage == "clue" else self.kl_decision
+        return self.beta if weight is None else weight
+
+    def limits(self) -> LimitsByStage:
+        return {
+            "clue": TokenLimits(self.min_clue_tokens, self.max_clue_tokens),
+            "decision": TokenLimits(self.min_vote_tokens, self.max_vote_tokens),
+        }
+
+    def sampling(self) -> Sampling:
+        return Sampling(self.temperature, self.top_k, self.top_p)
+
+    def make_baselines(self) -> RoleBaselines:
+        return RoleBaselines(self.rae_alpha)
+
+    def make_schedule(self) -> StageSchedule:
+        if self.schedule == "iterative":
+            return StageSwitch(
+                self.rho,
+                self.acc_up,
+                self.err_up,
+                self.na_up,
+                self.na_down,
+                self.k_min,
+                self.patience or None,
+                self.debias,
+                reset_averages=self.reset_averages,
+            )
+        if self.schedule == "cycle":
+            return CycleStages(self.cycle_decision, self.cycle_clue, rho=self.rho, debias=self.debias)
+        return FixedStage(self.schedule, rho=self.rho, debias=self.debias)

@@ -1,0 +1,123 @@
+"""Attention caches that never compute a prompt token twice and never copy what they hold for one more token.
+
+All prompts of a game begin alike (image, rules, clues so far). `PrefixStore` keeps the keys and values of the last
+prompt of every conversation, and the next prompt of that conversation starts from the longest beginning that both share
+token by token. What is reused is what would be computed again, so replies do not change (up to rounding).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
+import torch
+from transformers import Cache
+from transformers.cache_utils import DynamicLayer
+
+SPARE_TOKENS = 64
+
+
+class GrowingLayer(DynamicLayer):
+    """A dynamic layer with spare room: a new token is written in place, and room grows by `SPARE_TOKENS`.
+
+    Keys and values are [batch, heads, tokens, head_dim] views of larger buffers. The stock layer concatenates, which
+    copies the whole cache for every sampled token.
+    """
+
+    def __init__(self, keys: torch.Tensor | None = None, values: torch.Tensor | None = None) -> None:
+        super().__init__()
+        self._buffers: tuple[torch.Tensor, torch.Tensor] | None = None
+        if keys is not None and values is not None:
+            self.lazy_initialization(keys, values)
+            self.update(keys, values)
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        if self._buffers is None or self._buffers[0].shape[-2] < end:
+            batch, heads, _, size = key_states.shape
+            room = (batch, heads, end + SPARE_TOKENS)
+            bigger = (key_states.new_empty(*room, size), value_states.new_empty(*room, value_states.shape[-1]))
+            if start:
+                bigger[0][:, :, :start], bigger[1][:, :, :start] = self.keys, self.values
+            self._buffers = bigger
+        for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
+            buffer[:, :, start:end] = states
+        self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        if self._buffers is not None:
+            length = self.get_seq_length()
+            self._buffers = (self._buffers[0][indices], self._buffers[1][indices])
+            self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)
+
+
+@dataclass(frozen=True)
+class _Prefix:
+    """Tokens of one prompt with their keys and values, a pair of [heads, tokens, head_dim] per layer."""
+
+    ids: list[int]
+    layers: list[tuple[torch.Tensor, torch.Tensor]]
+
+
+def common_length(left: Sequence[int], right: Sequence[int]) -> int:
+    """How many tokens two prompts share at their beginning."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))
+
+
+class PrefixStore:
+    """Keys and values of the last prompt of each conversation, for one set of weights: `clear` after an update."""
+
+    def __init__(self) -> None:
+        self._prefixes: dict[object, _Prefix] = {}
+
+    def clear(self) -> None:
+        self._prefixes.clear()
+
+    def reusable(self, conversation: object, ids: list[int], image_token: int) -> int:
+        """How many tokens of `ids` need not be computed: the shared beginning, but never all of `ids`.
+
+        A beginning that stops before the end of the image is not used, since the image is encoded as a whole.
+        """
+        known = self._prefixes.get(conversation)
+        if known is None:
+            return 0
+        length = min(common_length(known.ids, ids), len(ids) - 1)
+        return 0 if image_token in ids[length:] else length
+
+    def cache(self, conversations: Sequence[object], lengths: Sequence[int], n_layers: int) -> Cache:
+        """A cache whose row r holds the first `lengths[r]` tokens of its conversation, right-aligned."""
+        longest = max(lengths)
+        if longest == 0:
+            return Cache(layers=[GrowingLayer() for _ in range(n_layers)])
+        layers = []
+        for number in range(n_layers):
+            filled = []
+            for side in (0, 1):
+                example = next(
+                    self._prefixes[c].layers[number][side] for c, n in zip(conversations, lengths, strict=True) if n
+                )
+                heads, _, size = example.shape
+                rows = example.new_zeros(len(lengths), heads, longest, size)
+                for row, (conversation, length) in enumerate(zip(conversations, lengths, strict=True)):
+                    if length:
+                        known = self._prefixes[conversation].layers[number][side]
+                        rows[row, :, longest - length :] = known[:, :length]
+                filled.append(rows)
+            layers.append(GrowingLayer(filled[0], filled[1]))
+        return Cache(layers=layers)
+
+    def remember(
+        self, conversations: Sequence[object], prompts: Sequence[list[int]], cache: Cache, mask: torch.Tensor
+    ) -> None:
+        """Keep each row's prompt. `mask` [rows, cached tokens] marks the row's real tokens in `cache`."""
+        for row, (conversation, ids) in enumerate(zip(conversations, prompts, strict=True)):
+            real = mask[row].bool()
+            layers = [(layer.keys[row][:, real], layer.values[row][:, real]) for layer in cache.layers]
+            self._prefixes[conversation] = _Prefix(ids, layers)

@@ -1,0 +1,150 @@
+"""The folder of a run: what was run, what came out, and which checkpoints can be trusted.
+
+config.yaml  git.txt  git.diff  versions.txt      how to run it again
+metrics.jsonl  switches.jsonl  games/             what happened
+checkpoint-N/                                     to resume; COMPLETE is written last
+checkpoint-N/export/                              to load elsewhere
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CONFIG, METRICS, SWITCHES, GAMES, EXPORT, COMPLETE = (
+    "config.yaml",
+    "metrics.jsonl",
+    "switches.jsonl",
+    "games",
+    "export",
+    "COMPLETE",
+)
+
+
+class RunFolderError(ValueError):
+    """A run folder that may not be written to, or cannot be resumed."""
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, "utf-8")
+    temporary.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    _write_atomically(path, json.dumps(value, indent=1))
+
+
+def write_json_lines(path: Path, values: Iterable[Mapping[str, Any]]) -> None:
+    _write_atomically(path, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values))
+
+
+def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(value) + "\n")
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Every whole line; a last line that a killed process left unfinished is not one."""
+    lines = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def checkpoint_path(output_dir: str | Path, step: int) -> Path:
+    return Path(output_dir) / f"checkpoint-{step}"
+
+
+def is_complete(checkpoint: Path) -> bool:
+    return (checkpoint / COMPLETE).is_file()
+
+
+def mark_complete(checkpoint: Path) -> None:
+    """Everything below `checkpoint` is flushed to the disk before the mark is."""
+    for path in sorted(checkpoint.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    _write_atomically(checkpoint / COMPLETE, "")
+
+
+def remove_incomplete(checkpoint: Path) -> None:
+    if checkpoint.exists() and not is_complete(checkpoint):
+        shutil.rmtree(checkpoint)
+
+
+def complete_checkpoints(output_dir: Path) -> list[Path]:
+    """Complete checkpoints, oldest step first."""
+    found = [(re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in output_dir.glob("checkpoint-*")]
+    numbered = sorted((int(match[1]), path) for match, path in found if match and is_complete(path))
+    return [path for _, path in numbered]
+
+
+def rotate(output_dir: Path, keep: int | None) -> None:
+    """Remove all but the newest `keep` complete checkpoints (None: keep all). The mark goes first."""
+    for checkpoint in complete_checkpoints(output_dir)[:-keep] if keep else []:
+        (checkpoint / COMPLETE).unlink()
+        shutil.rmtree(checkpoint)
+
+
+def _drop_after(path: Path, key: str, last: int) -> None:
+    if path.exists():
+        write_json_lines(path, [line for line in read_json_lines(path) if line[key] <= last])
+
+
+def prepare(output_dir: Path, resume: bool) -> Path | None:
+    """Check that this run may write to `output_dir`; with `resume`, find the checkpoint and drop what came after it.
+
+    Returns the checkpoint to resume from, or None for a run that starts. Raises RunFolderError when the folder holds
+    another run (without `resume`), or nothing that can be resumed (with it).
+    """
+    existing = sorted(path.name for path in output_dir.iterdir()) if output_dir.exists() else []
+    if not resume:
+        if existing:
+            raise RunFolderError(
+                f"{output_dir} is not empty ({', '.join(existing[:5])}{', ...' if len(existing) > 5 else ''}): it "
+                "holds another run. Continue that one with --resume, or choose another --output_dir"
+            )
+        return None
+    if CONFIG not in existing:
+        raise RunFolderError(f"{output_dir} holds no run to resume: {CONFIG} is not there; start it without --resume")
+    checkpoints = complete_checkpoints(output_dir)
+    step = int(checkpoints[-1].name.split("-")[1]) if checkpoints else 0
+    _drop_after(output_dir / METRICS, "step", step)
+    _drop_after(output_dir / SWITCHES, "step", step - 1)
+    for path in (output_dir / GAMES).glob("step-*.jsonl"):
+        if int(path.stem.split("-")[1]) >= step:
+            path.unlink()
+    return checkpoints[-1] if checkpoints else None
+
+
+def changed_options(output_dir: Path, config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Options whose value differs from the one the run was started with: name -> (then, now)."""
+    then = yaml.safe_load((output_dir / CONFIG).read_text("utf-8"))
+    now = yaml.safe_load(yaml.safe_dump(dict(config)))
+    return {key: (then.get(key), now.get(key)) for key in sorted({*then, *now}) if then.get(key) != now.get(key)}
+
+
+def _git(*arguments: str) -> str:
+    here = Path(__file__).resolve().parent
+    result = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=False)
+    return result.stdout if result.returncode == 0 else f"git {' '.join(arguments)}: {result.stderr.strip()}\n"
+
+
+def describe(output_dir: Path, config: Mapping[str, Any]) -> None:
+    """Write down how to run this again: resolved options, commit and uncommitted changes, package versions."""
+    _write_atomically(output_dir / CONFIG, yaml.safe_dump(dict(config), sort_keys=True))
+    _write_atomically(output_dir / "git.txt", _git("log", "-1", "--format=%H %cI %s") + _git("status", "--short"))
+    _write_atomically(output_dir / "git.diff", _git("diff", "HEAD"))
+    versions = sorted(f"{package.name}=={package.version}" for package in metadata.distributions())
+    _write_atomically(output_dir / "versions.txt", "\n".join(versions) + "\n")

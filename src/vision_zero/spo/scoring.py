@@ -1,0 +1,99 @@
+"""From the votes of an iteration to rewards and advantages: the same numbers on every process.
+
+The input is what all processes know of all games, in game order; so is the output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal
+
+from vision_zero.spo.advantages import RoleBaselines, clue_advantages
+from vision_zero.spo.rewards import accuracy, clue_rewards, decision_reward, na_rate
+from vision_zero.types import Vote
+
+
+@dataclass(frozen=True)
+class GameSummary:
+    """What the other processes need to know of a finished game. Lengths are sampled tokens per reply."""
+
+    game: int
+    spy: int
+    n_players: int
+    votes: tuple[Vote, ...]
+    unreadable_clues: int
+    clue_lengths: tuple[int, ...]
+    vote_lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class GameScore:
+    """Rewards and advantages of one game: clues by seat (index 0 is seat 1), votes in the order they were asked."""
+
+    clue_rewards: list[float]
+    clue_advantages: list[float]
+    vote_rewards: list[float]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """An iteration's scores. `accuracy` and `na_rate` feed the stage switch; the means are over games."""
+
+    by_game: dict[int, GameScore]
+    accuracy: float
+    na_rate: float
+    spy_reward: float
+    civilian_reward: float
+    spy_advantage: float
+    civilian_advantage: float
+    vote_reward: float
+
+    def of(self, game: int) -> GameScore:
+        return self.by_game[game]
+
+
+def _by_role(values_by_game: Sequence[Sequence[float]], spies: Sequence[int]) -> tuple[float, float]:
+    """Means over games of the spy's value and of the civilians' mean value."""
+    spy = fmean(values[seat - 1] for values, seat in zip(values_by_game, spies, strict=True))
+    civilian = fmean(
+        (sum(values) - values[seat - 1]) / (len(values) - 1) for values, seat in zip(values_by_game, spies, strict=True)
+    )
+    return spy, civilian
+
+
+def score_games(
+    games: Sequence[GameSummary],
+    *,
+    beta: float,
+    lam: float,
+    na: float,
+    baselines: RoleBaselines,
+    move_baselines: bool,
+    per: Literal["iteration", "game"] = "iteration",
+    subtract: Literal["after", "before"] = "after",
+) -> Scores:
+    """Score all games of an iteration, given in game order.
+
+    `baselines` move in place if `move_baselines` (the clue stage); otherwise the advantages are those that would have
+    been, and nothing moves. Raises ValueError when there are no games.
+    """
+    rewards = [clue_rewards(game.votes, game.spy, game.n_players, beta, lam) for game in games]
+    spies = [game.spy for game in games]
+    moving = baselines if move_baselines else deepcopy(baselines)
+    advantages = clue_advantages(rewards, spies, moving, per=per, subtract=subtract)
+    votes = [[decision_reward(vote, game.spy, na) for vote in game.votes] for game in games]
+    spy_reward, civilian_reward = _by_role(rewards, spies)
+    spy_advantage, civilian_advantage = _by_role(advantages, spies)
+    return Scores(
+        by_game={game.game: GameScore(rewards[i], advantages[i], votes[i]) for i, game in enumerate(games)},
+        accuracy=accuracy([game.votes for game in games], spies),
+        na_rate=na_rate([game.votes for game in games]),
+        spy_reward=spy_reward,
+        civilian_reward=civilian_reward,
+        spy_advantage=spy_advantage,
+        civilian_advantage=civilian_advantage,
+        vote_reward=fmean(reward for some in votes for reward in some),
+    )

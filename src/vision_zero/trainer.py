@@ -1,0 +1,507 @@
+"""Iterative-SPO as a GRPOTrainer: play, then replay.
+
+What is changed is one method, `_generate_and_score_completions`: it plays whole games, turns the replies of the active
+stage into rows exactly as their players saw them, and lets TRL do the rest with a `rollout_func` that hands back the
+tokens that were played. Padding, reference log-probabilities, clipping, KL, loss and logging stay TRL's.
+
+    decision stage   a row per vote, the G votes of a game next to each other: TRL's group normalisation is the paper's
+    clue stage       a row per clue, group size 1, role advantages (RAE) put in place of TRL's
+
+Stage, moving averages, role baselines and counters are computed from the votes of all processes, equal everywhere, and
+saved with every checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset
+from tqdm import tqdm
+from transformers import PreTrainedModel, ProcessorMixin
+from trl import GRPOTrainer
+from trl.models.utils import unwrap_model_for_generation
+
+from vision_zero import run_folder
+from vision_zero.checkpoint import BASE_FILE, export_checkpoint
+from vision_zero.config import IterativeSPOConfig
+from vision_zero.data.pairs import BadImageError
+from vision_zero.game.prompts import render
+from vision_zero.game.spy_game import deal, pair_of_game, votes_in_order
+from vision_zero.rollout.engine import Rollout, Table, play
+from vision_zero.rollout.images import memoize_images
+from vision_zero.rollout.policy import GameImage, GameImages, Policy, open_images
+from vision_zero.rollout.record import game_record, game_when
+from vision_zero.rollout.transformers import TransformersPolicy
+from vision_zero.spo.scoring import GameSummary, Scores, score_games
+from vision_zero.types import CastVote, Clue, Game, GameRules, ImagePair, Stage
+
+STATE_FILE = "iterative_spo.json"
+Players = Callable[[Policy, Stage], Table]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One reply to train on, as its player saw it."""
+
+    prompt: str
+    image: GameImage
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    reward: float
+    readable: bool
+    advantage: float
+    is_padding: bool = False
+
+
+def every_role(policy: Policy, stage: Stage) -> Table:
+    """Self-play: one policy in every seat."""
+    return Table.of(policy)
+
+
+def _pad_rows(rows: list[Row], multiple: int) -> list[Row]:
+    """Rows up to a multiple of the micro-batches: copies of the shortest prompt with one token that counts nowhere.
+
+    TRL cuts a batch into equal micro-batches and drops the remainder without a word.
+    """
+    shortest = min(rows, key=lambda row: len(row.prompt_ids))
+    filler = replace(
+        shortest, token_ids=shortest.token_ids[:1], logprobs=shortest.logprobs[:1], advantage=0.0, is_padding=True
+    )
+    return rows + [filler] * (-len(rows) % multiple)
+
+
+def _hand_back(prompts: list[Any], trainer: IterativeSPOTrainer) -> dict[str, list[Any]]:
+    """TRL's `rollout_func`: the tokens that were played, instead of new ones."""
+    rows = trainer.rows
+    if len(prompts) != len(rows):
+        raise RuntimeError(f"TRL asks for {len(prompts)} replies, {len(rows)} were played")
+    output = {
+        "prompt_ids": [list(row.prompt_ids) for row in rows],
+        "completion_ids": [list(row.token_ids) for row in rows],
+        "logprobs": [list(row.logprobs) for row in rows],
+    }
+    if any(row.is_padding for row in rows):
+        output["env_mask"] = [[0 if row.is_padding else 1] * len(row.token_ids) for row in rows]
+    return output
+
+
+def summarize(game: Game) -> GameSummary:
+    return GameSummary(
+        game=game.index,
+        spy=game.spy,
+        n_players=game.rules.n_players,
+        votes=tuple(votes_in_order(game)),
+        unreadable_clues=sum(not clue.readable for clue in game.clues),
+        clue_lengths=tuple(len(clue.reply.token_ids) for clue in game.clues),
+        vote_lengths=tuple(len(cast.reply.token_ids) for cast in game.votes),
+    )
+
+
+def _reward(reward: Sequence[float], **_: Any) -> list[float]:
+    return list(reward)
+
+
+def _format(format: Sequence[float], **_: Any) -> list[float]:
+    return list(format)
+
+
+class IterativeSPOTrainer(GRPOTrainer):
+    """Trains a vision-language model by self-play on `pairs`.
+
+    `players` says who plays which role in a stage, given the policy that is trained; replies of other policies are
+    played but never trained on. Raises ValueError for a processor without images and for options that would change
+    what is trained (see `IterativeSPOConfig`).
+    """
+
+    _tag_names = ["trl", "vision-zero"]  # noqa: RUF012  (TRL's own form)
+    _name = "Iterative-SPO"
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel,
+        args: IterativeSPOConfig,
+        pairs: Sequence[ImagePair],
+        rules: GameRules,
+        processing_class: ProcessorMixin,
+        *,
+        template: str = "auto",
+        on_bad_image: str = "stop",
+        players: Players = every_role,
+        **kwargs: Any,
+    ) -> None:
+        if not isinstance(processing_class, ProcessorMixin):
+            raise ValueError(f"{type(processing_class).__name__} cannot read images; give the model's processor")
+        if rules.n_votes != args.num_generations:
+            raise ValueError(f"rules.n_votes={rules.n_votes} and num_generations={args.num_generations} must be equal")
+        self.pairs = pairs
+        self.rules = rules
+        self.template = template
+        self.on_bad_image = on_bad_image
+        self.players = players
+        self.schedule = args.make_schedule()
+        self.baselines = args.make_baselines()
+        self.bad_images: set[int] = set()
+        self.rows: list[Row] = []
+        # A processor pads right unless told otherwise, which misaligns multimodal fields without an error.
+        processing_class.tokenizer.padding_side = "left"
+        self.memo = memoize_images(processing_class)
+        # The reference model exists only if the weight is not 0 at construction.
+        beta = args.beta
+        args.beta = max(args.kl_weight("clue"), args.kl_weight("decision"))
+        super().__init__(
+            model=model,
+            reward_funcs=[_reward, _format],
+            args=args,
+            train_dataset=Dataset.from_dict({"game": range(args.iterations * args.games_per_iteration)}),
+            processing_class=processing_class,
+            rollout_func=_hand_back,
+            **kwargs,
+        )
+        args.beta = beta
+        self.reward_func_names = ["reward", "format"]
+        self.reward_weights = torch.tensor([1.0, args.format_weight])
+
+    # ------------------------------------------------------------------------------------------------- one iteration
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        started = time.perf_counter()
+        stage = self.schedule.stage
+        indices = [row["game"] for row in inputs[:: self.num_generations]]
+        games, images = self._deal(indices)
+        rollout, counters = self._play(games, images, stage)
+        summaries = self._gather([summarize(game) for game in rollout.games])
+        summaries.sort(key=lambda summary: summary.game)
+        scores = score_games(
+            summaries,
+            beta=self.args.reward_beta,
+            lam=self.args.reward_lambda,
+            na=self.args.na_reward,
+            baselines=self.baselines,
+            move_baselines=stage == "clue" or self.args.rae_stages == "always",
+            per=self.args.rae_update,
+            subtract=self.args.rae_subtract,
+        )
+        rows = self._make_rows(rollout, scores, stage)
+        batch = self._replay(rows, stage)
+        self._record_games(rollout.games, scores, stage)
+        self._next_stage(scores)
+        self._log_iteration(summaries, scores, rollout, counters, stage)
+        self._metrics["train"]["seconds/play_and_score"].append(time.perf_counter() - started)
+        return batch
+
+    def _deal(self, indices: Sequence[int]) -> tuple[list[Game], GameImages]:
+        """This process's games with their images open. A broken image stops the run on all processes, or is skipped."""
+        games: list[Game] = []
+        images: GameImages = {}
+        error: BadImageError | None = None
+        for index in indices:
+            first = pair_of_game(self.args.seed, index, len(self.pairs))
+            for offset in range(len(self.pairs)):
+                number = (first + offset) % len(self.pairs)
+                if number in self.bad_images:
+                    continue
+                try:
+                    game = deal(index, self.args.seed, self.pairs[number], self.rules)
+                    images.update(open_images([game], images))
+                except BadImageError as bad:
+                    if self.on_bad_image == "stop":
+                        error = bad
+                        break
+                    self.bad_images.add(number)
+                    tqdm.write(f"skipped a pair with a broken image: {bad}", file=sys.stderr)
+                    continue
+                games.append(game)
+                break
+            else:
+                error = BadImageError("every image pair of the source is broken; nothing is left to play on")
+            if error is not None:
+                break
+        self._stop_if_any(error)
+        return games, images
+
+    def _stop_if_any(self, error: BadImageError | None) -> None:
+        """Stop all processes together, after a checkpoint, if one of them met a broken image."""
+        messages = [message for message in self._gather([str(error) if error else ""]) if message]
+        if not messages:
+            return
+        saved = run_folder.checkpoint_path(self.args.output_dir, self.state.global_step)
+        if self.state.global_step and not run_folder.is_complete(saved):
+            self._save_checkpoint(self.model, trial=None)
+        where = f"the run was saved at {saved}" if self.state.global_step else "nothing was trained yet"
+        raise BadImageError(
+            f"{messages[0]}\n{where}. Repair or remove the file and continue with --resume, or use --on_bad_image skip"
+        )
+
+    def _play(self, games: list[Game], images: GameImages, stage: Stage) -> tuple[Rollout, dict[str, float]]:
+        self.memo.clear()
+        preprocessed = self.memo.preprocessed
+        gradient_checkpointing = self.args.gradient_checkpointing_kwargs
+        with (
+            unwrap_model_for_generation(
+                self.model_wrapped,
+                self.accelerator,
+                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+                gradient_checkpointing_kwargs=gradient_checkpointing,
+            ) as unwrapped,
+            self.accelerator.autocast() if self.args.bf16 or self.args.fp16 else nullcontext(),
+            tqdm(
+                total=len(games) * (self.rules.n_players * self.rules.n_rounds + self.rules.n_votes),
+                desc=f"playing {len(games)} games ({stage})",
+                unit="turn",
+                leave=False,
+                disable=self.args.disable_tqdm or not self.accelerator.is_local_main_process,
+            ) as bar,
+        ):
+            policy = TransformersPolicy(
+                unwrapped, self.processing_class, self.args.sampling(), max_batch=self.args.rollout_batch_size
+            )
+            table = self.players(policy, stage)
+            rollout = play(games, table, self.args.limits(), images=images, template=self.template, on_call=bar.update)
+        counters = {
+            "calls": rollout.calls,
+            "tokens/new": policy.new_tokens,
+            "tokens/prefilled": policy.prefilled_tokens,
+            "tokens/reused": policy.reused_tokens,
+            "images/preprocessed": self.memo.preprocessed - preprocessed,
+        }
+        return rollout, counters
+
+    # -------------------------------------------------------------------------------------------- games become rows
+
+    def _make_rows(self, rollout: Rollout, scores: Scores, stage: Stage) -> list[Row]:
+        """The active stage's replies that the trained policy gave, in game order and turn order."""
+        rows = []
+        for game in rollout.games:
+            score = scores.of(game.index)
+            said: Sequence[Clue | CastVote] = game.clues if stage == "clue" else game.votes
+            for number, turn in enumerate(said):
+                if not turn.reply.token_ids:
+                    continue
+                prompt = render(game_when(game, turn), turn.turn, self.template)
+                readable = turn.readable if isinstance(turn, Clue) else turn.vote != 0
+                seat = turn.turn.seat - 1
+                is_clue = isinstance(turn, Clue)
+                rows.append(
+                    Row(
+                        prompt=prompt.text,
+                        image=rollout.images[game.index, prompt.view],
+                        prompt_ids=turn.reply.prompt_ids,
+                        token_ids=turn.reply.token_ids,
+                        logprobs=turn.reply.logprobs,
+                        reward=score.clue_rewards[seat] if is_clue else score.vote_rewards[number],
+                        readable=readable,
+                        advantage=score.clue_advantages[seat] if is_clue else 0.0,
+                    )
+                )
+        if not rows:
+            raise RuntimeError(f"no reply of the {stage} stage was given by the policy that is trained; see `players`")
+        return rows
+
+    def _replay(self, rows: list[Row], stage: Stage) -> dict[str, Any]:
+        """Hand the rows to TRL and correct what the clue stage has different."""
+        n_real = len(rows)
+        rows = _pad_rows(rows, self.args.steps_per_generation)
+        self.rows = rows
+        own_group, own_beta = self.num_generations, self.beta
+        self.num_generations = 1 if stage == "clue" else own_group
+        self.beta = self.args.kl_weight(stage)
+        try:
+            batch = super()._generate_and_score_completions(
+                [
+                    {
+                        "prompt": [{"role": "user", "content": row.prompt}],
+                        "images": [row.image],
+                        "reward": row.reward,
+                        "format": 1.0 if row.readable else -1.0,
+                    }
+                    for row in rows
+                ]
+            )
+        finally:
+            self.num_generations, self.beta = own_group, own_beta
+            self.rows = []
+        device = batch["advantages"].device
+        if stage == "clue":
+            weight = self.args.format_weight
+            advantages = [row.advantage + weight * (1.0 if row.readable else -1.0) for row in rows]
+            advantages[n_real:] = [0.0] * (len(rows) - n_real)
+            batch["advantages"] = torch.tensor(advantages, dtype=torch.float32, device=device)
+            self._replace_logged_advantages(batch["advantages"])
+        # "grpo" averages over rows, and padding is no reply: count it out. "dapo" counts tokens, where it has none.
+        scale = len(rows) / n_real if self.loss_type == "grpo" else 1.0
+        batch["loss_scale"] = torch.tensor(scale, device=device)
+        batch["kl_weight"] = torch.tensor(self.args.kl_weight(stage), device=device)
+        return batch
+
+    def _replace_logged_advantages(self, advantages: torch.Tensor) -> None:
+        """TRL logged the advantages it would have used; its table should show ours."""
+        ours = self.accelerator.gather(advantages).tolist()
+        for _ in range(min(len(ours), len(self._logs["advantages"]))):
+            self._logs["advantages"].pop()
+        self._logs["advantages"].extend(ours)
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """TRL's loss with the KL weight of the stage that the rows come from, padding rows counted out of the mean."""
+        own_beta, self.beta = self.beta, float(inputs["kl_weight"])
+        try:
+            loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        finally:
+            self.beta = own_beta
+        return loss * inputs["loss_scale"]
+
+    # ------------------------------------------------------------------------------------- switch, log, save, resume
+
+    def _gather(self, values: list[Any]) -> list[Any]:
+        """All processes' values, in order of rank."""
+        return gather_object(values)
+
+    def _next_stage(self, scores: Scores) -> None:
+        before = self.schedule.stage
+        after = self.schedule.update(scores.accuracy, scores.na_rate)
+        reason = self.schedule.last_reason
+        for name in ("rule", "patience", "cycle"):
+            self._metrics["train"][f"stage/switched_by_{name}"].append(float(reason == name))
+        if reason is not None and self.accelerator.is_main_process:
+            event = self.schedule.history[-1]
+            line = {"step": self.state.global_step, **asdict(event)}
+            run_folder.append_json_line(Path(self.args.output_dir) / run_folder.SWITCHES, line)
+            tqdm.write(
+                f"iteration {event.iteration}: {before} -> {after} by {reason} (average accuracy "
+                f"{event.accuracy_average:.3f}, N/A rate {event.na_average:.3f}, after {event.dwell} iterations)",
+                file=sys.stderr,
+            )
+
+    def _record_games(self, games: Sequence[Game], scores: Scores, stage: Stage) -> None:
+        every = self.args.record_games_every
+        if not every or self.schedule.iteration % every:
+            return
+        records = []
+        for game in games:
+            score = scores.of(game.index)
+            records.append(
+                game_record(
+                    game,
+                    step=self.state.global_step,
+                    stage=stage,
+                    template=self.template,
+                    clue_rewards=score.clue_rewards,
+                    clue_advantages=score.clue_advantages,
+                    vote_rewards=score.vote_rewards,
+                )
+            )
+        records = sorted(self._gather(records), key=lambda record: record["game"])
+        if self.accelerator.is_main_process:
+            folder = Path(self.args.output_dir) / run_folder.GAMES
+            run_folder.write_json_lines(folder / f"step-{self.state.global_step:06d}.jsonl", records)
+
+    def _log_iteration(
+        self,
+        games: Sequence[GameSummary],
+        scores: Scores,
+        rollout: Rollout,
+        counters: dict[str, float],
+        stage: Stage,
+    ) -> None:
+        """Metrics of this iteration; see docs/metrics.md. Averages and dwell are those after it."""
+        log = self._metrics["train"]
+        for name in [name for name in log if name.split("/")[0] in ("completions", "reward", "rewards", "reward_std")]:
+            del log[name]  # TRL counts padding rows in these; ours follow
+        log.pop("frac_reward_zero_std", None)
+        votes = [vote for game in games for vote in game.votes]
+        n_clues = sum(len(game.clue_lengths) for game in games)
+        clue_lengths = [length for game in games for length in game.clue_lengths]
+        vote_lengths = [length for game in games for length in game.vote_lengths]
+        limits = self.args.limits()
+        values = {
+            "stage/is_clue": float(stage == "clue"),
+            "stage/accuracy": scores.accuracy,
+            "stage/na_rate": scores.na_rate,
+            "stage/accuracy_average": self.schedule.accuracy_average,
+            "stage/na_average": self.schedule.na_average,
+            "stage/dwell": self.schedule.dwell,
+            "baseline/spy": self.baselines.spy,
+            "baseline/civilian": self.baselines.civilian,
+            "reward/spy": scores.spy_reward,
+            "reward/civilian": scores.civilian_reward,
+            "reward/vote": scores.vote_reward,
+            "advantage/spy": scores.spy_advantage,
+            "advantage/civilian": scores.civilian_advantage,
+            "votes/for_spy": sum(game.votes.count(game.spy) for game in games) / len(games),
+            "votes/right": sum(game.votes.count(game.spy) for game in games) / len(votes),
+            "votes/invalid": sum(vote == 0 for vote in votes) / len(votes),
+            "votes/zero_variance_games": sum(_all_equal(scores.of(g.game).vote_rewards) for g in games) / len(games),
+            "clues/unreadable": sum(game.unreadable_clues for game in games) / n_clues,
+            "length/clue": sum(clue_lengths) / n_clues,
+            "length/vote": sum(vote_lengths) / len(votes),
+            "length/clue_cut": sum(n >= limits["clue"].maximum for n in clue_lengths) / n_clues,
+            "length/vote_cut": sum(n >= limits["decision"].maximum for n in vote_lengths) / len(votes),
+            "images/skipped_pairs": len(set(self._gather(sorted(self.bad_images)))),
+            "seconds/rollout": rollout.seconds,
+        }
+        values |= {f"rollout/{name}": value for name, value in counters.items()}
+        for name, value in values.items():
+            log[name].append(float(value))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What makes a resumed run the same run: stage, averages, dwell, baselines and the games dealt so far."""
+        return {
+            "schedule": self.schedule.state_dict(),
+            "baselines": self.baselines.state_dict(),
+            "bad_images": sorted(self.bad_images),
+            "games_dealt": self.schedule.iteration * self.args.games_per_iteration,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.schedule.load_state_dict(state["schedule"])
+        self.baselines.load_state_dict(state["baselines"])
+        self.bad_images = set(state["bad_images"])
+        if state["games_dealt"] != self.schedule.iteration * self.args.games_per_iteration:
+            raise ValueError(
+                f"the checkpoint dealt {state['games_dealt']} games in {self.schedule.iteration} iterations, this run "
+                f"deals {self.args.games_per_iteration} per iteration; resume with the same games_per_iteration"
+            )
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """TRL's checkpoint, our state, and last of all the mark that it is complete. Only then are old ones removed."""
+        folder = run_folder.checkpoint_path(self.args.output_dir, self.state.global_step)
+        if self.accelerator.is_main_process:
+            run_folder.remove_incomplete(folder)
+        self.accelerator.wait_for_everyone()
+        keep, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = keep
+        if self.accelerator.is_main_process:
+            run_folder.write_json(folder / STATE_FILE, self.state_dict())
+            run_folder.write_json(folder / BASE_FILE, {"base_model": self.model.config._name_or_path})
+        number = self.state.global_step // int(self.args.save_steps) if self.args.save_strategy == "steps" else 0
+        last = self.state.global_step >= self.state.max_steps
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            if last or (self.args.export_every and number % self.args.export_every == 0):
+                export_checkpoint(folder, folder / run_folder.EXPORT)
+            run_folder.mark_complete(folder)
+            run_folder.rotate(Path(self.args.output_dir), keep)
+        self.accelerator.wait_for_everyone()
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self.load_state_dict(json.loads((Path(checkpoint) / STATE_FILE).read_text("utf-8")))
+
+
+def _all_equal(values: Sequence[float]) -> bool:
+    return len(set(values)) == 1
