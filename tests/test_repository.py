@@ -1,0 +1,149 @@
+"""The files around the code: scripts, requirements, configurations, what the package ships."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = [ROOT / "setup.sh", ROOT / ".ci" / "run", *sorted(ROOT.glob("run_scripts/*.sh"))]
+REQUIREMENTS = ["requirements.txt", "requirements-cpu.txt", "requirements-lock.txt", "requirements-cpu-lock.txt"]
+STACKS = [("requirements.txt", "requirements-lock.txt"), ("requirements-cpu.txt", "requirements-cpu-lock.txt")]
+
+
+def tracked_files() -> list[Path]:
+    """Every file git knows of. A copy without git history has nothing to check."""
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listing.returncode:
+        pytest.skip(f"not a git checkout: {listing.stderr.strip()}")
+    return [path for name in listing.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def pins(name: str) -> dict[str, str]:
+    """Package (normalised) -> version of one requirements file. Fails on a line that is not an exact pin."""
+    found = {}
+    for line in (ROOT / name).read_text().splitlines():
+        requirement = line.partition("#")[0].strip()
+        if not requirement:
+            continue
+        pin = re.fullmatch(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.!]+)", requirement)
+        assert pin, f"{name}: '{line}' is not pinned with =="
+        package = re.sub(r"[-_.]+", "-", pin[1]).lower()
+        assert package not in found, f"{name}: {package} is pinned twice"
+        found[package] = pin[2]
+    return found
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_parse(script: Path) -> None:
+    subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+def test_setup_says_how_it_is_used_and_refuses_what_it_does_not_know() -> None:
+    shown = subprocess.run(["bash", "setup.sh", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert shown.returncode == 0
+    assert "--cpu" in shown.stdout
+
+    refused = subprocess.run(["bash", "setup.sh", "--cup"], cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "--cup" in refused.stderr
+
+    both = subprocess.run(["bash", "setup.sh", "--cpu", "--gpu"], cwd=ROOT, capture_output=True, text=True)
+    assert both.returncode == 1
+    assert "exclude each other" in both.stderr
+
+
+@pytest.mark.parametrize("name", REQUIREMENTS)
+def test_requirements_are_exact(name: str) -> None:
+    assert "torch" in pins(name)
+
+
+@pytest.mark.parametrize(("requirements", "lock"), STACKS)
+def test_lock_holds_what_is_required(requirements: str, lock: str) -> None:
+    locked = pins(lock)
+    assert {package: locked.get(package) for package in pins(requirements)} == pins(requirements)
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-cpu.txt"])
+def test_every_direct_requirement_says_why(name: str) -> None:
+    for line in (ROOT / name).read_text().splitlines():
+        if "==" in line.partition("#")[0]:
+            assert re.search(r"  # \w", line), f"{name}: '{line}' does not say what it is for"
+
+
+def test_gpu_and_cpu_differ_only_where_vllm_asks_for_it() -> None:
+    gpu, cpu = pins("requirements.txt"), pins("requirements-cpu.txt")
+    assert set(gpu) - set(cpu) == {"vllm"}
+    different = {package for package in cpu if cpu[package] != gpu[package]}
+    assert different == {"numpy", "setuptools", "torch", "torchvision"}
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("configs/deepspeed/*.json")), ids=lambda path: path.name)
+def test_deepspeed_configurations(path: Path) -> None:
+    config = json.loads(path.read_text())
+    assert config["zero_optimization"]["stage"] == (2 if "zero2" in path.name else 3)
+    assert "fp16" not in config
+    assert "optimizer" not in config, "the trainer's AdamW must be used, so that ZeRO and one process agree"
+    # The trainer's own options decide; a number here would contradict them.
+    for key in ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"):
+        assert config[key] == "auto"
+    if config["zero_optimization"]["stage"] == 3:
+        assert config["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] is True
+
+
+def test_all_deepspeed_configurations_are_there() -> None:
+    names = {path.name for path in ROOT.glob("configs/deepspeed/*.json")}
+    assert names == {"zero2.json", "zero3.json", "zero3_offload.json"}
+
+
+def test_package_ships_every_template() -> None:
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["vision_zero"]
+    package = ROOT / "src" / "vision_zero"
+    # A pattern ends with "**": every file below; pathlib of Python 3.11 lists folders for it, hence the "/*".
+    shipped = {path for pattern in patterns for path in package.glob(f"{pattern}/*") if path.is_file()}
+    templates = {path for path in (package / "game" / "templates").rglob("*") if path.is_file()}
+    assert templates
+    assert templates <= shipped
+
+
+def test_licence() -> None:
+    text = (ROOT / "LICENSE").read_text()
+    assert text.startswith("MIT License")
+    assert "The Vision-Zero authors" in text
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["license"] == "MIT"
+
+
+def test_no_file_names_a_machine_or_a_registry() -> None:
+    machine_paths = [rb"(?<![\w./-])/" + name + rb"/" for name in (b"work", b"root")] + [rb"/tmp" + rb"/env\b"]
+    hosts = [rb"\bpypi" + rb"\.org", rb"pythonhosted" + rb"\.org", rb"registry\.npmjs" + rb"\.org"]
+    hosts += [rb"download\.pytorch" + rb"\.org", rb"deb\.debian" + rb"\.org"]
+    forbidden = re.compile(b"|".join(machine_paths + hosts))
+    offending = {
+        str(path.relative_to(ROOT)): match[0].decode()
+        for path in tracked_files()
+        if path.suffix not in {".jpg", ".jpeg", ".png", ".safetensors"}
+        and (match := forbidden.search(path.read_bytes()))
+    }
+    assert not offending
+
+
+def test_rules_rewards_and_parsers_import_without_torch() -> None:
+    """What the import contracts say of the source, seen at run time (a package's __init__ included)."""
+    program = """
+import importlib, pkgutil, sys
+for name in ("torch", "transformers", "trl", "vllm", "accelerate", "peft", "deepspeed"):
+    sys.modules[name] = None  # importing it raises ImportError
+import vision_zero.game, vision_zero.spo
+for package in (vision_zero.game, vision_zero.spo):
+    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        importlib.import_module(module.name)
+for name in ("types", "data.pairs", "rollout.engine", "rollout.scripted"):
+    importlib.import_module("vision_zero." + name)
+"""
+    finished = subprocess.run([sys.executable, "-c", program], cwd=ROOT / "src", capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
