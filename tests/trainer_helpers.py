@@ -1,0 +1,176 @@
+"""A real trainer on a tiny model and small random images, for tests that look at one or a few steps."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
+
+from vision_zero.config import IterativeSPOConfig
+from vision_zero.models import load_processor
+from vision_zero.rollout.engine import Rollout
+from vision_zero.rollout.policy import Policy, TurnRequest
+from vision_zero.trainer import IterativeSPOTrainer, Players, every_role
+from vision_zero.types import GameRules, ImagePair, Reply
+
+BENCH_MODEL = Path(__file__).parent / "models" / "bench_model"
+NEVER_CLIPPED = 1e9
+
+
+@dataclass(frozen=True)
+class RandomImage:
+    """Noise, the same for the same seed."""
+
+    seed: int
+    size: tuple[int, int] = (56, 56)
+
+    @property
+    def name(self) -> str:
+        return f"random image {self.seed}"
+
+    def open(self) -> Image.Image:
+        width, height = self.size
+        return Image.frombytes("RGB", self.size, random.Random(self.seed).randbytes(width * height * 3))
+
+
+def random_pairs(n: int = 4, size: tuple[int, int] = (56, 56)) -> list[ImagePair]:
+    return [
+        ImagePair(f"pair{k}", RandomImage(2 * k, size), RandomImage(2 * k + 1, size), domain="scenes") for k in range(n)
+    ]
+
+
+def seeded_vote(request: TurnRequest) -> str:
+    """A readable vote for some seat or N/A, the same for the same turn."""
+    n_players = request.game.rules.n_players
+    return f"\\boxed{{{random.Random(request.seed).choice([*range(1, n_players + 1), 'N/A'])}}}"
+
+
+def seeded_clue(request: TurnRequest) -> str:
+    return f"thought \\boxed{{red cube {request.seed % 100}}}"
+
+
+class Relabelled:
+    """The replies of `policy` with their texts replaced; tokens and log-probs stay those that were sampled.
+
+    Random weights never say anything readable, so every reward would be the same and every advantage 0. What is
+    trained on are tokens, what is rewarded is text: with this, a random model's tokens get rewards worth testing.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        vote: Callable[[TurnRequest], str] = seeded_vote,
+        clue: Callable[[TurnRequest], str] = seeded_clue,
+    ) -> None:
+        self.policy, self.vote, self.clue = policy, vote, clue
+
+    def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]:
+        replies = self.policy.answer(requests)
+        return [
+            replace(reply, text=self.clue(request) if request.turn.stage == "clue" else self.vote(request))
+            for request, reply in zip(requests, replies, strict=True)
+        ]
+
+
+def relabelled(policy: Policy, stage: str) -> Any:
+    """`players` of a trainer: the model in every role, its texts replaced by readable ones."""
+    return every_role(Relabelled(policy), stage)
+
+
+def make_trainer(
+    tmp_path: Path,
+    *,
+    model: PreTrainedModel | str | Path = BENCH_MODEL,
+    processor: ProcessorMixin | None = None,
+    pairs: Sequence[ImagePair] | None = None,
+    games: int = 2,
+    rules: GameRules | None = None,
+    players: Players = relabelled,
+    template: str = "compact",
+    peft_config: Any = None,
+    callbacks: list[TrainerCallback] | None = None,
+    **config: Any,
+) -> IterativeSPOTrainer:
+    """A trainer of one iteration of `games` games of 3 players and 1 round with 4 votes, float32, on the CPU.
+
+    A micro-batch is the votes of one game. Any option of `IterativeSPOConfig` can be given by its name.
+    """
+    rules = GameRules(n_civilians=2, n_rounds=1, n_votes=config.get("num_generations", 4)) if rules is None else rules
+    options: dict[str, Any] = {
+        "output_dir": str(tmp_path),
+        "games_per_iteration": games,
+        "iterations": 1,
+        "num_generations": rules.n_votes,
+        "per_device_train_batch_size": rules.n_votes,
+        "max_clue_tokens": 6,
+        "max_vote_tokens": 4,
+        "use_cpu": True,
+        "gradient_checkpointing": False,
+        "max_grad_norm": NEVER_CLIPPED,
+        "lr_scheduler_type": "constant",
+        "warmup_steps": 0,
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "seed": 3,
+    }
+    if not isinstance(model, PreTrainedModel):
+        options["model_init_kwargs"] = {"dtype": "float32", "attn_implementation": "sdpa"}
+    return IterativeSPOTrainer(
+        model if isinstance(model, PreTrainedModel) else str(model),
+        IterativeSPOConfig(**{**options, **config}),
+        random_pairs() if pairs is None else pairs,
+        rules,
+        load_processor(str(BENCH_MODEL)) if processor is None else processor,
+        template=template,
+        players=players,
+        peft_config=peft_config,
+        callbacks=callbacks,
+    )
+
+
+def record_rollouts(trainer: IterativeSPOTrainer) -> list[Rollout]:
+    """A list that every rollout of `trainer` is added to."""
+    rollouts: list[Rollout] = []
+    play = trainer._play
+
+    def recording(*args: Any, **kwargs: Any) -> Any:
+        rollout, counters = play(*args, **kwargs)
+        rollouts.append(rollout)
+        return rollout, counters
+
+    trainer._play = recording  # type: ignore[method-assign]
+    return rollouts
+
+
+class GradientRecorder(TrainerCallback):
+    """The gradient of every optimizer step, as the optimizer sees it, by parameter name."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, torch.Tensor]] = []
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        self.steps.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one training step played, did and logged."""
+
+    rollout: Rollout
+    gradient: dict[str, torch.Tensor]
+    log: dict[str, Any]
+
+
+def one_step(trainer: IterativeSPOTrainer) -> Step:
+    recorder = GradientRecorder()
+    trainer.add_callback(recorder)
+    rollouts = record_rollouts(trainer)
+    trainer.train()
+    return Step(rollouts[0], recorder.steps[0], trainer.state.log_history[0])
