@@ -3,7 +3,8 @@
 #
 #   bash setup.sh [--cpu | --gpu] [--browser] [--blender] [--force]
 #
-#   --cpu, --gpu   which stack; without either: GPU where an NVIDIA driver answers, CPU elsewhere
+#   --cpu, --gpu   which stack; without either: the one that is installed already, else GPU where an NVIDIA driver
+#                  answers and CPU elsewhere
 #   --browser      also Chromium, for pictures of the HTML reports (apt-get, Debian)
 #   --blender      also the system libraries of Blender's Python module (apt-get, Debian)
 #   --force        install again, even if nothing changed since the last time
@@ -107,6 +108,12 @@ else
     fi
 fi
 
+# The stamp says what the last complete installation was: its stack, and a hash of all it was made from.
+stamp="$environment/.vision_zero_setup"
+installed_stack="" installed_fingerprint=""
+[ ! -f "$stamp" ] || read -r installed_stack installed_fingerprint <"$stamp"
+
+stack="${stack:-$installed_stack}"
 if [ -z "$stack" ]; then
     stack=cpu
     if [[ "$(nvidia-smi -L 2>/dev/null)" == *"GPU 0"* ]]; then stack=gpu; fi
@@ -116,8 +123,6 @@ case "$stack" in
     gpu) requirements=requirements.txt lock=requirements-lock.txt ;;
 esac
 
-# The stamp says what the last complete installation was made from.
-stamp="$environment/.vision_zero_setup"
 fingerprint=$("$python" - "$stack" "$PWD" "$requirements" "$lock" pyproject.toml <<'PYTHON'
 import hashlib, pathlib, sys
 
@@ -126,7 +131,7 @@ contents = b"".join(pathlib.Path(name).read_bytes() for name in files)
 print(hashlib.sha256(f"{stack} {root} {sys.version}\n".encode() + contents).hexdigest())
 PYTHON
 )
-if [ "$force" = 0 ] && [ "$(cat "$stamp" 2>/dev/null)" = "$fingerprint" ]; then
+if [ "$force" = 0 ] && [ "$installed_fingerprint" = "$fingerprint" ]; then
     say "$environment is up to date ($stack stack); --force installs again"
     exit 0
 fi
@@ -154,10 +159,14 @@ say "2/4 everything else in $requirements"
 pip_install --no-build-isolation -c "$lock" -r "$requirements"
 
 if [ "$stack" = gpu ]; then
-    say "    optional: $FLASH_ATTN"
-    timeout "$FLASH_ATTN_TIMEOUT" "$python" -m pip --disable-pip-version-check --no-input \
-        install -qq --no-build-isolation --no-deps "$FLASH_ATTN" >"$environment/flash_attn_install.log" 2>&1 ||
-        say "    notice: flash-attn did not install ($environment/flash_attn_install.log); attention uses PyTorch's SDPA"
+    flash_attn_log="$environment/flash_attn_install.log"
+    if [ "$force" = 1 ] || [ ! -f "$flash_attn_log" ]; then
+        say "    optional: $FLASH_ATTN"
+        timeout "$FLASH_ATTN_TIMEOUT" "$python" -m pip --disable-pip-version-check --no-input \
+            install -qq --no-build-isolation --no-deps "$FLASH_ATTN" >"$flash_attn_log" 2>&1 || true
+    fi
+    "$python" -c 'import flash_attn' 2>/dev/null ||
+        say "    notice: no flash-attn (why: $flash_attn_log; --force tries again); attention uses PyTorch's SDPA"
 fi
 
 step="installing vision_zero"
@@ -186,7 +195,7 @@ print(
 )
 PYTHON
 
-echo "$fingerprint" >"$stamp"
+echo "$stack $fingerprint" >"$stamp"
 if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
     say "done; activate it with: source .venv/bin/activate"
 else
