@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from peft import PeftModel
 from transformers import Cache, PreTrainedModel, ProcessorMixin
 
 from vision_zero.rollout.images import ImageMemo, memoize_images
@@ -83,6 +84,8 @@ class TransformersPolicy:
         reuse_prefixes: bool = True,
     ) -> None:
         self.model = model
+        # With LoRA the layers are wrapped in place, but the model stands one level deeper.
+        self.backbone = (model.get_base_model() if isinstance(model, PeftModel) else model).model
         self.processor = processor
         self.sampling = sampling
         self.max_batch = max_batch
@@ -146,7 +149,7 @@ class TransformersPolicy:
     def _image_features(self, image: GameImage) -> torch.Tensor:
         """Features in the order of the image's placeholders, [image tokens, hidden]; computed once per weights."""
         if image.key not in self._features:
-            features = self.model.model.get_image_features(**self._pixels(image)).pooler_output
+            features = self.backbone.get_image_features(**self._pixels(image)).pooler_output
             features = torch.cat(list(features)) if isinstance(features, (list, tuple)) else features
             self._features[image.key] = features.reshape(-1, features.shape[-1])
         return self._features[image.key]
@@ -169,7 +172,7 @@ class TransformersPolicy:
         if grids[0] is None:
             return (mask_BL.cumsum(-1) - 1).clamp(min=0)
         image_BL = (ids_BL == self.model.config.image_token_id) & mask_BL.bool()
-        positions, _ = self.model.model.get_rope_index(
+        positions, _ = self.backbone.get_rope_index(
             ids_BL, mm_token_type_ids=image_BL.int(), image_grid_thw=torch.cat(grids), attention_mask=mask_BL
         )
         return positions
