@@ -1,0 +1,284 @@
+#!/usr/bin/env bash
+# Train a vision-language model by self-play with Iterative-SPO, on all GPUs of this machine.
+#
+#   IMAGES_DIR=my/images bash run_scripts/run_grpo_vision_zero.sh [any option of python -m vision_zero.train]
+#   IMAGES_DIR=my/images RUN_NAME=first RESUME=1 bash run_scripts/run_grpo_vision_zero.sh      # continue that run
+#   IMAGES_DIR=my/images DRY_RUN=1 bash run_scripts/run_grpo_vision_zero.sh                    # print the command only
+#   IMAGES_DIR=data/drawn MODEL=data/tiny_vlm NUM_GPUS=0 bash run_scripts/run_grpo_vision_zero.sh       # on the CPU
+#
+# Change a value below, or set it in the environment for one run. Options given as arguments win over both.
+# Sources of the values: [paper] arXiv 2509.25541, [code] its public repository at commit fa3c01c, [TRL] the library's
+# default, [ours] a choice of this repository. `python -m vision_zero.train --help` says what each option means.
+
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+die() {
+    echo "run_grpo_vision_zero.sh: error: $*" >&2
+    exit 1
+}
+count_gpus() {
+    local gpus
+    if [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then
+        IFS=, read -ra gpus <<<"$CUDA_VISIBLE_DEVICES"
+    else
+        mapfile -t gpus < <(nvidia-smi -L 2>/dev/null | grep '^GPU')
+    fi
+    echo "${#gpus[@]}"
+}
+
+# ------------------------------------------------------------------------------------------------ images, model, names
+
+IMAGES_DIR="${IMAGES_DIR:-}"                            # required: a folder, manifest or data set; several with commas
+SCENES_DIR="${SCENES_DIR:-}"                            # NAME_comparison.json of a folder of edited pairs, if any
+IMAGE_COLUMNS="${IMAGE_COLUMNS:-}"                      # data sets only: "IMAGE" or "IMAGE EDITED", if the names are not known ones
+HOLDOUT="${HOLDOUT:-0}"                                 # share of the pairs kept out of training [ours]
+ON_BAD_IMAGE="${ON_BAD_IMAGE:-stop}"                    # a broken image: stop after a checkpoint, or skip [ours]
+MIN_PIXELS="${MIN_PIXELS:-}"                            # images are enlarged to this area; empty: the model's own rule
+MAX_PIXELS="${MAX_PIXELS:-}"                            # images are reduced to this area; empty: the model's own rule (320x240 = 76800 for CLEVR [paper])
+MODEL="${MODEL:-Qwen/Qwen2.5-VL-7B-Instruct}"           # a folder, or a name on the Hub [paper]
+OUTPUT_BASE_DIR="${OUTPUT_BASE_DIR:-$root/runs}"        # the run's folder is OUTPUT_BASE_DIR/RUN_NAME
+RUN_NAME="${RUN_NAME:-}"                                # empty: model and time
+RESUME="${RESUME:-0}"                                   # 1: continue RUN_NAME from its last complete checkpoint
+DRY_RUN="${DRY_RUN:-0}"                                 # 1: check, print the command and stop
+SEED="${SEED:-42}"                                      # of deals, masks and sampled tokens [TRL]
+
+# ------------------------------------------------------------------------------------------------------------ the game
+
+CIVILIANS="${CIVILIANS:-4}"                             # n_c, beside one spy [paper; code: 3]
+ROUNDS="${ROUNDS:-2}"                                   # clue rounds [paper, code]
+SPY_VIEW="${SPY_VIEW:-auto}"                            # blank [paper v2], edited [paper v1, code], masked; auto: edited where there is one [ours]
+MASK_SHARE="${MASK_SHARE:-0.5}"                         # SPY_VIEW=masked: hidden share of the image [ours]
+VOTER="${VOTER:-observer}"                              # observer [code, paper's appendix] or civilian [paper's text]
+TEMPLATE="${TEMPLATE:-auto}"                            # wording: auto (the pair's domain), scenes, charts, photos, compact, or a file [ours]
+
+# ------------------------------------------------------------------------------------------------------------ the loop
+
+ITERATIONS="${ITERATIONS:-100}"                         # play, update, decide the next stage [paper; code: 280]
+GAMES="${GAMES:-128}"                                   # per iteration, over all processes [paper; code: 64]
+GENERATIONS="${GENERATIONS:-8}"                         # votes per game, G [paper]
+UPDATES="${UPDATES:-1}"                                 # optimizer steps per iteration; 1 is on-policy [ours]
+SCHEDULE="${SCHEDULE:-iterative}"                       # iterative [paper], decision, clue, cycle [code]
+CYCLE_DECISION="${CYCLE_DECISION:-10}"                  # SCHEDULE=cycle: iterations of a decision stage [ours]
+CYCLE_CLUE="${CYCLE_CLUE:-10}"                          # SCHEDULE=cycle: iterations of a clue stage [ours]
+
+# ------------------------------------------------------------------------------------------------------ rewards and RAE
+
+REWARD_BETA="${REWARD_BETA:-0.1}"                       # clue reward, votes between spy and civilians: beta [paper]
+REWARD_LAMBDA="${REWARD_LAMBDA:-0.1}"                   # clue reward, a civilian's own votes: lambda [paper]
+NA_REWARD="${NA_REWARD:--0.5}"                          # decision reward of N/A [paper]
+FORMAT_WEIGHT="${FORMAT_WEIGHT:-0}"                     # weight of +-1 for a readable reply; 0 [paper]
+RAE_ALPHA="${RAE_ALPHA:-0.95}"                          # decay of the role baselines [paper; code: 0.9]; 1 turns them off
+RAE_UPDATE="${RAE_UPDATE:-iteration}"                   # baselines move once per iteration [ours] or per game
+RAE_SUBTRACT="${RAE_SUBTRACT:-after}"                   # subtract the baseline after its update [paper] or before
+RAE_STAGES="${RAE_STAGES:-clue}"                        # baselines move in the clue stage [paper] or always [code]
+
+# --------------------------------------------------------------------------------------------------------- stage switch
+
+RHO="${RHO:-0.95}"                                      # decay of the averages of accuracy and N/A rate [paper]
+ACC_UP="${ACC_UP:-0.9}"                                 # decision -> clue from this accuracy [paper]
+NA_DOWN="${NA_DOWN:-0.1}"                               # decision -> clue up to this N/A rate [paper]
+ERR_UP="${ERR_UP:-0.4}"                                 # clue -> decision from this error [paper]
+NA_UP="${NA_UP:-0.5}"                                   # clue -> decision from this N/A rate [paper]
+K_MIN="${K_MIN:-5}"                                     # iterations a stage lasts at least [paper]
+PATIENCE="${PATIENCE:-20}"                              # iterations after which a stage ends in any case [paper]; 0: never
+DEBIAS="${DEBIAS:-false}"                               # correct the averages for their start at 0 [paper: no]
+RESET_AVERAGES="${RESET_AVERAGES:-false}"               # averages restart at a switch [paper: no]
+
+# ------------------------------------------------------------------------------------------------- sampling, objective
+
+TEMPERATURE="${TEMPERATURE:-0.8}"                       # [code; paper silent]
+TOP_K="${TOP_K:-50}"                                    # [code: the library's default; paper silent]; 0: all
+TOP_P="${TOP_P:-1.0}"                                   # [TRL]
+MAX_CLUE_TOKENS="${MAX_CLUE_TOKENS:-512}"               # longest reply with a clue [paper's command; code: 1024]
+MIN_CLUE_TOKENS="${MIN_CLUE_TOKENS:-0}"                 # shortest [paper silent; code: 20]
+MAX_VOTE_TOKENS="${MAX_VOTE_TOKENS:-512}"               # longest reply with a vote [paper's command; code: 1024]
+MIN_VOTE_TOKENS="${MIN_VOTE_TOKENS:-0}"                 # shortest [paper silent; code: 100]
+LEARNING_RATE="${LEARNING_RATE:-1e-5}"                  # peak [paper]
+LR_SCHEDULER="${LR_SCHEDULER:-cosine}"                  # [paper]
+WARMUP="${WARMUP:-0.1}"                                 # share of all steps, or steps if 1 or more [paper]
+KL_WEIGHT="${KL_WEIGHT:-0.04}"                          # KL to the frozen start model, both stages: tau [paper]
+KL_CLUE="${KL_CLUE:-}"                                  # clue stage alone; empty: KL_WEIGHT [paper]
+KL_DECISION="${KL_DECISION:-}"                          # decision stage alone; empty: KL_WEIGHT [paper]
+LOSS_TYPE="${LOSS_TYPE:-grpo}"                          # token average per reply, then over replies: grpo [code]; dapo
+CLIP_EPSILON="${CLIP_EPSILON:-0.2}"                     # clipping of the ratio; acts with UPDATES > 1 only [TRL]
+MAX_GRAD_NORM="${MAX_GRAD_NORM:-1.0}"                   # gradient clipping [code]
+
+# --------------------------------------------------------------------------------------------------------- the machine
+
+NUM_GPUS="${NUM_GPUS:-$(count_gpus)}"                   # all of this machine; 0: train on the CPU [paper: 8 x A100-80GB]
+NUM_PROCESSES="${NUM_PROCESSES:-}"                      # empty: one per GPU, or one on the CPU (2 and more talk over gloo)
+DEEPSPEED="${DEEPSPEED:-}"                              # a JSON file, or none; empty: ZeRO-3 on GPUs, none on the CPU [ours]
+MICRO_BATCH="${MICRO_BATCH:-4}"                         # replies per forward and backward pass of a process; memory only, not the result [ours]
+ROLLOUT_BATCH="${ROLLOUT_BATCH:-256}"                   # replies a process generates at once; memory only [ours]
+DTYPE="${DTYPE:-}"                                      # of the weights; empty: bfloat16 with DeepSpeed (float32 masters) [paper: bf16], else float32
+ATTENTION="${ATTENTION:-}"                              # empty: FlashAttention-2 where installed [paper], else sdpa
+GRADIENT_CHECKPOINTING="${GRADIENT_CHECKPOINTING:-true}" # [paper]
+
+# ------------------------------------------------------------------------------------------------------- what is kept
+
+SAVE_EVERY="${SAVE_EVERY:-10}"                          # iterations between checkpoints [ours]
+KEEP_CHECKPOINTS="${KEEP_CHECKPOINTS:-3}"               # newest checkpoints that stay [ours]
+EXPORT_EVERY="${EXPORT_EVERY:-0}"                       # portable export beside every n-th checkpoint; 0: the last only [ours]
+RECORD_GAMES_EVERY="${RECORD_GAMES_EVERY:-1}"           # write the games of every n-th iteration; 0: never [ours]
+REPORT_TO="${REPORT_TO:-wandb}"                         # wandb, tensorboard, none; wandb is offline without a key [ours]
+WANDB_PROJECT="${WANDB_PROJECT:-vision-zero}"           # where wandb lists the run [ours]
+
+# ---------------------------------------------------------------------------------------------------------------- check
+
+[ -n "$IMAGES_DIR" ] || die "set IMAGES_DIR to your images, e.g. IMAGES_DIR=$root/data/photos (layouts: docs/data.md)"
+IFS=, read -ra images <<<"$IMAGES_DIR"
+for source in "${images[@]}"; do
+    path="${source#scenes:}" path="${path#charts:}" path="${path#photos:}"
+    [ -e "$path" ] || die "IMAGES_DIR: $path does not exist"
+done
+[ -z "$SCENES_DIR" ] || [ -d "$SCENES_DIR" ] || die "SCENES_DIR: $SCENES_DIR is not a folder"
+case "$MODEL" in
+    /* | ./* | ../* | data/*) [ -f "$MODEL/config.json" ] || die "MODEL: $MODEL holds no model (no config.json)" ;;
+esac
+[[ "$NUM_GPUS" =~ ^[0-9]+$ ]] || die "NUM_GPUS=$NUM_GPUS is not a number"
+
+device=()
+if [ "$NUM_GPUS" = 0 ]; then
+    NUM_PROCESSES="${NUM_PROCESSES:-1}" DEEPSPEED="${DEEPSPEED:-none}" ATTENTION="${ATTENTION:-sdpa}"
+    device=(--use_cpu true)
+else
+    NUM_PROCESSES="${NUM_PROCESSES:-$NUM_GPUS}" DEEPSPEED="${DEEPSPEED:-$root/configs/deepspeed/zero3.json}"
+fi
+[ "$DEEPSPEED" = none ] || [ -f "$DEEPSPEED" ] || die "DEEPSPEED: $DEEPSPEED is not a file (or write none)"
+if [ -z "$DTYPE" ]; then
+    # Without DeepSpeed's float32 masters, updates of this size would be rounded away in bfloat16 weights.
+    if [ "$DEEPSPEED" = none ] || [ "$NUM_GPUS" = 0 ]; then DTYPE=float32; else DTYPE=bfloat16; fi
+fi
+if [ "$RESUME" = 1 ]; then
+    [ -n "$RUN_NAME" ] || die "RESUME=1 needs the RUN_NAME of the run to continue"
+    [ -d "$OUTPUT_BASE_DIR/$RUN_NAME" ] || die "RESUME=1, but there is no run $OUTPUT_BASE_DIR/$RUN_NAME"
+else
+    RUN_NAME="${RUN_NAME:-$(basename "$MODEL")-$(date +%Y%m%d-%H%M%S)}"
+    if [ -d "$OUTPUT_BASE_DIR/$RUN_NAME" ] && [ -n "$(ls -A "$OUTPUT_BASE_DIR/$RUN_NAME")" ]; then
+        die "$OUTPUT_BASE_DIR/$RUN_NAME holds a run already; continue it with RESUME=1, or choose another RUN_NAME"
+    fi
+fi
+output_dir="$OUTPUT_BASE_DIR/$RUN_NAME"
+
+# ----------------------------------------------------------------------------------------------------------- the command
+
+command=(python -m vision_zero.train)
+if [ "$NUM_PROCESSES" -gt 1 ] || [ "$NUM_GPUS" -gt 0 ]; then
+    command=(torchrun --standalone --nproc_per_node "$NUM_PROCESSES" -m vision_zero.train)
+fi
+command+=(
+    --images "${images[@]}"
+    --holdout "$HOLDOUT"
+    --on_bad_image "$ON_BAD_IMAGE"
+    --model_name_or_path "$MODEL"
+    --output_dir "$output_dir"
+    --run_name "$RUN_NAME"
+    --seed "$SEED"
+    --civilians "$CIVILIANS"
+    --rounds "$ROUNDS"
+    --spy_view "$SPY_VIEW"
+    --mask_share "$MASK_SHARE"
+    --voter "$VOTER"
+    --template "$TEMPLATE"
+    --iterations "$ITERATIONS"
+    --games_per_iteration "$GAMES"
+    --num_generations "$GENERATIONS"
+    --updates_per_iteration "$UPDATES"
+    --schedule "$SCHEDULE"
+    --cycle_decision "$CYCLE_DECISION"
+    --cycle_clue "$CYCLE_CLUE"
+    --reward_beta "$REWARD_BETA"
+    --reward_lambda "$REWARD_LAMBDA"
+    --na_reward "$NA_REWARD"
+    --format_weight "$FORMAT_WEIGHT"
+    --rae_alpha "$RAE_ALPHA"
+    --rae_update "$RAE_UPDATE"
+    --rae_subtract "$RAE_SUBTRACT"
+    --rae_stages "$RAE_STAGES"
+    --rho "$RHO"
+    --acc_up "$ACC_UP"
+    --na_down "$NA_DOWN"
+    --err_up "$ERR_UP"
+    --na_up "$NA_UP"
+    --k_min "$K_MIN"
+    --patience "$PATIENCE"
+    --debias "$DEBIAS"
+    --reset_averages "$RESET_AVERAGES"
+    --temperature "$TEMPERATURE"
+    --top_k "$TOP_K"
+    --top_p "$TOP_P"
+    --max_clue_tokens "$MAX_CLUE_TOKENS"
+    --min_clue_tokens "$MIN_CLUE_TOKENS"
+    --max_vote_tokens "$MAX_VOTE_TOKENS"
+    --min_vote_tokens "$MIN_VOTE_TOKENS"
+    --learning_rate "$LEARNING_RATE"
+    --lr_scheduler_type "$LR_SCHEDULER"
+    --warmup_steps "$WARMUP"
+    --beta "$KL_WEIGHT"
+    --loss_type "$LOSS_TYPE"
+    --epsilon "$CLIP_EPSILON"
+    --max_grad_norm "$MAX_GRAD_NORM"
+    --per_device_train_batch_size "$MICRO_BATCH"
+    --rollout_batch_size "$ROLLOUT_BATCH"
+    --dtype "$DTYPE"
+    --gradient_checkpointing "$GRADIENT_CHECKPOINTING"
+    --save_steps "$((SAVE_EVERY * UPDATES))"
+    --save_total_limit "$KEEP_CHECKPOINTS"
+    --export_every "$EXPORT_EVERY"
+    --record_games_every "$RECORD_GAMES_EVERY"
+    --report_to "$REPORT_TO"
+    "${device[@]}"
+)
+if [ -n "$SCENES_DIR" ]; then command+=(--scenes_dir "$SCENES_DIR"); fi
+if [ -n "$IMAGE_COLUMNS" ]; then
+    read -ra columns <<<"$IMAGE_COLUMNS"
+    command+=(--columns "${columns[@]}")
+fi
+if [ -n "$MIN_PIXELS" ]; then command+=(--min_pixels "$MIN_PIXELS"); fi
+if [ -n "$MAX_PIXELS" ]; then command+=(--max_pixels "$MAX_PIXELS"); fi
+if [ -n "$KL_CLUE" ]; then command+=(--kl_clue "$KL_CLUE"); fi
+if [ -n "$KL_DECISION" ]; then command+=(--kl_decision "$KL_DECISION"); fi
+if [ -n "$ATTENTION" ]; then command+=(--attn_implementation "$ATTENTION"); fi
+if [ "$DEEPSPEED" != none ]; then command+=(--deepspeed "$DEEPSPEED"); fi
+if [ "$RESUME" = 1 ]; then command+=(--resume true); fi
+command+=("$@")
+
+if [ "$DRY_RUN" = 1 ]; then
+    printf '%q ' "${command[@]}"
+    echo
+    exit 0
+fi
+
+# ----------------------------------------------------------------------------------------------------------------- run
+
+if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
+    [ -f "$root/.venv/bin/activate" ] || die "nothing is installed yet: run bash $root/setup.sh"
+    # shellcheck source=/dev/null
+    source "$root/.venv/bin/activate"
+fi
+if [ "$NUM_GPUS" -gt 0 ]; then
+    found="$(count_gpus)"
+    [ "$found" -ge "$NUM_GPUS" ] || die "NUM_GPUS=$NUM_GPUS, but this machine shows $found; NUM_GPUS=0 trains on the CPU"
+fi
+export TRL_EXPERIMENTAL_SILENCE=1 # rollout_func is marked experimental; TRL is pinned
+mkdir -p "$OUTPUT_BASE_DIR"
+tracker="$REPORT_TO"
+if [[ "$REPORT_TO" == *wandb* ]]; then
+    export WANDB_PROJECT WANDB_DIR="${WANDB_DIR:-$OUTPUT_BASE_DIR}"
+    if [ -z "${WANDB_MODE:-}" ] && [ -z "${WANDB_API_KEY:-}" ] &&
+        ! grep -qs 'api\.wandb\.ai' "${NETRC:-${HOME:-}/.netrc}"; then
+        export WANDB_MODE=offline
+    fi
+    tracker="$REPORT_TO (${WANDB_MODE:-online}) in $WANDB_DIR/wandb"
+fi
+cat <<REPORT
+run          $output_dir
+images       $IMAGES_DIR
+model        $MODEL
+processes    $NUM_PROCESSES on $([ "$NUM_GPUS" = 0 ] && echo "the CPU" || echo "$NUM_GPUS GPUs"), DeepSpeed: $DEEPSPEED
+curves       $output_dir/metrics.jsonl; tracker: $tracker
+games        $output_dir/games/
+checkpoints  $output_dir/checkpoint-N every $SAVE_EVERY iterations, the last with export/
+afterwards   python -m vision_zero.summary $output_dir
+REPORT
+exec "${command[@]}"

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Train LoRA adapters on one GPU: run_grpo_vision_zero.sh with other values and no DeepSpeed.
+#
+#   IMAGES_DIR=my/images bash run_scripts/run_lora_1gpu.sh [any option of python -m vision_zero.train]
+#
+# Every variable of run_grpo_vision_zero.sh works here too (RESUME=1, DRY_RUN=1, RUN_NAME=...). The values below are this
+# repository's choices for one large GPU, [ours]: the paper trains all weights on 8 GPUs and says nothing about LoRA.
+
+set -euo pipefail
+
+export NUM_GPUS="${NUM_GPUS:-1}"                        # 0 runs on the CPU
+export DEEPSPEED="${DEEPSPEED:-none}"                   # ZeRO has nothing to share out on one GPU
+export DTYPE="${DTYPE:-bfloat16}"                       # of the frozen weights; the adapters are kept in float32
+export GAMES="${GAMES:-32}"                             # per iteration [paper: 128]
+export MICRO_BATCH="${MICRO_BATCH:-4}"                  # replies per forward and backward pass; memory only
+export ROLLOUT_BATCH="${ROLLOUT_BATCH:-64}"             # replies generated at once; memory only
+export LEARNING_RATE="${LEARNING_RATE:-1e-4}"           # ten times that of full training [ours, not tuned]
+
+LORA_R="${LORA_R:-32}"                                  # rank of the adapters [TRL: 16]
+LORA_ALPHA="${LORA_ALPHA:-64}"                          # scale: adapters count LORA_ALPHA / LORA_R [TRL: 32]
+LORA_DROPOUT="${LORA_DROPOUT:-0.0}"                     # 0: with dropout, training would not see the policy that played [TRL: 0.05]
+# Which layers, as a regular expression: attention and MLP of the language model, not the vision encoder.
+LORA_TARGETS="${LORA_TARGETS:-.*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)}"
+
+exec bash "$(dirname "${BASH_SOURCE[0]}")/run_grpo_vision_zero.sh" \
+    --use_peft true \
+    --lora_r "$LORA_R" \
+    --lora_alpha "$LORA_ALPHA" \
+    --lora_dropout "$LORA_DROPOUT" \
+    --lora_target_modules "$LORA_TARGETS" \
+    "$@"
