@@ -111,7 +111,11 @@ fi
 # The stamp says what the last complete installation was: its stack, and a hash of all it was made from.
 stamp="$environment/.vision_zero_setup"
 installed_stack="" installed_fingerprint=""
-[ ! -f "$stamp" ] || read -r installed_stack installed_fingerprint <"$stamp"
+if [ -f "$stamp" ]; then
+    read -r installed_stack installed_fingerprint <"$stamp" || true
+    # A stamp cut short (full disk, killed) says nothing.
+    case "$installed_stack" in cpu | gpu) ;; *) installed_stack="" ;; esac
+fi
 
 stack="${stack:-$installed_stack}"
 if [ -z "$stack" ]; then
