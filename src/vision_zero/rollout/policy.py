@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from PIL import Image
@@ -79,7 +79,8 @@ def open_images(games: Sequence[Game], known: GameImages | None = None) -> GameI
         civilian_key = f"{game.pair.id}/original"
         spy_key = f"{game.pair.id}/edited"
         if civilian_key not in opened or (game.spy_view == "edited" and spy_key not in opened):
-            original, edited = open_pair(game.pair)
+            shown = game.pair if game.spy_view == "edited" else replace(game.pair, edited=None)
+            original, edited = open_pair(shown)
             opened.setdefault(civilian_key, GameImage(civilian_key, original))
             if edited is not None:
                 opened[spy_key] = GameImage(spy_key, edited)
