@@ -74,7 +74,7 @@ class GameConfig:
 
 @dataclass
 class IterativeSPOConfig(GRPOConfig):
-    """Iterative-SPO on top of GRPO. An iteration is: play `games_per_iteration` games, update, decide the next stage."""
+    """Iterative-SPO on top of GRPO. An iteration: play `games_per_iteration` games, update, decide the next stage."""
 
     # The run
     iterations: int = option(100, "Iterations of play and update (paper: 100; code: 280)")

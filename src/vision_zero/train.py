@@ -18,7 +18,6 @@ from vision_zero import run_folder
 from vision_zero.config import GameConfig, IterativeSPOConfig
 from vision_zero.data.pairs import BadImageError, PairSourceError, check_pairs, load_pairs
 from vision_zero.models import attention_implementation, load_processor
-from vision_zero.rollout.policy import open_images
 from vision_zero.trainer import IterativeSPOTrainer
 from vision_zero.types import ImagePair
 

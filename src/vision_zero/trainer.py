@@ -14,6 +14,7 @@ saved with every checkpoint.
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 from trl import GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
+from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
 from vision_zero import run_folder
 from vision_zero.checkpoint import BASE_FILE, export_checkpoint
@@ -37,14 +39,16 @@ from vision_zero.data.pairs import BadImageError
 from vision_zero.game.prompts import render
 from vision_zero.game.spy_game import deal, pair_of_game, votes_in_order
 from vision_zero.rollout.engine import Rollout, Table, play
-from vision_zero.rollout.images import memoize_images
+from vision_zero.rollout.images import encode_equal_images_once, memoize_images
 from vision_zero.rollout.policy import GameImage, GameImages, Policy, open_images
 from vision_zero.rollout.record import game_record, game_when
-from vision_zero.rollout.transformers import TransformersPolicy
+from vision_zero.rollout.transformers import TransformersPolicy, without_adapter_wrapper
 from vision_zero.spo.scoring import GameSummary, Scores, score_games
 from vision_zero.types import CastVote, Clue, Game, GameRules, ImagePair, Stage
 
 STATE_FILE = "iterative_spo.json"
+TOKEN_METRICS = ("kl", "entropy", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean")
+ROW_METRICS = ("clip_ratio/low_min", "clip_ratio/high_max")
 Players = Callable[[Policy, Stage], Table]
 
 
@@ -152,6 +156,7 @@ class IterativeSPOTrainer(GRPOTrainer):
         self.baselines = args.make_baselines()
         self.bad_images: set[int] = set()
         self.rows: list[Row] = []
+        self._token_metrics: dict[str, list[tuple[float, float]]] = {}
         # A processor pads right unless told otherwise, which misaligns multimodal fields without an error.
         processing_class.tokenizer.padding_side = "left"
         self.memo = memoize_images(processing_class)
@@ -168,8 +173,22 @@ class IterativeSPOTrainer(GRPOTrainer):
             **kwargs,
         )
         args.beta = beta
+        for wrapped in (self.model, self.ref_model):
+            if wrapped is not None:
+                encode_equal_images_once(without_adapter_wrapper(self.accelerator.unwrap_model(wrapped)))
         self.reward_func_names = ["reward", "format"]
         self.reward_weights = torch.tensor([1.0, args.format_weight])
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        """TRL's buffering of a generation batch without its shuffle: rows of a game stay together.
+
+        Rows of a micro-batch then share images, which are encoded once; the sum over rows is the same in any order.
+        """
+        if self._step % (self.args.steps_per_generation * self.num_iterations) == 0 or self._buffered_inputs is None:
+            batch = split_pixel_values_by_grid(self._generate_and_score_completions(generation_batch))
+            micro_batches = split_tensor_dict(batch, self.args.steps_per_generation)
+            self._buffered_inputs = [unsplit_pixel_values_by_grid(micro_batch) for micro_batch in micro_batches]
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     # ------------------------------------------------------------------------------------------------- one iteration
 
@@ -263,7 +282,10 @@ class IterativeSPOTrainer(GRPOTrainer):
             ) as bar,
         ):
             policy = TransformersPolicy(
-                unwrapped, self.processing_class, self.args.sampling(), max_batch=self.args.rollout_batch_size
+                unwrapped,
+                self.processing_class,
+                self.args.sampling(),
+                max_batch=self.args.rollout_batch_size,
             )
             table = self.players(policy, stage)
             rollout = play(games, table, self.args.limits(), images=images, template=self.template, on_call=bar.update)
@@ -330,6 +352,7 @@ class IterativeSPOTrainer(GRPOTrainer):
         finally:
             self.num_generations, self.beta = own_group, own_beta
             self.rows = []
+        self._uncount_padding(rows[n_real:])
         device = batch["advantages"].device
         if stage == "clue":
             weight = self.args.format_weight
@@ -342,6 +365,11 @@ class IterativeSPOTrainer(GRPOTrainer):
         batch["loss_scale"] = torch.tensor(scale, device=device)
         batch["kl_weight"] = torch.tensor(self.args.kl_weight(stage), device=device)
         return batch
+
+    def _uncount_padding(self, padding: Sequence[Row]) -> None:
+        """TRL counted the prompts of padding rows as tokens seen."""
+        self.state.num_input_tokens_seen -= sum(self._gather([sum(len(row.prompt_ids) for row in padding)]))
+        self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
 
     def _replace_logged_advantages(self, advantages: torch.Tensor) -> None:
         """TRL logged the advantages it would have used; its table should show ours."""
@@ -359,7 +387,28 @@ class IterativeSPOTrainer(GRPOTrainer):
             loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         finally:
             self.beta = own_beta
+        self._weigh_token_metrics(inputs)
         return loss * inputs["loss_scale"]
+
+    def _weigh_token_metrics(self, inputs: dict[str, Any]) -> None:
+        """Make TRL's means over micro-batches means over tokens.
+
+        A micro-batch with padding holds fewer tokens than another, or none, and would count as much.
+        """
+        mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
+        n_tokens = self.accelerator.reduce(mask.sum().float(), reduction="sum").item()
+        log = self._metrics["train"]
+        for name in TOKEN_METRICS:
+            if log[name]:
+                self._token_metrics.setdefault(name, []).append((log[name].pop(), n_tokens))
+        for name in ROW_METRICS:
+            if log[name] and math.isnan(log[name][-1]):  # a micro-batch of padding alone
+                log[name].pop()
+        if self.accelerator.sync_gradients:
+            for name, values in self._token_metrics.items():
+                if total := sum(n for _, n in values):
+                    log[name].append(sum(value * n for value, n in values) / total)
+            self._token_metrics.clear()
 
     # ------------------------------------------------------------------------------------- switch, log, save, resume
 
@@ -416,9 +465,10 @@ class IterativeSPOTrainer(GRPOTrainer):
     ) -> None:
         """Metrics of this iteration; see docs/metrics.md. Averages and dwell are those after it."""
         log = self._metrics["train"]
-        for name in [name for name in log if name.split("/")[0] in ("completions", "reward", "rewards", "reward_std")]:
+        for name in [name for name in log if name.split("/")[0] in ("completions", "rewards")]:
             del log[name]  # TRL counts padding rows in these; ours follow
-        log.pop("frac_reward_zero_std", None)
+        for name in ("reward", "reward_std", "frac_reward_zero_std"):
+            log.pop(name, None)
         votes = [vote for game in games for vote in game.votes]
         n_clues = sum(len(game.clue_lengths) for game in games)
         clue_lengths = [length for game in games for length in game.clue_lengths]

@@ -26,6 +26,8 @@ from vision_zero.rollout.policy import GameImage, TurnRequest
 from vision_zero.rollout.sampling import Sampler, Sampling
 from vision_zero.types import Reply
 
+IMAGES_AT_ONCE = 64
+
 
 @dataclass(frozen=True)
 class _Row:
@@ -60,6 +62,11 @@ def end_ids(processor: ProcessorMixin, model: PreTrainedModel) -> list[int]:
     return sorted({*declared, processor.tokenizer.eos_token_id})
 
 
+def without_adapter_wrapper(model: PreTrainedModel) -> PreTrainedModel:
+    """The vision-language model itself; LoRA layers stay in it."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
 def right_aligned_mask(lengths: Sequence[int], width: int, device: torch.device) -> torch.Tensor:
     """[len(lengths), width], 1 for the last `lengths[r]` columns of row r."""
     columns = torch.arange(width, device=device)
@@ -84,8 +91,7 @@ class TransformersPolicy:
         reuse_prefixes: bool = True,
     ) -> None:
         self.model = model
-        # With LoRA the layers are wrapped in place, but the model stands one level deeper.
-        self.backbone = (model.get_base_model() if isinstance(model, PeftModel) else model).model
+        self.backbone = without_adapter_wrapper(model).model
         self.processor = processor
         self.sampling = sampling
         self.max_batch = max_batch
@@ -146,13 +152,18 @@ class TransformersPolicy:
         keep = ("pixel_values", "image_grid_thw")
         return {key: fields[key].to(self.model.device) for key in keep if key in fields}
 
-    def _image_features(self, image: GameImage) -> torch.Tensor:
-        """Features in the order of the image's placeholders, [image tokens, hidden]; computed once per weights."""
-        if image.key not in self._features:
-            features = self.backbone.get_image_features(**self._pixels(image)).pooler_output
-            features = torch.cat(list(features)) if isinstance(features, (list, tuple)) else features
-            self._features[image.key] = features.reshape(-1, features.shape[-1])
-        return self._features[image.key]
+    def _image_features(self, images: Sequence[GameImage]) -> torch.Tensor:
+        """Features of each image's placeholders, one image after the other, [tokens, hidden]; once per weights."""
+        missing = list({image.key: image for image in images if image.key not in self._features}.values())
+        for start in range(0, len(missing), IMAGES_AT_ONCE):
+            some = missing[start : start + IMAGES_AT_ONCE]
+            pixels = [self._pixels(image) for image in some]
+            fields = {name: torch.cat([part[name] for part in pixels]) for name in pixels[0]}
+            features = self.backbone.get_image_features(**fields).pooler_output
+            if isinstance(features, torch.Tensor):  # one entry per tile, [tiles, tokens, hidden]
+                features = [part.flatten(0, 1) for part in features.split([len(p["pixel_values"]) for p in pixels])]
+            self._features |= {image.key: part for image, part in zip(some, features, strict=True)}
+        return torch.cat([self._features[image.key] for image in images])
 
     def _embed(self, rows: list[_Row], ids_BP: torch.Tensor, mask_BP: torch.Tensor) -> torch.Tensor:
         """Embeddings [B, P, hidden] of the last P prompt tokens of each row, image features in their places."""
@@ -161,7 +172,7 @@ class TransformersPolicy:
         shown = [row for row, has_image in zip(rows, image_BP.any(dim=1).tolist(), strict=True) if has_image]
         if not shown:
             return embeddings
-        features = torch.cat([self._image_features(row.image) for row in shown])
+        features = self._image_features([row.image for row in shown])
         if int(image_BP.sum()) != len(features):
             raise RuntimeError(f"{int(image_BP.sum())} image tokens in the prompts for {len(features)} image features")
         return embeddings.masked_scatter(image_BP.unsqueeze(-1), features.to(embeddings.dtype))
