@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from vision_zero.data.check import PairReport, check_pairs, open_pair, sample_rows
 from vision_zero.data.images import BadImageError

@@ -89,7 +89,7 @@ def _hand_back(prompts: list[Any], trainer: IterativeSPOTrainer) -> dict[str, li
     rows = trainer.rows
     if len(prompts) != len(rows):
         raise RuntimeError(f"TRL asks for {len(prompts)} replies, {len(rows)} were played")
-    output = {
+    output: dict[str, list[Any]] = {
         "prompt_ids": [list(row.prompt_ids) for row in rows],
         "completion_ids": [list(row.token_ids) for row in rows],
         "logprobs": [list(row.logprobs) for row in rows],
@@ -111,11 +111,11 @@ def summarize(game: Game) -> GameSummary:
     )
 
 
-def _reward(reward: Sequence[float], **_: Any) -> list[float]:
+def _reward(*, reward: Sequence[float], **_: Any) -> list[float]:
     return list(reward)
 
 
-def _format(format: Sequence[float], **_: Any) -> list[float]:
+def _format(*, format: Sequence[float], **_: Any) -> list[float]:
     return list(format)
 
 
@@ -165,7 +165,7 @@ class IterativeSPOTrainer(GRPOTrainer):
         args.beta = max(args.kl_weight("clue"), args.kl_weight("decision"))
         super().__init__(
             model=model,
-            reward_funcs=[_reward, _format],
+            reward_funcs=list[Any]((_reward, _format)),
             args=args,
             train_dataset=Dataset.from_dict({"game": range(args.iterations * args.games_per_iteration)}),
             processing_class=processing_class,
@@ -289,7 +289,7 @@ class IterativeSPOTrainer(GRPOTrainer):
             )
             table = self.players(policy, stage)
             rollout = play(games, table, self.args.limits(), images=images, template=self.template, on_call=bar.update)
-        counters = {
+        counters: dict[str, float] = {
             "calls": rollout.calls,
             "tokens/new": policy.new_tokens,
             "tokens/prefilled": policy.prefilled_tokens,
@@ -399,10 +399,10 @@ class IterativeSPOTrainer(GRPOTrainer):
         n_tokens = self.accelerator.reduce(mask.sum().float(), reduction="sum").item()
         log = self._metrics["train"]
         for name in TOKEN_METRICS:
-            if log[name]:
+            if log.get(name):
                 self._token_metrics.setdefault(name, []).append((log[name].pop(), n_tokens))
         for name in ROW_METRICS:
-            if log[name] and math.isnan(log[name][-1]):  # a micro-batch of padding alone
+            if log.get(name) and math.isnan(log[name][-1]):  # a micro-batch of padding alone
                 log[name].pop()
         if self.accelerator.sync_gradients:
             for name, values in self._token_metrics.items():

@@ -63,9 +63,9 @@ class _Memoizing:
     def __call__(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
         flat = list(_flatten(images)) if isinstance(images, (list, tuple, GameImage)) else []
         if args or not flat or not all(isinstance(image, GameImage) for image in flat):
-            return super().__call__(images, *args, **kwargs)
+            return super().__call__(images, *args, **kwargs)  # type: ignore[misc]  # mixed into an image processor
         options = {**kwargs, "return_tensors": "pt"}
-        make = super().__call__
+        make = super().__call__  # type: ignore[misc]
         parts = [self.memo.look_up(image, options, lambda image=image: make([image], **options)) for image in flat]
         if len(parts) == 1:
             return BatchFeature(dict(parts[0]))

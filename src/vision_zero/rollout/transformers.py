@@ -179,12 +179,13 @@ class TransformersPolicy:
 
     def _positions(self, rows: list[_Row], ids_BL: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
         """Positions of whole left-padded prompts: [B, L], or [3, B, L] for models that place image patches in 2-D."""
-        grids = [self._pixels(row.image).get("image_grid_thw") for row in rows]
-        if grids[0] is None:
+        pixels = [self._pixels(row.image) for row in rows]
+        if "image_grid_thw" not in pixels[0]:
             return (mask_BL.cumsum(-1) - 1).clamp(min=0)
+        grids = torch.cat([part["image_grid_thw"] for part in pixels])
         image_BL = (ids_BL == self.model.config.image_token_id) & mask_BL.bool()
         positions, _ = self.backbone.get_rope_index(
-            ids_BL, mm_token_type_ids=image_BL.int(), image_grid_thw=torch.cat(grids), attention_mask=mask_BL
+            ids_BL, mm_token_type_ids=image_BL.int(), image_grid_thw=grids, attention_mask=mask_BL
         )
         return positions
 
