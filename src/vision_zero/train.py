@@ -11,7 +11,15 @@ import torch
 import torch.distributed
 from accelerate import PartialState
 from peft import PeftConfig
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from tqdm import tqdm
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from trl import ModelConfig, TrlParser, get_peft_config
 
 from vision_zero import run_folder
@@ -30,6 +38,25 @@ class MetricsFile(TrainerCallback):
     ) -> None:
         if state.is_world_process_zero and logs and "loss" in logs:
             run_folder.append_json_line(Path(args.output_dir) / run_folder.METRICS, {"step": state.global_step, **logs})
+
+
+class IterationLine(TrainerCallback):
+    """One readable line per iteration, in place of a dictionary of forty numbers; those are in metrics.jsonl."""
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        if not state.is_world_process_zero or "stage/is_clue" not in (logs or {}):
+            return
+        steps = args.optimizer_steps_per_iteration  # the numbers of an iteration are logged with its first step
+        stage = "clue" if logs["stage/is_clue"] else "decision"
+        tqdm.write(
+            f"iteration {(state.global_step - 1) // steps + 1}/{args.iterations}  {stage:<8}"
+            f"  spy found {logs['stage/accuracy']:.2f}  N/A {logs['stage/na_rate']:.2f}"
+            f"  unreadable clues {logs['clues/unreadable']:.2f} votes {logs['votes/invalid']:.2f}"
+            f"  reward of votes {logs['reward/vote']:+.2f} spy {logs['reward/spy']:+.2f}"
+            f"  loss {logs['loss']:+.4f}  {logs['step_time']:.1f} s"
+        )
 
 
 def parse(arguments: list[str] | None = None) -> tuple[GameConfig, IterativeSPOConfig, ModelConfig]:
@@ -62,7 +89,8 @@ def load_checked_pairs(game: GameConfig, main_process: bool) -> Any:
     )
     if main_process:
         report = check_pairs(pairs, collect=game.on_bad_image == "skip")
-        print(f"{len(pairs)} image pairs; {report}", file=sys.stderr)
+        opened = f"{report.n_opened} opened, {len(report.bad)} bad"
+        print(f"{len(pairs)} image pairs, {report.n_edited} with an edited image; {opened}", file=sys.stderr)
     return pairs
 
 
@@ -115,7 +143,7 @@ def build(
         "revision": model.model_revision,
     }
     peft: PeftConfig | None = get_peft_config(model)
-    return IterativeSPOTrainer(
+    trainer = IterativeSPOTrainer(
         model.model_name_or_path,
         args,
         pairs,
@@ -124,9 +152,12 @@ def build(
         template=game.template,
         on_bad_image=game.on_bad_image,
         peft_config=peft,
-        callbacks=[MetricsFile()],
+        callbacks=[MetricsFile(), IterationLine()],
         **kwargs,
     )
+    trainer.remove_callback(ProgressCallback)  # either of the two prints every logged number
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def finish(trainer: IterativeSPOTrainer, state: PartialState) -> None:
