@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Install what is missing, then train the tiny model in data/tiny_vlm by self-play for a few minutes on the CPU.
+#
+#   bash run_scripts/quickstart.sh [any option of python -m vision_zero.train, e.g. --iterations 60]
+#   bash run_scripts/quickstart.sh --resume      # continue a run that was stopped
+#   DRY_RUN=1 bash run_scripts/quickstart.sh     # print the command only
+#
+# Options are in configs/quickstart.yaml. A run that is there already is never overwritten.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+RUN_DIR="${RUN_DIR:-runs/quickstart}"   # where the run goes
+THREADS="${THREADS:-1}"                 # of torch; for a model this small, more threads wait for each other
+DRY_RUN="${DRY_RUN:-0}"                 # 1: print the command and stop
+
+resume=0
+for argument in "$@"; do
+    if [ "$argument" = --resume ]; then resume=1; fi
+done
+if [ "$resume" = 0 ] && [ -d "$RUN_DIR" ] && [ -n "$(ls -A "$RUN_DIR")" ]; then
+    echo "quickstart.sh: error: $RUN_DIR holds a run already, and it stays as it is." >&2
+    echo "  continue it:       bash run_scripts/quickstart.sh --resume" >&2
+    echo "  look at it:        python -m vision_zero.summary $RUN_DIR" >&2
+    echo "  start another one: RUN_DIR=runs/another bash run_scripts/quickstart.sh" >&2
+    exit 1
+fi
+if [ "$resume" = 1 ] && [ ! -d "$RUN_DIR" ]; then
+    echo "quickstart.sh: error: there is no run $RUN_DIR to resume; start it without --resume" >&2
+    exit 1
+fi
+
+command=(python -m vision_zero.train --config configs/quickstart.yaml --output_dir "$RUN_DIR" "$@")
+if [ "$DRY_RUN" = 1 ]; then
+    printf '%q ' "${command[@]}"
+    echo
+    exit 0
+fi
+
+bash setup.sh
+# shellcheck source=/dev/null
+[ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] || source .venv/bin/activate
+
+export OMP_NUM_THREADS="$THREADS"
+export HF_HUB_OFFLINE=1             # everything it needs is in the repository
+export TRL_EXPERIMENTAL_SILENCE=1   # rollout_func is marked experimental; TRL is pinned
+export TOKENIZERS_PARALLELISM=false
+echo "quickstart.sh: training data/tiny_vlm in $RUN_DIR (options: configs/quickstart.yaml)"
+"${command[@]}"
+
+echo
+python -m vision_zero.summary "$RUN_DIR"
