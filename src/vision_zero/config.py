@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+from transformers import IntervalStrategy
+from transformers.trainer_utils import SaveStrategy
 from trl import GRPOConfig
 
 from vision_zero.rollout.policy import LimitsByStage, TokenLimits
@@ -173,40 +175,47 @@ class IterativeSPOConfig(GRPOConfig):
         self.max_steps = self.iterations * self.optimizer_steps_per_iteration
         self.max_completion_length = max(self.max_clue_tokens, self.max_vote_tokens)
         super().__post_init__()
-        if self.save_strategy == "epoch" or (
-            self.save_strategy == "steps" and int(self.save_steps) % self.optimizer_steps_per_iteration
-        ):
+        if self.save_strategy not in (SaveStrategy.NO, SaveStrategy.STEPS):
+            raise ValueError(f"save_strategy={self.save_strategy.value} is not supported; use steps or no")
+        if self.save_strategy == SaveStrategy.STEPS and self.save_steps % self.optimizer_steps_per_iteration:
             raise ValueError(
                 f"save_steps={self.save_steps} falls inside an iteration of {self.optimizer_steps_per_iteration} "
-                "optimizer steps, where a run cannot be resumed exactly; use save_strategy=steps and a multiple of it"
+                "optimizer steps, where a run cannot be resumed exactly; use a multiple of it"
             )
 
     def _check(self) -> None:
         """Refuse what would train something else than asked, early and by name."""
-        if self.iterations < 1 or self.games_per_iteration < 1 or self.updates_per_iteration < 1:
-            raise ValueError("iterations, games_per_iteration and updates_per_iteration must be at least 1")
+        for name in ("iterations", "games_per_iteration", "updates_per_iteration", "rollout_batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("export_every", "record_games_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be 0 (never) or more")
         if self.loss_type not in LOSS_TYPES:
             raise ValueError(f"loss_type={self.loss_type!r} is not supported; use one of {', '.join(LOSS_TYPES)}")
         if self.scale_rewards not in ("group", "none"):
             raise ValueError(f"scale_rewards={self.scale_rewards!r} is not supported; use group (paper) or none")
         if self.use_vllm:
             raise ValueError("use_vllm=True is not supported by this version; games are played by transformers")
-        if str(self.eval_strategy) not in ("no", "IntervalStrategy.NO"):
+        if IntervalStrategy(self.eval_strategy) is not IntervalStrategy.NO:
             raise ValueError(
-                "eval_strategy would move the stage averages; use `python -m vision_zero.evaluate` instead"
+                f"eval_strategy={IntervalStrategy(self.eval_strategy).value} would move the stage averages; "
+                "use `python -m vision_zero.evaluate` instead"
             )
         if self.max_completion_length is not None:
-            raise ValueError("max_completion_length is not used; set max_clue_tokens and max_vote_tokens")
-        if self.shuffle_dataset or self.remove_unused_columns:
-            raise ValueError("shuffle_dataset and remove_unused_columns must stay False: games are dealt in order")
+            raise ValueError(
+                f"max_completion_length={self.max_completion_length} is not used; "
+                "set max_clue_tokens and max_vote_tokens"
+            )
+        for name in ("shuffle_dataset", "remove_unused_columns"):
+            if getattr(self, name):
+                raise ValueError(f"{name}={getattr(self, name)} must stay False: games are dealt in order")
         if self.temperature <= 0:
             raise ValueError(f"temperature={self.temperature} must be positive: sampled replies are what is trained on")
         self.limits()
         self.sampling()
         self.make_schedule()
         self.make_baselines()
-        if self.export_every < 0 or self.record_games_every < 0 or self.rollout_batch_size < 1:
-            raise ValueError("export_every and record_games_every must be 0 or more, rollout_batch_size 1 or more")
 
     @property
     def optimizer_steps_per_iteration(self) -> int:
