@@ -14,10 +14,10 @@ from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
 
 from vision_zero.config import IterativeSPOConfig
 from vision_zero.models import load_processor
-from vision_zero.rollout.engine import Rollout
+from vision_zero.rollout.engine import Rollout, Table
 from vision_zero.rollout.policy import Policy, TurnRequest
-from vision_zero.trainer import IterativeSPOTrainer, Players, every_role
-from vision_zero.types import GameRules, ImagePair, Reply
+from vision_zero.trainer import IterativeSPOTrainer, Players
+from vision_zero.types import GameRules, ImagePair, Reply, Stage
 
 BENCH_MODEL = Path(__file__).parent / "models" / "bench_model"
 NEVER_CLIPPED = 1e9
@@ -67,20 +67,36 @@ class Relabelled:
         policy: Policy,
         vote: Callable[[TurnRequest], str] = seeded_vote,
         clue: Callable[[TurnRequest], str] = seeded_clue,
+        length: Callable[[TurnRequest], int | None] = lambda request: None,
     ) -> None:
-        self.policy, self.vote, self.clue = policy, vote, clue
+        """`length` cuts the sampled tokens, since random weights never end a reply by themselves."""
+        self.policy, self.vote, self.clue, self.length = policy, vote, clue, length
 
     def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]:
-        replies = self.policy.answer(requests)
         return [
-            replace(reply, text=self.clue(request) if request.turn.stage == "clue" else self.vote(request))
-            for request, reply in zip(requests, replies, strict=True)
+            replace(
+                reply,
+                text=self.clue(request) if request.turn.stage == "clue" else self.vote(request),
+                token_ids=reply.token_ids[: self.length(request)],
+                logprobs=reply.logprobs[: self.length(request)],
+            )
+            for request, reply in zip(requests, self.policy.answer(requests), strict=True)
         ]
 
 
-def relabelled(policy: Policy, stage: str) -> Any:
+def relabelled(policy: Policy, stage: Stage) -> Table:
     """`players` of a trainer: the model in every role, its texts replaced by readable ones."""
-    return every_role(Relabelled(policy), stage)
+    return Table.of(Relabelled(policy))
+
+
+def seeded_length(request: TurnRequest) -> int:
+    """1 to the longest reply allowed, the same for the same turn."""
+    return random.Random(request.seed).randint(1, request.limits.maximum)
+
+
+def of_many_lengths(policy: Policy, stage: Stage) -> Table:
+    """`relabelled` with replies of different lengths, so that averaging over tokens and over replies differ."""
+    return Table.of(Relabelled(policy, length=seeded_length))
 
 
 def make_trainer(
