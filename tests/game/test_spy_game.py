@@ -137,6 +137,7 @@ def test_votes_may_be_cast_in_any_order_and_come_back_in_one() -> None:
     for turn in reversed(open_turns(game)):
         game = answer(game, turn, Reply(f"\\boxed{{{turn.sample + 1}}}"))
     assert votes_in_order(game) == [1, 2, 3]
+    assert [cast.turn for cast in game.votes] == vote_turns(game)
     assert is_over(game)
 
 

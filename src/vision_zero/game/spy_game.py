@@ -102,11 +102,16 @@ def is_over(game: Game) -> bool:
 
 
 def answer(game: Game, turn: Turn, reply: Reply) -> Game:
-    """The game after `reply` to `turn`. Raises ValueError for a turn that is not open."""
+    """The game after `reply` to `turn`. Votes stand in the order of `vote_turns`, whatever order they were cast in.
+
+    Raises ValueError for a turn that is not open.
+    """
     if turn not in open_turns(game):
         raise ValueError(f"turn {turn} of game {game.index} cannot be answered now")
     if turn.stage == "decision":
-        return replace(game, votes=(*game.votes, CastVote(turn, reply, read_vote(reply.text, game.rules.n_players))))
+        cast = {vote.turn: vote for vote in game.votes}
+        cast[turn] = CastVote(turn, reply, read_vote(reply.text, game.rules.n_players))
+        return replace(game, votes=tuple(cast[one] for one in vote_turns(game) if one in cast))
     text = read_clue(reply.text, game.rules.max_clue_chars)
     clue = Clue(
         turn=turn,
@@ -126,9 +131,8 @@ def view_of(game: Game, turn: Turn) -> View:
 
 
 def votes_in_order(game: Game) -> list[Vote]:
-    """The votes in the order of `vote_turns`, whatever order they were cast in. Raises ValueError if one is missing."""
-    cast = {vote.turn: vote.vote for vote in game.votes}
-    missing = [turn for turn in vote_turns(game) if turn not in cast]
+    """The votes in the order of `vote_turns`. Raises ValueError if one is missing."""
+    missing = game.rules.n_votes - len(game.votes)
     if missing:
-        raise ValueError(f"game {game.index} is not over: {len(missing)} of {game.rules.n_votes} votes are missing")
-    return [cast[turn] for turn in vote_turns(game)]
+        raise ValueError(f"game {game.index} is not over: {missing} of {game.rules.n_votes} votes are missing")
+    return [cast.vote for cast in game.votes]
