@@ -17,8 +17,8 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
+from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 from trl import GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
@@ -542,10 +543,23 @@ class IterativeSPOTrainer(GRPOTrainer):
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             if last or (self.args.export_every and number % self.args.export_every == 0):
-                export_checkpoint(folder, folder / run_folder.EXPORT)
+                with self._whole_models():
+                    export_checkpoint(folder, folder / run_folder.EXPORT)
             run_folder.mark_complete(folder)
             run_folder.rotate(Path(self.args.output_dir), keep)
         self.accelerator.wait_for_everyone()
+
+    @contextmanager
+    def _whole_models(self) -> Iterator[None]:
+        """While ZeRO-3 is on, a model that is loaded is split over all processes: the main process alone would wait."""
+        if self.args.hf_deepspeed_config is None:
+            yield
+            return
+        unset_hf_deepspeed_config()
+        try:
+            yield
+        finally:
+            set_hf_deepspeed_config(self.args.hf_deepspeed_config)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
