@@ -552,7 +552,7 @@ class IterativeSPOTrainer(GRPOTrainer):
     @contextmanager
     def _whole_models(self) -> Iterator[None]:
         """While ZeRO-3 is on, a model that is loaded is split over all processes: the main process alone would wait."""
-        if self.args.hf_deepspeed_config is None:
+        if not self.args.deepspeed:
             yield
             return
         unset_hf_deepspeed_config()
