@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
+from peft import PeftModel
 from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
@@ -560,6 +561,20 @@ class IterativeSPOTrainer(GRPOTrainer):
             yield
         finally:
             set_hf_deepspeed_config(self.args.hf_deepspeed_config)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load full weights through `from_pretrained`, which knows the names they are saved under.
+
+        transformers saves weights under the hub's names; its own resume looks for the names inside the model and only
+        warns when it finds none, so that training would go on from the base model.
+        """
+        model = self.model if model is None else model
+        if isinstance(model, PeftModel) or self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        # float32 holds every precision exactly; each parameter is copied back in its own.
+        saved = type(model).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
+        model.load_state_dict(saved.state_dict())
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
