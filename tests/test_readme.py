@@ -1,0 +1,58 @@
+"""What the pages tell a reader to run, set or open is there."""
+
+import re
+from dataclasses import fields
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from trl import ModelConfig
+
+from vision_zero.config import GameConfig, IterativeSPOConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+OPTIONS = {option.name for config in (GameConfig, IterativeSPOConfig, ModelConfig) for option in fields(config)}
+OTHER_FLAGS = {
+    "all", "browser", "blender", "cpu", "fix", "force", "gpu", "help",  # setup.sh, test.sh, ruff
+    "config", "name", "standalone", "nproc_per_node",  # TrlParser, torchrun, VLMEvalKit
+    "sheet", "out",  # inspect_data, draw_game
+}  # fmt: skip
+
+
+@pytest.fixture(params=PAGES, ids=lambda path: path.name)
+def page(request: pytest.FixtureRequest) -> Path:
+    return request.param
+
+
+def test_links_and_paths_exist(page: Path) -> None:
+    text = page.read_text()
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
+    missing = [link for link in links if not (page.parent / link).exists()]
+    paths = re.findall(r"\b(?:configs|run_scripts|docs|src|data|tests)/[\w./]+\w", text)
+    missing += [path for path in paths if not (ROOT / path).exists()]
+    assert missing == []
+
+
+def test_modules_exist(page: Path) -> None:
+    modules = re.findall(r"-m (vision_zero\.\w+)", page.read_text())
+    assert [module for module in modules if find_spec(module) is None] == []
+
+
+def test_flags_exist(page: Path) -> None:
+    flags = re.findall(r"(?<![\w-])--([a-z]\w*)(?![\w*])", page.read_text())
+    assert sorted({flag for flag in flags if flag not in OPTIONS | OTHER_FLAGS}) == []
+
+
+def test_variables_of_the_scripts_exist() -> None:
+    script = (ROOT / "run_scripts" / "run_grpo_vision_zero.sh").read_text()
+    known = set(re.findall(r"^([A-Z_]+)=", script, re.MULTILINE))
+    used = set(re.findall(r"\b([A-Z_]{2,})=", (ROOT / "README.md").read_text()))
+    assert used
+    assert used - known == set()
+
+
+def test_the_two_commands_stand_at_the_top() -> None:
+    top = (ROOT / "README.md").read_text()[:1000]
+    assert "bash run_scripts/quickstart.sh" in top
+    assert "bash run_scripts/test.sh" in top

@@ -1,0 +1,344 @@
+"""What a researcher runs: the scripts' commands go through the real parser, what is wrong is refused before anything
+slow starts, and one script trains for real on the CPU."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vision_zero import describe_options, draw_game, run_folder, summary
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = ROOT / "run_scripts"
+BENCH_MODEL = ROOT / "tests" / "models" / "bench_model"
+PHOTOS, DRAWN = ROOT / "data" / "photos", ROOT / "data" / "drawn"
+
+PARSE = """
+import json, sys
+from vision_zero.train import parse
+for arguments in json.load(sys.stdin):
+    try:
+        options = {name: value for part in parse(arguments) for name, value in vars(part).items()}
+        print(json.dumps({name: str(value) for name, value in options.items()}))
+    except (ValueError, SystemExit) as error:
+        print(json.dumps({"error": str(error)}))
+"""
+
+
+def bash(script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a script from a folder that is not the repository's, with nothing of ours in its environment."""
+    ours = set(
+        re.findall(r"^(?:export )?([A-Z_0-9]+)=", (SCRIPTS / "run_grpo_vision_zero.sh").read_text(), re.MULTILINE)
+    )
+    kept = {name: value for name, value in os.environ.items() if name not in ours | {"RUN_DIR", "THREADS"}}
+    environment = {
+        **kept,
+        "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}",
+        "VIRTUAL_ENV": sys.prefix,
+        "PYTHONPATH": str(ROOT / "src"),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        **variables,
+    }
+    return subprocess.run(
+        ["bash", str(SCRIPTS / script), *arguments],
+        cwd="/",
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def command(script: str, *arguments: str, **variables: str) -> list[str]:
+    """The command that a dry run prints."""
+    finished = bash(script, *arguments, DRY_RUN="1", **variables)
+    assert finished.returncode == 0, finished.stderr
+    return shlex.split(finished.stdout)
+
+
+def flags(line: list[str]) -> list[str]:
+    return line[line.index("vision_zero.train") + 1 :]
+
+
+@pytest.fixture(scope="module")
+def parsed(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Mapping[str, str]]:
+    """The options that the real parser makes of each script's command, in one process of its own: DeepSpeed's options
+    leave marks in the environment."""
+    base = str(tmp_path_factory.mktemp("runs"))
+    images = {"IMAGES_DIR": str(PHOTOS), "OUTPUT_BASE_DIR": base}
+    grpo, lora = "run_grpo_vision_zero.sh", "run_lora_1gpu.sh"
+    lines = {
+        "grpo": command(grpo, **images, NUM_GPUS="8", RUN_NAME="first"),
+        "cpu": command(grpo, **images, NUM_GPUS="0", RUN_NAME="first"),
+        "lora": command(lora, **images),
+        "changed": command(
+            grpo,
+            "--debias",
+            "true",
+            IMAGES_DIR=f"{PHOTOS},scenes:{DRAWN}",
+            OUTPUT_BASE_DIR=base,
+            SCENES_DIR=str(DRAWN / "scenes"),
+            MODEL=str(BENCH_MODEL),
+            NUM_GPUS="0",
+            CIVILIANS="3",
+            GAMES="16",
+            UPDATES="2",
+            SAVE_EVERY="5",
+            KL_CLUE="0.01",
+            MAX_PIXELS="76800",
+            NA_REWARD="0.25",
+            DEBIAS="false",
+        ),
+        "quickstart": command("quickstart.sh", RUN_DIR=f"{base}/quickstart"),
+        "quickstart changed": command("quickstart.sh", "--iterations", "7", RUN_DIR=f"{base}/quickstart"),
+    }
+    finished = subprocess.run(
+        [sys.executable, "-c", PARSE],
+        input=json.dumps([flags(line) for line in lines.values()]),
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answers = [json.loads(line) for line in finished.stdout.splitlines() if line.startswith("{")]
+    return dict(zip(lines, answers, strict=True))
+
+
+def expect(options: Mapping[str, str], **wanted: object) -> None:
+    assert {name: options.get(name, options) for name in wanted} == {name: str(value) for name, value in wanted.items()}
+
+
+@pytest.mark.parametrize("name", ["quickstart.sh", "run_grpo_vision_zero.sh", "run_lora_1gpu.sh", "test.sh"])
+def test_scripts_are_clean(name: str) -> None:
+    subprocess.run(["bash", "-n", str(SCRIPTS / name)], check=True)
+    subprocess.run([str(Path(sys.executable).parent / "shellcheck"), str(SCRIPTS / name)], check=True)
+
+
+def test_eight_gpus_with_zero3_are_one_variable_away() -> None:
+    line = command("run_grpo_vision_zero.sh", IMAGES_DIR=str(PHOTOS), NUM_GPUS="8")
+    assert line[:6] == ["torchrun", "--standalone", "--nproc_per_node", "8", "-m", "vision_zero.train"]
+    assert line[line.index("--deepspeed") + 1] == str(ROOT / "configs" / "deepspeed" / "zero3.json")
+    assert line[line.index("--dtype") + 1] == "bfloat16"
+
+
+def test_cpu_runs_in_plain_python_or_over_gloo() -> None:
+    one = command("run_grpo_vision_zero.sh", IMAGES_DIR=str(PHOTOS), NUM_GPUS="0")
+    assert one[:3] == ["python", "-m", "vision_zero.train"]
+    assert "--deepspeed" not in one
+    assert one[one.index("--dtype") + 1] == "float32"
+    two = command("run_grpo_vision_zero.sh", IMAGES_DIR=str(PHOTOS), NUM_GPUS="0", NUM_PROCESSES="2")
+    assert two[:4] == ["torchrun", "--standalone", "--nproc_per_node", "2"]
+    assert "--use_cpu" in two
+
+
+def test_script_has_the_papers_values(parsed: Mapping[str, Mapping[str, str]]) -> None:
+    preset = yaml.safe_load((ROOT / "configs" / "paper_v2.yaml").read_text())
+    preset["spy_view"] = "auto"  # the images decide, unless a version of the paper is asked for
+    options = parsed["grpo"]
+    values = {name: options.get(name, options).removeprefix("SchedulerType.").lower() for name in preset}
+    assert values == {name: str(value).lower() for name, value in preset.items()}
+    expect(options, model_name_or_path="Qwen/Qwen2.5-VL-7B-Instruct", run_name="first", report_to=["wandb"])
+    assert options["output_dir"].endswith("/first")
+
+
+def test_variables_and_arguments_reach_the_options(parsed: Mapping[str, Mapping[str, str]]) -> None:
+    expect(
+        parsed["changed"],
+        images=[str(PHOTOS), f"scenes:{DRAWN}"],
+        scenes_dir=DRAWN / "scenes",
+        civilians=3,
+        games_per_iteration=16,
+        updates_per_iteration=2,
+        save_steps=10,
+        kl_clue=0.01,
+        kl_decision=None,
+        max_pixels=76800,
+        na_reward=0.25,
+        debias=True,
+        use_cpu=True,
+        attn_implementation="sdpa",
+    )
+
+
+def test_every_variable_changes_the_command() -> None:
+    """A variable that nothing reads would be a lie at the top of the script."""
+    script = (SCRIPTS / "run_grpo_vision_zero.sh").read_text()
+    variables = re.findall(r'^([A-Z_]+)="\$\{\1:-', script, re.MULTILINE)
+    assert len(variables) > 50
+    own = {"IMAGES_DIR": str(PHOTOS), "NUM_GPUS": "0", "RUN_NAME": "run", "OUTPUT_BASE_DIR": "/nowhere"}
+    usual = command("run_grpo_vision_zero.sh", **own)
+    values = {
+        "IMAGES_DIR": str(DRAWN),
+        "SCENES_DIR": str(DRAWN),
+        "MODEL": str(BENCH_MODEL),
+        "NUM_GPUS": "1",
+        "NUM_PROCESSES": "2",
+        "DEEPSPEED": str(ROOT / "configs/deepspeed/zero2.json"),
+        "DEBIAS": "true",
+    }
+    outside = {"DRY_RUN", "WANDB_PROJECT", "RESUME"}  # not options: tested below, or read by wandb
+    silent = [
+        name
+        for name in variables
+        if name not in outside and command("run_grpo_vision_zero.sh", **{**own, name: values.get(name, "7")}) == usual
+    ]
+    assert silent == []
+
+
+def test_lora_script(parsed: Mapping[str, Mapping[str, str]]) -> None:
+    line = command("run_lora_1gpu.sh", IMAGES_DIR=str(PHOTOS))
+    assert line[line.index("--nproc_per_node") + 1] == "1"
+    assert "--deepspeed" not in line
+    expect(parsed["lora"], use_peft=True, lora_r=32, lora_alpha=64, lora_dropout=0.0, games_per_iteration=32)
+
+
+def test_lora_layers_are_the_language_models() -> None:
+    """The expression of the script, against the layer names of a Qwen2.5-VL."""
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    line = command("run_lora_1gpu.sh", IMAGES_DIR=str(PHOTOS))
+    expression = line[line.index("--lora_target_modules") + 1]
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(BENCH_MODEL))
+    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    chosen = {name for name in linear if re.fullmatch(expression, name)}
+    assert chosen == {name for name in linear if ".language_model.layers." in name}
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"IMAGES_DIR": ""}, "set IMAGES_DIR"),
+        ({"IMAGES_DIR": "/no/such/folder"}, "/no/such/folder does not exist"),
+        ({"IMAGES_DIR": f"{PHOTOS},charts:/no/charts"}, "/no/charts does not exist"),
+        ({"SCENES_DIR": "/no/scenes"}, "/no/scenes is not a folder"),
+        ({"MODEL": "/no/model"}, "/no/model holds no model"),
+        ({"DEEPSPEED": "/no/zero.json"}, "/no/zero.json is not a file"),
+        ({"NUM_GPUS": "all"}, "NUM_GPUS=all is not a number"),
+        ({"RESUME": "1"}, "RESUME=1 needs the RUN_NAME"),
+        ({"RESUME": "1", "RUN_NAME": "x", "OUTPUT_BASE_DIR": "/no/runs"}, "there is no run /no/runs/x"),
+        ({"NUM_GPUS": "99", "DRY_RUN": "0"}, "NUM_GPUS=99, but this machine shows"),
+    ],
+)
+def test_refused_before_anything_slow_starts(variables: dict[str, str], message: str, tmp_path: Path) -> None:
+    usual = {"IMAGES_DIR": str(PHOTOS), "OUTPUT_BASE_DIR": str(tmp_path), "DRY_RUN": "1"}
+    finished = bash("run_grpo_vision_zero.sh", **{**usual, **variables})
+    assert finished.returncode == 1
+    assert message in finished.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refuses_another_runs_folder(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "metrics.jsonl").touch()
+    usual = {"IMAGES_DIR": str(PHOTOS), "OUTPUT_BASE_DIR": str(tmp_path), "RUN_NAME": "taken"}
+    finished = bash("run_grpo_vision_zero.sh", DRY_RUN="1", **usual)
+    assert finished.returncode == 1
+    assert "continue it with RESUME=1" in finished.stderr
+    line = command("run_grpo_vision_zero.sh", RESUME="1", **usual)
+    assert line[line.index("--resume") + 1] == "true"
+
+
+def test_quickstart_is_refused_a_second_time(tmp_path: Path) -> None:
+    run = tmp_path / "quickstart"
+    nothing = bash("quickstart.sh", "--resume", RUN_DIR=str(run))
+    assert nothing.returncode == 1
+    assert f"no run {run} to resume" in nothing.stderr
+
+    run.mkdir()
+    (run / "metrics.jsonl").write_text("kept")
+    second = bash("quickstart.sh", RUN_DIR=str(run))
+    assert second.returncode == 1
+    assert "quickstart.sh --resume" in second.stderr
+    assert [path.name for path in run.iterdir()] == ["metrics.jsonl"]
+    assert (run / "metrics.jsonl").read_text() == "kept"
+
+    assert "--resume" in command("quickstart.sh", "--resume", RUN_DIR=str(run))
+
+
+def test_quickstart_plays_enough_to_visit_both_stages(parsed: Mapping[str, Mapping[str, str]]) -> None:
+    options = parsed["quickstart"]
+    expect(options, use_cpu=True, report_to=[], template="compact", model_name_or_path="data/tiny_vlm")
+    assert int(options["iterations"]) >= 30
+    assert int(options["patience"]) < int(options["iterations"]) / 2
+    expect(parsed["quickstart changed"], iterations=7)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that run_grpo_vision_zero.sh really did: an iteration of each stage with a random model."""
+    base = tmp_path_factory.mktemp("trained")
+    finished = bash("run_grpo_vision_zero.sh", **small_run(base))
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert f"run          {base}/small" in finished.stdout
+    assert "wandb (offline)" in finished.stdout
+    return base / "small"
+
+
+def small_run(base: Path) -> dict[str, str]:
+    return {
+        "IMAGES_DIR": f"{PHOTOS},{DRAWN}",
+        "SCENES_DIR": str(DRAWN / "scenes"),
+        "MODEL": str(BENCH_MODEL),
+        "OUTPUT_BASE_DIR": str(base),
+        "RUN_NAME": "small",
+        "HOME": str(base),  # no wandb login here
+        "WANDB_MODE": "",
+        "WANDB_API_KEY": "",
+        "NUM_GPUS": "0",
+        "MAX_PIXELS": "3136",
+        "TEMPLATE": "compact",
+        "CIVILIANS": "2",
+        "ROUNDS": "1",
+        "GAMES": "2",
+        "GENERATIONS": "2",
+        "ITERATIONS": "2",
+        "K_MIN": "1",
+        "PATIENCE": "1",
+        "MAX_CLUE_TOKENS": "6",
+        "MAX_VOTE_TOKENS": "4",
+        "MICRO_BATCH": "2",
+        "SAVE_EVERY": "1",
+        "FORMAT_WEIGHT": "0.5",  # random weights say nothing readable; this is what gives them a gradient
+    }
+
+
+def test_script_trains_both_stages_on_a_cpu(trained: Path) -> None:
+    lines = run_folder.read_json_lines(trained / "metrics.jsonl")
+    assert [line["stage/is_clue"] for line in lines] == [0.0, 1.0]
+    assert [line["reason"] for line in run_folder.read_json_lines(trained / "switches.jsonl")] == ["patience", "rule"]
+    assert (trained / "checkpoint-2" / "export" / "model.safetensors").is_file()
+    assert (trained.parent / "wandb").is_dir()
+
+
+def test_a_trained_run_is_refused_and_can_be_summarized_and_drawn(trained: Path, tmp_path: Path) -> None:
+    again = bash("run_grpo_vision_zero.sh", **small_run(trained.parent))
+    assert again.returncode == 1
+    assert "holds a run already" in again.stderr
+    text = summary.summarize(trained)
+    assert "iterations  2 of 2 (1 decision, 1 clue)" in text
+    assert str(trained / "checkpoint-2" / "export") in text
+    assert draw_game.main([str(trained), "--out", str(tmp_path / "game.png")]) == 0
+
+
+def test_metrics_page_names_what_is_logged_and_nothing_else(trained: Path) -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    described = re.findall(r"^\| `([\w/]+)`", page, re.MULTILINE)
+    assert len(described) == len(set(described))
+    logged = set().union(*(line.keys() for line in run_folder.read_json_lines(trained / "metrics.jsonl")))
+    assert set(described) == logged
+
+
+def test_configuration_page_is_what_the_options_say() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    assert page == describe_options.page(), "run: python -m vision_zero.describe_options > docs/configuration.md"
