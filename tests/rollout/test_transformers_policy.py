@@ -170,6 +170,29 @@ def test_batch_size_and_neighbours_change_nothing(
     assert len({len(reply.token_ids) for reply in expected} | set(ids_of(expected))) > 4
 
 
+def test_prompts_with_and_without_a_known_beginning_share_a_batch(
+    model: PreTrainedModel, processor: ProcessorMixin
+) -> None:
+    requests = ragged_requests()
+    expected = TransformersPolicy(model, processor).answer(requests)
+    for known in range(len(requests)):
+        policy = TransformersPolicy(model, processor)
+        policy.answer(requests[known : known + 1])
+        assert_same_replies(policy.answer(requests), expected)
+
+
+def test_a_short_new_prompt_beside_a_long_known_one(model: PreTrainedModel, processor: ProcessorMixin) -> None:
+    """The columns to compute are as many as the new prompt has: they end anywhere in the known one's image."""
+    (game,) = tiny_games(1)
+    images = [GameImage(name, NoiseImage(name).open()) for name in ("known", "new")]
+    for shorter in range(1, 13):
+        policy = TransformersPolicy(model, processor)
+        known = request_for(" a" * 20, images[0], game=game)
+        new = request_for(" a" * (20 - shorter), images[1], game=replace(game, index=1))
+        first = policy.answer([known])
+        assert_same_replies(policy.answer([known, new]), [*first, *TransformersPolicy(model, processor).answer([new])])
+
+
 @pytest.mark.parametrize("voter", ["observer", "civilian"])
 def test_reusing_prefixes_changes_no_game(model: PreTrainedModel, processor: ProcessorMixin, voter: str) -> None:
     games = tiny_games(3, n_rounds=2, voter=voter, n_votes=4)
