@@ -13,7 +13,10 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
 from transformers import AutoModelForImageTextToText
+
+from vision_zero.run_folder import write_json
 
 BASE_FILE = "base_model.json"
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.index.json")
@@ -21,15 +24,34 @@ NOT_COPIED = (*WEIGHT_PATTERNS, ".*", "README.md", "*.md")
 
 
 def base_folder(name_or_path: str) -> Path:
-    """The base model's folder; a Hub name is resolved to its files without weights."""
+    """The base model's folder; a Hub name is resolved to its files without weights.
+
+    Raises FileNotFoundError for what is neither a folder with a config.json nor found on the Hub or in its cache.
+    """
     path = Path(name_or_path)
-    if path.is_dir():
+    if (path / "config.json").is_file():
         return path
-    return Path(snapshot_download(name_or_path, ignore_patterns=list(WEIGHT_PATTERNS)))
+    if not path.is_dir():
+        try:
+            return Path(snapshot_download(name_or_path, ignore_patterns=list(WEIGHT_PATTERNS)))
+        except (OSError, HFValidationError) as error:
+            reason = str(error)
+    else:
+        reason = "the folder has no config.json"
+    raise FileNotFoundError(f"base model {name_or_path!r} was not found; give its folder with --base ({reason})")
+
+
+def write_base(checkpoint: Path, name_or_path: str) -> None:
+    """Write down which model `checkpoint` was trained from; a folder by its whole path, to be found from anywhere."""
+    path = Path(name_or_path)
+    name = str(path.resolve()) if path.is_dir() else name_or_path
+    write_json(checkpoint / BASE_FILE, {"base_model": name})
 
 
 def base_of(checkpoint: Path) -> str:
     """The model that `checkpoint` was trained from, as the training run wrote it down. Raises FileNotFoundError."""
+    if not checkpoint.is_dir():
+        raise FileNotFoundError(f"there is no checkpoint at {checkpoint}")
     written = checkpoint / BASE_FILE
     if written.is_file():
         return str(json.loads(written.read_text("utf-8"))["base_model"])
@@ -69,6 +91,11 @@ def export_checkpoint(checkpoint: Path, target: Path, base: str | None = None) -
     for path in temporary.iterdir():
         path.chmod(0o644)
     temporary.chmod(0o755)
-    shutil.rmtree(target, ignore_errors=True)
+    # An export that is there is moved away whole before it is removed: a kill in between leaves no half of it.
+    replaced = target.with_name(f".{target.name}.replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if target.exists():
+        target.rename(replaced)
     temporary.rename(target)
+    shutil.rmtree(replaced, ignore_errors=True)
     return target
