@@ -35,7 +35,7 @@ from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
 from vision_zero import run_folder
-from vision_zero.checkpoint import BASE_FILE, export_checkpoint
+from vision_zero.checkpoint import export_checkpoint, write_base
 from vision_zero.config import IterativeSPOConfig
 from vision_zero.data.pairs import BadImageError
 from vision_zero.game.prompts import render
@@ -538,7 +538,7 @@ class IterativeSPOTrainer(GRPOTrainer):
             self.args.save_total_limit = keep
         if self.accelerator.is_main_process:
             run_folder.write_json(folder / STATE_FILE, self.state_dict())
-            run_folder.write_json(folder / BASE_FILE, {"base_model": self.model.config._name_or_path})
+            write_base(folder, self.model.config._name_or_path)
         number = self.state.global_step // int(self.args.save_steps) if self.args.save_strategy == "steps" else 0
         last = self.state.global_step >= self.state.max_steps
         self.accelerator.wait_for_everyone()
