@@ -141,10 +141,13 @@ def hand_step(
     temperature: float,
     kl_weight: float,
     loss_type: str,
+    sampled_by: Any = None,
+    clip: float = 0.2,
 ) -> HandStep:
     """Loss and gradient: per token -A exp(logp - logp.detach()) + kl_weight (exp(ref - logp) - (ref - logp) - 1).
 
-    "grpo" averages over the tokens of a row and then over rows, "dapo" over all tokens at once.
+    "grpo" averages over the tokens of a row and then over rows, "dapo" over all tokens at once. If the rows were
+    `sampled_by` another model, the ratio to its log-probs takes the place of the first exponential, clipped.
     """
     model.zero_grad()
     losses, kls, entropies = [], [], []
@@ -156,7 +159,13 @@ def hand_step(
             difference_to = row_logps(reference, processor, row, temperature)
         difference = difference_to - logp
         kl = difference.exp() - difference - 1
-        losses.append(-row.advantage * (logp - logp.detach()).exp() + kl_weight * kl)
+        old = logp.detach()
+        if sampled_by is not None:
+            with torch.no_grad():
+                old = row_logps(sampled_by, processor, row, temperature)
+        ratio = (logp - old).exp()
+        gain = torch.minimum(ratio * row.advantage, ratio.clamp(1 - clip, 1 + clip) * row.advantage)
+        losses.append(-gain + kl_weight * kl)
         kls.append(kl.detach())
         entropies.append(-(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1).detach())
     loss = torch.stack([one.mean() for one in losses]).mean() if loss_type == "grpo" else torch.cat(losses).mean()

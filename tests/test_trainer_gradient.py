@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback
 
 from tests.by_hand import HandStep, hand_rows, hand_step, largest_difference, row_logps
 from tests.trainer_helpers import (
@@ -95,6 +96,56 @@ def test_gradient_is_the_one_by_hand_from_every_seat(tmp_path: Path, stage: Stag
     step = one_step(trainer)
     hand = by_hand(policy, step.rollout.games, stage, 0.04, "grpo")
     assert largest_difference(step.gradient, hand.gradient)[0] < TOLERANCE
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_second_update_uses_the_clipped_ratio(tmp_path: Path, stage: Stage) -> None:
+    """The first game's rows make the first update, the second game's the second, with weights that have moved."""
+    trainer = make_trainer(
+        tmp_path,
+        schedule=stage,
+        updates_per_iteration=2,
+        learning_rate=1e-2,
+        temperature=TEMPERATURE,
+        players=of_many_lengths,
+    )
+    sampled_by = move_policy(trainer)
+    before: list[dict[str, torch.Tensor]] = []
+
+    class WeightsRecorder(TrainerCallback):
+        def on_pre_optimizer_step(self, *_: Any, model: Any, **kwargs: Any) -> None:
+            before.append({name: value.clone() for name, value in model.state_dict().items()})
+
+    recorder, rollouts = GradientRecorder(), record_rollouts(trainer)
+    trainer.add_callback(recorder)
+    trainer.add_callback(WeightsRecorder())
+    trainer.train()
+    rows = hand_rows(rollouts[0].games, stage)
+    half = len(rows) // 2
+    moved = load_model()
+    moved.load_state_dict(before[1])
+    processor = AutoProcessor.from_pretrained(BENCH_MODEL)
+    second = rows[half:]
+    with torch.no_grad():
+        ratios = torch.cat(
+            [
+                row_logps(moved, processor, row, TEMPERATURE) - row_logps(sampled_by, processor, row, TEMPERATURE)
+                for row in second
+            ]
+        ).exp()
+    assert ((ratios - 1).abs() > 0.2).any()
+    for number, (policy, some) in enumerate(((sampled_by, rows[:half]), (moved, second))):
+        hand = hand_step(
+            policy,
+            load_model(),
+            processor,
+            some,
+            temperature=TEMPERATURE,
+            kl_weight=0.04,
+            loss_type="grpo",
+            sampled_by=copy.deepcopy(sampled_by),
+        )
+        assert largest_difference(recorder.steps[number], hand.gradient)[0] < TOLERANCE, number
 
 
 @pytest.mark.parametrize("stage", STAGES)
