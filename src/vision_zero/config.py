@@ -23,6 +23,14 @@ from vision_zero.spo.stages import CycleStages, FixedStage, StageSchedule, Stage
 from vision_zero.types import GameRules, Stage
 
 LOSS_TYPES = ("grpo", "dapo")
+DERIVED = (
+    "max_steps",
+    "gradient_accumulation_steps",
+    "steps_per_generation",
+    "generation_batch_size",
+    "max_completion_length",
+)
+"""TRL's options that follow from the method's and the number of processes."""
 
 
 def option(default: Any, help: str) -> Any:
@@ -169,10 +177,19 @@ class IterativeSPOConfig(GRPOConfig):
                 f"gradient_accumulation_steps={self.gradient_accumulation_steps}, but it follows from the other "
                 f"options and would be {accumulation} (games x G / processes / micro-batch / updates); leave it out"
             )
+        max_steps = self.iterations * self.optimizer_steps_per_iteration
+        for name, value, unset in (("steps_per_generation", steps, None), ("max_steps", max_steps, -1)):
+            if getattr(self, name) not in (unset, value):
+                raise ValueError(
+                    f"{name}={getattr(self, name)}, but it follows from the other options and would be {value}; "
+                    "leave it out"
+                )
+        if self.generation_batch_size is not None:
+            raise ValueError(f"generation_batch_size={self.generation_batch_size} is not used; set games_per_iteration")
         self.gradient_accumulation_steps = accumulation
         self.steps_per_generation = steps
         self.generation_batch_size = None
-        self.max_steps = self.iterations * self.optimizer_steps_per_iteration
+        self.max_steps = max_steps
         self.max_completion_length = max(self.max_clue_tokens, self.max_vote_tokens)
         super().__post_init__()
         if self.save_strategy not in (SaveStrategy.NO, SaveStrategy.STEPS):

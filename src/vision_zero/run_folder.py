@@ -29,6 +29,9 @@ CONFIG, METRICS, SWITCHES, GAMES, EXPORT, COMPLETE = (
     "COMPLETE",
 )
 
+FIXED_OPTIONS = ("seed", "games_per_iteration", "updates_per_iteration", "num_iterations")
+"""What a step number means: with another value, the games after a checkpoint would not be those that come next."""
+
 
 class RunFolderError(ValueError):
     """A run folder that may not be written to, or cannot be resumed."""
@@ -102,12 +105,14 @@ def _drop_after(path: Path, key: str, last: int) -> None:
         write_json_lines(path, [line for line in read_json_lines(path) if line[key] <= last])
 
 
-def prepare(output_dir: Path, resume: bool) -> Path | None:
-    """Check that this run may write to `output_dir`; with `resume`, find the checkpoint and drop what came after it.
+def find_start(output_dir: Path, resume: bool, config: Mapping[str, Any]) -> Path | None:
+    """Check that this run may write to `output_dir`, and with `resume` find the checkpoint to go on from. Reads only.
 
-    Returns the checkpoint to resume from, or None for a run that starts. Raises RunFolderError when the folder holds
-    another run (without `resume`), or nothing that can be resumed (with it).
+    Returns None for a run that starts at its beginning. Raises RunFolderError when the folder holds another run
+    (without `resume`), or with it, when there is nothing to resume or `config` would deal other games.
     """
+    if output_dir.exists() and not output_dir.is_dir():
+        raise RunFolderError(f"{output_dir} is a file; choose a folder as --output_dir")
     existing = sorted(path.name for path in output_dir.iterdir()) if output_dir.exists() else []
     if not resume:
         if existing:
@@ -118,21 +123,41 @@ def prepare(output_dir: Path, resume: bool) -> Path | None:
         return None
     if CONFIG not in existing:
         raise RunFolderError(f"{output_dir} holds no run to resume: {CONFIG} is not there; start it without --resume")
+    changed = changed_options(output_dir, config)
+    for name in FIXED_OPTIONS:
+        if name in changed:
+            then, now = changed[name]
+            raise RunFolderError(
+                f"{output_dir} was started with {name}={then}, and {name}={now} would deal it other games; resume "
+                "with the same value, or start another run"
+            )
     checkpoints = complete_checkpoints(output_dir)
-    step = int(checkpoints[-1].name.split("-")[1]) if checkpoints else 0
+    return checkpoints[-1] if checkpoints else None
+
+
+def rewind(output_dir: Path, checkpoint: Path | None) -> None:
+    """Drop what came after `checkpoint` (None: everything that happened), and checkpoints that are not complete."""
+    for path in output_dir.glob("checkpoint-*"):
+        remove_incomplete(path)
+    step = int(checkpoint.name.split("-")[1]) if checkpoint else 0
     _drop_after(output_dir / METRICS, "step", step)
     _drop_after(output_dir / SWITCHES, "step", step - 1)
     for path in (output_dir / GAMES).glob("step-*.jsonl"):
         if int(path.stem.split("-")[1]) >= step:
             path.unlink()
-    return checkpoints[-1] if checkpoints else None
 
 
 def changed_options(output_dir: Path, config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Options whose value differs from the one the run was started with: name -> (then, now)."""
     then = yaml.safe_load((output_dir / CONFIG).read_text("utf-8"))
+    if not isinstance(then, dict):
+        raise RunFolderError(f"{output_dir / CONFIG} holds no options; the run cannot be resumed")
     now = yaml.safe_load(yaml.safe_dump(dict(config)))
-    return {key: (then.get(key), now.get(key)) for key in sorted({*then, *now}) if then.get(key) != now.get(key)}
+    return {
+        key: (then.get(key), now.get(key))
+        for key in sorted({*then, *now} - {"resume"})
+        if then.get(key) != now.get(key)
+    }
 
 
 def _git(*arguments: str) -> str:

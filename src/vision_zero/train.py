@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from trl import ModelConfig, TrlParser, get_peft_config
+from trl import ModelConfig, get_peft_config
 
 from vision_zero import run_folder
+from vision_zero.command_line import parse, resolved
 from vision_zero.config import GameConfig, IterativeSPOConfig
 from vision_zero.data.pairs import BadImageError, PairSourceError, check_pairs, load_pairs
 from vision_zero.models import attention_implementation, load_processor
@@ -59,24 +60,6 @@ class IterationLine(TrainerCallback):
         )
 
 
-def parse(arguments: list[str] | None = None) -> tuple[GameConfig, IterativeSPOConfig, ModelConfig]:
-    """Flags, and a YAML file by `--config`; flags win. Unknown names in either are refused."""
-    parser = TrlParser((GameConfig, IterativeSPOConfig, ModelConfig))
-    game, args, model = parser.parse_args_and_config(arguments, fail_with_unknown_args=True)
-    if not game.images:
-        raise ValueError("no image source: give --images with one or more folders, manifests or data sets")
-    if not model.model_name_or_path:
-        raise ValueError("no model: give --model_name_or_path with a folder or a name on the Hub")
-    return game, args, model
-
-
-def resolved(game: GameConfig, args: IterativeSPOConfig, model: ModelConfig) -> dict[str, Any]:
-    """Every option of the run as plain values."""
-    options = {**dataclasses.asdict(game), **args.to_sanitized_dict(), **dataclasses.asdict(model)}
-    plain = (int, float, str, list, type(None))
-    return {key: value if isinstance(value, plain) else str(value) for key, value in options.items()}
-
-
 def load_checked_pairs(game: GameConfig, main_process: bool) -> Any:
     """The training pairs; structure and 64 sampled images are checked before anything slow starts."""
     pairs = load_pairs(
@@ -97,30 +80,33 @@ def load_checked_pairs(game: GameConfig, main_process: bool) -> Any:
 def main(arguments: list[str] | None = None) -> None:
     game, args, model = parse(arguments)
     if args.use_cpu and args.deepspeed:
-        import deepspeed
-
-        deepspeed.init_distributed("gloo")
+        start_deepspeed_on_cpu()
     state = PartialState()
-    output_dir = Path(args.output_dir)
     config = resolved(game, args, model)
-    checkpoint = prepare_folder(output_dir, args.resume, config, state)
+    checkpoint = find_start(Path(args.output_dir), args.resume, config, state)
     pairs = load_checked_pairs(game, state.is_main_process)
     trainer = build(game, args, model, pairs)
+    if state.is_main_process:
+        open_folder(Path(args.output_dir), args.resume, config, checkpoint)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finish(trainer, state)
 
 
-def prepare_folder(output_dir: Path, resume: bool, config: dict[str, Any], state: PartialState) -> Path | None:
-    """Done by the main process, told to all; what it refuses stops all of them."""
+def start_deepspeed_on_cpu() -> None:
+    """DeepSpeed would choose a backend that needs an accelerator. Raises ValueError outside torchrun."""
+    if "RANK" not in os.environ:
+        raise ValueError("--deepspeed on a CPU needs torchrun: torchrun --nproc_per_node 2 -m vision_zero.train ...")
+    import deepspeed
+
+    deepspeed.init_distributed("gloo")
+
+
+def find_start(output_dir: Path, resume: bool, config: dict[str, Any], state: PartialState) -> Path | None:
+    """`run_folder.find_start` by the main process, told to all; what it refuses stops all of them."""
     answer: list[Any] = [None, None]
     if state.is_main_process:
         try:
-            answer[0] = run_folder.prepare(output_dir, resume)
-            if resume:
-                for name, (then, now) in run_folder.changed_options(output_dir, config).items():
-                    print(f"resumed with {name}={now} (was {then})", file=sys.stderr)
-            else:
-                run_folder.describe(output_dir, config)
+            answer[0] = run_folder.find_start(output_dir, resume, config)
         except run_folder.RunFolderError as error:
             answer[1] = error
     if state.num_processes > 1:
@@ -128,6 +114,17 @@ def prepare_folder(output_dir: Path, resume: bool, config: dict[str, Any], state
     if answer[1] is not None:
         raise answer[1]
     return answer[0]
+
+
+def open_folder(output_dir: Path, resume: bool, config: dict[str, Any], checkpoint: Path | None) -> None:
+    """The first thing that writes: everything else has been checked by now."""
+    if not resume:
+        run_folder.describe(output_dir, config)
+        return
+    for name, (then, now) in run_folder.changed_options(output_dir, config).items():
+        print(f"resumed with {name}={now} (was {then})", file=sys.stderr)
+    run_folder.rewind(output_dir, checkpoint)
+    print(f"resuming from {checkpoint or 'the beginning: there is no complete checkpoint'}", file=sys.stderr)
 
 
 def build(

@@ -225,11 +225,12 @@ class IterativeSPOTrainer(GRPOTrainer):
         games: list[Game] = []
         images: GameImages = {}
         error: BadImageError | None = None
+        skipped: dict[int, str] = {}
         for index in indices:
             first = pair_of_game(self.args.seed, index, len(self.pairs))
             for offset in range(len(self.pairs)):
                 number = (first + offset) % len(self.pairs)
-                if number in self.bad_images:
+                if number in self.bad_images or number in skipped:
                     continue
                 try:
                     game = deal(index, self.args.seed, self.pairs[number], self.rules)
@@ -238,8 +239,7 @@ class IterativeSPOTrainer(GRPOTrainer):
                     if self.on_bad_image == "stop":
                         error = bad
                         break
-                    self.bad_images.add(number)
-                    tqdm.write(f"skipped a pair with a broken image: {bad}", file=sys.stderr)
+                    skipped[number] = str(bad)
                     continue
                 games.append(game)
                 break
@@ -247,8 +247,16 @@ class IterativeSPOTrainer(GRPOTrainer):
                 error = BadImageError("every image pair of the source is broken; nothing is left to play on")
             if error is not None:
                 break
+        self._note_skipped(skipped)
         self._stop_if_any(error)
         return games, images
+
+    def _note_skipped(self, skipped: dict[int, str]) -> None:
+        """Tell all processes, so that each broken pair is said once and every checkpoint knows all of them."""
+        for number, reason in sorted(dict(self._gather(list(skipped.items()))).items()):
+            self.bad_images.add(number)
+            if self.accelerator.is_main_process:
+                tqdm.write(f"skipped a pair with a broken image: {reason}", file=sys.stderr)
 
     def _stop_if_any(self, error: BadImageError | None) -> None:
         """Stop all processes together, after a checkpoint, if one of them met a broken image."""
@@ -298,7 +306,13 @@ class IterativeSPOTrainer(GRPOTrainer):
             "tokens/reused": policy.reused_tokens,
             "images/preprocessed": self.memo.preprocessed - preprocessed,
         }
-        return rollout, counters
+        return rollout, self._over_processes(counters)
+
+    def _over_processes(self, counters: dict[str, float]) -> dict[str, float]:
+        """Work done by all processes; they call in lock-step, so calls are those of the process that called most."""
+        gathered = self._gather([counters])
+        sums = {name: sum(one[name] for one in gathered) for name in counters}
+        return {**sums, "calls": max(one["calls"] for one in gathered)}
 
     # -------------------------------------------------------------------------------------------- games become rows
 
@@ -499,7 +513,7 @@ class IterativeSPOTrainer(GRPOTrainer):
             "length/vote": sum(vote_lengths) / len(votes),
             "length/clue_cut": sum(n >= limits["clue"].maximum for n in clue_lengths) / n_clues,
             "length/vote_cut": sum(n >= limits["decision"].maximum for n in vote_lengths) / len(votes),
-            "images/skipped_pairs": len(set(self._gather(sorted(self.bad_images)))),
+            "images/skipped_pairs": len(self.bad_images),
             "seconds/rollout": rollout.seconds,
         }
         values |= {f"rollout/{name}": value for name, value in counters.items()}
