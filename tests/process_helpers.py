@@ -1,0 +1,195 @@
+"""Runs of the real command line in processes of their own, and what they left in their folders.
+
+The command is `python -m vision_zero.train`, on several processes under torchrun (gloo). All runs are tiny: 4 games of
+3 players and 1 round per iteration on drawn scenes, both stages in turn, a learning rate at which one update matters.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parent.parent
+TINY_VLM, BENCH_MODEL = ROOT / "data" / "tiny_vlm", ROOT / "tests" / "models" / "bench_model"
+MODEL = TINY_VLM if TINY_VLM.is_dir() else BENCH_MODEL
+DRAWN, PHOTOS = ROOT / "data" / "drawn", ROOT / "data" / "photos"
+
+OPTIONS: dict[str, Any] = {
+    "images": DRAWN,
+    "model_name_or_path": MODEL,
+    "template": "compact",
+    "max_pixels": 56 * 56,
+    "civilians": 2,
+    "rounds": 1,
+    "num_generations": 4,
+    "games_per_iteration": 4,
+    "per_device_train_batch_size": 4,
+    "iterations": 4,
+    "schedule": "cycle",
+    "cycle_decision": 1,
+    "cycle_clue": 1,
+    "max_clue_tokens": 10,
+    "max_vote_tokens": 8,
+    "format_weight": 0.5,
+    "learning_rate": 1e-2,
+    "lr_scheduler_type": "constant",
+    "warmup_steps": 0,
+    "gradient_checkpointing": False,
+    "save_steps": 2,
+    "use_cpu": True,
+    "report_to": "none",
+    "disable_tqdm": True,
+    "seed": 3,
+}
+TIMEOUT = 300
+TIMINGS = ("seconds/", "step_time")
+STEPS_ON_DISK = 0.005
+
+
+def flags(**options: Any) -> list[str]:
+    """`OPTIONS` with changes, as flags; None leaves an option out."""
+    words: list[str] = []
+    for name, value in {**OPTIONS, **options}.items():
+        if value is None:
+            continue
+        values = value if isinstance(value, (list, tuple)) else [value]
+        words += [f"--{name}", *map(str, values)]
+    return words
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that ended: its exit status and all it printed."""
+
+    status: int
+    output: str
+
+    def __post_init__(self) -> None:
+        print(self.output[-6000:])  # pytest shows it when the test fails
+
+
+def _command(processes: int, program: list[str]) -> list[str]:
+    if processes == 1:
+        return [sys.executable, *program]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+    return [*launcher, "--master_addr", "127.0.0.1", "--master_port", str(port), *program]
+
+
+TRAIN = ["-m", "vision_zero.train"]
+
+
+@contextmanager
+def running(
+    *words: str, processes: int = 1, program: list[str] = TRAIN, log: Path | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """A run that goes on while the block runs; with all its processes it is killed at the end of the block."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "WANDB_MODE": "offline",
+        "TRL_EXPERIMENTAL_SILENCE": "1",
+    }
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        environment.pop(name, None)
+    with open(os.devnull if log is None else log, "w", encoding="utf-8") as output:
+        process = subprocess.Popen(
+            [*_command(processes, program), *words],
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            kill(process)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """SIGKILL to the whole session that `running` opened: launcher and workers."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def train(output_dir: Path, *, processes: int = 1, program: list[str] = TRAIN, **options: Any) -> Finished:
+    """A whole run into `output_dir`. One that takes longer than TIMEOUT seconds is killed and fails the test."""
+    log = output_dir.with_name(f"{output_dir.name}.{time.monotonic_ns()}.log")
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    words = flags(output_dir=output_dir, **options)
+    with running(*words, processes=processes, program=program, log=log) as process:
+        try:
+            status = process.wait(TIMEOUT)
+        except subprocess.TimeoutExpired:
+            kill(process)
+            raise AssertionError(f"still running after {TIMEOUT} s:\n{log.read_text('utf-8')[-6000:]}") from None
+    return Finished(status, log.read_text("utf-8"))
+
+
+def train_well(output_dir: Path, **options: Any) -> Finished:
+    finished = train(output_dir, **options)
+    assert finished.status == 0, finished.output[-6000:]
+    return finished
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    """Until `condition()` holds. Fails if the run ends before, or after TIMEOUT seconds."""
+    end = time.monotonic() + TIMEOUT
+    while not condition():
+        assert process.poll() is None, "the run ended before what was waited for"
+        assert time.monotonic() < end, "timed out"
+        time.sleep(STEPS_ON_DISK)
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without timings."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+    return [{name: value for name, value in line.items() if not name.startswith(TIMINGS)} for line in lines]
+
+
+def games(run: Path) -> dict[str, list[dict[str, Any]]]:
+    """The recorded games by file name, without timings."""
+    files = sorted((run / "games").glob("*.jsonl"))
+    found = {file.name: [json.loads(line) for line in file.read_text("utf-8").splitlines()] for file in files}
+    for game in (game for one in found.values() for game in one):
+        for turn in (*game["clues"], *game["votes"]):
+            del turn["seconds"]
+    return found
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    files = sorted(checkpoint.glob("*.safetensors"))
+    assert files, f"no weights in {checkpoint}"
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
+
+
+def assert_same_run(run: Path, other: Path, last: int) -> None:
+    """Metrics, games, switches and the weights of checkpoint-`last` are equal to the last digit."""
+    assert metrics(run) == metrics(other)
+    assert games(run) == games(other)
+    assert (run / "switches.jsonl").read_bytes() == (other / "switches.jsonl").read_bytes()
+    ours, theirs = (weights(folder / f"checkpoint-{last}") for folder in (run, other))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    state = f"checkpoint-{last}/iterative_spo.json"
+    assert (run / state).read_bytes() == (other / state).read_bytes()

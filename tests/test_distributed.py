@@ -1,0 +1,98 @@
+"""The same run on one process and on several, with and without DeepSpeed, through the real command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from tests.process_helpers import DRAWN, ROOT, games, metrics, train_well, weights
+
+LOGPROB, LOSS = 1e-5, 1e-4
+UNEQUAL_BY_NATURE = ("rollout/images/preprocessed",)  # games on two processes may share a blank image
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("one") / "run"
+    train_well(run)
+    return run
+
+
+def assert_same_games(run: Path, other: Path) -> None:
+    """Equal in everything but log-probabilities, which are equal within LOGPROB in the first iteration."""
+    ours, theirs = games(run), games(other)
+    assert ours.keys() == theirs.keys()
+    assert len(ours) == 4
+    for name in ours:
+        # An update rounds differently on two processes, and Adam makes much of small numbers.
+        tolerance = LOGPROB if name == "step-000000.jsonl" else 1e-3
+        for game, same in zip(ours[name], theirs[name], strict=True):
+            for turns in ("clues", "votes"):
+                for turn, again in zip(game[turns], same[turns], strict=True):
+                    assert turn.pop("logprobs") == pytest.approx(again.pop("logprobs"), abs=tolerance)
+            assert game == same
+
+
+def assert_same_metrics(run: Path, other: Path) -> None:
+    ours, theirs = metrics(run), metrics(other)
+    assert len(ours) == 4
+    for line, same in zip(ours, theirs, strict=True):
+        assert line.keys() == same.keys()
+        for name, value in line.items():
+            if name not in UNEQUAL_BY_NATURE:
+                assert value == pytest.approx(same[name], rel=LOSS, abs=LOSS), f"{name} at step {line['step']}"
+    assert any(line["grad_norm"] > 0 for line in ours if line["stage/is_clue"])
+
+
+def assert_loads(export: Path) -> None:
+    """Plain transformers loads the export and answers from it."""
+    model = AutoModelForImageTextToText.from_pretrained(export)
+    processor = AutoProcessor.from_pretrained(export)
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is there?"}]}],
+        add_generation_prompt=True,
+    )
+    with Image.open(DRAWN / "drawn_000_original.png") as image:
+        inputs = processor(text=[text], images=[image.convert("RGB").resize((56, 56))], return_tensors="pt")
+    with torch.no_grad():
+        assert torch.isfinite(model(**inputs).logits).all()
+    assert model.generate(**inputs, max_new_tokens=2, do_sample=False).shape[1] > inputs["input_ids"].shape[1]
+
+
+def test_two_processes_play_the_games_of_one(one_process: Path, tmp_path: Path) -> None:
+    two = tmp_path / "two"
+    train_well(two, processes=2, per_device_train_batch_size=2)
+    assert_same_games(one_process, two)
+    assert_same_metrics(one_process, two)
+    state = [json.loads((run / "checkpoint-4" / "iterative_spo.json").read_text()) for run in (one_process, two)]
+    assert state[0] == state[1]
+    assert (one_process / "switches.jsonl").read_bytes() == (two / "switches.jsonl").read_bytes()
+    ours, theirs = (weights(run / "checkpoint-2") for run in (one_process, two))
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-2) for name in ours)
+
+
+@pytest.mark.parametrize("stage", [pytest.param(2, marks=pytest.mark.slow), 3])
+def test_zero_trains_like_one_process(stage: int, one_process: Path, tmp_path: Path) -> None:
+    run = tmp_path / f"zero{stage}"
+    train_well(run, processes=2, deepspeed=ROOT / "configs" / "deepspeed" / f"zero{stage}.json")
+    assert_same_games(one_process, run)
+    assert_same_metrics(one_process, run)
+    assert_loads(run / "checkpoint-4" / "export")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [2, 3])
+def test_zero_trains_lora_like_one_process(stage: int, tmp_path: Path) -> None:
+    lora: dict[str, Any] = {"use_peft": True, "lora_r": 4, "lora_target_modules": ["q_proj", "v_proj"]}
+    one, two = tmp_path / "one", tmp_path / "two"
+    train_well(one, **lora)
+    train_well(two, processes=2, deepspeed=ROOT / "configs" / "deepspeed" / f"zero{stage}.json", **lora)
+    assert_same_games(one, two)
+    assert_same_metrics(one, two)
+    assert_loads(two / "checkpoint-4" / "export")
