@@ -1,7 +1,7 @@
 """`python tests/killed_train.py WHERE STEP [options of vision_zero.train]`: a run that is killed at a chosen moment.
 
-WHERE, each while checkpoint-STEP is being saved: `model` (weights are there, our state is not), `mark` (all is there but
-the mark that it is complete), `rotation` (it is complete, an old one lost its mark and is half removed).
+WHERE, each while checkpoint-STEP is being saved: `model` (weights are there, our state is not), `mark` (all but the
+mark that it is complete is there), `rotation` (it is complete, an old one lost its mark and is half removed).
 """
 
 from __future__ import annotations

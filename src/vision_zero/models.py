@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from transformers import AutoProcessor, ProcessorMixin
@@ -16,11 +17,18 @@ def load_processor(
 ) -> ProcessorMixin:
     """The processor of `name_or_path`, padding left, its images resized to between `min_pixels` and `max_pixels`.
 
-    Raises ValueError for a model without images, and for pixel bounds on a family whose images have a fixed size.
+    Raises ValueError for a model that is not there or takes no images, and for pixel bounds on a family whose images
+    have a fixed size.
     """
-    processor = AutoProcessor.from_pretrained(
-        name_or_path, padding_side="left", truncation_side="left", trust_remote_code=trust_remote_code
-    )
+    try:
+        processor = AutoProcessor.from_pretrained(
+            name_or_path, padding_side="left", truncation_side="left", trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        if not Path(name_or_path).exists():
+            reason = "there is no such folder, nor such a model in the Hub's cache or on the Hub"
+        raise ValueError(f"model {name_or_path}: {reason}") from error
     if not isinstance(processor, ProcessorMixin):
         raise ValueError(f"{name_or_path} has no image processor: it is not a vision-language model")
     if min_pixels is None and max_pixels is None:

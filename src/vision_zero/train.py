@@ -25,7 +25,7 @@ from trl import ModelConfig, get_peft_config
 from vision_zero import run_folder
 from vision_zero.command_line import parse, resolved
 from vision_zero.config import GameConfig, IterativeSPOConfig
-from vision_zero.data.pairs import BadImageError, PairSourceError, check_pairs, load_pairs
+from vision_zero.data.pairs import BadImageError, check_pairs, load_pairs
 from vision_zero.models import attention_implementation, load_processor
 from vision_zero.trainer import IterativeSPOTrainer
 from vision_zero.types import ImagePair
@@ -72,12 +72,30 @@ def load_checked_pairs(game: GameConfig, main_process: bool) -> Any:
     )
     if main_process:
         report = check_pairs(pairs, collect=game.on_bad_image == "skip")
+        if game.spy_view == "edited" and report.n_edited < report.n_pairs:
+            raise ValueError(
+                f"spy_view=edited, but only {report.n_edited} of {report.n_pairs} pairs have an edited image; "
+                "use spy_view=auto, blank or masked"
+            )
         opened = f"{report.n_opened} opened, {len(report.bad)} bad"
         print(f"{len(pairs)} image pairs, {report.n_edited} with an edited image; {opened}", file=sys.stderr)
     return pairs
 
 
 def main(arguments: list[str] | None = None) -> None:
+    try:
+        trainer, checkpoint = prepare(arguments)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except BadImageError as error:
+        sys.exit(f"error: {error}")
+    finish(trainer)
+
+
+def prepare(arguments: list[str] | None = None) -> tuple[IterativeSPOTrainer, Path | None]:
+    """Everything up to the first step: the trainer, and the checkpoint it goes on from. Checks first, writes last."""
     game, args, model = parse(arguments)
     if args.use_cpu and args.deepspeed:
         start_deepspeed_on_cpu()
@@ -88,8 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
     trainer = build(game, args, model, pairs)
     if state.is_main_process:
         open_folder(Path(args.output_dir), args.resume, config, checkpoint)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    finish(trainer, state)
+    return trainer, checkpoint
 
 
 def start_deepspeed_on_cpu() -> None:
@@ -157,17 +174,14 @@ def build(
     return trainer
 
 
-def finish(trainer: IterativeSPOTrainer, state: PartialState) -> None:
+def finish(trainer: IterativeSPOTrainer) -> None:
     """Leave a complete last checkpoint with its export, and say where things are."""
     last = run_folder.checkpoint_path(trainer.args.output_dir, trainer.state.global_step)
     if not run_folder.is_complete(last):
         trainer._save_checkpoint(trainer.model, trial=None)
-    if state.is_main_process:
-        print(f"done: load {last / run_folder.EXPORT}; curves in {trainer.args.output_dir}/{run_folder.METRICS}")
+    if trainer.accelerator.is_main_process:
+        print(f"done: load {trainer.export(last)}; curves in {trainer.args.output_dir}/{run_folder.METRICS}")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, BadImageError, PairSourceError) as error:
-        sys.exit(f"error: {error}")
+    main()
