@@ -29,7 +29,8 @@ from tests.trainer_helpers import (
 from vision_zero.config import IterativeSPOConfig
 from vision_zero.rollout.engine import Table
 from vision_zero.rollout.policy import Policy, TurnRequest
-from vision_zero.trainer import IterativeSPOTrainer, Row
+from vision_zero.rows import Row
+from vision_zero.trainer import IterativeSPOTrainer
 from vision_zero.types import GameRules, Reply, Stage
 
 STAGES: tuple[Stage, ...] = ("decision", "clue")
@@ -295,13 +296,13 @@ def test_tokens_of_the_inactive_stage_leave_the_gradient_bit_identical(
 def test_only_turns_of_the_active_stage_get_a_row(tmp_path: Path, stage: Stage) -> None:
     trainer = make_trainer(tmp_path, schedule=stage)
     made: list[Row] = []
-    make_rows = trainer._make_rows
+    replay = trainer._replay
 
-    def recording(*args: Any) -> list[Row]:
-        made.extend(make_rows(*args))
-        return made
+    def recording(rows: list[Row], of: Stage) -> dict[str, Any]:
+        made.extend(rows)
+        return replay(rows, of)
 
-    trainer._make_rows = recording  # type: ignore[method-assign]
+    trainer._replay = recording  # type: ignore[method-assign]
     step = one_step(trainer)
     said = [one for game in step.rollout.games for one in (game.clues if stage == "clue" else game.votes)]
     assert [row.token_ids for row in made] == [one.reply.token_ids for one in said]

@@ -212,6 +212,11 @@ class IterativeSPOConfig(GRPOConfig):
             raise ValueError(f"loss_type={self.loss_type!r} is not supported; use one of {', '.join(LOSS_TYPES)}")
         if self.scale_rewards not in ("group", "none"):
             raise ValueError(f"scale_rewards={self.scale_rewards!r} is not supported; use group (paper) or none")
+        if self.multi_objective_aggregation != "sum_then_normalize":
+            raise ValueError(
+                f"multi_objective_aggregation={self.multi_objective_aggregation!r} would change the normalisation of "
+                "the votes; use sum_then_normalize"
+            )
         if self.use_vllm:
             raise ValueError("use_vllm=True is not supported by this version; games are played by transformers")
         if IntervalStrategy(self.eval_strategy) is not IntervalStrategy.NO:
@@ -233,6 +238,12 @@ class IterativeSPOConfig(GRPOConfig):
         self.sampling()
         self.make_schedule()
         self.make_baselines()
+
+    @property
+    def device(self) -> torch.device:
+        """As transformers says, but a CPU has no number: torch cannot load the optimizer of a checkpoint to cpu:1."""
+        device = super().device
+        return torch.device("cpu") if device.type == "cpu" else device
 
     @property
     def optimizer_steps_per_iteration(self) -> int:

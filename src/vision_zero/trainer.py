@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +38,16 @@ from vision_zero import run_folder
 from vision_zero.checkpoint import export_checkpoint, write_base
 from vision_zero.config import IterativeSPOConfig
 from vision_zero.data.pairs import BadImageError
-from vision_zero.game.prompts import render
-from vision_zero.game.spy_game import deal, pair_of_game, votes_in_order
+from vision_zero.game.spy_game import deal, pair_of_game
+from vision_zero.metrics import iteration_metrics, summarize
 from vision_zero.rollout.engine import Rollout, Table, play
 from vision_zero.rollout.images import encode_equal_images_once, memoize_images
-from vision_zero.rollout.policy import GameImage, GameImages, Policy, open_images
-from vision_zero.rollout.record import game_record, game_when
+from vision_zero.rollout.policy import GameImages, Policy, open_images
+from vision_zero.rollout.record import game_record
 from vision_zero.rollout.transformers import TransformersPolicy, without_adapter_wrapper
-from vision_zero.spo.scoring import GameSummary, Scores, score_games
-from vision_zero.types import CastVote, Clue, Game, GameRules, ImagePair, Stage
+from vision_zero.rows import Row, hand_back, make_rows, pad_rows
+from vision_zero.spo.scoring import Scores, score_games
+from vision_zero.types import Game, GameRules, ImagePair, Stage
 
 STATE_FILE = "iterative_spo.json"
 TOKEN_METRICS = ("kl", "entropy", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean")
@@ -54,63 +55,16 @@ ROW_METRICS = ("clip_ratio/low_min", "clip_ratio/high_max")
 Players = Callable[[Policy, Stage], Table]
 
 
-@dataclass(frozen=True)
-class Row:
-    """One reply to train on, as its player saw it."""
-
-    prompt: str
-    image: GameImage
-    prompt_ids: tuple[int, ...]
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    reward: float
-    readable: bool
-    advantage: float
-    is_padding: bool = False
-
-
 def every_role(policy: Policy, stage: Stage) -> Table:
     """Self-play: one policy in every seat."""
     return Table.of(policy)
 
 
-def _pad_rows(rows: list[Row], multiple: int) -> list[Row]:
-    """Rows up to a multiple of the micro-batches: copies of the shortest prompt with one token that counts nowhere.
-
-    TRL cuts a batch into equal micro-batches and drops the remainder without a word.
-    """
-    shortest = min(rows, key=lambda row: len(row.prompt_ids))
-    filler = replace(
-        shortest, token_ids=shortest.token_ids[:1], logprobs=shortest.logprobs[:1], advantage=0.0, is_padding=True
-    )
-    return rows + [filler] * (-len(rows) % multiple)
-
-
 def _hand_back(prompts: list[Any], trainer: IterativeSPOTrainer) -> dict[str, list[Any]]:
-    """TRL's `rollout_func`: the tokens that were played, instead of new ones."""
-    rows = trainer.rows
-    if len(prompts) != len(rows):
-        raise RuntimeError(f"TRL asks for {len(prompts)} replies, {len(rows)} were played")
-    output: dict[str, list[Any]] = {
-        "prompt_ids": [list(row.prompt_ids) for row in rows],
-        "completion_ids": [list(row.token_ids) for row in rows],
-        "logprobs": [list(row.logprobs) for row in rows],
-    }
-    if any(row.is_padding for row in rows):
-        output["env_mask"] = [[0 if row.is_padding else 1] * len(row.token_ids) for row in rows]
-    return output
-
-
-def summarize(game: Game) -> GameSummary:
-    return GameSummary(
-        game=game.index,
-        spy=game.spy,
-        n_players=game.rules.n_players,
-        votes=tuple(votes_in_order(game)),
-        unreadable_clues=sum(not clue.readable for clue in game.clues),
-        clue_lengths=tuple(len(clue.reply.token_ids) for clue in game.clues),
-        vote_lengths=tuple(len(cast.reply.token_ids) for cast in game.votes),
-    )
+    """TRL's `rollout_func`."""
+    if len(prompts) != len(trainer.rows):
+        raise RuntimeError(f"TRL asks for {len(prompts)} replies, {len(trainer.rows)} were played")
+    return hand_back(trainer.rows)
 
 
 def _reward(*, reward: Sequence[float], **_: Any) -> list[float]:
@@ -212,12 +166,16 @@ class IterativeSPOTrainer(GRPOTrainer):
             per=self.args.rae_update,
             subtract=self.args.rae_subtract,
         )
-        rows = self._make_rows(rollout, scores, stage)
+        rows = make_rows(rollout, scores, stage, self.template)
         batch = self._replay(rows, stage)
         self._record_games(rollout.games, scores, stage)
         self._next_stage(scores)
-        self._log_iteration(summaries, scores, rollout, counters, stage)
-        self._metrics["train"]["seconds/play_and_score"].append(time.perf_counter() - started)
+        metrics = iteration_metrics(summaries, scores, stage, self.schedule, self.baselines, self.args.limits())
+        metrics |= {f"rollout/{name}": value for name, value in counters.items()}
+        metrics["images/skipped_pairs"] = len(self.bad_images)
+        metrics["seconds/rollout"] = rollout.seconds
+        metrics["seconds/play_and_score"] = time.perf_counter() - started
+        self._log_iteration(metrics)
         return batch
 
     def _deal(self, indices: Sequence[int]) -> tuple[list[Game], GameImages]:
@@ -316,39 +274,10 @@ class IterativeSPOTrainer(GRPOTrainer):
 
     # -------------------------------------------------------------------------------------------- games become rows
 
-    def _make_rows(self, rollout: Rollout, scores: Scores, stage: Stage) -> list[Row]:
-        """The active stage's replies that the trained policy gave, in game order and turn order."""
-        rows = []
-        for game in rollout.games:
-            score = scores.of(game.index)
-            said: Sequence[Clue | CastVote] = game.clues if stage == "clue" else game.votes
-            for number, turn in enumerate(said):
-                if not turn.reply.token_ids:
-                    continue
-                prompt = render(game_when(game, turn), turn.turn, self.template)
-                readable = turn.readable if isinstance(turn, Clue) else turn.vote != 0
-                seat = turn.turn.seat - 1
-                is_clue = isinstance(turn, Clue)
-                rows.append(
-                    Row(
-                        prompt=prompt.text,
-                        image=rollout.images[game.index, prompt.view],
-                        prompt_ids=turn.reply.prompt_ids,
-                        token_ids=turn.reply.token_ids,
-                        logprobs=turn.reply.logprobs,
-                        reward=score.clue_rewards[seat] if is_clue else score.vote_rewards[number],
-                        readable=readable,
-                        advantage=score.clue_advantages[seat] if is_clue else 0.0,
-                    )
-                )
-        if not rows:
-            raise RuntimeError(f"no reply of the {stage} stage was given by the policy that is trained; see `players`")
-        return rows
-
     def _replay(self, rows: list[Row], stage: Stage) -> dict[str, Any]:
         """Hand the rows to TRL and correct what the clue stage has different."""
         n_real = len(rows)
-        rows = _pad_rows(rows, self.args.steps_per_generation)
+        rows = pad_rows(rows, self.args.steps_per_generation)
         self.rows = rows
         own_group, own_beta = self.num_generations, self.beta
         self.num_generations = 1 if stage == "clue" else own_group
@@ -368,12 +297,13 @@ class IterativeSPOTrainer(GRPOTrainer):
         finally:
             self.num_generations, self.beta = own_group, own_beta
             self.rows = []
-        self._uncount_padding(rows[n_real:])
+        self._uncount_padding([row for row in rows if row.is_padding])
         device = batch["advantages"].device
         if stage == "clue":
             weight = self.args.format_weight
-            advantages = [row.advantage + weight * (1.0 if row.readable else -1.0) for row in rows]
-            advantages[n_real:] = [0.0] * (len(rows) - n_real)
+            advantages = [
+                0.0 if row.is_padding else row.advantage + weight * (1.0 if row.readable else -1.0) for row in rows
+            ]
             batch["advantages"] = torch.tensor(advantages, dtype=torch.float32, device=device)
             self._replace_logged_advantages(batch["advantages"])
         # "grpo" averages over rows, and padding is no reply: count it out. "dapo" counts tokens, where it has none.
@@ -436,8 +366,6 @@ class IterativeSPOTrainer(GRPOTrainer):
         before = self.schedule.stage
         after = self.schedule.update(scores.accuracy, scores.na_rate)
         reason = self.schedule.last_reason
-        for name in ("rule", "patience", "cycle"):
-            self._metrics["train"][f"stage/switched_by_{name}"].append(float(reason == name))
         if reason is not None and self.accelerator.is_main_process:
             event = self.schedule.history[-1]
             line = {"step": self.state.global_step, **asdict(event)}
@@ -471,53 +399,14 @@ class IterativeSPOTrainer(GRPOTrainer):
             folder = Path(self.args.output_dir) / run_folder.GAMES
             run_folder.write_json_lines(folder / f"step-{self.state.global_step:06d}.jsonl", records)
 
-    def _log_iteration(
-        self,
-        games: Sequence[GameSummary],
-        scores: Scores,
-        rollout: Rollout,
-        counters: dict[str, float],
-        stage: Stage,
-    ) -> None:
-        """Metrics of this iteration; see docs/metrics.md. Averages and dwell are those after it."""
+    def _log_iteration(self, metrics: dict[str, float]) -> None:
+        """In place of TRL's own numbers of rows and rewards, which count padding rows."""
         log = self._metrics["train"]
         for name in [name for name in log if name.split("/")[0] in ("completions", "rewards")]:
-            del log[name]  # TRL counts padding rows in these; ours follow
+            del log[name]
         for name in ("reward", "reward_std", "frac_reward_zero_std"):
             log.pop(name, None)
-        votes = [vote for game in games for vote in game.votes]
-        n_clues = sum(len(game.clue_lengths) for game in games)
-        clue_lengths = [length for game in games for length in game.clue_lengths]
-        vote_lengths = [length for game in games for length in game.vote_lengths]
-        limits = self.args.limits()
-        values = {
-            "stage/is_clue": float(stage == "clue"),
-            "stage/accuracy": scores.accuracy,
-            "stage/na_rate": scores.na_rate,
-            "stage/accuracy_average": self.schedule.accuracy_average,
-            "stage/na_average": self.schedule.na_average,
-            "stage/dwell": self.schedule.dwell,
-            "baseline/spy": self.baselines.spy,
-            "baseline/civilian": self.baselines.civilian,
-            "reward/spy": scores.spy_reward,
-            "reward/civilian": scores.civilian_reward,
-            "reward/vote": scores.vote_reward,
-            "advantage/spy": scores.spy_advantage,
-            "advantage/civilian": scores.civilian_advantage,
-            "votes/for_spy": sum(game.votes.count(game.spy) for game in games) / len(games),
-            "votes/right": sum(game.votes.count(game.spy) for game in games) / len(votes),
-            "votes/invalid": sum(vote == 0 for vote in votes) / len(votes),
-            "votes/zero_variance_games": sum(_all_equal(scores.of(g.game).vote_rewards) for g in games) / len(games),
-            "clues/unreadable": sum(game.unreadable_clues for game in games) / n_clues,
-            "length/clue": sum(clue_lengths) / n_clues,
-            "length/vote": sum(vote_lengths) / len(votes),
-            "length/clue_cut": sum(n >= limits["clue"].maximum for n in clue_lengths) / n_clues,
-            "length/vote_cut": sum(n >= limits["decision"].maximum for n in vote_lengths) / len(votes),
-            "images/skipped_pairs": len(self.bad_images),
-            "seconds/rollout": rollout.seconds,
-        }
-        values |= {f"rollout/{name}": value for name, value in counters.items()}
-        for name, value in values.items():
+        for name, value in metrics.items():
             log[name].append(float(value))
 
     def state_dict(self) -> dict[str, Any]:
@@ -553,16 +442,23 @@ class IterativeSPOTrainer(GRPOTrainer):
         if self.accelerator.is_main_process:
             run_folder.write_json(folder / STATE_FILE, self.state_dict())
             write_base(folder, self.model.config._name_or_path)
-        number = self.state.global_step // int(self.args.save_steps) if self.args.save_strategy == "steps" else 0
-        last = self.state.global_step >= self.state.max_steps
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            if last or (self.args.export_every and number % self.args.export_every == 0):
-                with self._whole_models():
-                    export_checkpoint(folder, folder / run_folder.EXPORT)
             run_folder.mark_complete(folder)
             run_folder.rotate(Path(self.args.output_dir), keep)
+            number = self.state.global_step // int(self.args.save_steps)
+            is_last = self.state.global_step >= self.state.max_steps
+            if is_last or (self.args.export_every and number % self.args.export_every == 0):
+                self.export(folder)
         self.accelerator.wait_for_everyone()
+
+    def export(self, checkpoint: Path) -> Path:
+        """The portable model of a complete checkpoint, in its `export/`. For the main process alone."""
+        target = checkpoint / run_folder.EXPORT
+        if not target.exists():
+            with self._whole_models():
+                export_checkpoint(checkpoint, target)
+        return target
 
     @contextmanager
     def _whole_models(self) -> Iterator[None]:
@@ -594,7 +490,3 @@ class IterativeSPOTrainer(GRPOTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             self.load_state_dict(json.loads((Path(checkpoint) / STATE_FILE).read_text("utf-8")))
-
-
-def _all_equal(values: Sequence[float]) -> bool:
-    return len(set(values)) == 1
