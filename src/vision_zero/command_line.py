@@ -17,6 +17,7 @@ import yaml
 from trl import ModelConfig, TrlParser
 
 from vision_zero.config import DERIVED, GameConfig, IterativeSPOConfig
+from vision_zero.game.prompts import load_template
 
 USAGE = (
     "python -m vision_zero.train [--config FILE.yaml] --images SOURCE ... --model_name_or_path MODEL --output_dir DIR "
@@ -84,6 +85,8 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     if not model.model_name_or_path:
         raise ValueError("no model: give --model_name_or_path with a folder or a name on the Hub")
     game.rules(args.num_generations)
+    if game.template != "auto":
+        load_template(game.template)
     return game, args, model
 
 

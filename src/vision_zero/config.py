@@ -222,7 +222,7 @@ class IterativeSPOConfig(GRPOConfig):
         if IntervalStrategy(self.eval_strategy) is not IntervalStrategy.NO:
             raise ValueError(
                 f"eval_strategy={IntervalStrategy(self.eval_strategy).value} would move the stage averages; "
-                "use `python -m vision_zero.evaluate` instead"
+                "evaluate its checkpoints in a run of their own"
             )
         if self.max_completion_length is not None:
             raise ValueError(

@@ -29,8 +29,11 @@ CONFIG, METRICS, SWITCHES, GAMES, EXPORT, COMPLETE = (
     "COMPLETE",
 )
 
-FIXED_OPTIONS = ("seed", "games_per_iteration", "updates_per_iteration", "num_iterations")
-"""What a step number means: with another value, the games after a checkpoint would not be those that come next."""
+FIXED_OPTIONS = (
+    *("seed", "games_per_iteration", "updates_per_iteration", "num_iterations", "schedule"),
+    *("learning_rate", "weight_decay", "optim", "adam_beta1", "adam_beta2", "adam_epsilon"),
+)
+"""What a resumed run must keep: the first line says which games a step deals, the second is held by the checkpoint."""
 
 
 class RunFolderError(ValueError):
@@ -109,7 +112,7 @@ def find_start(output_dir: Path, resume: bool, config: Mapping[str, Any]) -> Pat
     """Check that this run may write to `output_dir`, and with `resume` find the checkpoint to go on from. Reads only.
 
     Returns None for a run that starts at its beginning. Raises RunFolderError when the folder holds another run
-    (without `resume`), or with it, when there is nothing to resume or `config` would deal other games.
+    (without `resume`), or with it, when there is nothing to resume or one of FIXED_OPTIONS differs in `config`.
     """
     if output_dir.exists() and not output_dir.is_dir():
         raise RunFolderError(f"{output_dir} is a file; choose a folder as --output_dir")
@@ -128,8 +131,8 @@ def find_start(output_dir: Path, resume: bool, config: Mapping[str, Any]) -> Pat
         if name in changed:
             then, now = changed[name]
             raise RunFolderError(
-                f"{output_dir} was started with {name}={then}, and {name}={now} would deal it other games; resume "
-                "with the same value, or start another run"
+                f"{output_dir} was started with {name}={then} and cannot go on with {name}={now}; resume with the "
+                "same value, or start another run"
             )
     checkpoints = complete_checkpoints(output_dir)
     return checkpoints[-1] if checkpoints else None
