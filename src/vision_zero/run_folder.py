@@ -63,8 +63,8 @@ def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Every whole line; a last line that a killed process left unfinished is not one."""
-    lines = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    lines = path.read_text("utf-8").split("\n") if path.exists() else [""]  # splitlines() also cuts at U+2028 in a clue
+    return [json.loads(line) for line in lines[:-1]]
 
 
 def checkpoint_path(output_dir: str | Path, step: int) -> Path:
@@ -165,7 +165,10 @@ def changed_options(output_dir: Path, config: Mapping[str, Any]) -> dict[str, tu
 
 def _git(*arguments: str) -> str:
     here = Path(__file__).resolve().parent
-    result = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=False)
+    try:
+        result = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=False)
+    except OSError as error:
+        return f"git {' '.join(arguments)}: {error}\n"
     return result.stdout if result.returncode == 0 else f"git {' '.join(arguments)}: {result.stderr.strip()}\n"
 
 

@@ -1,0 +1,238 @@
+"""The folder of a run: what is written, which checkpoints count, and what a resumed run takes back."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.process_helpers import BENCH_MODEL, DRAWN, ROOT, flags
+from vision_zero import run_folder
+from vision_zero.command_line import parse, resolved
+from vision_zero.config import DERIVED
+from vision_zero.run_folder import RunFolderError
+from vision_zero.train import main
+
+CONFIG: dict[str, Any] = {"seed": 1, "games_per_iteration": 4, "beta": 0.04}
+
+
+def make_checkpoint(run: Path, step: int, *, complete: bool = True) -> Path:
+    checkpoint = run_folder.checkpoint_path(run, step)
+    (checkpoint / "export").mkdir(parents=True)
+    (checkpoint / "model.safetensors").write_bytes(b"weights")
+    if complete:
+        run_folder.mark_complete(checkpoint)
+    return checkpoint
+
+
+def make_run(run: Path, steps: int) -> None:
+    """A run that saved checkpoint-2 and -4 and was killed after `steps` steps, while it wrote a line."""
+    run_folder.describe(run, CONFIG)
+    for step in range(1, steps + 1):
+        run_folder.append_json_line(run / "metrics.jsonl", {"step": step, "loss": step / 8})
+        # Games and switches of the iteration that makes this step are written before it, under the step before.
+        run_folder.write_json_lines(run / "games" / f"step-{step - 1:06d}.jsonl", [{"game": step - 1}])
+        run_folder.append_json_line(run / "switches.jsonl", {"step": step - 1})
+        if step in (2, 4):
+            make_checkpoint(run, step)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 99, "lo')
+
+
+def steps_of(path: Path) -> list[int]:
+    return [line["step"] for line in run_folder.read_json_lines(path)]
+
+
+def test_half_written_last_line_is_no_line(tmp_path: Path) -> None:
+    make_run(tmp_path, 5)
+    assert steps_of(tmp_path / "metrics.jsonl") == [1, 2, 3, 4, 5]
+    assert run_folder.read_json_lines(tmp_path / "none.jsonl") == []
+
+
+def test_lines_are_one_line_each_whatever_they_hold(tmp_path: Path) -> None:
+    values = [{"clue": "a\nb\u2028c\x85d \\boxed{é}"}, {"clue": ""}]
+    run_folder.write_json_lines(tmp_path / "games.jsonl", values)
+    for value in values:
+        run_folder.append_json_line(tmp_path / "appended.jsonl", value)
+    assert run_folder.read_json_lines(tmp_path / "games.jsonl") == values
+    assert run_folder.read_json_lines(tmp_path / "appended.jsonl") == values
+    assert [json.loads(line) for line in (tmp_path / "games.jsonl").open(encoding="utf-8")] == values
+
+
+def test_rewind_drops_what_came_after_the_checkpoint(tmp_path: Path) -> None:
+    make_run(tmp_path, 5)
+    checkpoint = run_folder.find_start(tmp_path, True, CONFIG)
+    assert checkpoint == tmp_path / "checkpoint-4"
+    run_folder.rewind(tmp_path, checkpoint)
+    assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 4
+    assert steps_of(tmp_path / "metrics.jsonl") == [1, 2, 3, 4]
+    assert steps_of(tmp_path / "switches.jsonl") == [0, 1, 2, 3]
+    assert sorted(path.name for path in (tmp_path / "games").iterdir()) == [
+        f"step-{step:06d}.jsonl" for step in range(4)
+    ]
+
+
+def test_rewind_to_the_beginning(tmp_path: Path) -> None:
+    make_run(tmp_path, 1)
+    assert run_folder.find_start(tmp_path, True, CONFIG) is None
+    run_folder.rewind(tmp_path, None)
+    assert steps_of(tmp_path / "metrics.jsonl") == []
+    assert steps_of(tmp_path / "switches.jsonl") == []
+    assert list((tmp_path / "games").iterdir()) == []
+    assert (tmp_path / "config.yaml").is_file()
+
+
+def test_incomplete_checkpoints_are_never_found_and_are_removed(tmp_path: Path) -> None:
+    make_run(tmp_path, 5)
+    make_checkpoint(tmp_path, 6, complete=False)
+    make_checkpoint(tmp_path, 1, complete=False)
+    (tmp_path / "checkpoint-best").mkdir()
+    found = run_folder.find_start(tmp_path, True, CONFIG)
+    assert found == tmp_path / "checkpoint-4"
+    assert (tmp_path / "checkpoint-6").exists(), "finding a checkpoint changes nothing"
+    run_folder.rewind(tmp_path, found)
+    assert not (tmp_path / "checkpoint-1").exists()
+    assert not (tmp_path / "checkpoint-6").exists()
+    assert (tmp_path / "checkpoint-2").exists()
+
+
+def test_steps_are_numbers_not_words(tmp_path: Path) -> None:
+    for step in (9, 10, 100):
+        make_checkpoint(tmp_path, step)
+    assert [path.name for path in run_folder.complete_checkpoints(tmp_path)] == [
+        "checkpoint-9",
+        "checkpoint-10",
+        "checkpoint-100",
+    ]
+
+
+@pytest.mark.parametrize(("keep", "left"), [(None, [2, 4, 6, 8]), (1, [6, 8]), (2, [4, 6, 8]), (9, [2, 4, 6, 8])])
+def test_rotation_counts_complete_checkpoints_alone(keep: int | None, left: list[int], tmp_path: Path) -> None:
+    for step in (2, 4, 6):
+        make_checkpoint(tmp_path, step)
+    make_checkpoint(tmp_path, 8, complete=False)
+    run_folder.rotate(tmp_path, keep)
+    assert sorted(tmp_path.iterdir()) == [tmp_path / f"checkpoint-{step}" for step in left]
+
+
+def test_rotation_takes_the_mark_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a checkpoint that is half removed when the process is killed does not count."""
+    for step in (2, 4):
+        make_checkpoint(tmp_path, step)
+
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_folder.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_folder.rotate(tmp_path, 1)
+    assert [path.name for path in run_folder.complete_checkpoints(tmp_path)] == ["checkpoint-4"]
+
+
+def test_a_checkpoint_with_its_mark_is_not_removed(tmp_path: Path) -> None:
+    complete, broken = make_checkpoint(tmp_path, 2), make_checkpoint(tmp_path, 4, complete=False)
+    for checkpoint in (complete, broken, tmp_path / "checkpoint-6"):
+        run_folder.remove_incomplete(checkpoint)
+    assert complete.exists()
+    assert not broken.exists()
+
+
+def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    run_folder.write_json(path, {"step": 1})
+    with pytest.raises(TypeError):
+        run_folder.write_json(path, {"step": object()})
+    assert json.loads(path.read_text()) == {"step": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", run_folder.FIXED_OPTIONS)
+def test_options_that_a_resumed_run_keeps(name: str, tmp_path: Path) -> None:
+    run_folder.describe(tmp_path, {**CONFIG, name: 1})
+    with pytest.raises(RunFolderError, match=f"was started with {name}=1 and cannot go on with {name}=2"):
+        run_folder.find_start(tmp_path, True, {**CONFIG, name: 2})
+
+
+def test_changed_options_are_those_that_differ(tmp_path: Path) -> None:
+    run_folder.describe(tmp_path, {**CONFIG, "resume": False, "images": ["a", "b"], "gone": 1})
+    now = {**CONFIG, "resume": True, "images": ["a"], "beta": 0.1, "new": None}
+    assert run_folder.changed_options(tmp_path, now) == {
+        "beta": (0.04, 0.1),
+        "gone": (1, None),
+        "images": (["a", "b"], ["a"]),
+    }
+
+
+def test_a_config_that_holds_nothing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("")
+    with pytest.raises(RunFolderError, match=r"config.yaml holds no options"):
+        run_folder.find_start(tmp_path, True, CONFIG)
+
+
+# ---------------------------------------------------------------------------------------------- what the command writes
+
+
+def test_config_parses_to_the_run_that_wrote_it(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = flags(
+        output_dir=run, model_name_or_path=BENCH_MODEL, iterations=1, lora_target_modules=["q_proj", "v_proj"]
+    )
+    main(words)
+    written = yaml.safe_load((run / "config.yaml").read_text())
+    assert written["images"] == [str(DRAWN)]
+    assert written["beta"] == 0.04, "defaults are written too"
+    assert written["schedule"] == "cycle"
+    assert written["lr_scheduler_type"] == "constant"
+    assert not {"hub_token", *DERIVED} & written.keys()
+    again = parse(["--config", str(run / "config.yaml")])
+    assert resolved(*again) == written
+    first = parse(words)
+    for option in DERIVED:
+        assert getattr(again[1], option) == getattr(first[1], option), option
+
+
+def test_flags_win_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_text(f"images: {DRAWN}\nmodel_name_or_path: m\ncivilians: 3\nlearning_rate: 1e-3\nuse_cpu: true\n")
+    game, args, model = parse(["--config", str(file), "--civilians", "2", "--output_dir", "x"])
+    assert (game.images, game.civilians, args.learning_rate, model.model_name_or_path) == ([str(DRAWN)], 2, 1e-3, "m")
+
+
+def test_code_and_versions_are_written(tmp_path: Path) -> None:
+    run_folder.describe(tmp_path, CONFIG)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if commit.returncode == 0:
+        assert (tmp_path / "git.txt").read_text().startswith(commit.stdout.strip())
+    assert (tmp_path / "git.diff").is_file()
+    versions = (tmp_path / "versions.txt").read_text().splitlines()
+    for package in ("torch", "transformers", "trl"):
+        assert f"{package}=={metadata.version(package)}" in versions
+
+
+def test_uncommitted_changes_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a repository of its own, with one committed file that was changed."""
+    repository = tmp_path / "repository"
+    module = repository / "src" / "run_folder.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("first\n")
+    git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "start"]):
+        subprocess.run([*git, *arguments], cwd=repository, check=True)
+    module.write_text("second\n")
+    monkeypatch.setattr(run_folder, "__file__", str(module))
+    run_folder.describe(tmp_path / "run", CONFIG)
+    assert "start" in (tmp_path / "run" / "git.txt").read_text()
+    assert "M run_folder.py" in (tmp_path / "run" / "git.txt").read_text()
+    assert "-first\n+second\n" in (tmp_path / "run" / "git.diff").read_text()
+
+
+def test_without_git_the_run_still_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    run_folder.describe(tmp_path / "run", CONFIG)
+    assert "git" in (tmp_path / "run" / "git.txt").read_text()
+    assert (tmp_path / "run" / "config.yaml").is_file()
