@@ -22,6 +22,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from vision_zero.run_folder import read_json_lines
+
 ROOT = Path(__file__).parent.parent
 TINY_VLM, BENCH_MODEL = ROOT / "data" / "tiny_vlm", ROOT / "tests" / "models" / "bench_model"
 MODEL = TINY_VLM if TINY_VLM.is_dir() else BENCH_MODEL
@@ -187,7 +189,7 @@ def assert_same_run(run: Path, other: Path, last: int) -> None:
     """Metrics, games, switches and the weights of checkpoint-`last` are equal to the last digit."""
     assert metrics(run) == metrics(other)
     assert games(run) == games(other)
-    assert (run / "switches.jsonl").read_bytes() == (other / "switches.jsonl").read_bytes()
+    assert read_json_lines(run / "switches.jsonl") == read_json_lines(other / "switches.jsonl")
     ours, theirs = (weights(folder / f"checkpoint-{last}") for folder in (run, other))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)

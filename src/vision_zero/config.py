@@ -7,8 +7,9 @@ arXiv 2509.25541, "code" its public repository at commit fa3c01c, "TRL" the libr
 
 from __future__ import annotations
 
+import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import torch
@@ -23,6 +24,13 @@ from vision_zero.spo.stages import CycleStages, FixedStage, StageSchedule, Stage
 from vision_zero.types import GameRules, Stage
 
 LOSS_TYPES = ("grpo", "dapo")
+LEAST = {
+    **dict.fromkeys(("iterations", "games_per_iteration", "updates_per_iteration", "num_iterations"), 1),
+    **dict.fromkeys(("per_device_train_batch_size", "rollout_batch_size", "save_steps", "save_total_limit"), 1),
+    **dict.fromkeys(("export_every", "record_games_every", "beta", "kl_clue", "kl_decision", "learning_rate"), 0),
+    "num_generations": 2,
+}
+"""Smallest allowed values. A group of one vote has no advantage."""
 DERIVED = (
     "max_steps",
     "gradient_accumulation_steps",
@@ -202,12 +210,16 @@ class IterativeSPOConfig(GRPOConfig):
 
     def _check(self) -> None:
         """Refuse what would train something else than asked, early and by name."""
-        for name in ("iterations", "games_per_iteration", "updates_per_iteration", "rollout_batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("export_every", "record_games_every"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be 0 (never) or more")
+        for name in (one.name for one in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name}={value} must be a finite number")
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name}={value} must be at least {least}")
+        if self.save_steps != int(self.save_steps):
+            raise ValueError(f"save_steps={self.save_steps} must be a whole number of optimizer steps")
         if self.loss_type not in LOSS_TYPES:
             raise ValueError(f"loss_type={self.loss_type!r} is not supported; use one of {', '.join(LOSS_TYPES)}")
         if self.scale_rewards not in ("group", "none"):
