@@ -54,6 +54,13 @@ def test_half_written_last_line_is_no_line(tmp_path: Path) -> None:
     assert run_folder.read_json_lines(tmp_path / "none.jsonl") == []
 
 
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"ste\n{"step": 3}\n')
+    with pytest.raises(RunFolderError, match=r"metrics.jsonl, line 2: not JSON"):
+        run_folder.read_json_lines(path)
+
+
 def test_lines_are_one_line_each_whatever_they_hold(tmp_path: Path) -> None:
     values = [{"clue": "a\nb\u2028c\x85d \\boxed{é}"}, {"clue": ""}]
     run_folder.write_json_lines(tmp_path / "games.jsonl", values)

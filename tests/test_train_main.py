@@ -86,7 +86,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "inside an iteration": ({"updates_per_iteration": 2, "save_steps": 3}, "save_steps=3 falls inside an iteration"),
     "DeepSpeed alone": (
         {"deepspeed": ROOT / "configs" / "deepspeed" / "zero2.json"},
-        "--deepspeed on a CPU needs torchrun",
+        "--deepspeed needs torchrun",
     ),
 }
 
@@ -148,6 +148,23 @@ def test_wrong_value_of_a_flag_is_refused_without_a_page_of_options(
     lines = capsys.readouterr().err.strip().splitlines()
     assert reason in lines[-1]
     assert len(lines) <= 4
+
+
+def test_models_that_are_damaged_are_refused(tmp_path: Path) -> None:
+    for number, keep in enumerate((0, 1000)):
+        model = shutil.copytree(BENCH_MODEL, tmp_path / f"model{number}")
+        file = model / "model.safetensors"
+        part = file.read_bytes()[:keep]
+        file.unlink()
+        if part:
+            file.write_bytes(part)
+        refusal(*flags(output_dir=tmp_path / "run", **{**QUICK, "model_name_or_path": model}))
+        assert not list((tmp_path / "run").glob("*"))
+
+
+def test_metrics_may_be_logged_every_few_steps(tmp_path: Path) -> None:
+    main(flags(output_dir=tmp_path / "run", **QUICK, logging_steps=3))
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [3]
 
 
 def test_a_refused_command_ends_with_an_error_status(tmp_path: Path) -> None:

@@ -84,6 +84,8 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         raise ValueError("no image source: give --images with one or more folders, manifests or data sets")
     if not model.model_name_or_path:
         raise ValueError("no model: give --model_name_or_path with a folder or a name on the Hub")
+    if model.load_in_4bit or model.load_in_8bit:
+        raise ValueError("load_in_4bit and load_in_8bit are not supported: an export has the base model's precision")
     game.rules(args.num_generations)
     if game.template != "auto":
         load_template(game.template)

@@ -31,6 +31,17 @@ LEAST = {
     "num_generations": 2,
 }
 """Smallest allowed values. A group of one vote has no advantage."""
+NOT_USED = {
+    **dict.fromkeys(
+        ("min_p", "repetition_penalty", "generation_kwargs", "cache_implementation"),
+        "games are sampled by temperature, top_k and top_p",
+    ),
+    "reward_weights": "use format_weight",
+    "resume_from_checkpoint": "--resume continues from the last complete checkpoint of output_dir",
+    "save_only_model": "a checkpoint is there to be resumed; its export/ holds the model alone",
+    "ignore_data_skip": "a resumed run would play the games of its beginning again",
+}
+"""Options of TRL that would be ignored without a word or break a promise of this trainer, and what there is instead."""
 DERIVED = (
     "max_steps",
     "gradient_accumulation_steps",
@@ -220,6 +231,11 @@ class IterativeSPOConfig(GRPOConfig):
                 raise ValueError(f"{name}={value} must be at least {least}")
         if self.save_steps != int(self.save_steps):
             raise ValueError(f"save_steps={self.save_steps} must be a whole number of optimizer steps")
+        for name, instead in NOT_USED.items():
+            if getattr(self, name) != self.__dataclass_fields__[name].default:
+                raise ValueError(f"{name}={getattr(self, name)} is not supported: {instead}")
+        if IntervalStrategy(self.logging_strategy) is not IntervalStrategy.STEPS:
+            raise ValueError("logging_strategy must be steps: metrics.jsonl is what is left of a run")
         if self.loss_type not in LOSS_TYPES:
             raise ValueError(f"loss_type={self.loss_type!r} is not supported; use one of {', '.join(LOSS_TYPES)}")
         if self.scale_rewards not in ("group", "none"):

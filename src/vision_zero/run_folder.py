@@ -64,7 +64,13 @@ def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Every whole line; a last line that a killed process left unfinished is not one."""
     lines = path.read_text("utf-8").split("\n") if path.exists() else [""]  # splitlines() also cuts at U+2028 in a clue
-    return [json.loads(line) for line in lines[:-1]]
+    values = []
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            values.append(json.loads(line))
+        except ValueError as error:
+            raise RunFolderError(f"{path}, line {number}: not JSON; repair or remove the line") from error
+    return values
 
 
 def checkpoint_path(output_dir: str | Path, step: int) -> Path:

@@ -11,6 +11,7 @@ import torch
 import torch.distributed
 from accelerate import PartialState
 from peft import PeftConfig
+from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import (
     PrinterCallback,
@@ -47,7 +48,7 @@ class IterationLine(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
     ) -> None:
-        if not state.is_world_process_zero or "stage/is_clue" not in (logs or {}):
+        if not state.is_world_process_zero or not {"stage/is_clue", "loss"} <= (logs or {}).keys():
             return
         steps = args.optimizer_steps_per_iteration  # the numbers of an iteration are logged with its first step
         stage = "clue" if logs["stage/is_clue"] else "decision"
@@ -85,7 +86,7 @@ def load_checked_pairs(game: GameConfig, main_process: bool) -> Any:
 def main(arguments: list[str] | None = None) -> None:
     try:
         trainer, checkpoint = prepare(arguments)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError, SafetensorError) as error:
         sys.exit(f"error: {error}")
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -97,8 +98,8 @@ def main(arguments: list[str] | None = None) -> None:
 def prepare(arguments: list[str] | None = None) -> tuple[IterativeSPOTrainer, Path | None]:
     """Everything up to the first step: the trainer, and the checkpoint it goes on from. Checks first, writes last."""
     game, args, model = parse(arguments)
-    if args.use_cpu and args.deepspeed:
-        start_deepspeed_on_cpu()
+    if args.deepspeed:
+        start_deepspeed(on_cpu=args.use_cpu)
     state = PartialState()
     config = resolved(game, args, model)
     checkpoint = find_start(Path(args.output_dir), args.resume, config, state)
@@ -109,13 +110,16 @@ def prepare(arguments: list[str] | None = None) -> tuple[IterativeSPOTrainer, Pa
     return trainer, checkpoint
 
 
-def start_deepspeed_on_cpu() -> None:
-    """DeepSpeed would choose a backend that needs an accelerator. Raises ValueError outside torchrun."""
+def start_deepspeed(on_cpu: bool) -> None:
+    """Raises ValueError outside torchrun, where DeepSpeed would look for MPI."""
     if "RANK" not in os.environ:
-        raise ValueError("--deepspeed on a CPU needs torchrun: torchrun --nproc_per_node 2 -m vision_zero.train ...")
-    import deepspeed
+        raise ValueError("--deepspeed needs torchrun: torchrun --nproc_per_node 2 -m vision_zero.train ...")
+    if not on_cpu and not torch.cuda.is_available():
+        raise ValueError("--deepspeed finds no GPU here; on a CPU it needs --use_cpu")
+    if on_cpu:
+        import deepspeed
 
-    deepspeed.init_distributed("gloo")
+        deepspeed.init_distributed("gloo")  # by itself it would choose a backend that needs an accelerator
 
 
 def find_start(output_dir: Path, resume: bool, config: dict[str, Any], state: PartialState) -> Path | None:
