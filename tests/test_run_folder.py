@@ -99,13 +99,16 @@ def test_incomplete_checkpoints_are_never_found_and_are_removed(tmp_path: Path) 
     make_checkpoint(tmp_path, 6, complete=False)
     make_checkpoint(tmp_path, 1, complete=False)
     (tmp_path / "checkpoint-best").mkdir()
+    (tmp_path / "checkpoint-9.old").mkdir()
+    (tmp_path / "checkpoint-99").write_text("a file")
     found = run_folder.find_start(tmp_path, True, CONFIG)
     assert found == tmp_path / "checkpoint-4"
     assert (tmp_path / "checkpoint-6").exists(), "finding a checkpoint changes nothing"
     run_folder.rewind(tmp_path, found)
     assert not (tmp_path / "checkpoint-1").exists()
     assert not (tmp_path / "checkpoint-6").exists()
-    assert (tmp_path / "checkpoint-2").exists()
+    for kept in ("checkpoint-2", "checkpoint-best", "checkpoint-9.old", "checkpoint-99"):
+        assert (tmp_path / kept).exists()
 
 
 def test_steps_are_numbers_not_words(tmp_path: Path) -> None:
@@ -175,8 +178,9 @@ def test_changed_options_are_those_that_differ(tmp_path: Path) -> None:
     }
 
 
-def test_a_config_that_holds_nothing_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("")
+@pytest.mark.parametrize("text", ["", "a: [\n"])
+def test_a_config_that_holds_nothing_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(RunFolderError, match=r"config.yaml holds no options"):
         run_folder.find_start(tmp_path, True, CONFIG)
 

@@ -95,11 +95,15 @@ def remove_incomplete(checkpoint: Path) -> None:
         shutil.rmtree(checkpoint)
 
 
+def checkpoints(output_dir: Path) -> list[Path]:
+    """Folders that are checkpoints by their names, complete or not, oldest step first."""
+    found = [(re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in output_dir.glob("checkpoint-*")]
+    return [path for _, path in sorted((int(match[1]), path) for match, path in found if match and path.is_dir())]
+
+
 def complete_checkpoints(output_dir: Path) -> list[Path]:
     """Complete checkpoints, oldest step first."""
-    found = [(re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in output_dir.glob("checkpoint-*")]
-    numbered = sorted((int(match[1]), path) for match, path in found if match and is_complete(path))
-    return [path for _, path in numbered]
+    return [path for path in checkpoints(output_dir) if is_complete(path)]
 
 
 def rotate(output_dir: Path, keep: int | None) -> None:
@@ -140,13 +144,13 @@ def find_start(output_dir: Path, resume: bool, config: Mapping[str, Any]) -> Pat
                 f"{output_dir} was started with {name}={then} and cannot go on with {name}={now}; resume with the "
                 "same value, or start another run"
             )
-    checkpoints = complete_checkpoints(output_dir)
-    return checkpoints[-1] if checkpoints else None
+    complete = complete_checkpoints(output_dir)
+    return complete[-1] if complete else None
 
 
 def rewind(output_dir: Path, checkpoint: Path | None) -> None:
     """Drop what came after `checkpoint` (None: everything that happened), and checkpoints that are not complete."""
-    for path in output_dir.glob("checkpoint-*"):
+    for path in checkpoints(output_dir):
         remove_incomplete(path)
     step = int(checkpoint.name.split("-")[1]) if checkpoint else 0
     _drop_after(output_dir / METRICS, "step", step)
@@ -158,7 +162,10 @@ def rewind(output_dir: Path, checkpoint: Path | None) -> None:
 
 def changed_options(output_dir: Path, config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Options whose value differs from the one the run was started with: name -> (then, now)."""
-    then = yaml.safe_load((output_dir / CONFIG).read_text("utf-8"))
+    try:
+        then = yaml.safe_load((output_dir / CONFIG).read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        then = None
     if not isinstance(then, dict):
         raise RunFolderError(f"{output_dir / CONFIG} holds no options; the run cannot be resumed")
     now = yaml.safe_load(yaml.safe_dump(dict(config)))
