@@ -47,7 +47,7 @@ def assert_same_metrics(run: Path, other: Path) -> None:
         for name, value in line.items():
             if name not in UNEQUAL_BY_NATURE:
                 assert value == pytest.approx(same[name], rel=LOSS, abs=LOSS), f"{name} at step {line['step']}"
-    assert any(line["grad_norm"] > 0 for line in ours if line["stage/is_clue"])
+    assert all(line["grad_norm"] > 0.01 for line in ours), "a run in which nothing was learnt would show nothing"
 
 
 def assert_loads(export: Path) -> None:
@@ -74,7 +74,7 @@ def test_two_processes_play_the_games_of_one(one_process: Path, tmp_path: Path) 
     assert state[0] == state[1]
     assert (one_process / "switches.jsonl").read_bytes() == (two / "switches.jsonl").read_bytes()
     ours, theirs = (weights(run / "checkpoint-2") for run in (one_process, two))
-    assert all(torch.allclose(ours[name], theirs[name], atol=1e-2) for name in ours)
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-3) for name in ours)
 
 
 @pytest.mark.parametrize("stage", [pytest.param(2, marks=pytest.mark.slow), 3])
