@@ -115,29 +115,31 @@ class ShuffledRewards(IterativeSPOTrainer):
         return super()._replay([replace(row, reward=reward) for row, reward in zip(rows, rewards, strict=True)], stage)
 
 
-def votes_learn(tmp_path: Path, iterations: int, **config: Any) -> Watch:
+def votes_learn(tmp_path: Path, **config: Any) -> Watch:
+    """The decision stage alone. N/A earns no more than a wrong vote, lest a voter at chance flee into it."""
     watch = Watch()
-    learn(tmp_path, voter_trains, watch, schedule="decision", iterations=iterations, **config)
+    options = {"schedule": "decision", "iterations": 35, "learning_rate": 2e-4, "na_reward": -1.0}
+    learn(tmp_path, voter_trains, watch, **{**options, **config})
     return watch
 
 
-def test_votes_begin_to_learn_the_spys_tell(tmp_path: Path) -> None:
-    watch = votes_learn(tmp_path, iterations=20)
-    assert watch.mean("votes/right", slice(-5, None)) > watch.mean("votes/right", slice(0, 5)) + 0.1
-
-
-@pytest.mark.slow
 def test_votes_learn_the_spys_tell(tmp_path: Path) -> None:
-    """Chance is 1 in 4. Measured figures are in docs/results.md."""
-    watch = votes_learn(tmp_path, iterations=150)
+    """Chance is 1 in 4."""
+    watch = votes_learn(tmp_path)
     assert watch.mean("votes/right", slice(0, 5)) < 0.4
-    assert watch.mean("votes/right", slice(-10, None)) >= 0.8
+    assert watch.mean("votes/right", slice(-5, None)) >= 0.8
 
 
-@pytest.mark.slow
 def test_votes_learn_nothing_from_shuffled_rewards(tmp_path: Path) -> None:
-    watch = votes_learn(tmp_path, iterations=150, trainer_class=ShuffledRewards)
+    watch = votes_learn(tmp_path, trainer_class=ShuffledRewards)
     assert watch.mean("votes/right", slice(-10, None)) < 0.45
+
+
+def test_a_voter_at_chance_flees_into_abstaining_at_the_papers_reward(tmp_path: Path) -> None:
+    """At 1 in 4, a vote earns -0.5 in the mean, as N/A does, and N/A is the safer habit: the log shows the collapse."""
+    watch = votes_learn(tmp_path, na_reward=-0.5, learning_rate=5e-4, iterations=20)
+    assert watch.mean("stage/na_rate", slice(0, 2)) < 0.2
+    assert watch.mean("stage/na_rate", slice(-3, None)) > 0.8
 
 
 def word_rates(run: Path, steps: slice) -> dict[str, float]:
@@ -155,18 +157,16 @@ CLUE_RUN = {"schedule": "clue", "rules": GameRules(n_civilians=2, n_rounds=1, n_
 CLUE_RUN |= {"per_device_train_batch_size": 128, "rae_alpha": 0.8}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("vote", "sign"), [(suspects(WORD), -1), (trusts(WORD), +1)], ids=["suspected", "trusted"])
 def test_a_suspected_word_goes_out_of_use_and_a_trusted_one_spreads(
     tmp_path: Path, vote: Callable[[TurnRequest, random.Random], Vote], sign: int
 ) -> None:
-    learn(tmp_path, speakers_train(vote), Watch(), iterations=60, **CLUE_RUN)
-    before, after = word_rates(tmp_path, slice(0, 10)), word_rates(tmp_path, slice(-10, None))
+    learn(tmp_path, speakers_train(vote), Watch(), iterations=12, **CLUE_RUN)
+    before, after = word_rates(tmp_path, slice(0, 1)), word_rates(tmp_path, slice(-4, None))
     for role in ("spy", "civilian"):
         assert sign * (after[role] - before[role]) > 0.05, (role, before, after)
 
 
-@pytest.mark.slow
 def test_the_schedule_switches_by_its_rule_and_says_why(tmp_path: Path) -> None:
     """Decision stages end when the tell is found; clue stages end because the scripted voter is mostly wrong."""
 
@@ -175,7 +175,7 @@ def test_the_schedule_switches_by_its_rule_and_says_why(tmp_path: Path) -> None:
 
     watch = Watch()
     rule = {"rho": 0.5, "acc_up": 0.75, "err_up": 0.4, "na_up": 0.5, "na_down": 0.2, "k_min": 3, "patience": 0}
-    learn(tmp_path, players, watch, schedule="iterative", iterations=120, **rule)
+    learn(tmp_path, players, watch, schedule="iterative", iterations=27, learning_rate=2e-4, na_reward=-1.0, **rule)
     switches = [json.loads(line) for line in (tmp_path / run_folder.SWITCHES).read_text().splitlines()]
     assert [switch["to_stage"] for switch in switches[:2]] == ["clue", "decision"]
     for switch in switches:
@@ -189,5 +189,7 @@ def test_the_schedule_switches_by_its_rule_and_says_why(tmp_path: Path) -> None:
     stages = [log["stage/is_clue"] for log in watch.logs]
     assert [log["stage/switched_by_rule"] for log in watch.logs].count(1.0) == len(switches)
     for switch in switches:
+        if switch["iteration"] == len(stages):
+            continue
         here = switch["iteration"] - 1
         assert stages[here] != stages[here + 1]

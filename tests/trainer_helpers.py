@@ -111,6 +111,7 @@ def make_trainer(
     template: str = "compact",
     peft_config: Any = None,
     callbacks: list[TrainerCallback] | None = None,
+    trainer_class: type[IterativeSPOTrainer] = IterativeSPOTrainer,
     **config: Any,
 ) -> IterativeSPOTrainer:
     """A trainer of one iteration of `games` games of 3 players and 1 round with 4 votes, float32, on the CPU.
@@ -138,7 +139,7 @@ def make_trainer(
     }
     if not isinstance(model, PreTrainedModel):
         options["model_init_kwargs"] = {"dtype": "float32", "attn_implementation": "sdpa"}
-    return IterativeSPOTrainer(
+    return trainer_class(
         model if isinstance(model, PreTrainedModel) else str(model),
         IterativeSPOConfig(**{**options, **config}),
         random_pairs() if pairs is None else pairs,
