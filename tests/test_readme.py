@@ -16,7 +16,7 @@ OPTIONS = {option.name for config in (GameConfig, IterativeSPOConfig, ModelConfi
 OTHER_FLAGS = {
     "all", "browser", "blender", "cpu", "fix", "force", "gpu", "help",  # setup.sh, test.sh, ruff
     "config", "name", "standalone", "nproc_per_node",  # TrlParser, torchrun, VLMEvalKit
-    "sheet", "out",  # inspect_data, draw_game
+    "game", "out", "sheet", "step",  # inspect_data, draw_game
 }  # fmt: skip
 
 
@@ -40,6 +40,8 @@ def test_modules_exist(page: Path) -> None:
 
 
 def test_flags_exist(page: Path) -> None:
+    if page.name in ("performance.md", "results.md"):
+        pytest.skip("figures, with the commands of benchmarks and tests that gave them")
     flags = re.findall(r"(?<![\w-])--([a-z]\w*)(?![\w*])", page.read_text())
     assert sorted({flag for flag in flags if flag not in OPTIONS | OTHER_FLAGS}) == []
 
