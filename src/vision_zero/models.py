@@ -9,8 +9,6 @@ from pathlib import Path
 import torch
 from transformers import AutoProcessor, ProcessorMixin
 
-MIN_TOKENS_PER_IMAGE = 4
-
 
 def load_processor(
     name_or_path: str, min_pixels: int | None = None, max_pixels: int | None = None, *, trust_remote_code: bool = False
@@ -48,11 +46,11 @@ def load_processor(
     return processor
 
 
-def attention_implementation(asked: str | None) -> str:
+def attention_implementation(asked: str | None, *, use_cpu: bool = False) -> str:
     """`asked`, or FlashAttention 2 where it is installed on a GPU, else SDPA with one line of notice."""
     if asked is not None:
         return asked
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and not use_cpu:
         if find_spec("flash_attn") is not None:
             return "flash_attention_2"
         print("flash-attn is not installed: using PyTorch's SDPA attention", file=sys.stderr)

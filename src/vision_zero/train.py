@@ -157,7 +157,7 @@ def build(
     args.model_init_kwargs = {
         **(args.model_init_kwargs or {}),
         "dtype": "float32" if model.dtype in (None, "auto") and args.use_cpu else model.dtype,
-        "attn_implementation": attention_implementation(model.attn_implementation),
+        "attn_implementation": attention_implementation(model.attn_implementation, use_cpu=args.use_cpu),
         "revision": model.model_revision,
     }
     peft: PeftConfig | None = get_peft_config(model)

@@ -13,12 +13,11 @@ saved with every checkpoint.
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,30 +25,26 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
-from peft import PeftModel
 from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
-from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
-from trl import GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
 from vision_zero import run_folder
-from vision_zero.checkpoint import export_checkpoint, write_base
 from vision_zero.config import IterativeSPOConfig
 from vision_zero.data.pairs import BadImageError
-from vision_zero.game.spy_game import deal, pair_of_game
 from vision_zero.metrics import iteration_metrics, summarize
+from vision_zero.resumable import ResumableTrainer
+from vision_zero.rollout.dealer import deal_onto_pairs
 from vision_zero.rollout.engine import Rollout, Table, play
 from vision_zero.rollout.images import encode_equal_images_once, memoize_images
-from vision_zero.rollout.policy import GameImages, Policy, open_images
+from vision_zero.rollout.policy import GameImages, Policy
 from vision_zero.rollout.record import game_record
 from vision_zero.rollout.transformers import TransformersPolicy, without_adapter_wrapper
 from vision_zero.rows import Row, hand_back, make_rows, pad_rows
 from vision_zero.spo.scoring import Scores, score_games
 from vision_zero.types import Game, GameRules, ImagePair, Stage
 
-STATE_FILE = "iterative_spo.json"
 TOKEN_METRICS = ("kl", "entropy", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean")
 ROW_METRICS = ("clip_ratio/low_min", "clip_ratio/high_max")
 Players = Callable[[Policy, Stage], Table]
@@ -75,7 +70,7 @@ def _format(*, format: Sequence[float], **_: Any) -> list[float]:
     return list(format)
 
 
-class IterativeSPOTrainer(GRPOTrainer):
+class IterativeSPOTrainer(ResumableTrainer):
     """Trains a vision-language model by self-play on `pairs`.
 
     `players` says who plays which role in a stage, given the policy that is trained; replies of other policies are
@@ -180,34 +175,17 @@ class IterativeSPOTrainer(GRPOTrainer):
 
     def _deal(self, indices: Sequence[int]) -> tuple[list[Game], GameImages]:
         """This process's games with their images open. A broken image stops the run on all processes, or is skipped."""
-        games: list[Game] = []
-        images: GameImages = {}
-        error: BadImageError | None = None
-        skipped: dict[int, str] = {}
-        for index in indices:
-            first = pair_of_game(self.args.seed, index, len(self.pairs))
-            for offset in range(len(self.pairs)):
-                number = (first + offset) % len(self.pairs)
-                if number in self.bad_images or number in skipped:
-                    continue
-                try:
-                    game = deal(index, self.args.seed, self.pairs[number], self.rules)
-                    images.update(open_images([game], images))
-                except BadImageError as bad:
-                    if self.on_bad_image == "stop":
-                        error = bad
-                        break
-                    skipped[number] = str(bad)
-                    continue
-                games.append(game)
-                break
-            else:
-                error = BadImageError("every image pair of the source is broken; nothing is left to play on")
-            if error is not None:
-                break
-        self._note_skipped(skipped)
-        self._stop_if_any(error)
-        return games, images
+        dealt = deal_onto_pairs(
+            indices,
+            self.args.seed,
+            self.pairs,
+            self.rules,
+            known_bad=self.bad_images,
+            skip_bad=self.on_bad_image == "skip",
+        )
+        self._note_skipped(dealt.skipped)
+        self._stop_if_any(dealt.error)
+        return dealt.games, dealt.images
 
     def _note_skipped(self, skipped: dict[int, str]) -> None:
         """Tell all processes, so that each broken pair is said once and every checkpoint knows all of them."""
@@ -427,66 +405,3 @@ class IterativeSPOTrainer(GRPOTrainer):
                 f"the checkpoint dealt {state['games_dealt']} games in {self.schedule.iteration} iterations, this run "
                 f"deals {self.args.games_per_iteration} per iteration; resume with the same games_per_iteration"
             )
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """TRL's checkpoint, our state, and last of all the mark that it is complete. Only then are old ones removed."""
-        folder = run_folder.checkpoint_path(self.args.output_dir, self.state.global_step)
-        if self.accelerator.is_main_process:
-            run_folder.remove_incomplete(folder)
-        self.accelerator.wait_for_everyone()
-        keep, self.args.save_total_limit = self.args.save_total_limit, None
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self.args.save_total_limit = keep
-        if self.accelerator.is_main_process:
-            run_folder.write_json(folder / STATE_FILE, self.state_dict())
-            write_base(folder, self.model.config._name_or_path)
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            run_folder.mark_complete(folder)
-            run_folder.rotate(Path(self.args.output_dir), keep)
-            number = self.state.global_step // int(self.args.save_steps)
-            is_last = self.state.global_step >= self.state.max_steps
-            if is_last or (self.args.export_every and number % self.args.export_every == 0):
-                self.export(folder)
-        self.accelerator.wait_for_everyone()
-
-    def export(self, checkpoint: Path) -> Path:
-        """The portable model of a complete checkpoint, in its `export/`. For the main process alone."""
-        target = checkpoint / run_folder.EXPORT
-        if not target.exists():
-            with self._whole_models():
-                export_checkpoint(checkpoint, target)
-        return target
-
-    @contextmanager
-    def _whole_models(self) -> Iterator[None]:
-        """While ZeRO-3 is on, a model that is loaded is split over all processes: the main process alone would wait."""
-        if not self.args.deepspeed:
-            yield
-            return
-        unset_hf_deepspeed_config()
-        try:
-            yield
-        finally:
-            set_hf_deepspeed_config(self.args.hf_deepspeed_config)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Load full weights through `from_pretrained`, which knows the names they are saved under.
-
-        transformers saves weights under the hub's names; its own resume looks for the names inside the model and only
-        warns when it finds none, so that training would go on from the base model.
-        """
-        model = self.model if model is None else model
-        if isinstance(model, PeftModel) or self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-            return
-        # float32 holds every precision exactly; each parameter is copied back in its own.
-        saved = type(model).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
-        model.load_state_dict(saved.state_dict())
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None:
-            self.load_state_dict(json.loads((Path(checkpoint) / STATE_FILE).read_text("utf-8")))
