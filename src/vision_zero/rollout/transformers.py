@@ -100,12 +100,14 @@ class TransformersPolicy:
         self.prefilled_tokens = self.reused_tokens = self.new_tokens = 0
         self._prefixes = PrefixStore()
         self._features: dict[str, torch.Tensor] = {}
+        self._grids: dict[str, torch.Tensor | None] = {}
         self._banned = placeholder_ids(processor, model)
         self._ends = end_ids(processor, model)
 
     def new_weights(self) -> None:
         """Forget what was computed with the old weights: image features and prompt caches."""
         self._features.clear()
+        self._grids.clear()
         self._prefixes.clear()
 
     def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]:
@@ -152,6 +154,12 @@ class TransformersPolicy:
         keep = ("pixel_values", "image_grid_thw")
         return {key: fields[key].to(self.model.device) for key in keep if key in fields}
 
+    def _grid(self, image: GameImage) -> torch.Tensor | None:
+        """The image's patch grid, None for families without one; asked for in every call, so looked up once."""
+        if image.key not in self._grids:
+            self._grids[image.key] = self._pixels(image).get("image_grid_thw")
+        return self._grids[image.key]
+
     def _image_features(self, images: Sequence[GameImage]) -> torch.Tensor:
         """Features of each image's placeholders, one image after the other, [tokens, hidden]; once per weights."""
         missing = list({image.key: image for image in images if image.key not in self._features}.values())
@@ -179,13 +187,13 @@ class TransformersPolicy:
 
     def _positions(self, rows: list[_Row], ids_BL: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
         """Positions of whole left-padded prompts: [B, L], or [3, B, L] for models that place image patches in 2-D."""
-        pixels = [self._pixels(row.image) for row in rows]
-        if "image_grid_thw" not in pixels[0]:
+        found = [self._grid(row.image) for row in rows]
+        grids = [grid for grid in found if grid is not None]
+        if not grids:
             return (mask_BL.cumsum(-1) - 1).clamp(min=0)
-        grids = torch.cat([part["image_grid_thw"] for part in pixels])
         image_BL = (ids_BL == self.model.config.image_token_id) & mask_BL.bool()
         positions, _ = self.backbone.get_rope_index(
-            ids_BL, mm_token_type_ids=image_BL.int(), image_grid_thw=grids, attention_mask=mask_BL
+            ids_BL, mm_token_type_ids=image_BL.int(), image_grid_thw=torch.cat(grids), attention_mask=mask_BL
         )
         return positions
 
