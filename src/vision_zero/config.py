@@ -112,6 +112,9 @@ class IterativeSPOConfig(GRPOConfig):
     schedule: Literal["iterative", "decision", "clue", "cycle"] = option(
         "iterative", "Stage switch by the rule (paper), one stage only, or a fixed cycle (code)"
     )
+    train_stages: Literal["active", "both"] = option(
+        "active", "Replies that are trained on: the active stage's (paper) or both stages' in one batch (code's bug)"
+    )
     resume: bool = option(False, "Continue the run in output_dir from its last complete checkpoint")
     export_every: int = option(0, "Portable export beside every n-th checkpoint; 0: at the end only")
     record_games_every: int = option(1, "Write the games of every n-th iteration to output_dir/games; 0: never")
@@ -262,6 +265,11 @@ class IterativeSPOConfig(GRPOConfig):
                 raise ValueError(f"{name}={getattr(self, name)} must stay False: games are dealt in order")
         if self.temperature <= 0:
             raise ValueError(f"temperature={self.temperature} must be positive: sampled replies are what is trained on")
+        if self.train_stages == "both" and self.kl_weight("clue") != self.kl_weight("decision"):
+            raise ValueError(
+                f"train_stages=both has rows of both stages in one batch, which has one KL weight: kl_clue="
+                f"{self.kl_weight('clue')} and kl_decision={self.kl_weight('decision')} must be equal"
+            )
         self.limits()
         self.sampling()
         self.make_schedule()
@@ -280,6 +288,10 @@ class IterativeSPOConfig(GRPOConfig):
     def kl_weight(self, stage: Stage) -> float:
         weight = self.kl_clue if stage == "clue" else self.kl_decision
         return self.beta if weight is None else weight
+
+    def trained_stages(self, stage: Stage) -> tuple[Stage, ...]:
+        """The stages whose replies are trained on while `stage` is active."""
+        return ("clue", "decision") if self.train_stages == "both" else (stage,)
 
     def limits(self) -> LimitsByStage:
         return {

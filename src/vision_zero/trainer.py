@@ -6,6 +6,7 @@ tokens that were played. Padding, reference log-probabilities, clipping, KL, los
 
     decision stage   a row per vote, the G votes of a game next to each other: TRL's group normalisation is the paper's
     clue stage       a row per clue, group size 1, role advantages (RAE) put in place of TRL's
+    both             `train_stages=both` (the public code's lost phase mask): all of these rows in one batch
 
 Stage, moving averages, role baselines and counters are computed from the votes of all processes, equal everywhere, and
 saved with every checkpoint.
@@ -13,7 +14,6 @@ saved with every checkpoint.
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -41,12 +41,11 @@ from vision_zero.rollout.images import encode_equal_images_once, memoize_images
 from vision_zero.rollout.policy import GameImages, Policy
 from vision_zero.rollout.record import game_record
 from vision_zero.rollout.transformers import TransformersPolicy, without_adapter_wrapper
-from vision_zero.rows import Row, hand_back, make_rows, pad_rows
+from vision_zero.rows import Row, final_advantages, hand_back, make_rows, pad_rows
 from vision_zero.spo.scoring import Scores, score_games
+from vision_zero.token_metrics import TokenMeans
 from vision_zero.types import Game, GameRules, ImagePair, Stage
 
-TOKEN_METRICS = ("kl", "entropy", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean")
-ROW_METRICS = ("clip_ratio/low_min", "clip_ratio/high_max")
 Players = Callable[[Policy, Stage], Table]
 
 
@@ -107,7 +106,7 @@ class IterativeSPOTrainer(ResumableTrainer):
         self.baselines = args.make_baselines()
         self.bad_images: set[int] = set()
         self.rows: list[Row] = []
-        self._token_metrics: dict[str, list[tuple[float, float]]] = {}
+        self._token_means = TokenMeans()
         # A processor pads right unless told otherwise, which misaligns multimodal fields without an error.
         processing_class.tokenizer.padding_side = "left"
         self.memo = memoize_images(processing_class)
@@ -161,7 +160,7 @@ class IterativeSPOTrainer(ResumableTrainer):
             per=self.args.rae_update,
             subtract=self.args.rae_subtract,
         )
-        rows = make_rows(rollout, scores, stage, self.template)
+        rows = make_rows(rollout, scores, self.args.trained_stages(stage), self.template)
         batch = self._replay(rows, stage)
         self._record_games(rollout.games, scores, stage)
         self._next_stage(scores)
@@ -253,12 +252,13 @@ class IterativeSPOTrainer(ResumableTrainer):
     # -------------------------------------------------------------------------------------------- games become rows
 
     def _replay(self, rows: list[Row], stage: Stage) -> dict[str, Any]:
-        """Hand the rows to TRL and correct what the clue stage has different."""
+        """Hand the rows to TRL and correct what rows other than the votes of whole games have different."""
         n_real = len(rows)
         rows = pad_rows(rows, self.args.steps_per_generation)
         self.rows = rows
         own_group, own_beta = self.num_generations, self.beta
-        self.num_generations = 1 if stage == "clue" else own_group
+        votes_alone = self.args.trained_stages(stage) == ("decision",)
+        self.num_generations = own_group if votes_alone else 1
         self.beta = self.args.kl_weight(stage)
         try:
             batch = super()._generate_and_score_completions(
@@ -277,11 +277,8 @@ class IterativeSPOTrainer(ResumableTrainer):
             self.rows = []
         self._uncount_padding([row for row in rows if row.is_padding])
         device = batch["advantages"].device
-        if stage == "clue":
-            weight = self.args.format_weight
-            advantages = [
-                0.0 if row.is_padding else row.advantage + weight * (1.0 if row.readable else -1.0) for row in rows
-            ]
+        if not votes_alone:
+            advantages = final_advantages(rows, self.args.format_weight, scale=self.args.scale_rewards == "group")
             batch["advantages"] = torch.tensor(advantages, dtype=torch.float32, device=device)
             self._replace_logged_advantages(batch["advantages"])
         # "grpo" averages over rows, and padding is no reply: count it out. "dapo" counts tokens, where it has none.
@@ -315,24 +312,11 @@ class IterativeSPOTrainer(ResumableTrainer):
         return loss * inputs["loss_scale"]
 
     def _weigh_token_metrics(self, inputs: dict[str, Any]) -> None:
-        """Make TRL's means over micro-batches means over tokens.
-
-        A micro-batch with padding holds fewer tokens than another, or none, and would count as much.
-        """
         mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
         n_tokens = self.accelerator.reduce(mask.sum().float(), reduction="sum").item()
-        log = self._metrics["train"]
-        for name in TOKEN_METRICS:
-            if log.get(name):
-                self._token_metrics.setdefault(name, []).append((log[name].pop(), n_tokens))
-        for name in ROW_METRICS:
-            if log.get(name) and math.isnan(log[name][-1]):  # a micro-batch of padding alone
-                log[name].pop()
+        self._token_means.take(self._metrics["train"], n_tokens)
         if self.accelerator.sync_gradients:
-            for name, values in self._token_metrics.items():
-                if total := sum(n for _, n in values):
-                    log[name].append(sum(value * n for value, n in values) / total)
-            self._token_metrics.clear()
+            self._token_means.put_back(self._metrics["train"])
 
     # ------------------------------------------------------------------------------------- switch, log, save, resume
 
