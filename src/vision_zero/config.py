@@ -69,6 +69,10 @@ class GameConfig:
     columns: list[str] = option_list("Column names of a data set: the image and, if there is one, its edited version")
     holdout: float = option(0.0, "Share of the pairs kept out of training (the split depends on --holdout_seed alone)")
     holdout_seed: int = option(0, "Seed of the train / held-out split")
+    failed_edits: float = option(
+        0.0, "Noise: this share of the edited images fails, half of them blank, half identical to the original"
+    )
+    failed_edits_seed: int = option(0, "Seed of which edits fail (a function of this and the pair's id alone)")
     on_bad_image: Literal["stop", "skip"] = option(
         "stop", "A broken image stops the run after a checkpoint, or the game takes the next pair (counted and said)"
     )

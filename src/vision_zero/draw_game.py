@@ -18,9 +18,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vision_zero import run_folder
+from vision_zero.data.failed_edits import BlankOf
 from vision_zero.data.pairs import BadImageError, ImageFile
 from vision_zero.rollout.policy import open_images
-from vision_zero.types import Game, GameRules, ImagePair
+from vision_zero.types import Game, GameRules, ImagePair, ImageSource
 
 SPY, CIVILIAN, GREY = "#c0392b", "#2c5f8a", "#666666"
 CLUE_WIDTH = 74
@@ -69,11 +70,13 @@ def find_game(run: Path, step: int | None = None, game: int | None = None) -> Re
 
 def seen_images(record: Record) -> tuple[Any, Any]:
     """What the civilians and what the spy saw. Raises BadImageError when the image is no longer where it was."""
-    edited = record["edited"]
+    edited: ImageSource | None = None if record["edited"] is None else ImageFile(Path(record["edited"]))
+    if record.get("failed_edit") == "blank":  # no file; absent in records of earlier versions
+        edited = BlankOf(ImageFile(Path(record["image"])))
     pair = ImagePair(
         id=record["pair"],
         image=ImageFile(Path(record["image"])),
-        edited=None if edited is None else ImageFile(Path(edited)),
+        edited=edited,
     )
     game = Game(
         index=record["game"],

@@ -26,6 +26,7 @@ from trl import ModelConfig, get_peft_config
 from vision_zero import run_folder
 from vision_zero.command_line import parse, resolved
 from vision_zero.config import GameConfig, IterativeSPOConfig
+from vision_zero.data.failed_edits import PairsWithFailedEdits
 from vision_zero.data.pairs import BadImageError, check_pairs, load_pairs
 from vision_zero.models import attention_implementation, load_processor
 from vision_zero.trainer import IterativeSPOTrainer
@@ -71,6 +72,11 @@ def load_checked_pairs(game: GameConfig, main_process: bool) -> Any:
         seed=game.holdout_seed,
         scenes=game.scenes_dir,
     )
+    noisy = PairsWithFailedEdits(pairs, game.failed_edits, game.failed_edits_seed)
+    if game.failed_edits:
+        if game.spy_view in ("blank", "masked"):
+            raise ValueError(f"failed_edits={game.failed_edits} changes nothing with spy_view={game.spy_view}")
+        pairs = noisy
     if main_process:
         report = check_pairs(pairs, collect=game.on_bad_image == "skip")
         if game.spy_view == "edited" and report.n_edited < report.n_pairs:
@@ -80,6 +86,13 @@ def load_checked_pairs(game: GameConfig, main_process: bool) -> Any:
             )
         opened = f"{report.n_opened} opened, {len(report.bad)} bad"
         print(f"{len(pairs)} image pairs, {report.n_edited} with an edited image; {opened}", file=sys.stderr)
+        if game.failed_edits:
+            failed = noisy.counts()
+            print(
+                f"failed edits on purpose: {failed['blank']} blank, {failed['identical']} identical of "
+                f"{report.n_edited} ({game.failed_edits:.0%} asked for)",
+                file=sys.stderr,
+            )
     return pairs
 
 

@@ -21,6 +21,7 @@ View = Literal["civilian", "spy"]
 SpyView = Literal["auto", "blank", "edited", "masked"]
 Voter = Literal["observer", "civilian"]
 Domain = Literal["scenes", "charts", "photos"]
+FailedEdit = Literal["blank", "identical"]
 
 DOMAINS: tuple[Domain, ...] = ("scenes", "charts", "photos")
 
@@ -48,7 +49,7 @@ class ImagePair:
     """What one game is played on: the civilians' image and, if there is one, its changed version.
 
     `id` is unique in its source and stable between runs. `meta` carries what the source knows beyond pixels (scene
-    descriptions, change logs); nothing in training reads it.
+    descriptions, change logs); nothing in training reads it. `failed_edit` says how `edited` was made worse on purpose.
     """
 
     id: str
@@ -56,6 +57,7 @@ class ImagePair:
     edited: ImageSource | None = None
     domain: Domain = "photos"
     meta: Mapping[str, Any] = field(default_factory=dict)
+    failed_edit: FailedEdit | None = None
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ def game_record(
         "domain": game.pair.domain,
         "image": game.pair.image.name,
         "edited": game.pair.edited.name if game.pair.edited is not None else None,
+        "failed_edit": game.pair.failed_edit,
         "spy": game.spy,
         "spy_view": game.spy_view,
         "rules": asdict(game.rules),
