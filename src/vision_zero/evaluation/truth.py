@@ -50,10 +50,7 @@ TruthByRole = Mapping[Role, ClueTruth]
 
 def is_described(pair: ImagePair) -> bool:
     """Whether the source says what the pair's image shows."""
-    try:
-        return bool(civilian_objects(pair))
-    except (ValueError, KeyError):
-        return False
+    return "original_scene" in pair.meta or "objects" in pair.meta
 
 
 class Gallery:
