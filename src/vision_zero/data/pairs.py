@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, Union, cast
 
 from vision_zero.data.check import MAX_ASPECT_DIFFERENCE, BadPair, PairReport, check_pairs, open_pair
+from vision_zero.data.drawn_source import is_drawn, read_drawn
 from vision_zero.data.images import BadImageError, ImageFile
 from vision_zero.data.layouts import MANIFEST_NAME, Listing, PairSourceError, read_folder
 from vision_zero.data.manifest import Folder, read_manifest
@@ -64,8 +65,8 @@ def load_pairs(
 ) -> Sequence[ImagePair]:
     """The pairs of a source, in an order that does not depend on the file system. No image is opened.
 
-    `source` is a folder of files, a JSONL manifest, a local data set folder or parquet file, a `datasets.Dataset`, or
-    a list of these. A path may name its domain: `scenes:PATH`, `charts:PATH`, `photos:PATH`; else it is scenes if
+    `source` is a folder of files, a JSONL manifest, a local data set folder or parquet file, a `datasets.Dataset`,
+    `drawn:COUNT` (scenes that are drawn when they are opened, see `drawn_source`), or a list of these. A path may name its domain: `scenes:PATH`, `charts:PATH`, `photos:PATH`; else it is scenes if
     scene descriptions are there, charts in ChartQA's layout, photos otherwise. In a list of several, ids begin with
     the name of their source's folder (with more of its path where two names are equal).
 
@@ -104,6 +105,8 @@ def _read(source: OneSource, columns: ColumnNames | None, scenes: Path | None) -
         if not is_dataset(source) and not isinstance(source, Mapping):
             raise PairSourceError(f"a source is a path or a datasets.Dataset, got {type(source).__name__}")
         return _read_table(choose_split(source, "the data set"), columns, "photos", "the data set", None)
+    if is_drawn(source):
+        return read_drawn(str(source))
     domain, path = _split_domain(source)
     if not path.exists():
         raise PairSourceError(f"{path}: no such file or folder")
