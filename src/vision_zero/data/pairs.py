@@ -66,9 +66,10 @@ def load_pairs(
     """The pairs of a source, in an order that does not depend on the file system. No image is opened.
 
     `source` is a folder of files, a JSONL manifest, a local data set folder or parquet file, a `datasets.Dataset`,
-    `drawn:COUNT` (scenes that are drawn when they are opened, see `drawn_source`), or a list of these. A path may name its domain: `scenes:PATH`, `charts:PATH`, `photos:PATH`; else it is scenes if
-    scene descriptions are there, charts in ChartQA's layout, photos otherwise. In a list of several, ids begin with
-    the name of their source's folder (with more of its path where two names are equal).
+    `drawn:COUNT` (scenes that are drawn when they are opened, see `drawn_source`), or a list of these. A path may name
+    its domain: `scenes:PATH`, `charts:PATH`, `photos:PATH`; else it is scenes if scene descriptions are there, charts
+    in ChartQA's layout, photos otherwise. In a list of several, ids begin with the name of their source's folder (with
+    more of its path where two names are equal).
 
     `columns` names what is read from data sets, or keys of a manifest with other names: (image, edited) or
     {"image": ..., "edited": ..., "id": ...}. `scenes` is the folder of NAME_comparison.json of a folder of pairs.
