@@ -1,0 +1,107 @@
+"""`python -m vision_zero.evaluate clues RUN`: were clues true, telling, copied? Per role, over training.
+
+Reads the recorded games of a run (games/step-*.jsonl); nothing is loaded or played. The pictures that a clue is held
+against are those of the recorded games.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vision_zero.config import GameConfig
+from vision_zero.data.pairs import load_pairs
+from vision_zero.evaluation.options import run_config
+from vision_zero.evaluation.players import run_of
+from vision_zero.evaluation.truth import (
+    TRUTH_FIGURES,
+    Gallery,
+    TruthByRole,
+    is_described,
+    said_in_record,
+    truth_figures,
+)
+from vision_zero.intervals import Interval
+from vision_zero.run_folder import GAMES, read_json_lines
+from vision_zero.types import Role
+
+
+@dataclass(frozen=True)
+class ClueWindow:
+    """The games of iterations `first` to `last`. `figures`: as `truth_figures` names them."""
+
+    first: int
+    last: int
+    n_games: int
+    figures: dict[str, Interval]
+
+
+def clue_windows(
+    run: Path, images: Sequence[str] = (), scenes: str | None = None, window: int = 10
+) -> list[ClueWindow]:
+    """Windows of `window` iterations, counted from 1, over the recorded games of `run`.
+
+    `images` are where the pairs are now, if not where the run had them. Raises ValueError when no games were recorded,
+    when pairs of theirs are not in the source, or when these have no scene description.
+    """
+    if run_of(str(run)) != run:
+        raise ValueError(f"{run} is not a run folder")
+    config = run_config(run)
+    records = [record for file in sorted((run / GAMES).glob("step-*.jsonl")) for record in read_json_lines(file)]
+    if not records:
+        raise ValueError(f"{run / GAMES}: no games were recorded (record_games_every)")
+    gallery = _gallery(
+        records, list(images) or config["images"], scenes if images else config.get("scenes_dir"), config
+    )
+    steps = config["updates_per_iteration"] * config.get("num_iterations", 1)
+    games: dict[int, list[TruthByRole]] = {}
+    for record in records:
+        truth = gallery.judge(record["pair"], record["spy"], said_in_record(record))
+        games.setdefault(record["step"] // steps // window, []).append(truth)
+    last = max(record["step"] // steps for record in records) + 1
+    return [
+        ClueWindow(number * window + 1, min((number + 1) * window, last), len(some), truth_figures(some))
+        for number, some in sorted(games.items())
+    ]
+
+
+def _gallery(records: Sequence[dict[str, Any]], images: Sequence[str], scenes: Any, config: dict[str, Any]) -> Gallery:
+    names = {record["pair"] for record in records}
+    source = load_pairs(
+        list(images) if len(images) > 1 else images[0], columns=config.get("columns") or None, scenes=scenes
+    )
+    pairs = [pair for pair in source if pair.id in names]
+    if missing := sorted(names - {pair.id for pair in pairs}):
+        raise ValueError(
+            f"{', '.join(images)}: not the source of these games, {missing[0]!r} is not there; see --images"
+        )
+    if plain := [pair.id for pair in pairs if not is_described(pair)]:
+        raise ValueError(f"{', '.join(images)}: {plain[0]!r} has no scene description, so its clues cannot be judged")
+    return Gallery(pairs)
+
+
+def table(windows: Sequence[ClueWindow]) -> str:
+    """A line per window and role: means over games with their 95% intervals."""
+    head = f"{'iterations':<11}{'games':>6}  {'role':<9}" + "".join(f"{name:<24}" for name in TRUTH_FIGURES)
+    rows = [
+        f"{f'{one.first}-{one.last}':<11}{one.n_games:>6}  {role.value:<9}"
+        + "".join(f"{one.figures[f'{role.value}/{name}']!s:<24}" for name in TRUTH_FIGURES)
+        for one in windows
+        for role in (Role.CIVILIAN, Role.SPY)
+    ]
+    return "\n".join(row.rstrip() for row in (head, *rows))
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m vision_zero.evaluate clues", description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="the run's output_dir")
+    parser.add_argument("--images", nargs="+", default=[], help="where the pairs are, if the run had them elsewhere")
+    parser.add_argument("--scenes_dir", help=GameConfig.__dataclass_fields__["scenes_dir"].metadata["help"])
+    parser.add_argument("--window", type=int, default=10, help="iterations per line of the table (default: 10)")
+    options = parser.parse_args(arguments)
+    if options.window < 1:
+        raise ValueError(f"window={options.window} must be at least 1")
+    print(table(clue_windows(options.run, options.images, options.scenes_dir, options.window)))
