@@ -13,8 +13,8 @@ from statistics import fmean, stdev
 
 COVERAGE = 0.95
 POWER = 0.8
-WIN_RATE_DEVIATION = math.sqrt(1 / 8)
-"""Standard deviation of one deal's win rate, (a + b) / 2 of two independent games won half of the time."""
+GAME_DEVIATION = 0.5
+"""Standard deviation of a game that is won half of the time."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ def paired_difference(ours: Mapping[int, float], theirs: Mapping[int, float]) ->
 def smallest_effect(n_games: int, n_seeds: int, seed_deviation: float = 0.0) -> float | None:
     """The difference of two arms' win rates that a study finds with a probability of 0.8 (two-sided, 95%).
 
-    `(t_.975 + t_.8) sqrt(2 (s^2 + 1/8 / n_games) / n_seeds)` with n_seeds - 1 degrees of freedom: s is the standard
+    `(t_.975 + t_.8) sqrt(2 (s^2 + 1/4 / n_games) / n_seeds)` with n_seeds - 1 degrees of freedom: s is the standard
     deviation between seeds beyond what the finite number of games makes. With the default 0 it is the smallest effect
     that the games alone allow; what seeds add is known only afterwards. None for a single seed, which shows nothing.
     """
     if n_seeds < 2:
         return None
     t = t_quantile((1 + COVERAGE) / 2, n_seeds - 1) + t_quantile(POWER, n_seeds - 1)
-    variance = seed_deviation**2 + WIN_RATE_DEVIATION**2 / n_games
+    variance = seed_deviation**2 + GAME_DEVIATION**2 / n_games
     return t * math.sqrt(2 * variance / n_seeds)
 
 

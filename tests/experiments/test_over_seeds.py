@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from over_seeds import WIN_RATE_DEVIATION, over_seeds, paired_difference, smallest_effect, t_quantile
+from over_seeds import GAME_DEVIATION, over_seeds, paired_difference, smallest_effect, t_quantile
 
 
 @pytest.mark.parametrize(
@@ -48,11 +48,11 @@ def test_a_difference_is_taken_seed_by_seed() -> None:
 
 
 def test_smallest_effect_by_hand() -> None:
-    """5 seeds of 1,000 games: (2.776 + 0.941) sqrt(2 * 0.125 / 1000 / 5) = 0.0263; 3 of 400: 5.364 * 0.01443."""
-    assert smallest_effect(1000, 5) == pytest.approx(0.0263, abs=1e-4)
-    assert smallest_effect(400, 3) == pytest.approx((4.3027 + 1.0607) * math.sqrt(2 * 0.125 / 1200), abs=1e-4)
+    """5 seeds of 1,000 games: (2.776 + 0.941) sqrt(2 * 0.25 / 1000 / 5) = 0.0372; 3 of 400: 5.364 * 0.02041."""
+    assert smallest_effect(1000, 5) == pytest.approx(0.0372, abs=1e-4)
+    assert smallest_effect(400, 3) == pytest.approx((4.3027 + 1.0607) * math.sqrt(2 * 0.25 / 1200), abs=1e-4)
     assert smallest_effect(1000, 5, seed_deviation=0.03) == pytest.approx(
-        (2.7764 + 0.9410) * math.sqrt(2 * (0.0009 + 0.000125) / 5), abs=1e-4
+        (2.7764 + 0.9410) * math.sqrt(2 * (0.0009 + 0.00025) / 5), abs=1e-4
     )
     assert smallest_effect(1000, 1) is None
 
@@ -63,7 +63,7 @@ def test_smallest_effect_is_found_with_the_power_it_claims() -> None:
     n_games, n_seeds, seed_deviation = 400, 5, 0.03
     effect = smallest_effect(n_games, n_seeds, seed_deviation)
     assert effect is not None
-    deviation = math.sqrt(seed_deviation**2 + WIN_RATE_DEVIATION**2 / n_games)
+    deviation = math.sqrt(seed_deviation**2 + GAME_DEVIATION**2 / n_games)
     found = 0
     for _ in range(2000):
         difference = paired_difference(

@@ -1,0 +1,57 @@
+"""Results as JSON lines: one per run that ended, done or failed; nothing is ever removed by the programs.
+
+A line of `results/STUDY.jsonl`:
+
+    study, arm, seed     whose result it is
+    key                  equal for runs that train the same (`study.key_of`)
+    status               done, or failed with `error`
+    options, start       how the arm differs from the base
+    iterations, seconds, switches
+    final                {"games": n, "figures": {name: [value, low, high]}}, names as in evaluation/win_rate.py
+    curve, curve_games   [{"iteration", "figures"}], and the games of each point
+    run, commit          where it was made, and from which commit
+    shared_with          the study/arm whose run it is, if another's
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from study import HERE, Study
+from vision_zero.run_folder import append_json_line, read_json_lines
+
+RESULTS = HERE / "results"
+Line = dict[str, Any]
+
+
+def results_file(study: str, folder: Path = RESULTS) -> Path:
+    return folder / f"{study}.jsonl"
+
+
+def read_results(study: str, folder: Path = RESULTS) -> list[Line]:
+    return read_json_lines(results_file(study, folder))
+
+
+def read_all_results(folder: Path = RESULTS) -> list[Line]:
+    return [line for path in sorted(folder.glob("*.jsonl")) for line in read_json_lines(path)]
+
+
+def add_result(line: Line, folder: Path = RESULTS) -> None:
+    append_json_line(results_file(line["study"], folder), line)
+
+
+def latest(lines: list[Line], study: Study) -> Mapping[tuple[str, int], Line]:
+    """The last line of each (arm, seed) that the study has. A run that failed and was made again counts as made."""
+    wanted = {(arm.name, seed) for arm in study.arms for seed in study.seeds}
+    return {(line["arm"], line["seed"]): line for line in lines if (line["arm"], line["seed"]) in wanted}
+
+
+def reusable(lines: list[Line], key: str, seed: int, final_games: int, curve_games: int) -> Line | None:
+    """A run that trained the same, of any study, evaluated on as many games or more."""
+    for line in reversed(lines):
+        same = line["status"] == "done" and line.get("key") == key and line["seed"] == seed
+        if same and line["final"]["games"] >= final_games and line["curve_games"] >= curve_games:
+            return line
+    return None

@@ -1,0 +1,224 @@
+"""Run studies: `python experiments/run.py headline leak --jobs 2`; nothing that is there already is run again.
+
+Every (arm, seed) is `python -m vision_zero.train` in runs/experiments/STUDY/ARM/seed-N, then
+`python -m vision_zero.evaluate win-rate`; its result is a line of experiments/results/STUDY.jsonl. A stopped runner is
+started again with the same command: finished runs are skipped, others continued from their last checkpoint. Runs that
+train the same in several studies are run once. A run that fails is a line too, and is tried again next time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from one_run import Run, RunError, result_of
+from over_seeds import smallest_effect
+from results import RESULTS, Line, add_result, latest, read_all_results, read_results, reusable
+from study import ROOT, STUDIES, Arm, Study, key_of, load_base, load_studies, options_of
+
+RUNS = ROOT / "runs" / "experiments"
+PROGRESS_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A result that is asked for."""
+
+    study: Study
+    arm: Arm
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.study.name}/{self.arm.name}/seed-{self.seed}"
+
+
+@dataclass
+class Plan:
+    """`runs`: what is to be run, and whose results it gives. `found`: results that another study's run gives."""
+
+    runs: list[tuple[Run, list[Wanted]]] = field(default_factory=list)
+    found: list[tuple[Line, Wanted]] = field(default_factory=list)
+    impossible: list[tuple[Wanted, str]] = field(default_factory=list)
+    n_there: int = 0
+
+
+def make_plan(wanted: Sequence[Wanted], base: Mapping[str, object], results: Path, runs: Path) -> Plan:
+    """Group what trains the same; a run is evaluated on as many games as the most demanding of its studies asks."""
+    plan = Plan()
+    every_line = read_all_results(results)
+    there = {study.name: latest(read_results(study.name, results), study) for study in {w.study for w in wanted}}
+    keys: dict[tuple[str, str], str] = {}
+    groups: dict[tuple[str, int], list[Wanted]] = {}
+    for one in wanted:
+        try:
+            where = one.study.name, one.arm.name
+            keys[where] = keys.get(where) or key_of(options_of(one.arm, base, one.seed, one.study.curve_games))
+        except (ValueError, OSError) as error:
+            plan.impossible.append((one, str(error)))
+            continue
+        old = there[one.study.name].get((one.arm.name, one.seed))
+        sizes = one.study.final_games, one.study.curve_games
+        if old is not None and reusable([old], keys[where], one.seed, *sizes):
+            plan.n_there += 1
+        elif (line := reusable(every_line, keys[where], one.seed, *sizes)) is not None:
+            plan.found.append((line, one))
+        else:
+            groups.setdefault((keys[where], one.seed), []).append(one)
+    for (key, seed), same in groups.items():
+        first = same[0]
+        curve_games = max(one.study.curve_games for one in same)
+        run = Run(
+            arm=first.arm,
+            seed=seed,
+            key=key,
+            options=options_of(first.arm, base, seed, curve_games),
+            folder=runs / first.study.name / first.arm.name / f"seed-{seed}",
+            final_games=max(one.study.final_games for one in same),
+            curve_games=curve_games,
+        )
+        plan.runs.append((run, same))
+    return plan
+
+
+def share(line: Line, one: Wanted, results: Path) -> None:
+    """The result of a run as that of `one`, which trains the same."""
+    owner = line.get("shared_with") or f"{line['study']}/{line['arm']}"
+    own = {"study": one.study.name, "arm": one.arm.name, "options": dict(one.arm.options)}
+    is_owner = owner == f"{one.study.name}/{one.arm.name}"
+    add_result({**line, **own, "shared_with": None if is_owner else owner}, results)
+
+
+def finish(run: Run, same: Sequence[Wanted], future: Future[Line], results: Path) -> bool:
+    """Write down how a run ended, for everyone whose result it is. Returns whether it went well."""
+    owner = same[0]
+    try:
+        line = future.result()
+    except (RunError, OSError, ValueError) as error:
+        print(f"FAILED  {owner}: {error}", flush=True)
+        for one in same:
+            add_result(failure(one, str(error)), results)
+        return False
+    low, high = line["final"]["figures"]["win_rate"][1:]
+    print(
+        f"done    {owner}: win rate {line['final']['figures']['win_rate'][0]:.3f} ({low:.3f} to {high:.3f}), "
+        f"{line['seconds']:.0f} s of training",
+        flush=True,
+    )
+    for one in same:
+        share({**line, "study": owner.study.name, "arm": owner.arm.name}, one, results)
+    return True
+
+
+def failure(one: Wanted, error: str) -> Line:
+    names = {"study": one.study.name, "arm": one.arm.name, "seed": one.seed}
+    return {**names, "status": "failed", "options": dict(one.arm.options), "error": error}
+
+
+def carry_out(plan: Plan, jobs: int, results: Path, progress_seconds: float = PROGRESS_SECONDS) -> int:
+    """Run what is planned, `jobs` at a time. Returns how many runs failed."""
+    for line, one in plan.found:
+        print(f"shared  {one}: the run of {line['study']}/{line['arm']}")
+        share(line, one, results)
+    for one, error in plan.impossible:
+        print(f"NOT RUN {one}: {error}")  # what it needs is missing, so there is no run to write down
+    n_failed = len(plan.impossible)
+    waiting = list(plan.runs)
+    going: dict[Future[Line], tuple[Run, list[Wanted]]] = {}
+    said = time.monotonic()
+    with ThreadPoolExecutor(jobs) as pool:
+        while waiting or going:
+            while waiting and len(going) < jobs:
+                run, same = waiting.pop(0)
+                print(f"start   {same[0]} in {run.folder}" + "".join(f", also {one}" for one in same[1:]), flush=True)
+                going[pool.submit(result_of, run)] = (run, same)
+            done, _ = wait(going, timeout=min(progress_seconds, 1.0), return_when=FIRST_COMPLETED)
+            for future in done:
+                n_failed += not finish(*going.pop(future), future, results)
+            if going and time.monotonic() - said >= progress_seconds:
+                said = time.monotonic()
+                for run, same in going.values():
+                    print(f"        {same[0]}: iteration {run.iterations_done()}/{run.iterations}", flush=True)
+    return n_failed
+
+
+def describe(study: Study) -> str:
+    """What is run, and the smallest effect it can show, before anything is run."""
+    effect = smallest_effect(study.final_games, len(study.seeds))
+    shown = "one seed shows no difference" if effect is None else f"smallest effect that can show: {effect:.3f}"
+    return (
+        f"{study.name}: {study.title}. {len(study.arms)} arms x {len(study.seeds)} seeds, {study.final_games} games at "
+        f"the end, {study.curve_games} along the curve; {shown} in win rate (two-sided 95%, power 0.8, if seeds "
+        "differed by nothing but their games)"
+    )
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python experiments/run.py", description="Run studies.", allow_abbrev=False)
+    parser.add_argument("studies", nargs="*", metavar="STUDY", help="names in experiments/studies; none: all")
+    parser.add_argument("--arms", nargs="+", help="these arms only")
+    parser.add_argument("--seeds", nargs="+", type=int, help="these seeds only")
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each (2)")
+    parser.add_argument("--again", action="store_true", help="remove and remake folders that other options made")
+    parser.add_argument("--plan", action="store_true", help="say what would be run, and stop")
+    parser.add_argument("--base", type=Path, default=STUDIES.parent / "base.yaml", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, default=STUDIES, help=argparse.SUPPRESS)
+    parser.add_argument("--results", type=Path, default=RESULTS, help=argparse.SUPPRESS)
+    parser.add_argument("--runs", type=Path, default=RUNS, help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def choose(asked: argparse.Namespace) -> list[Wanted]:
+    """Raises ValueError for a study, arm or seed that is not there."""
+    known = load_studies(asked.folder)
+    if unknown := sorted(set(asked.studies) - known.keys()):
+        raise ValueError(f"no study {unknown[0]}; there are {', '.join(known)}")
+    studies = [known[name] for name in dict.fromkeys(asked.studies or known) if known[name].runs_of is None]
+    wanted = []
+    for study in studies:
+        arms = [study.arm(name) for name in asked.arms] if asked.arms else study.arms
+        if strange := sorted(set(asked.seeds or ()) - set(study.seeds)):
+            raise ValueError(f"study {study.name} has no seed {strange[0]}; it has {', '.join(map(str, study.seeds))}")
+        wanted += [Wanted(study, arm, seed) for seed in asked.seeds or study.seeds for arm in arms]
+    # Studies with more games go first, so that what they share is evaluated on enough.
+    return sorted(wanted, key=lambda one: -one.study.final_games)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 1 if a run failed."""
+    asked = parse_arguments(arguments)
+    try:
+        wanted = choose(asked)
+        base = load_base(asked.base)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for study in dict.fromkeys(one.study for one in wanted):
+        print(describe(study))
+    plan = make_plan(wanted, base, asked.results, asked.runs)
+    print(
+        f"{len(wanted)} results: {plan.n_there} are there, {len(plan.found)} are those of other studies' runs, "
+        f"{len(plan.runs)} runs to go"
+    )
+    if asked.plan:
+        for one, error in plan.impossible:
+            print(f"  cannot be run: {one}: {error}")
+        for run, same in plan.runs:
+            print(f"  {run.folder}: {', '.join(map(str, same))}")
+        return 0
+    if asked.again:
+        for run, _ in plan.runs:
+            key = run.beside(".key")
+            if run.folder.exists() and key.is_file() and key.read_text() != run.key:
+                shutil.rmtree(run.folder)
+                run.beside(".log").unlink(missing_ok=True)
+    return 1 if carry_out(plan, asked.jobs, asked.results) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

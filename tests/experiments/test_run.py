@@ -1,0 +1,230 @@
+"""The runner of studies: real runs of the tiniest setting, what is shared, what is skipped, what failed, and a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import run
+from results import read_results
+from study import STUDIES, key_of, load_base, load_study, options_of
+
+ROOT = Path(__file__).resolve().parents[2]
+BASE: dict[str, Any] = {
+    "images": ["drawn:8"],
+    "model_name_or_path": "tests/models/bench_model",
+    "template": "compact",
+    "max_pixels": 3136,
+    "use_cpu": True,
+    "attn_implementation": "sdpa",
+    "civilians": 2,
+    "rounds": 1,
+    "num_generations": 2,
+    "games_per_iteration": 2,
+    "per_device_train_batch_size": 2,
+    "iterations": 2,
+    "schedule": "cycle",
+    "cycle_decision": 1,
+    "cycle_clue": 1,
+    "format_weight": 0.5,
+    "beta": 0.0,
+    "max_clue_tokens": 4,
+    "max_vote_tokens": 3,
+    "gradient_checkpointing": False,
+    "arena_every": 1,
+    "arena_images": ["drawn:4@heldout"],
+    "save_steps": 1,
+    "report_to": "none",
+    "disable_tqdm": True,
+}
+SMALL = {"title": "t", "question": "q", "claim": "c", "seeds": [1], "final_games": 4, "curve_games": 4}
+ONE = {"arms": {"base": None, "leak": {"train_stages": "both"}}}
+TWO = {"arms": {"wrong": {"learning_rate": -1.0}, "explicit": {"train_stages": "active"}}, "final_games": 6}
+
+
+def write(tmp_path: Path, **studies: Mapping[str, Any]) -> list[str]:
+    """Studies and their base as files; returns the arguments that make the runner use them."""
+    (tmp_path / "studies").mkdir(exist_ok=True)
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(BASE))
+    for name, study in studies.items():
+        (tmp_path / "studies" / f"{name}.yaml").write_text(yaml.safe_dump({**SMALL, **study}))
+    places = {"--base": "base.yaml", "--folder": "studies", "--results": "results", "--runs": "runs"}
+    return [word for flag, name in places.items() for word in (flag, str(tmp_path / name))]
+
+
+def without_circumstances(line: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in line.items() if name not in ("seconds", "run", "commit")}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two studies that were run; study `two`'s explicit arm trains as study `one`'s base."""
+    tmp_path = tmp_path_factory.mktemp("studies")
+    places = write(tmp_path, one=ONE, two=TWO)
+    assert run.main([*places, "--jobs", "1"]) == 1  # the wrong arm cannot be run
+    return tmp_path
+
+
+def test_result_lines(done: Path) -> None:
+    lines = {line["arm"]: line for line in read_results("one", done / "results")}
+    assert lines.keys() == {"base", "leak"}
+    line = lines["leak"]
+    assert line["options"] == {"train_stages": "both"}
+    assert (line["status"], line["seed"], line["iterations"]) == ("done", 1, 2)
+    assert [switch["reason"] for switch in line["switches"]] == ["cycle", "cycle"]
+    assert [point["iteration"] for point in line["curve"]] == [0, 1, 2]
+    assert line["curve"][0]["figures"]["win_rate"][0] == 0.5  # the start against itself
+    assert line["final"]["games"] == 4
+    assert {"win_rate", "table_gain", "voters_gain", "sight", "truth/civilian/true"} <= line["final"]["figures"].keys()
+    assert line["seconds"] > 0
+    assert (done / "runs" / "one" / "leak" / "seed-1" / "checkpoint-2" / "export").is_dir()
+    assert lines["base"]["key"] != line["key"]
+
+
+def test_equal_arms_are_run_once_on_as_many_games_as_any_asks_for(done: Path) -> None:
+    base = next(line for line in read_results("one", done / "results") if line["arm"] == "base")
+    shared = read_results("two", done / "results")
+    assert [line["arm"] for line in shared] == ["explicit"]  # the wrong arm was never run
+    owner, guest = (base, shared[0]) if base["shared_with"] is None else (shared[0], base)
+    assert guest["shared_with"] == f"{owner['study']}/{owner['arm']}"
+    assert guest["run"] == owner["run"]
+    assert owner["final"] == guest["final"]
+    assert owner["final"]["games"] == 6
+    folders = {path.parent for path in (done / "runs").rglob("metrics.jsonl")}
+    assert len(folders) == 2
+
+
+def test_what_is_there_is_not_run_again(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (done / "results" / "one.jsonl").read_bytes()
+    assert run.main([*write(done), "one"]) == 0
+    assert "2 are there" in capsys.readouterr().out
+    assert (done / "results" / "one.jsonl").read_bytes() == before
+
+
+def test_a_later_study_takes_the_run_of_an_earlier_one(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    places = write(done, three={"arms": {"leaking": {"train_stages": "both"}}})
+    assert run.main([*places, "three"]) == 0
+    line = read_results("three", done / "results")[0]
+    assert (line["arm"], line["shared_with"]) == ("leaking", "one/leak")
+    assert "1 are those of other studies' runs, 0 runs to go" in capsys.readouterr().out
+
+
+def test_more_games_are_played_without_training_again(done: Path) -> None:
+    places = write(done, one={**ONE, "final_games": 8})
+    metrics = done / "runs" / "one" / "leak" / "seed-1" / "metrics.jsonl"
+    before = metrics.stat().st_mtime_ns
+    assert run.main([*places, "one", "--arms", "leak"]) == 0
+    assert read_results("one", done / "results")[-1]["final"]["games"] == 8
+    assert metrics.stat().st_mtime_ns == before
+
+
+def test_a_failure_is_a_line_and_is_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder that belongs to a run with other options is not continued, and not removed unless asked."""
+    places = write(tmp_path, one={"arms": {"base": None}})
+    folder = tmp_path / "runs" / "one" / "base" / "seed-1"
+    folder.mkdir(parents=True)
+    (folder / "kept").touch()
+    folder.with_name("seed-1.key").write_text("another")
+    for _ in range(2):
+        assert run.main(places) == 1
+    lines = read_results("one", tmp_path / "results")
+    assert [line["status"] for line in lines] == ["failed", "failed"]
+    assert "made with other options" in lines[0]["error"]
+    assert (folder / "kept").exists()
+    assert "FAILED" in capsys.readouterr().out
+
+
+def test_a_training_that_breaks_is_reported_with_its_words(tmp_path: Path) -> None:
+    places = write(tmp_path, one={"arms": {"broken": {"images": ["drawn:8", "/no/such/folder"]}}})
+    assert run.main(places) == 1
+    error = read_results("one", tmp_path / "results")[0]["error"]
+    assert "ended with status 1" in error
+    assert "/no/such/folder: no such file or folder" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "no study nothing"),
+        (["one", "--arms", "x"], "no arm 'x'"),
+        (["one", "--seeds", "7"], "no seed 7"),
+    ],
+)
+def test_what_is_not_there_is_refused(
+    tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run.main([*write(tmp_path, one=ONE), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_and_run_again(done: Path, tmp_path: Path) -> None:
+    """The runner and its training die after the first checkpoint; run again, the result is that of the run that was not
+    disturbed."""
+    places = write(tmp_path, one={**ONE, "final_games": 6})
+    program = [sys.executable, str(ROOT / "experiments" / "run.py"), *places, "one", "--arms", "base"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    process = subprocess.Popen(program, env=environment, start_new_session=True)
+    first = tmp_path / "runs" / "one" / "base" / "seed-1" / "checkpoint-1" / "COMPLETE"
+    end = time.monotonic() + 200
+    while not first.exists():
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "results" / "one.jsonl").exists()
+    assert run.main([*places, "one", "--arms", "base"]) == 0
+    again = read_results("one", tmp_path / "results")[0]
+    undisturbed = next(line for line in read_results("one", done / "results") if line["arm"] == "base")
+    assert without_circumstances(again) == {**without_circumstances(undisturbed), "shared_with": None}
+
+
+# ------------------------------------------------------------------------------------------------ studies and keys
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_studies_parse(path: Path) -> None:
+    study = load_study(path)
+    if study.runs_of is not None:
+        owner = load_study(path.with_name(f"{study.runs_of}.yaml"))
+        assert {arm.name for arm in study.arms} <= {arm.name for arm in owner.arms}
+        return
+    assert len(study.seeds) >= 3
+    assert study.final_games >= 400
+    for arm in study.arms:
+        options = {**options_of(arm, load_base(), study.seeds[0], study.curve_games)}
+        options["model_name_or_path"] = "tests/models/bench_model"
+        key_of(options)  # training would take them
+
+
+def test_keys_are_of_what_is_trained() -> None:
+    key = key_of(BASE)
+    same = {"seed": 9, "arena_every": 0, "save_steps": 2, "rae_alpha": 0.95, "train_stages": "active"}
+    for name, value in same.items():
+        assert key_of({**BASE, name: value}) == key, name
+    for name, value in {"rae_alpha": 0.9, "iterations": 3, "images": ["drawn:9"], "failed_edits": 0.1}.items():
+        assert key_of({**BASE, name: value}) != key, name
+    assert key_of({**BASE, "model_name_or_path": "data/tiny_vlm"}) != key
+    with pytest.raises(ValueError, match="there is no model in"):
+        key_of({**BASE, "model_name_or_path": "no/model"})
+    with pytest.raises(ValueError, match="learning_rate=-1"):
+        key_of({**BASE, "learning_rate": -1.0})
+
+
+def test_a_file_that_is_no_study_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    for content in ({**SMALL}, {**SMALL, **ONE, "more": 1}, {**SMALL, **ONE, "seeds": [1, 1]}, []):
+        file.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=r"bad\.yaml"):
+            load_study(file)
