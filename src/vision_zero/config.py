@@ -27,7 +27,9 @@ LOSS_TYPES = ("grpo", "dapo")
 LEAST = {
     **dict.fromkeys(("iterations", "games_per_iteration", "updates_per_iteration", "num_iterations"), 1),
     **dict.fromkeys(("per_device_train_batch_size", "rollout_batch_size", "save_steps", "save_total_limit"), 1),
-    **dict.fromkeys(("export_every", "record_games_every", "beta", "kl_clue", "kl_decision", "learning_rate"), 0),
+    **dict.fromkeys(
+        ("export_every", "record_games_every", "arena_every", "beta", "kl_clue", "kl_decision", "learning_rate"), 0
+    ),
     "num_generations": 2,
 }
 """Smallest allowed values. A group of one vote has no advantage."""
@@ -123,6 +125,15 @@ class IterativeSPOConfig(GRPOConfig):
     export_every: int = option(0, "Portable export beside every n-th checkpoint; 0: at the end only")
     record_games_every: int = option(1, "Write the games of every n-th iteration to output_dir/games; 0: never")
     rollout_batch_size: int = option(256, "Replies generated at once by the transformers policy")
+
+    # Arena: win rate against the frozen start model while training
+    arena_every: int = option(
+        0, "Play the policy against its frozen start every n iterations, and first and last; 0: never"
+    )
+    arena_games: int = option(200, "Games of each win rate; every deal is played twice, once with each as the spy")
+    arena_images: list[str] = option_list(
+        "Image sources of the arena, as drawn:200@heldout; none: the pairs that --holdout keeps out of training"
+    )
 
     # Rewards (paper, section on strategic self-play; all of these are its table's values)
     reward_beta: float = option(0.1, "Clue reward: weight of the votes between spy and civilians, beta (paper: 0.1)")

@@ -2,6 +2,7 @@
 
 config.yaml  git.txt  git.diff  versions.txt      how to run it again
 metrics.jsonl  switches.jsonl  games/             what happened
+arena.jsonl                                       win rates against the start model, if asked for
 checkpoint-N/                                     to resume; COMPLETE is written last
 checkpoint-N/export/                              to load elsewhere
 """
@@ -20,10 +21,11 @@ from typing import Any
 
 import yaml
 
-CONFIG, METRICS, SWITCHES, GAMES, EXPORT, COMPLETE = (
+CONFIG, METRICS, SWITCHES, ARENA, GAMES, EXPORT, COMPLETE = (
     "config.yaml",
     "metrics.jsonl",
     "switches.jsonl",
+    "arena.jsonl",
     "games",
     "export",
     "COMPLETE",
@@ -155,6 +157,7 @@ def rewind(output_dir: Path, checkpoint: Path | None) -> None:
     step = int(checkpoint.name.split("-")[1]) if checkpoint else 0
     _drop_after(output_dir / METRICS, "step", step)
     _drop_after(output_dir / SWITCHES, "step", step - 1)
+    _drop_after(output_dir / ARENA, "step", step if checkpoint else -1)
     for path in (output_dir / GAMES).glob("step-*.jsonl"):
         if int(path.stem.split("-")[1]) >= step:
             path.unlink()

@@ -28,6 +28,7 @@ from vision_zero.command_line import parse, resolved
 from vision_zero.config import GameConfig, IterativeSPOConfig
 from vision_zero.data.failed_edits import PairsWithFailedEdits
 from vision_zero.data.pairs import BadImageError, check_pairs, load_pairs
+from vision_zero.evaluation.during_training import ArenaCallback, training_arena
 from vision_zero.models import attention_implementation, load_processor
 from vision_zero.trainer import IterativeSPOTrainer
 from vision_zero.types import ImagePair
@@ -117,7 +118,10 @@ def prepare(arguments: list[str] | None = None) -> tuple[IterativeSPOTrainer, Pa
     config = resolved(game, args, model)
     checkpoint = find_start(Path(args.output_dir), args.resume, config, state)
     pairs = load_checked_pairs(game, state.is_main_process)
+    arena = training_arena(game, args)
     trainer = build(game, args, model, pairs)
+    if arena is not None:
+        trainer.add_callback(ArenaCallback(trainer, arena))
     if state.is_main_process:
         open_folder(Path(args.output_dir), args.resume, config, checkpoint)
     return trainer, checkpoint
