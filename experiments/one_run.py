@@ -43,6 +43,7 @@ class Run:
     key: str
     options: Mapping[str, Any]
     folder: Path
+    base: str
     final_games: int
     curve_games: int
 
@@ -166,6 +167,7 @@ def line_of(run: Run, evaluation: Mapping[str, Any]) -> Line:
     return {
         "status": "done",
         "key": run.key,
+        "base": run.base,
         "seed": run.seed,
         "options": dict(run.arm.options),
         "start": str(run.options["model_name_or_path"]),

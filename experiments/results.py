@@ -4,6 +4,7 @@ A line of `results/STUDY.jsonl`:
 
     study, arm, seed     whose result it is
     key                  equal for runs that train the same (`study.key_of`)
+    base                 of base.yaml; lines of different ones are not to be compared
     status               done, or failed with `error`
     options, start       how the arm differs from the base
     iterations, seconds, switches
@@ -43,9 +44,19 @@ def add_result(line: Line, folder: Path = RESULTS) -> None:
 
 
 def latest(lines: list[Line], study: Study) -> Mapping[tuple[str, int], Line]:
-    """The last line of each (arm, seed) that the study has. A run that failed and was made again counts as made."""
+    """The last line of each (arm, seed) of the study that was done."""
     wanted = {(arm.name, seed) for arm in study.arms for seed in study.seeds}
-    return {(line["arm"], line["seed"]): line for line in lines if (line["arm"], line["seed"]) in wanted}
+    done = [line for line in lines if line["status"] == "done"]
+    return {(line["arm"], line["seed"]): line for line in done if (line["arm"], line["seed"]) in wanted}
+
+
+def failures(lines: list[Line], study: Study) -> dict[tuple[str, int], list[Line]]:
+    """All failed runs of the study's arms and seeds, whether or not they were made well later."""
+    found: dict[tuple[str, int], list[Line]] = {}
+    for line in lines:
+        if line["status"] == "failed" and line["seed"] in study.seeds:
+            found.setdefault((line["arm"], line["seed"]), []).append(line)
+    return found
 
 
 def reusable(lines: list[Line], key: str, seed: int, final_games: int, curve_games: int) -> Line | None:

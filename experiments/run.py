@@ -20,7 +20,7 @@ from pathlib import Path
 from one_run import Run, RunError, result_of
 from over_seeds import smallest_effect
 from results import RESULTS, Line, add_result, latest, read_all_results, read_results, reusable
-from study import ROOT, STUDIES, Arm, Study, key_of, load_base, load_studies, options_of
+from study import ROOT, STUDIES, Arm, Study, base_id, key_of, load_base, load_studies, options_of
 
 RUNS = ROOT / "runs" / "experiments"
 PROGRESS_SECONDS = 30.0
@@ -79,6 +79,7 @@ def make_plan(wanted: Sequence[Wanted], base: Mapping[str, object], results: Pat
             key=key,
             options=options_of(first.arm, base, seed, curve_games),
             folder=runs / first.study.name / first.arm.name / f"seed-{seed}",
+            base=base_id(base),
             final_games=max(one.study.final_games for one in same),
             curve_games=curve_games,
         )
@@ -206,8 +207,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{len(plan.runs)} runs to go"
     )
     if asked.plan:
-        for one, error in plan.impossible:
-            print(f"  cannot be run: {one}: {error}")
+        for one, why in plan.impossible:
+            print(f"  cannot be run: {one}: {why}")
         for run, same in plan.runs:
             print(f"  {run.folder}: {', '.join(map(str, same))}")
         return 0

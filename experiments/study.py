@@ -103,6 +103,11 @@ def load_base(path: Path = BASE) -> dict[str, Any]:
     return base
 
 
+def base_id(base: Mapping[str, Any]) -> str:
+    text = json.dumps({name: value for name, value in base.items() if name not in NOT_IN_THE_KEY}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
 def options_of(arm: Arm, base: Mapping[str, Any], seed: int, curve_games: int) -> dict[str, Any]:
     """The options of a run, as a file for `--config`."""
     options = {**base, **arm.options, "seed": seed}

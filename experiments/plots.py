@@ -1,0 +1,56 @@
+"""Curves of a study: the mean over seeds of each arm, with its 95% t-interval as a band."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from over_seeds import OverSeeds, over_seeds
+from results import Line
+from study import Study
+
+PANELS = (("win_rate", "win rate against the start"), ("votes/right", "votes that are right, games with itself"))
+SVG = {"svg.hashsalt": "vision-zero", "svg.fonttype": "path"}
+
+
+def curve(lines: Sequence[Line], figure: str) -> dict[int, OverSeeds]:
+    """By iteration, over the seeds that have it."""
+    values: dict[int, list[float]] = {}
+    for line in lines:
+        for point in line["curve"]:
+            if figure in point["figures"]:
+                values.setdefault(point["iteration"], []).append(point["figures"][figure][0])
+    return {iteration: over_seeds(found) for iteration, found in sorted(values.items())}
+
+
+def plot(study: Study, done: Mapping[tuple[str, int], Line]) -> str | None:
+    """An SVG file's text, the same for the same results; None without any curve."""
+    figure = Figure(figsize=(9.0, 3.4), layout="constrained")
+    drawn = False
+    for axes, (name, title) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
+        for number, arm in enumerate(study.arms):
+            points = curve([line for (of, _), line in done.items() if of == arm.name], name)
+            if not points:
+                continue
+            drawn = True
+            steps, colour = list(points), f"C{number % 10}"
+            axes.plot(steps, [point.value for point in points.values()], color=colour, label=arm.name, linewidth=1.4)
+            bands = {step: point for step, point in points.items() if point.low is not None}
+            lows, highs = [point.low for point in bands.values()], [point.high for point in bands.values()]
+            axes.fill_between(list(bands), lows, highs, color=colour, alpha=0.12, linewidth=0)
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("iteration", fontsize=8)
+        axes.set_ylim(0, 1)
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.25)
+    if not drawn:
+        return None
+    figure.axes[0].axhline(0.5, color="grey", linewidth=0.8, linestyle=":")
+    figure.axes[0].legend(fontsize=7, loc="best", frameon=False)
+    file = io.StringIO()
+    with mpl.rc_context(SVG):
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"

@@ -1,0 +1,161 @@
+"""The page of results: made-up result lines with figures worked out by hand; the real page against the real lines."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import report
+from results import RESULTS, latest, read_results
+from study import Arm, Study, load_studies
+from transfer import figures, find_measure
+
+ROOT = Path(__file__).resolve().parents[2]
+STUDY = Study(
+    name="made-up",
+    title="A made-up study",
+    question="Does it help?",
+    claim="yes",
+    seeds=(1, 2, 3),
+    final_games=400,
+    curve_games=20,
+    arms=(Arm("first", {}), Arm("second", {"rae_alpha": 1.0})),
+)
+
+
+def line(arm: str, seed: int, win_rate: float, **other: Any) -> dict[str, Any]:
+    figures = {"win_rate": [win_rate, 0, 1], "against_itself": [0.5, 0, 1], "votes/right": [0.4, 0, 1]}
+    figures |= {"table_gain": [0.125, 0, 1]}
+    return {
+        "study": "made-up",
+        "arm": arm,
+        "seed": seed,
+        "status": "done",
+        "base": "b",
+        "switches": [{"iteration": 5, "to": "clue", "reason": "rule"}],
+        "final": {"games": 400, "figures": figures},
+        "curve": [{"iteration": 0, "figures": {"win_rate": [0.5, 0, 1]}}, {"iteration": 2, "figures": figures}],
+        **other,
+    }
+
+
+FIRST = [line("first", seed, value) for seed, value in ((1, 0.5), (2, 0.6), (3, 0.7))]
+SECOND = [line("second", seed, value) for seed, value in ((1, 0.6), (2, 0.8), (3, 0.8))]
+
+
+def cells(text: str, arm: str) -> list[str]:
+    row = next(row for row in text.splitlines() if row.startswith(f"| `{arm}` "))
+    return [cell.strip() for cell in row.strip("|").split("|")]
+
+
+def test_means_and_differences_by_hand() -> None:
+    """First arm: mean 0.6, deviation 0.1, half width 4.3027 * 0.1 / sqrt(3) = 0.248. Differences 0.1, 0.2, 0.1: mean
+    0.1333, deviation 0.0577, half width 4.3027 * 0.0577 / sqrt(3) = 0.1434."""
+    text = report.section(STUDY, [*FIRST, *SECOND])
+    _, seeds, failed, rate, minus, found, same, switches = cells(text, "first")
+    assert (seeds, failed, rate, minus) == ("3", "0", "0.600 (0.352 to 0.848)", "0")
+    assert (found, same, switches) == ("0.500 (0.500 to 0.500)", "0", "1.0 rule")
+    _, _, _, rate, minus, _, same, _ = cells(text, "second")
+    assert minus == "+0.133 (-0.010 to +0.277)"
+    assert rate.startswith("0.733")
+    assert same == "+0.000 (+0.000 to +0.000)"
+    assert "| `table_gain` | +0.125 | +0.125 |" in text
+    assert "Missing" not in text
+
+
+def test_smallest_effects_by_hand() -> None:
+    """By games alone (4.3027 + 1.0607) sqrt(2 * 0.25 / 400 / 3) = 0.109. Variances between seeds 0.01 and 0.01333, in
+    the mean 0.011667, minus 0.25 / 400 = 0.011042, root 0.105; then 5.3634 sqrt(2 * 0.011667 / 3) = 0.473."""
+    text = report.section(STUDY, [*FIRST, *SECOND])
+    assert "by the games alone: 0.109; with the deviation of 0.105 between seeds that was seen: 0.473." in text
+    assert "by the games alone: 0.109." in report.section(STUDY, FIRST[:1])
+
+
+def test_partial_results_say_what_is_missing_and_what_failed() -> None:
+    failed = {"study": "made-up", "arm": "second", "seed": 2, "status": "failed", "error": "out of\nmemory"}
+    text = report.section(STUDY, [failed, *FIRST[:2], SECOND[0], failed, line("gone", 9, 0.1)])
+    assert "Missing: `first` seed 3; `second` seed 2, 3." in text
+    assert "Failed 2×, not made yet: `second` seed 2 (out of memory)." in text
+    assert "Run and no longer part of the study: `gone` seed 9." in text
+    assert cells(text, "second")[1:5] == ["1", "2", "0.600 (one seed)", "+0.100 (one seed)"]
+    nothing = report.section(STUDY, [])
+    assert "Missing: `first` seed 1, 2, 3; `second` seed 1, 2, 3." in nothing
+    assert "|" not in nothing
+
+
+def test_a_run_made_again_counts_and_its_failure_stays_on_the_page() -> None:
+    failed = {"study": "made-up", "arm": "first", "seed": 1, "status": "failed", "error": "killed"}
+    lines = [failed, FIRST[0], line("first", 1, 0.9), failed]
+    assert latest(lines, STUDY)["first", 1]["final"]["figures"]["win_rate"][0] == 0.9
+    text = report.section(STUDY, lines)
+    assert "Failed 2×, made well later: `first` seed 1 (killed)." in text
+
+
+def test_lines_of_another_base_are_called_out() -> None:
+    text = report.section(STUDY, [FIRST[0], line("second", 1, 0.6, base="other", shared_with="x/y")])
+    assert "had another `experiments/base.yaml`: they are not to be compared" in text
+    assert "Runs shared with other studies: `x/y`." in text
+
+
+def test_what_is_written_by_hand_stays(tmp_path: Path) -> None:
+    page, results = tmp_path / "results.md", tmp_path / "results"
+    results.mkdir()
+    page.write_text("# Results\n\nMine.\n")
+    studies = {"made-up": STUDY}
+    report.renew(page, tmp_path / "images", studies, results)
+    assert page.read_text() == "# Results\n\nMine.\n"
+    (results / "made-up.jsonl").write_text("".join(json.dumps(one) + "\n" for one in FIRST))
+    report.renew(page, tmp_path / "images", studies, results)
+    once = page.read_text()
+    assert once.startswith("# Results\n\nMine.\n\n<!-- study made-up -->")
+    page.write_text(once + "\nAnalysis with a \\1 in it.\n")
+    (results / "made-up.jsonl").write_text("".join(json.dumps(one) + "\n" for one in [*FIRST, *SECOND]))
+    report.renew(page, tmp_path / "images", studies, results)
+    twice = page.read_text()
+    assert "0.733" in twice
+    assert twice.count("<!-- study made-up -->") == 1
+    assert twice.endswith("\nAnalysis with a \\1 in it.\n")
+    report.renew(page, tmp_path / "images", studies, results)
+    assert page.read_text() == twice
+
+
+def test_the_plot_is_the_same_for_the_same_results(tmp_path: Path) -> None:
+    done = latest([*FIRST, *SECOND], STUDY)
+    drawing = report.plot(STUDY, done)
+    assert drawing is not None
+    assert drawing == report.plot(STUDY, done)
+    assert drawing != report.plot(STUDY, latest(FIRST, STUDY))
+    assert len(drawing) < 100_000
+    assert report.plot(STUDY, {}) is None
+
+
+def test_transfer_is_paired_question_by_question() -> None:
+    found = figures({"counting": [0.0, 0.0, 1.0, 1.0]}, {"counting": [0.0, 1.0, 1.0, 1.0]})
+    assert found["before/counting"][0] == 0.5
+    assert found["gain/counting"][0] == 0.25
+    transfer = Study("t", "t", "q", "c", (1, 2, 3), 0, 0, (Arm("first", {}),), "headline", "module:function")
+    lines = [
+        {
+            **line("first", seed, 0.0),
+            "final": {"games": 0, "figures": {"before/x": [0.5], "gain/x": [gain]}},
+            "curve": [],
+        }
+        for seed, gain in ((1, 0.1), (2, 0.2), (3, 0.3))
+    ]
+    assert "| `first` | x | 0.500 | +0.200 (-0.048 to +0.448) |" in report.section(transfer, lines)
+    with pytest.raises(ValueError, match="measure nothing:answers"):
+        find_measure("nothing:answers")
+
+
+@pytest.mark.parametrize("name", sorted(load_studies()))
+def test_the_page_is_what_the_results_say(name: str) -> None:
+    """With the result files as they are, `python experiments/report.py` would change nothing."""
+    lines = read_results(name, RESULTS)
+    page = (ROOT / "docs" / "results.md").read_text("utf-8")
+    found = re.findall(rf"<!-- study {name} -->.*?<!-- end of study {name} -->", page, re.DOTALL)
+    wanted = [report.section(load_studies()[name], lines)] if lines else []
+    assert found == wanted, "run: python experiments/report.py"
