@@ -118,7 +118,9 @@ def expect(options: Mapping[str, str], **wanted: object) -> None:
     assert {name: options.get(name, options) for name in wanted} == {name: str(value) for name, value in wanted.items()}
 
 
-@pytest.mark.parametrize("name", ["quickstart.sh", "run_grpo_vision_zero.sh", "run_lora_1gpu.sh", "test.sh"])
+@pytest.mark.parametrize(
+    "name", ["quickstart.sh", "run_grpo_vision_zero.sh", "run_lora_1gpu.sh", "test.sh", "toy_selfplay.sh"]
+)
 def test_scripts_are_clean(name: str) -> None:
     subprocess.run(["bash", "-n", str(SCRIPTS / name)], check=True)
     subprocess.run([str(Path(sys.executable).parent / "shellcheck"), str(SCRIPTS / name)], check=True)

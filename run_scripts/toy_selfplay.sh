@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# Does self-play make the tiny model stronger? A full Iterative-SPO run from data/tiny_vlm on drawn scenes, on the CPU,
+# with its win rate against the frozen start on the way, cross-play at the end, a summary and a picture.
+#
+#   bash run_scripts/toy_selfplay.sh [any option of python -m vision_zero.train, e.g. --schedule clue]
+#   SEED=2 OUT=runs/second bash run_scripts/toy_selfplay.sh
+#   RESUME=1 bash run_scripts/toy_selfplay.sh        # continue a run that was stopped (with the same variables)
+#   DRY_RUN=1 bash run_scripts/toy_selfplay.sh       # print the commands only
+#
+# An empty variable leaves the value of experiments/base.yaml, which the studies share.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+OUT="${OUT:-runs/toy_selfplay}"         # where the run goes; one that is there already is never overwritten
+SEED="${SEED:-1}"                       # of the deals and of what is sampled
+MODEL="${MODEL:-}"                      # the start, and the frozen model it is held against
+ITERATIONS="${ITERATIONS:-}"            # of play and update
+GAMES="${GAMES:-}"                      # games per iteration
+GENERATIONS="${GENERATIONS:-}"          # votes per game
+CIVILIANS="${CIVILIANS:-}"              # beside one spy
+ROUNDS="${ROUNDS:-}"                    # of clues
+LEARNING_RATE="${LEARNING_RATE:-}"      # of AdamW
+ARENA_EVERY="${ARENA_EVERY:-}"          # iterations from one win rate to the next
+ARENA_GAMES="${ARENA_GAMES:-}"          # games of each win rate on the way
+FINAL_GAMES="${FINAL_GAMES:-1000}"      # games of the win rate at the end, with cross-play
+HELDOUT="${HELDOUT:-500}"               # drawings it is played on, which no training uses
+THREADS="${THREADS:-1}"                 # of torch: two on a shared machine are slower than one
+RESUME="${RESUME:-0}"                   # 1: continue the run in OUT
+DRY_RUN="${DRY_RUN:-0}"                 # 1: print the commands and stop
+
+if [ "$RESUME" != 1 ] && [ -d "$OUT" ] && [ -n "$(ls -A "$OUT")" ]; then
+    echo "toy_selfplay.sh: error: $OUT holds a run already, and it stays as it is." >&2
+    echo "  continue it:       RESUME=1 OUT=$OUT bash run_scripts/toy_selfplay.sh" >&2
+    echo "  start another one: OUT=runs/another bash run_scripts/toy_selfplay.sh" >&2
+    exit 1
+fi
+if [ "$RESUME" = 1 ] && [ ! -d "$OUT" ]; then
+    echo "toy_selfplay.sh: error: there is no run $OUT to resume; start it without RESUME=1" >&2
+    exit 1
+fi
+
+train=(python -m vision_zero.train --config experiments/base.yaml --output_dir "$OUT" --seed "$SEED")
+option() { # NAME VALUE: adds --NAME VALUE to the training command, unless VALUE is empty
+    if [ -n "$2" ]; then train+=("--$1" "$2"); fi
+}
+option model_name_or_path "$MODEL"
+option iterations "$ITERATIONS"
+option games_per_iteration "$GAMES"
+option num_generations "$GENERATIONS"
+option civilians "$CIVILIANS"
+option rounds "$ROUNDS"
+option learning_rate "$LEARNING_RATE"
+option arena_every "$ARENA_EVERY"
+option arena_games "$ARENA_GAMES"
+if [ "$RESUME" = 1 ]; then train+=(--resume true); fi
+train+=("$@")
+evaluate=(python -m vision_zero.evaluate win-rate "$OUT" --drawn "$HELDOUT" --games "$FINAL_GAMES" --use_cpu true
+    --out "$OUT/evaluation.jsonl")
+summarize=(python -m vision_zero.summary "$OUT")
+draw=(python -m vision_zero.draw_run "$OUT" --out "$OUT/run.png")
+
+if [ "$DRY_RUN" = 1 ]; then
+    printf '%q ' "${train[@]}"
+    printf '\n'
+    printf '%q ' "${evaluate[@]}"
+    printf '\n'
+    exit 0
+fi
+
+bash setup.sh
+if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
+    # shellcheck source=/dev/null
+    source .venv/bin/activate
+fi
+
+export OMP_NUM_THREADS="$THREADS"
+export HF_HUB_OFFLINE=1             # everything it needs is in the repository
+export TRL_EXPERIMENTAL_SILENCE=1   # rollout_func is marked experimental; TRL is pinned
+export TOKENIZERS_PARALLELISM=false
+echo "toy_selfplay.sh: training in $OUT (options: experiments/base.yaml)"
+"${train[@]}"
+
+printf '\n=== against the model it started from, and cross-play\n'
+"${evaluate[@]}"
+printf '\n=== what happened\n'
+"${summarize[@]}"
+printf '\n'
+"${draw[@]}"
