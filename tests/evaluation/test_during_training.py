@@ -7,10 +7,11 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from tests.process_helpers import TINY_VLM, assert_same_run, flags, kill, metrics, running, train, train_well, wait_for
+from tests.process_helpers import TINY_VLM, assert_same_run, flags, kill, metrics, running, train_well, wait_for
 from tests.trainer_helpers import make_trainer
 from vision_zero.config import GameConfig
 from vision_zero.data.drawings import drawn_pairs
+from vision_zero.evaluation import during_training
 from vision_zero.evaluation.during_training import HIGH, LOGGED, LOW, SECONDS, ArenaCallback, training_arena
 from vision_zero.models import load_processor
 from vision_zero.run_folder import read_json_lines, rewind
@@ -169,10 +170,8 @@ def test_two_processes_share_the_games(tmp_path: Path) -> None:
     assert [m["arena/win_rate"] for m in metrics(two)] == [lines(two)[1]["figures"]["win_rate"][0]]
 
 
-@pytest.mark.slow
-def test_zero_3_is_refused_by_name(tmp_path: Path) -> None:
-    finished = train(
-        tmp_path / "run", **WATCHED, processes=2, deepspeed=Path(__file__).parents[2] / "configs/deepspeed/zero3.json"
-    )
-    assert finished.status != 0
-    assert "ZeRO-3" in finished.output
+def test_zero_3_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = tiny_trainer(tmp_path, arena=False).args
+    monkeypatch.setattr(during_training, "is_deepspeed_zero3_enabled", lambda: True)
+    with pytest.raises(ValueError, match="ZeRO-3"):
+        training_arena(GAME, args)
