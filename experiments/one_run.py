@@ -34,6 +34,10 @@ class RunError(RuntimeError):
     """A run that failed, and why."""
 
 
+class BusyError(RuntimeError):
+    """A run that another runner, or what one left behind, is working on. Nothing failed."""
+
+
 @dataclass(frozen=True)
 class Run:
     """What is run where. `options` are all of them, `arm` says how they differ from the base."""
@@ -65,7 +69,7 @@ class Run:
 
 
 def result_of(run: Run) -> Line:
-    """Train and evaluate what is not there yet. Raises RunError, with the end of the log, if that fails."""
+    """Train and evaluate what is not there yet. Raises BusyError, and RunError with the end of the log."""
     run.folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(run.beside(".lock")) as lock:
         check_key(run)
@@ -148,13 +152,13 @@ def call(module_and_words: list[str], run: Run, lock: int) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[int]:
-    """The descriptor of a lock file that nobody else holds. Raises RunError if somebody does."""
+    """The descriptor of a lock file that nobody else holds. Raises BusyError if somebody does."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise RunError(f"{path} is held: this run is going on already") from error
+            raise BusyError(f"{path} is held: this run is going on already; try again when it has ended") from error
         yield descriptor
     finally:
         os.close(descriptor)

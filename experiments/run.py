@@ -17,7 +17,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from one_run import Run, RunError, result_of
+from one_run import BusyError, Run, RunError, result_of
 from over_seeds import smallest_effect
 from results import RESULTS, Line, add_result, latest, read_all_results, read_results, reusable
 from study import ROOT, STUDIES, Arm, Study, base_id, key_of, load_base, load_studies, options_of
@@ -100,6 +100,9 @@ def finish(run: Run, same: Sequence[Wanted], future: Future[Line], results: Path
     owner = same[0]
     try:
         line = future.result()
+    except BusyError as busy:
+        print(f"NOT RUN {owner}: {busy}", flush=True)
+        return False
     except (RunError, OSError, ValueError) as error:
         print(f"FAILED  {owner}: {error}", flush=True)
         for one in same:
@@ -117,7 +120,10 @@ def finish(run: Run, same: Sequence[Wanted], future: Future[Line], results: Path
 
 
 def failure(one: Wanted, error: str) -> Line:
+    """A line about a run that failed. Paths are those of the repository, whatever machine it failed on."""
     names = {"study": one.study.name, "arm": one.arm.name, "seed": one.seed}
+    for place in (ROOT, Path(sys.prefix)):
+        error = error.replace(f"{place}/", "")
     return {**names, "status": "failed", "options": dict(one.arm.options), "error": error}
 
 

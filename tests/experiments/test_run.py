@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 import run
+from one_run import locked
 from results import read_results
 from study import STUDIES, key_of, load_base, load_study, options_of
 
@@ -142,6 +143,22 @@ def test_a_failure_is_a_line_and_is_tried_again(tmp_path: Path, capsys: pytest.C
     assert "made with other options" in lines[0]["error"]
     assert (folder / "kept").exists()
     assert "FAILED" in capsys.readouterr().out
+
+
+def test_a_run_that_goes_on_elsewhere_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    places = write(tmp_path, one={"arms": {"base": None}})
+    (tmp_path / "runs" / "one" / "base").mkdir(parents=True)
+    with locked(tmp_path / "runs" / "one" / "base" / "seed-1.lock"):
+        assert run.main(places) == 1
+    assert "this run is going on already" in capsys.readouterr().out
+    assert read_results("one", tmp_path / "results") == []
+
+
+def test_a_failure_names_no_machine(tmp_path: Path) -> None:
+    write(tmp_path, one={"arms": {"base": None}})
+    study = load_study(tmp_path / "studies" / "one.yaml")
+    line = run.failure(run.Wanted(study, study.arms[0], 1), f"in {ROOT}/src/x.py and {sys.prefix}/lib/y.py")
+    assert line["error"] == "in src/x.py and lib/y.py"
 
 
 def test_a_training_that_breaks_is_reported_with_its_words(tmp_path: Path) -> None:

@@ -1,0 +1,26 @@
+"""Single questions to a model (`tiny/questions.py`), the same for every model: what the study of transfer measures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForImageTextToText
+
+from vision_zero.data.drawings import drawn_pair
+from vision_zero.game.spy_game import deal
+from vision_zero.models import load_processor
+from vision_zero.rollout.sampling import Sampling
+from vision_zero.rollout.transformers import TransformersPolicy
+from vision_zero.run_folder import EXPORT
+from vision_zero.tiny.measuring import questions_right
+from vision_zero.types import GameRules
+
+
+def answers(model: Path) -> Mapping[str, Sequence[float]]:
+    """1.0 for every question of a kind whose likeliest answer is right. `model`: a model's folder or a checkpoint."""
+    folder = model / EXPORT if (model / EXPORT).is_dir() else model
+    loaded = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    policy = TransformersPolicy(loaded, load_processor(str(folder)), Sampling(1.0, top_k=1))
+    return questions_right(policy, deal(0, 0, drawn_pair(0), GameRules()))
