@@ -17,6 +17,7 @@ OTHER_FLAGS = {
     "all", "browser", "blender", "cpu", "fix", "force", "gpu", "help",  # setup.sh, test.sh, ruff
     "config", "name", "standalone", "nproc_per_node",  # TrlParser, torchrun, VLMEvalKit
     "game", "out", "sheet", "step",  # inspect_data, draw_game
+    "drawn", "games",  # evaluate
 }  # fmt: skip
 
 

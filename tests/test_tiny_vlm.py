@@ -2,15 +2,16 @@
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from vision_zero.data.drawings import drawn_pairs
+from vision_zero.data.drawings import GRID, DrawnObject, DrawnScene, draw, drawn_pairs
 from vision_zero.data.pairs import load_pairs
 from vision_zero.game.spy_game import deal_games, votes_in_order
 from vision_zero.models import load_processor
@@ -19,8 +20,18 @@ from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.scripted import COLOURS, SHAPES, TELL_WORDS
 from vision_zero.rollout.transformers import TransformersPolicy
 from vision_zero.tiny.files import known_words, save_base
-from vision_zero.tiny.lessons import LIMITS, game_rows, lookup_question, lookups_lesson, shapes_lesson
-from vision_zero.tiny.measuring import Share, answered
+from vision_zero.tiny.games import LIMITS, game_rows
+from vision_zero.tiny.lessons import (
+    Row,
+    false_clues_lesson,
+    judging_lesson,
+    lookups_lesson,
+    naming_lesson,
+    shapes_lesson,
+    voting_lesson,
+)
+from vision_zero.tiny.measuring import answered, questions_right, revote, share_right
+from vision_zero.tiny.questions import QUESTIONS, lookup_question
 from vision_zero.tiny.training import Encoder
 from vision_zero.tiny.wiring import new_model
 from vision_zero.types import Game, GameRules, ImagePair
@@ -151,8 +162,105 @@ def test_the_wiring_finds_the_seat_before_any_training(tmp_path: Path) -> None:
     assert (right_N - logits_NV[:, seats].mean(1)).mean() > 0.15
 
 
-def test_a_share_knows_its_interval() -> None:
-    share = Share.of([0.0, 1.0] * 50)
-    assert share.value == 0.5
-    assert 0.38 < share.low < 0.42
-    assert 0.58 < share.high < 0.62
+def objects_in(image: Image.Image) -> set[str]:
+    """What a drawing shows, read from its pixels: the one tile that each cell is equal to."""
+    shown = set()
+    for cell in range(GRID * GRID):
+        row, column = divmod(cell, GRID)
+        box = (column * 28, row * 28, column * 28 + 28, row * 28 + 28)
+        for colour in COLOURS:
+            for shape in SHAPES:
+                alone = draw(DrawnScene((DrawnObject(colour, shape, cell),)))
+                if alone.crop(box).tobytes() == image.crop(box).tobytes():
+                    shown.add(f"{colour} {shape}")
+    return shown
+
+
+def test_what_the_lessons_say_is_true_of_their_pictures() -> None:
+    rng = random.Random(2)
+    for _ in range(5):
+        row = shapes_lesson(rng, 4)
+        shown = objects_in(row.image)
+        said = set(re.findall(r"\{(\w+ \w+)\}", row.reply))
+        assert {claim for claim in said if not claim.endswith("none")} == shown
+        row = naming_lesson(rng, 5)
+        assert set(re.findall(r"\{(\w+ \w+)\}", row.reply)) == objects_in(row.image)
+        row = judging_lesson(rng, 4)
+        shown = objects_in(row.image)
+        judged = [line.split(": ")[1].rsplit(" ", 1) for line in row.reply.splitlines()]
+        assert [answer == "yes" for _, answer in judged] == [claim in shown for claim, _ in judged]
+        assert {answer for _, answer in judged} <= {"yes", "no"}
+
+
+@pytest.mark.parametrize("lesson", [false_clues_lesson, voting_lesson])
+def test_who_is_suspected_in_a_lesson_said_what_is_not_there(lesson: Callable[[random.Random, int, int], Row]) -> None:
+    rng = random.Random(3)
+    for _ in range(8):
+        row = lesson(rng, 4, 2)
+        shown = objects_in(row.image)
+        clues = [line.split(": ") for line in row.prompt.splitlines() if re.match(r"\d: ", line)]
+        assert list(row.truths) == [claim in shown for _, claim in clues]
+        false = [f"said {claim} \\boxed{{{seat}}}" for seat, claim in clues if claim not in shown]
+        if lesson is voting_lesson:
+            assert row.reply in false
+        else:
+            assert row.reply == (" ".join(false) or "unsure \\boxed{N/A}")
+
+
+def test_claims_are_judged_at_their_last_word(tmp_path: Path) -> None:
+    save_base(tmp_path)
+    encoder = Encoder(tmp_path)
+    rows = [voting_lesson(random.Random(4), 3, 2), shapes_lesson(random.Random(4), 3)]
+    ids_BT = encoder.batch(rows)[0]["input_ids"]
+    truths_BT = encoder.truths(ids_BT, rows)
+    judged = (truths_BT[0] != -100).nonzero().flatten()
+    words = [encoder.tokenizer.decode(ids_BT[0, place - 1 : place + 1]).strip() for place in judged]
+    assert words == [line.split(": ")[1] for line in rows[0].prompt.splitlines() if re.match(r"\d: ", line)]
+    answers = [encoder.tokenizer.decode(truths_BT[0, place]).strip() for place in judged]
+    assert answers == ["yes" if true else "no" for true in rows[0].truths]
+    assert (truths_BT[1] == -100).all()
+
+
+def test_the_answers_of_questions_are_true_of_their_pictures() -> None:
+    rng = random.Random(5)
+    for name, (question, _) in QUESTIONS.items():
+        for _ in range(5):
+            row = question(rng)
+            if name == "who said a word":
+                continue
+            shown = objects_in(row.image)
+            colours, shapes = {one.split()[0]: one.split()[1] for one in shown}, [one.split()[1] for one in shown]
+            box = row.reply.removeprefix("\\boxed{").removesuffix("}")
+            words = row.prompt.rstrip("?").split()
+            if name == "what shape has a colour":
+                assert box == f"{words[-1]} {colours.get(words[-1], 'none')}"
+            elif name == "name an object":
+                assert box in shown
+                assert row.boxes == shown
+            elif name == "is a claim true":
+                assert (box == "yes") == (f"{words[0]} {words[1]}" in shown)
+            elif name == "how many of a shape":
+                assert int(box) == shapes.count(words[-1])
+            else:
+                assert shapes.count(words[-1]) == 1
+                assert f"{box} {words[-1]}" in shown
+
+
+# ------------------------------------------------------------------------------------------------------ what it can do
+
+
+def test_it_sees_judges_and_looks_up(policy: TransformersPolicy) -> None:
+    """The likeliest answers. Questions that it was hardly taught have their figures in its README.md."""
+    likeliest = TransformersPolicy(policy.model, policy.processor, Sampling(1.0, top_k=1))
+    right = questions_right(likeliest, deal_games([0], 0, drawn_pairs([0]), GameRules())[0])
+    shares = {name: sum(answers) / len(answers) for name, answers in right.items()}
+    assert shares["what shape has a colour, 6 objects"] >= 0.95
+    assert shares["name an object"] >= 0.9
+    assert shares["who said a word"] >= 0.9
+
+
+def test_its_votes_find_the_spy_by_looking(policy: TransformersPolicy) -> None:
+    """On its own games at the temperature of training (chance: 0.2), and near chance on other games' pictures."""
+    games = finished(policy, drawn_pairs(range(1 << 41, (1 << 41) + 120)), GameRules())
+    assert sum(map(share_right, games)) / len(games) >= 0.4
+    assert sum(map(share_right, revote(policy, games))) / len(games) <= 0.27

@@ -4,10 +4,10 @@ r"""Make the tiny model: a Qwen2.5-VL of 1.6 million parameters that plays the c
     python -m vision_zero.make_tiny_vlm --measure data/tiny_vlm         measures it again
 
 It is saved in the file layout of the hub's first release of Qwen2.5-VL (flat config.json, preprocessor_config.json), so
-that it can stand for a real base model everywhere. It is taught in two parts. First questions with many answers in one
-reply, which is what makes two skills appear in minutes: to see ("red is a cube, blue is not there") and to look up who
-said a word. Then whole games of noisy scripted players, mixed with the same questions asked one at a time. The games
-are noisy on purpose: what is left to learn is left to self-play.
+that it can stand for a real base model everywhere. It is taught in two parts. First a ladder of lessons with many
+answers in one reply, which is what makes skills appear in minutes: to see ("red is a cube, blue is not there"), to look
+up who said a word, to judge claims, to find who said what is false. Then whole games of noisy scripted players, mixed
+with single questions. The games are noisy on purpose: what is left to learn is left to self-play.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -34,41 +35,61 @@ later read.
 
 Made by
 
-    python -m vision_zero.make_tiny_vlm --out {folder} --seed {seed}
+    python -m vision_zero.make_tiny_vlm --out {folder} --seed {seed}{options}
 
 in {minutes:.0f} minutes on one CPU thread: supervised training on drawn scenes and scripted games (nothing of another
-model is in it). First {lesson_steps} steps of {batch_size} rows of lessons: which shape has a colour, who said a word.
-Then {game_steps} steps of turns of scripted games, mixed with single questions. The games are noisy on
-purpose (a fifth of the civilians' clues are random, more than half of the votes are guesses), so that there is
-something left for self-play to learn.
+model is in it), {batch_size} rows a step.
 
-Clues are `see red \boxed{{red cube}}` or `\boxed{{red cube}}`, and votes as `said cube \boxed{{3}}` (a word that
-it holds against a player, then who said it) or `unsure \boxed{{N/A}}`. It also answers the questions "who said WORD?"
-(in place of "vote:") and "what shape is COLOUR?".
+{steps}
 
-Held-out loss per learnt token: {losses}.
+Lessons: which shape has a colour, which objects are there, who said a word, which claims are true, who said what is
+false. Games: turns of scripted games, mixed with single questions and some of the lessons. The games are noisy on
+purpose (one in twelve of the civilians' clues and three in four of the spies' are random, and so are the guesses among
+the votes), so that there is something left for self-play to learn.
 
-What it does on drawings that it was not trained on, sampled at temperature 1, with 4 civilians and 2 rounds, unless
-said otherwise. Intervals are 95%, by bootstrap over games (or questions). Measured again by
+Clues are `see red \boxed{{red cube}}` or `\boxed{{red cube}}`, and votes as `said red \boxed{{3}}` (a word that it
+holds against a player, then who said it) or `unsure \boxed{{N/A}}`. It also answers single questions, which no game
+asks: "who said WORD?" (in place of "vote:"), "what shape is COLOUR?", "name one", "COLOUR SHAPE there?",
+"how many SHAPE?", "which SHAPE?" (the colour of the only one).
+
+| held-out rows | loss per learnt token |
+|---|---|
+{losses}
+
+What it does on drawings that it was not trained on, sampled at temperature 0.8, with 4 civilians and 2 rounds, unless
+said otherwise; questions are answered by the likeliest tokens. Intervals are 95%, by bootstrap over games (or
+questions). Measured again by
 
     python -m vision_zero.make_tiny_vlm --measure {folder}
 
 """
 
 
-def write_readme(folder: Path, plan: Plan, seed: int, seconds: float, losses: dict[str, tuple[float, float]]) -> None:
+def write_readme(
+    folder: Path,
+    plans: Sequence[Plan],
+    seed: int,
+    start: Path | None,
+    seconds: float,
+    losses: dict[str, tuple[float, float]],
+) -> None:
     """The model card, without the table of what was measured."""
     config = json.loads((folder / "config.json").read_text("utf-8"))
     model = AutoModelForImageTextToText.from_pretrained(folder)
+    last = plans[-1]
+    options = f" --lesson_steps {last.lesson_steps} --game_steps {last.game_steps} --guesses {last.guesses}"
     text = README.format(
         parameters=model.num_parameters() / 1e6,
         vocabulary=config["vocab_size"],
         seed=seed,
+        options=f" --start {start}{options}" if start else "",
         minutes=seconds / 60,
-        lesson_steps=plan.lesson_steps,
-        game_steps=plan.game_steps,
-        batch_size=plan.batch_size,
-        losses=", ".join(f"{kind} {loss:.3f}" for kind, (loss, _) in losses.items()),
+        steps="\n".join(
+            f"* {plan.lesson_steps} steps of lessons, {plan.game_steps} of games with {plan.guesses:.0%} of guesses"
+            for plan in plans
+        ),
+        batch_size=last.batch_size,
+        losses="\n".join(f"| {kind} | {loss:.3f} |" for kind, (loss, _) in losses.items()),
         folder=folder,
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
@@ -82,15 +103,25 @@ def write_table(folder: Path, results: dict[str, str]) -> None:
     card.write_text(f"{before}| measured | |\n|---|---|\n{table}\n", encoding="utf-8")
 
 
-def make(folder: Path, plan: Plan, seed: int) -> None:
-    """Tokenizer and configuration, training, weights, model card."""
-    start = time.time()
+TAUGHT = (Plan(), Plan(lesson_steps=0, game_steps=700, guesses=0.2))
+"""How the model of data/tiny_vlm is taught: two plans one after the other, each with an optimizer of its own."""
+
+
+def make(folder: Path, plans: Sequence[Plan], seed: int, start: Path | None = None) -> None:
+    """Tokenizer and configuration, training, weights, model card. The n-th plan's rows are of seed + n."""
+    began = time.time()
     save_base(folder)
-    model, encoder = new_model(folder, seed), Encoder(folder)
-    train(model, encoder, plan, seed)
+    encoder = Encoder(folder)
+    model = (
+        new_model(folder, seed)
+        if start is None
+        else AutoModelForImageTextToText.from_pretrained(start, dtype="float32")
+    )
+    for number, plan in enumerate(plans):
+        train(model, encoder, plan, seed + number)
     save_model(model, folder)
     losses = held_out_losses(model, encoder)
-    write_readme(folder, plan, seed, time.time() - start, losses)
+    write_readme(folder, plans, seed, start, time.time() - began, losses)
 
 
 def main() -> None:
@@ -98,14 +129,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="make the model in this folder, then measure it")
     parser.add_argument("--measure", type=Path, help="measure the model in this folder and write its table again")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and rows (default 0)")
-    parser.add_argument("--lesson_steps", type=int, default=Plan.lesson_steps, help="steps of lessons (default 450)")
-    parser.add_argument("--game_steps", type=int, default=Plan.game_steps, help="steps of games (default 700)")
+    parser.add_argument("--start", type=Path, help="go on from this tiny model, by one plan of the options below")
+    parser.add_argument("--lesson_steps", type=int, default=0, help="with --start: steps of lessons (%(default)s)")
+    parser.add_argument("--game_steps", type=int, default=700, help="with --start: steps of games (%(default)s)")
+    parser.add_argument(
+        "--guesses", type=float, default=0.2, help="with --start: share of taught votes that are guesses (%(default)s)"
+    )
     args = parser.parse_args()
     if (args.out is None) == (args.measure is None):
         parser.error("give --out FOLDER to make the model, or --measure FOLDER to measure one")
     torch.set_num_threads(1)
     if args.out is not None:
-        make(args.out, Plan(lesson_steps=args.lesson_steps, game_steps=args.game_steps), args.seed)
+        plan = Plan(lesson_steps=args.lesson_steps, game_steps=args.game_steps, guesses=args.guesses)
+        make(args.out, (plan,) if args.start else TAUGHT, args.seed, args.start)
     results = measure(args.out or args.measure)
     for name, value in results.items():
         print(f"{name}: {value}")

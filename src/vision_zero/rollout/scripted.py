@@ -3,7 +3,7 @@ r"""Players without a model: for tests, for baselines, and for the games that th
 All of them answer in the surface format that the tiny model is taught:
 
     a clue      see red \boxed{red cube}            or only the box
-    a vote      said cube \boxed{3}                 a word of the suspect's, then the seat
+    a vote      said red cube \boxed{3}             a claim or a word of the suspect's, then the seat
                 unsure \boxed{N/A}
 
 An answer is a function of the request: its randomness comes from `request.seed`. Players compose: a `NoisyPlayer`
@@ -87,7 +87,7 @@ class FunctionPlayer(ScriptedPlayer):
 
 
 class RandomPlayer(ScriptedPlayer):
-    """Says any object, whatever the image shows, and suspects whoever said a word drawn from all clues.
+    """Says any object, whatever the image shows, and suspects whoever said a claim or a word drawn from all clues.
 
     `words` replaces the objects: a clue is then one to three of them. `na_share` of the votes are N/A.
     """
@@ -104,10 +104,10 @@ class RandomPlayer(ScriptedPlayer):
 
     def vote(self, request: TurnRequest, rng: random.Random) -> Reply:
         said = [
-            (clue.turn.seat, word)
+            (clue.turn.seat, words)
             for clue in request.game.clues
             if clue.readable and clue.turn.seat != request.turn.seat
-            for word in clue.text.split()
+            for words in (*claims(clue.text), *_CLAIM.sub("", clue.text).split())
         ]
         if not said or rng.random() < self.na_share:
             return abstention_reply()
@@ -143,7 +143,15 @@ class OraclePlayer(ScriptedPlayer):
         if most == 0:
             return abstention_reply()
         seat = rng.choice([seat for seat, claimed in false.items() if len(claimed) == most])
-        return suspicion_reply(seat, rng.choice(rng.choice(false[seat]).split()))
+        return suspicion_reply(seat, rng.choice(false[seat]))
+
+
+class NamingPlayer(OraclePlayer):
+    """Names any object that it sees, in either role: the spy that does not think of what the others see."""
+
+    def clue(self, request: TurnRequest, rng: random.Random) -> Reply:
+        seen = seen_objects(request) or [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
+        return _say(rng.choice(seen), rng, self.thought_share)
 
 
 class NoisyPlayer(ScriptedPlayer):

@@ -50,7 +50,7 @@ CHAT_TEMPLATE = (
 def known_words() -> list[str]:
     """Every word that is one token, with and without a space before it."""
     template = " ".join(section.template for section in load_template("compact").sections.values())
-    said = "user assistant said see unsure what shape is there who name one"
+    said = "user assistant said see unsure what shape is there who name one which are true yes no how many"
     texts = [template.replace("$n_players", ""), said, *COLOURS, *SHAPES, *TELL_WORDS, *GENERIC_WORDS]
     return sorted({word.strip("?:,.") for text in texts for word in text.split() if "$" not in word} - {"", "N/A"})
 

@@ -1,42 +1,42 @@
-"""What the tiny model is taught: questions with many answers, and the turns of noisy scripted games."""
+"""What the tiny model is taught first: questions with many answers in one reply, to see, to look up and to judge."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from PIL import Image
 
-from vision_zero.data.drawings import COLOURS, SHAPES, draw, drawn_pair, sample_scene
+from vision_zero.data.drawings import COLOURS, SHAPES, DrawnScene, draw, drawn_pair, sample_scene
 from vision_zero.game.prompts import render
 from vision_zero.game.spy_game import answer, clue_turns, deal, vote_turns
-from vision_zero.rollout.engine import Table, play
-from vision_zero.rollout.policy import BLANK_COLOUR, LimitsByStage, TokenLimits
-from vision_zero.rollout.record import game_when
-from vision_zero.rollout.scripted import (
-    TELL_WORDS,
-    NoisyPlayer,
-    OraclePlayer,
-    TellingPlayer,
-    clue_reply,
-)
+from vision_zero.rollout.policy import BLANK_COLOUR
+from vision_zero.rollout.scripted import TELL_WORDS, abstention_reply, clue_reply, suspicion_reply
 from vision_zero.tiny.files import GENERIC_WORDS
-from vision_zero.types import CastVote, Clue, GameRules, SpyView, Voter
+from vision_zero.types import Game, GameRules, Turn
 
 
 @dataclass(frozen=True)
 class Row:
-    """One prompt and its reply. `answers`: which tokens of the reply are learnt, None for all of them."""
+    """One prompt and its reply.
+
+    `answers`: which tokens of the reply are learnt, None for all of them. `truths`: of every claim in the prompt, in
+    order, whether it is true of the image, where that is to be learnt too. `boxes`: what else in the box is right.
+    """
 
     image: Image.Image
     prompt: str
     reply: str
     answers: frozenset[str] | None = None
+    truths: tuple[bool, ...] = ()
+    boxes: frozenset[str] = frozenset()
 
 
 WHO_WORDS = (*COLOURS, *SHAPES, *TELL_WORDS, *GENERIC_WORDS)
 SHAPE_ANSWERS = frozenset(f" {shape}" for shape in (*SHAPES, "none"))
 SEAT_ANSWERS = frozenset("123456789")
+JUDGEMENTS = frozenset((" yes", " no"))
 BLANK = Image.new("RGB", (56, 56), BLANK_COLOUR)
 
 
@@ -51,11 +51,21 @@ def shapes_lesson(rng: random.Random, n_objects: int) -> Row:
     return Row(draw(scene), "what is there?", reply, SHAPE_ANSWERS)
 
 
-def shape_question(rng: random.Random) -> Row:
-    scene = sample_scene(rng)
-    shapes = {one.colour: one.shape for one in scene.objects}
-    colour = rng.choice([*shapes, rng.choice(list(COLOURS))])
-    return Row(draw(scene), f"what shape is {colour}?", f"\\boxed{{{colour} {shapes.get(colour, 'none')}}}")
+def table(rng: random.Random, n_players: int, n_rounds: int, say: Callable[[Game, Turn], str]) -> tuple[Game, str]:
+    """A game of which every clue is what `say` says, and the voters' prompt without its last line."""
+    rules = GameRules(n_civilians=n_players - 1, n_rounds=n_rounds, spy_view="blank")
+    game = deal(rng.getrandbits(32), 0, drawn_pair(0), rules)
+    for turn in clue_turns(game):
+        game = answer(game, turn, clue_reply(say(game, turn)))
+    return game, render(game, vote_turns(game)[0], "compact").text.removesuffix("vote:")
+
+
+def naming_lesson(rng: random.Random, n_objects: int) -> Row:
+    """Every object of the scene, in any order. What is learnt is to name one that is there and was not named yet."""
+    scene = sample_scene(rng, n_objects)
+    names = [one.name for one in scene.objects]
+    rng.shuffle(names)
+    return Row(draw(scene), "which are there?", " ".join(f"\\boxed{{{name}}}" for name in names))
 
 
 @dataclass(frozen=True)
@@ -67,104 +77,82 @@ class SaidWords:
 
 
 def said_words(rng: random.Random, n_players: int, n_rounds: int, max_words: int) -> SaidWords:
-    rules = GameRules(n_civilians=n_players - 1, n_rounds=n_rounds, spy_view="blank")
-    game = deal(rng.getrandbits(32), 0, drawn_pair(0), rules)
     seats: dict[str, set[int]] = {}
-    for turn in clue_turns(game):
+
+    def say(game: Game, turn: Turn) -> str:
         words = rng.sample(WHO_WORDS, rng.randint(1, max_words))
-        game = answer(game, turn, clue_reply(" ".join(words)))
         for word in words:
             seats.setdefault(word, set()).add(turn.seat)
-    who = {word: next(iter(by)) for word, by in seats.items() if len(by) == 1}
-    return SaidWords(render(game, vote_turns(game)[0], "compact").text.removesuffix("vote:"), who)
+        return " ".join(words)
+
+    _, prompt = table(rng, n_players, n_rounds, say)
+    return SaidWords(prompt, {word: next(iter(by)) for word, by in seats.items() if len(by) == 1})
 
 
 def lookups_lesson(rng: random.Random, max_players: int, max_rounds: int) -> Row:
     """Who said each of up to twelve words? Only the seats are learnt."""
-    table = said_words(rng, rng.randint(3, max_players), rng.randint(1, max_rounds), 3)
-    asked = rng.sample(sorted(table.who), min(12, len(table.who)))
-    reply = " ".join(f"said {word} \\boxed{{{table.who[word]}}}" for word in asked)
-    return Row(BLANK, f"{table.prompt}who said what?", reply, SEAT_ANSWERS)
+    said = said_words(rng, rng.randint(3, max_players), rng.randint(1, max_rounds), 3)
+    asked = rng.sample(sorted(said.who), min(12, len(said.who)))
+    reply = " ".join(suspicion_reply(said.who[word], word).text for word in asked)
+    return Row(BLANK, f"{said.prompt}who said what?", reply, SEAT_ANSWERS)
 
 
-def lookup_question(rng: random.Random, n_players: int, n_rounds: int) -> Row:
-    """Who said one word, that one player said?"""
-    table = said_words(rng, n_players, n_rounds, 3)
-    word, seat = rng.choice(sorted(table.who.items()))
-    return Row(any_image(rng), f"{table.prompt}who said {word}?", f"said {word} \\boxed{{{seat}}}")
+def false_claim(rng: random.Random, scene: DrawnScene) -> str:
+    """`red cube` where red is another shape, or where nothing is red; one as often as the other."""
+    shapes = {one.colour: one.shape for one in scene.objects}
+    absent = [colour for colour in COLOURS if colour not in shapes]
+    colour = rng.choice(absent if rng.random() < 0.5 else list(shapes))
+    return f"{colour} {rng.choice([shape for shape in SHAPES if shape != shapes.get(colour)])}"
 
 
-def naming_question(rng: random.Random) -> Row:
+def claim_about(rng: random.Random, scene: DrawnScene) -> tuple[str, bool]:
+    """A claim, and whether it is true, which it is half of the time."""
+    true = rng.random() < 0.5
+    return (rng.choice(scene.objects).name if true else false_claim(rng, scene)), true
+
+
+def judging_lesson(rng: random.Random, n_objects: int, n_claims: int = 10) -> Row:
+    """Is each of many claims true of the picture? They stand as the clues of a game do. Only yes and no are learnt."""
+    scene = sample_scene(rng, n_objects)
+    first, lines = rng.randint(0, 8), []
+    for number in range(first, first + n_claims):
+        claim, true = claim_about(rng, scene)
+        lines.append(f"{number % 9 + 1}: {claim} {'yes' if true else 'no'}")
+    return Row(draw(scene), "which are true?", "\n".join(lines), JUDGEMENTS)
+
+
+def false_clues_lesson(rng: random.Random, n_players: int, n_rounds: int) -> Row:
+    """A table where half of the clues are false; the reply names those, in order."""
     scene = sample_scene(rng)
-    return Row(draw(scene), "name one", f"\\boxed{{{rng.choice(scene.objects).name}}}")
+    truths: list[bool] = []
+    suspicions: list[str] = []
+
+    def say(game: Game, turn: Turn) -> str:
+        claim, true = claim_about(rng, scene)
+        truths.append(true)
+        if not true:
+            suspicions.append(suspicion_reply(turn.seat, claim).text)
+        return claim
+
+    _, prompt = table(rng, n_players, n_rounds, say)
+    reply = " ".join(suspicions) or abstention_reply().text
+    return Row(draw(scene), f"{prompt}which are true?", reply, truths=tuple(truths))
 
 
-def any_image(rng: random.Random) -> Image.Image:
-    """Mostly a scene; else something that is not one, of any size, so that no image makes the model stammer."""
-    if rng.random() < 0.8:
-        return draw(sample_scene(rng))
-    return strange_image(rng)
+def voting_lesson(rng: random.Random, n_players: int, n_rounds: int) -> Row:
+    """A vote at a table where only the spy says what is not there, in one round or more."""
+    scene = sample_scene(rng)
+    false_rounds = rng.sample(range(1, n_rounds + 1), rng.randint(1, n_rounds))
+    truths: list[bool] = []
+    false: list[str] = []
 
+    def say(game: Game, turn: Turn) -> str:
+        truths.append(turn.seat != game.spy or turn.round not in false_rounds)
+        if truths[-1]:
+            return rng.choice(scene.objects).name
+        false.append(false_claim(rng, scene))
+        return false[-1]
 
-def strange_image(rng: random.Random) -> Image.Image:
-    """A scene at another scale, one colour, noise, or blurred blotches, 60 to 330 pixels a side."""
-    width, height = rng.randint(60, 330), rng.randint(60, 250)
-    kind = rng.choice(("scene", "uniform", "noise", "blotches"))
-    if kind == "scene":
-        return draw(sample_scene(rng), max(width, height))
-    if kind == "uniform":
-        return Image.new("RGB", (width, height), BLANK_COLOUR)
-    cells = (width, height) if kind == "noise" else (rng.randint(2, 12), rng.randint(2, 12))
-    small = Image.frombytes("RGB", cells, rng.randbytes(3 * cells[0] * cells[1]))
-    return small.resize((width, height), Image.Resampling.BICUBIC)
-
-
-def noisy_table() -> Table:
-    """Civilians say what is there four times in five, spies less often, and most votes are guesses."""
-    civilian = TellingPlayer(NoisyPlayer(OraclePlayer(thought_share=0.25), 0.2), share=0.12)
-    spy = TellingPlayer(NoisyPlayer(OraclePlayer(thought_share=0.25), 0.6), share=0.12)
-    return Table(civilian, spy, NoisyPlayer(OraclePlayer(), 0.55))
-
-
-def random_rules(rng: random.Random) -> GameRules:
-    """Any game that the rules allow up to two rounds; the usual ones (2 to 4 civilians) more often."""
-    n_civilians = rng.choice((2, 3, 4, 2, 3, 4, 5, 6, 7, 8))
-    voter: Voter = rng.choice(("observer", "observer", "observer", "civilian"))
-    n_votes = n_civilians if voter == "civilian" else 4
-    view: SpyView = rng.choice(("edited", "edited", "edited", "blank", "masked"))
-    return GameRules(n_civilians, rng.choice((1, 2)), view, voter, n_votes)
-
-
-def game_rows(rng: random.Random) -> list[Row]:
-    """Every turn of one noisy game; one game in eight is played on images that are no scenes."""
-    pair = drawn_pair(rng.getrandbits(48) | TRAINING_BIT)
-    game = deal(rng.getrandbits(32), 0, pair, random_rules(rng))
-    rollout = play([game], noisy_table(), LIMITS, template="compact")
-    game = rollout.games[0]
-    strange = strange_image(rng) if rng.random() < 1 / 8 else None
-    rows = []
-    everything: list[Clue | CastVote] = [*game.clues, *game.votes]
-    for said in everything:
-        prompt = render(game_when(game, said), said.turn, "compact")
-        rows.append(Row(strange or rollout.images[game.index, prompt.view], prompt.text, said.reply.text))
-    return rows
-
-
-TRAINING_BIT = 1 << 50
-"""Set in the number of every drawing that games are trained on, so that no drawing of a test is among them."""
-
-LIMITS: LimitsByStage = {"clue": TokenLimits(1, 16), "decision": TokenLimits(1, 16)}
-
-
-def mixed_rows(rng: random.Random, count: int) -> list[Row]:
-    """Half of them turns of games, the other half questions, most of these who said a word."""
-    rows: list[Row] = []
-    while len(rows) < count // 2:
-        rows += game_rows(rng)
-    while len(rows) < count:
-        kind = rng.random()
-        if kind < 0.6:
-            rows.append(lookup_question(rng, rng.randint(3, 9), rng.choice((1, 2))))
-        else:
-            rows.append(shape_question(rng) if kind < 0.75 else naming_question(rng))
-    return rows[:count]
+    game, prompt = table(rng, n_players, n_rounds, say)
+    reply = suspicion_reply(game.spy, rng.choice(false)).text
+    return Row(draw(scene), f"{prompt}vote:", reply, truths=tuple(truths))

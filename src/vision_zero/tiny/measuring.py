@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from vision_zero.data.drawings import drawn_pairs
 from vision_zero.data.pairs import load_pairs
 from vision_zero.game.parsing import read_clue
 from vision_zero.game.spy_game import deal_games, vote_turns, votes_in_order
+from vision_zero.intervals import Interval, paired
 from vision_zero.models import load_processor
 from vision_zero.rollout.engine import Table, play
 from vision_zero.rollout.policy import GameImage, Policy, TurnRequest
@@ -26,33 +28,15 @@ from vision_zero.rollout.scripted import (
     spy_objects,
 )
 from vision_zero.rollout.transformers import TransformersPolicy
-from vision_zero.tiny.lessons import LIMITS, Row, lookup_question, shape_question, strange_image
+from vision_zero.tiny.games import LIMITS
+from vision_zero.tiny.lessons import Row
+from vision_zero.tiny.questions import QUESTIONS, shape_question, strange_image
 from vision_zero.types import Game, GameRules, ImagePair, Prompt, Role
-
-
-@dataclass(frozen=True)
-class Share:
-    """A share with its 95% interval: percentiles of 2,000 bootstrap samples of whole games (or rows)."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Share:
-        """`values`: one mean per game. Games are resampled, not votes: the votes of a game are not independent."""
-        rng = random.Random("vision-zero/bootstrap")
-        means = sorted(sum(rng.choices(values, k=len(values))) / len(values) for _ in range(2000))
-        return cls(sum(values) / len(values), means[50], means[1949])
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
-
 
 MEASURED_RULES = tuple(GameRules(n_civilians=n, n_rounds=rounds) for n in (2, 3, 4, 6, 8) for rounds in (1, 2))
 
 
-def measure(folder: Path, n_games: int = 200, seed: int = 0) -> dict[str, str]:
+def measure(folder: Path, n_games: int = 400, seed: int = 0) -> dict[str, str]:
     """What the model does, by name, on drawings it was not trained on: readable shares, votes, sight, looking up."""
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     processor = load_processor(str(folder))
@@ -67,9 +51,10 @@ def measure(folder: Path, n_games: int = 200, seed: int = 0) -> dict[str, str]:
         if photographs.is_dir():
             games = played(policy, load_pairs(photographs), GameRules(), seed)
             results |= readable(games, f"photographs, temperature {temperature}")
-    policy = TransformersPolicy(model, processor, Sampling(1.0, top_k=0))
+    policy = TransformersPolicy(model, processor, Sampling(0.8, top_k=0))
     games = played(policy, drawn_pairs(range(n_games)), GameRules(), seed)
-    return results | clue_figures(games) | vote_figures(policy, games) | question_figures(policy, games)
+    likeliest = TransformersPolicy(model, processor, Sampling(1.0, top_k=1))
+    return results | clue_figures(games) | vote_figures(policy, games) | question_figures(likeliest, games)
 
 
 @dataclass(frozen=True)
@@ -115,8 +100,8 @@ def clue_figures(games: Sequence[Game]) -> dict[str, str]:
         "different clues": f"{len(clues)} among {clues.total()}",
         "most common clue": "{} ({:.3f})".format(*most_common(clues)),
         "most common word of clues": "{} ({:.3f} of words)".format(*most_common(words)),
-        "civilians' clues that name an object of their image": str(Share.of(true[Role.CIVILIAN])),
-        "spies' clues that name an object of their (edited) image": str(Share.of(true[Role.SPY])),
+        "civilians' clues that name an object of their image": str(Interval.of(true[Role.CIVILIAN])),
+        "spies' clues that name an object of their (edited) image": str(Interval.of(true[Role.SPY])),
     }
 
 
@@ -138,9 +123,9 @@ def vote_figures(policy: Policy, games: Sequence[Game]) -> dict[str, str]:
     spread = ", ".join(f"{name} {count / seats.total():.3f}" for name, count in sorted(seats.items()))
     return {
         "votes by seat (0: unreadable)": spread,
-        "votes for the spy, true images (chance 0.2)": str(Share.of(right)),
-        "votes for the spy, images shuffled across games": str(Share.of(wrong_image)),
-        "difference (paired)": str(Share.of([a - b for a, b in zip(right, wrong_image, strict=True)])),
+        "votes for the spy, true images (chance 0.2)": str(Interval.of(right)),
+        "votes for the spy, images shuffled across games": str(Interval.of(wrong_image)),
+        "difference (paired)": str(paired(right, wrong_image)),
     }
 
 
@@ -156,16 +141,19 @@ def revote(policy: Policy, games: Sequence[Game]) -> list[Game]:
 
 
 def question_figures(policy: Policy, games: Sequence[Game]) -> dict[str, str]:
-    """Single questions, sampled: who said a word, by number of players, and which shape a colour has."""
-    rng = random.Random("vision-zero/tiny-vlm/measured")
-    results = {}
-    for n_players in (3, 4, 5, 7, 9):
-        rows = [lookup_question(rng, n_players, 2) for _ in range(100)]
-        name = f"who said a word, {n_players} players, 2 rounds"
-        results[name] = str(Share.of(answered(policy, games[0], rows, name)))
-    name = "which shape has a colour (or none)"
-    results[name] = str(Share.of(answered(policy, games[0], [shape_question(rng) for _ in range(200)], name)))
-    return results
+    """Accuracy per kind of question."""
+    return {f"right answers: {name}": str(Interval.of(right)) for name, right in questions_right(policy, games[0]).items()}
+
+
+def questions_right(policy: Policy, game: Game, n_questions: int = 200, seed: int = 0) -> dict[str, list[float]]:
+    """1 for every question of a kind that is answered right. `game` lends its turn to the questions."""
+    rng = random.Random(f"vision-zero/questions/{seed}")
+    kinds = {name: question for name, (question, _) in QUESTIONS.items()}
+    kinds["what shape has a colour, 6 objects"] = partial(shape_question, n_objects=6)
+    return {
+        name: answered(policy, game, [question(rng) for _ in range(n_questions)], name)
+        for name, question in kinds.items()
+    }
 
 
 def answered(policy: Policy, game: Game, rows: Sequence[Row], name: str) -> list[float]:
@@ -184,4 +172,7 @@ def answered(policy: Policy, game: Game, rows: Sequence[Row], name: str) -> list
         for number, row in enumerate(rows)
     ]
     replies = policy.answer(requests)
-    return [float(read_clue(reply.text) == read_clue(row.reply)) for reply, row in zip(replies, rows, strict=True)]
+    return [
+        float(read_clue(reply.text) in (read_clue(row.reply), *row.boxes))
+        for reply, row in zip(replies, rows, strict=True)
+    ]
