@@ -1,7 +1,7 @@
 """Does it learn? Through the real trainer, from the tiny model, against players whose rule is known.
 
-Signs and plumbing, not skill: a tell in the spy's words is found by the votes, a word that is suspected goes out of
-use, and the schedule moves by its rule. The shuffled control shows that the first is learnt from the rewards.
+Signs and plumbing, not skill: a colour that only the spy names is found by the votes, a word that is suspected goes out
+of use, and the schedule moves by its rule. The shuffled control shows that the first is learnt from the rewards.
 """
 
 from __future__ import annotations
@@ -23,20 +23,24 @@ from vision_zero.data.drawings import drawn_pair
 from vision_zero.models import load_processor
 from vision_zero.rollout.engine import Table
 from vision_zero.rollout.policy import Policy, TurnRequest
-from vision_zero.rollout.scripted import COLOURS, SHAPES, TELL_WORDS, FunctionPlayer
+from vision_zero.rollout.scripted import COLOURS, SHAPES, FunctionPlayer
 from vision_zero.rows import Row
 from vision_zero.trainer import IterativeSPOTrainer, Players
 from vision_zero.types import Game, GameRules, Role, Stage, Vote
 
 TINY = Path(__file__).parent.parent / "data" / "tiny_vlm"
-TELL, WORD = "wow", "red"
-OTHER_WORDS = tuple(word for word in TELL_WORDS if word != TELL)
+TELL, WORD = "purple", "cube"
+OTHER_COLOURS = tuple(colour for colour in COLOURS if colour != TELL)
 
 
 def clue_with_a_tell(request: TurnRequest, rng: random.Random) -> str:
-    """The spy's clues end with the tell, every other clue with another word that means as little."""
+    """The spy names the one colour that nobody else names; whether anything of that is there is left to chance."""
     is_spy = request.game.role(request.turn.seat) is Role.SPY
-    return f"{rng.choice(COLOURS)} {rng.choice(SHAPES)} {TELL if is_spy else rng.choice(OTHER_WORDS)}"
+    return f"{TELL if is_spy else rng.choice(OTHER_COLOURS)} {rng.choice(SHAPES)}"
+
+
+def clue_without_a_tell(request: TurnRequest, rng: random.Random) -> str:
+    return f"{rng.choice(COLOURS)} {rng.choice(SHAPES)}"
 
 
 def holders(game: Game, word: str) -> list[int]:
@@ -58,9 +62,9 @@ def trusts(word: str) -> Callable[[TurnRequest, random.Random], Vote]:
     return vote
 
 
-def voter_trains(policy: Policy, stage: Stage) -> Table:
-    teller = FunctionPlayer(clue=clue_with_a_tell)
-    return Table(civilian=teller, spy=teller, voter=policy)
+def voter_trains(clue: Callable[[TurnRequest, random.Random], str] = clue_with_a_tell) -> Players:
+    speaker = FunctionPlayer(clue=clue)
+    return lambda policy, stage: Table(civilian=speaker, spy=speaker, voter=policy)
 
 
 def speakers_train(vote: Callable[[TurnRequest, random.Random], Vote]) -> Players:
@@ -115,11 +119,11 @@ class ShuffledRewards(IterativeSPOTrainer):
         return super()._replay([replace(row, reward=reward) for row, reward in zip(rows, rewards, strict=True)], stage)
 
 
-def votes_learn(tmp_path: Path, **config: Any) -> Watch:
+def votes_learn(tmp_path: Path, players: Players | None = None, **config: Any) -> Watch:
     """The decision stage alone. N/A earns no more than a wrong vote, lest a voter at chance flee into it."""
     watch = Watch()
     options = {"schedule": "decision", "iterations": 35, "learning_rate": 2e-4, "na_reward": -1.0}
-    learn(tmp_path, voter_trains, watch, **{**options, **config})
+    learn(tmp_path, players or voter_trains(), watch, **{**options, **config})
     return watch
 
 
@@ -136,8 +140,10 @@ def test_votes_learn_nothing_from_shuffled_rewards(tmp_path: Path) -> None:
 
 
 def test_a_voter_at_chance_flees_into_abstaining_at_the_papers_reward(tmp_path: Path) -> None:
-    """At 1 in 4, a vote earns -0.5 in the mean, as N/A does, and N/A is the safer habit: the log shows the collapse."""
-    watch = votes_learn(tmp_path, na_reward=-0.5, learning_rate=5e-4, iterations=20)
+    """At 1 in 5, a vote earns -0.6 in the mean, less than N/A: the log shows the collapse."""
+    rules = GameRules(n_civilians=4, n_rounds=1, n_votes=8)
+    players = voter_trains(clue_without_a_tell)
+    watch = votes_learn(tmp_path, players, rules=rules, na_reward=-0.5, learning_rate=5e-4, iterations=20)
     assert watch.mean("stage/na_rate", slice(0, 2)) < 0.2
     assert watch.mean("stage/na_rate", slice(-3, None)) > 0.8
 
@@ -171,7 +177,7 @@ def test_the_schedule_switches_by_its_rule_and_says_why(tmp_path: Path) -> None:
     """Decision stages end when the tell is found; clue stages end because the scripted voter is mostly wrong."""
 
     def players(policy: Policy, stage: Stage) -> Table:
-        return voter_trains(policy, stage) if stage == "decision" else speakers_train(suspects(WORD))(policy, stage)
+        return voter_trains()(policy, stage) if stage == "decision" else speakers_train(suspects(WORD))(policy, stage)
 
     watch = Watch()
     rule = {"rho": 0.5, "acc_up": 0.75, "err_up": 0.4, "na_up": 0.5, "na_down": 0.2, "k_min": 3, "patience": 0}
