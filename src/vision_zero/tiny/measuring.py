@@ -142,7 +142,9 @@ def revote(policy: Policy, games: Sequence[Game]) -> list[Game]:
 
 def question_figures(policy: Policy, games: Sequence[Game]) -> dict[str, str]:
     """Accuracy per kind of question."""
-    return {f"right answers: {name}": str(Interval.of(right)) for name, right in questions_right(policy, games[0]).items()}
+    return {
+        f"right answers: {name}": str(Interval.of(right)) for name, right in questions_right(policy, games[0]).items()
+    }
 
 
 def questions_right(policy: Policy, game: Game, n_questions: int = 200, seed: int = 0) -> dict[str, list[float]]:
