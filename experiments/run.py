@@ -122,7 +122,7 @@ def finish(run: Run, same: Sequence[Wanted], future: Future[Line], results: Path
 def failure(one: Wanted, error: str) -> Line:
     """A line about a run that failed. Paths are those of the repository, whatever machine it failed on."""
     names = {"study": one.study.name, "arm": one.arm.name, "seed": one.seed}
-    for place in (ROOT, Path(sys.prefix)):
+    for place in sorted((str(ROOT), sys.prefix), key=len, reverse=True):  # an environment may lie in the repository
         error = error.replace(f"{place}/", "")
     return {**names, "status": "failed", "options": dict(one.arm.options), "error": error}
 
