@@ -13,10 +13,11 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import yaml
@@ -28,6 +29,12 @@ from vision_zero import run_folder
 HELDOUT = "500"
 """Drawings of the last evaluation; the curve's are fewer (base.yaml)."""
 SHOWN_OF_A_FAILURE = 2000
+WINDOW = 5
+"""Iterations of training that a result line has one mean of."""
+TRAINING_FIGURES = (
+    *("stage/is_clue", "stage/accuracy", "stage/na_rate", "votes/invalid"),
+    *("reward/civilian", "reward/spy", "advantage/civilian", "advantage/spy", "baseline/civilian", "baseline/spy"),
+)
 
 
 class RunError(RuntimeError):
@@ -182,11 +189,25 @@ def line_of(run: Run, evaluation: Mapping[str, Any]) -> Line:
             for line in run_folder.read_json_lines(run.folder / run_folder.SWITCHES)
         ],
         "final": {"games": evaluation["games"], "figures": evaluation["figures"], "of_start": evaluation["start"]},
+        "training": training_curve(metrics),
         "curve_games": run.curve_games,
         "curve": [{"iteration": line["step"], "figures": line["figures"]} for line in arena],
         "run": os.path.relpath(run.folder, ROOT),
         "commit": commit_of(run.folder),
     }
+
+
+def training_curve(metrics: Sequence[Line]) -> list[Line]:
+    """Figures of the training games themselves, in means of `WINDOW` iterations by the last one's number."""
+    iterations = [line for line in metrics if "stage/is_clue" in line]
+    windows = [iterations[first : first + WINDOW] for first in range(0, len(iterations), WINDOW)]
+    return [
+        {
+            "iteration": number * WINDOW + len(window),
+            "figures": {name: round(fmean(line[name] for line in window), 4) for name in TRAINING_FIGURES},
+        }
+        for number, window in enumerate(windows)
+    ]
 
 
 def commit_of(folder: Path) -> str:

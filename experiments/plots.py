@@ -12,27 +12,33 @@ from over_seeds import OverSeeds, over_seeds
 from results import Line
 from study import Study
 
-PANELS = (("win_rate", "win rate against the start"), ("votes/right", "votes that are right, games with itself"))
+PANELS = (
+    ("curve", "win_rate", "win rate against the start"),
+    ("curve", "votes/right", "votes that are right, games with itself"),
+    ("training", "stage/na_rate", "votes that are N/A, training games"),
+)
+"""The part of a result line, the figure, the title."""
 SVG = {"svg.hashsalt": "vision-zero", "svg.fonttype": "path"}
 
 
-def curve(lines: Sequence[Line], figure: str) -> dict[int, OverSeeds]:
+def curve(lines: Sequence[Line], part: str, figure: str) -> dict[int, OverSeeds]:
     """By iteration, over the seeds that have it."""
     values: dict[int, list[float]] = {}
     for line in lines:
-        for point in line["curve"]:
+        for point in line[part]:
             if figure in point["figures"]:
-                values.setdefault(point["iteration"], []).append(point["figures"][figure][0])
+                value = point["figures"][figure]  # in games held out with its interval
+                values.setdefault(point["iteration"], []).append(value[0] if part == "curve" else value)
     return {iteration: over_seeds(found) for iteration, found in sorted(values.items())}
 
 
 def plot(study: Study, done: Mapping[tuple[str, int], Line]) -> str | None:
     """An SVG file's text, the same for the same results; None without any curve."""
-    figure = Figure(figsize=(9.0, 3.4), layout="constrained")
+    figure = Figure(figsize=(12.0, 3.2), layout="constrained")
     drawn = False
-    for axes, (name, title) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
+    for axes, (part, name, title) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
         for number, arm in enumerate(study.arms):
-            points = curve([line for (of, _), line in done.items() if of == arm.name], name)
+            points = curve([line for (of, _), line in done.items() if of == arm.name], part, name)
             if not points:
                 continue
             drawn = True

@@ -98,13 +98,41 @@ CROSS_PLAY = ("as_table", "as_spy", "table_gain", "spy_gain", "civilians_gain", 
 PLAY = ("votes/right", "votes/na", "votes/invalid", "sight", "truth/civilian/true", "truth/spy/true")
 
 
+TRAINING = ("reward/civilian", "reward/spy", "advantage/civilian", "advantage/spy")
+
+
+def training_mean(done: Done, arm: str, figure: str) -> str:
+    """Mean over the iterations of all seeds' clue stages."""
+    clue_stages = [
+        point["figures"][figure]
+        for (name, _), line in done.items()
+        for point in line["training"]
+        if name == arm and point["figures"]["stage/is_clue"] > 0.5
+    ]
+    return f"{fmean(clue_stages):+.3f}" if clue_stages else "–"
+
+
+def fell_silent(done: Done, arm: str) -> str:
+    """Up to which iteration most votes of a window had become N/A, seed by seed; `never` where they did not."""
+    found = []
+    for (name, _), line in sorted(done.items()):
+        if name == arm:
+            windows = [p["iteration"] for p in line["training"] if p["figures"]["stage/na_rate"] > 0.5]
+            found.append(str(windows[0]) if windows else "never")
+    if found and set(found) == {"never"}:
+        return "never"
+    return ", ".join(found) or "–"
+
+
 def detail_table(study: Study, done: Done) -> str:
-    """Means over seeds, without intervals: what the win rate is made of."""
+    """Means over seeds, without intervals: what the win rate is made of, and what training saw."""
     signed = {"table_gain", "spy_gain", "civilians_gain", "voters_gain", "together", "sight"}
     names = (*CROSS_PLAY, *PLAY)
     rows = [
         [f"`{name}`", *(short_mean(done, arm.name, name, sign=name in signed) for arm in study.arms)] for name in names
     ]
+    rows += [[f"`{name}`, training", *(training_mean(done, arm.name, name) for arm in study.arms)] for name in TRAINING]
+    rows.append(["N/A above half at iteration", *(fell_silent(done, arm.name) for arm in study.arms)])
     return markdown(["mean over seeds", *(f"`{arm.name}`" for arm in study.arms)], rows)
 
 

@@ -9,6 +9,7 @@ A line of `results/STUDY.jsonl`:
     options, start       how the arm differs from the base
     iterations, seconds, switches
     final                {"games": n, "figures": {name: [value, low, high]}}, names as in evaluation/win_rate.py
+    training             [{"iteration", "figures": {name: value}}] of the training games, in means of some iterations
     curve, curve_games   [{"iteration", "figures"}], and the games of each point
     run, commit          where it was made, and from which commit
     shared_with          the study/arm whose run it is, if another's

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -17,11 +18,12 @@ from transformers import IntervalStrategy
 from transformers.trainer_utils import SaveStrategy
 from trl import GRPOConfig
 
+from vision_zero.data.pairs import load_pairs
 from vision_zero.rollout.policy import LimitsByStage, TokenLimits
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.spo.advantages import RoleBaselines
 from vision_zero.spo.stages import CycleStages, FixedStage, StageSchedule, StageSwitch
-from vision_zero.types import GameRules, Stage
+from vision_zero.types import GameRules, ImagePair, Stage
 
 LOSS_TYPES = ("grpo", "dapo")
 LEAST = {
@@ -104,6 +106,17 @@ class GameConfig:
             n_votes=n_votes,
             mask_share=self.mask_share,
             max_clue_chars=self.max_clue_chars,
+        )
+
+    def pairs(self, part: Literal["train", "heldout"]) -> Sequence[ImagePair]:
+        """The pairs of a part; without `holdout`, all of them either way. Raises PairSourceError."""
+        return load_pairs(
+            self.images,
+            columns=self.columns or None,
+            split=part if self.holdout else None,
+            holdout=self.holdout,
+            seed=self.holdout_seed,
+            scenes=self.scenes_dir,
         )
 
 

@@ -27,7 +27,7 @@ from vision_zero import run_folder
 from vision_zero.command_line import parse, resolved
 from vision_zero.config import GameConfig, IterativeSPOConfig
 from vision_zero.data.failed_edits import PairsWithFailedEdits
-from vision_zero.data.pairs import BadImageError, check_pairs, load_pairs
+from vision_zero.data.pairs import BadImageError, check_pairs
 from vision_zero.evaluation.during_training import ArenaCallback, training_arena
 from vision_zero.models import attention_implementation, load_processor
 from vision_zero.trainer import IterativeSPOTrainer
@@ -65,14 +65,7 @@ class IterationLine(TrainerCallback):
 
 def load_checked_pairs(game: GameConfig, main_process: bool) -> Any:
     """The training pairs; structure and 64 sampled images are checked before anything slow starts."""
-    pairs = load_pairs(
-        game.images if len(game.images) > 1 else game.images[0],
-        columns=game.columns or None,
-        split="train" if game.holdout else None,
-        holdout=game.holdout,
-        seed=game.holdout_seed,
-        scenes=game.scenes_dir,
-    )
+    pairs = game.pairs("train")
     noisy = PairsWithFailedEdits(pairs, game.failed_edits, game.failed_edits_seed)
     if game.failed_edits:
         if game.spy_view in ("blank", "masked"):

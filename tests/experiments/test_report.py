@@ -27,6 +27,12 @@ STUDY = Study(
 )
 
 
+def window(iteration: int, is_clue: bool, na_rate: float, of_the_spy: float) -> dict[str, Any]:
+    figures = {"stage/is_clue": float(is_clue), "stage/na_rate": na_rate, "reward/civilian": -0.25, "reward/spy": 1.0}
+    figures |= {"advantage/civilian": 0.0, "advantage/spy": of_the_spy}
+    return {"iteration": iteration, "figures": figures}
+
+
 def line(arm: str, seed: int, win_rate: float, **other: Any) -> dict[str, Any]:
     figures = {"win_rate": [win_rate, 0, 1], "against_itself": [0.5, 0, 1], "votes/right": [0.4, 0, 1]}
     figures |= {"table_gain": [0.125, 0, 1]}
@@ -39,6 +45,7 @@ def line(arm: str, seed: int, win_rate: float, **other: Any) -> dict[str, Any]:
         "switches": [{"iteration": 5, "to": "clue", "reason": "rule"}],
         "final": {"games": 400, "figures": figures},
         "curve": [{"iteration": 0, "figures": {"win_rate": [0.5, 0, 1]}}, {"iteration": 2, "figures": figures}],
+        "training": [window(5, True, 0.2, 0.3), window(10, False, 0.6, 9.0), window(15, True, 0.7, 0.1)],
         **other,
     }
 
@@ -65,6 +72,18 @@ def test_means_and_differences_by_hand() -> None:
     assert same == "+0.000 (+0.000 to +0.000)"
     assert "| `table_gain` | +0.125 | +0.125 |" in text
     assert "Missing" not in text
+
+
+def test_training_figures_are_means_of_clue_stages_and_silence_is_dated() -> None:
+    """Windows of clue stages only: (0.3 + 0.1) / 2; N/A is above half from the second window on."""
+    silent = [line("first", seed, 0.5) for seed in (1, 2)]
+    talking = line("second", 1, 0.5, training=[window(5, False, 0.5, 0.0)])
+    text = report.section(STUDY, [*silent, talking])
+    assert "| `advantage/spy`, training | +0.200 | – |" in text
+    assert "| N/A above half at iteration | 10, 10 | never |" in text
+    assert "| N/A above half at iteration | 10, 10, never | – |" in report.section(
+        STUDY, [*silent, line("first", 3, 0.5, training=talking["training"])]
+    )
 
 
 def test_smallest_effects_by_hand() -> None:
@@ -129,7 +148,7 @@ def test_the_plot_is_the_same_for_the_same_results(tmp_path: Path) -> None:
     assert drawing is not None
     assert drawing == report.plot(STUDY, done)
     assert drawing != report.plot(STUDY, latest(FIRST, STUDY))
-    assert len(drawing) < 100_000
+    assert len(drawing) < 120_000
     assert report.plot(STUDY, {}) is None
 
 
@@ -143,6 +162,7 @@ def test_transfer_is_paired_question_by_question() -> None:
             **line("first", seed, 0.0),
             "final": {"games": 0, "figures": {"before/x": [0.5], "gain/x": [gain]}},
             "curve": [],
+            "training": [],
         }
         for seed, gain in ((1, 0.1), (2, 0.2), (3, 0.3))
     ]

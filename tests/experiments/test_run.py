@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 import run
-from one_run import locked
+from one_run import TRAINING_FIGURES, locked, training_curve
 from results import read_results
 from study import STUDIES, key_of, load_base, load_study, options_of
 
@@ -85,11 +85,20 @@ def test_result_lines(done: Path) -> None:
     assert [switch["reason"] for switch in line["switches"]] == ["cycle", "cycle"]
     assert [point["iteration"] for point in line["curve"]] == [0, 1, 2]
     assert line["curve"][0]["figures"]["win_rate"][0] == 0.5  # the start against itself
+    assert [window["iteration"] for window in line["training"]] == [2]
+    assert line["training"][0]["figures"]["stage/is_clue"] == 0.5  # one iteration of each stage
     assert line["final"]["games"] == 4
     assert {"win_rate", "table_gain", "voters_gain", "sight", "truth/civilian/true"} <= line["final"]["figures"].keys()
     assert line["seconds"] > 0
     assert (done / "runs" / "one" / "leak" / "seed-1" / "checkpoint-2" / "export").is_dir()
     assert lines["base"]["key"] != line["key"]
+
+
+def test_training_figures_are_means_of_windows() -> None:
+    metrics = [{"stage/is_clue": 1.0, **dict.fromkeys(TRAINING_FIGURES, float(number))} for number in range(7)]
+    windows = training_curve([*metrics[:3], {"seconds/arena": 1.0}, *metrics[3:]])
+    assert [window["iteration"] for window in windows] == [5, 7]
+    assert [window["figures"]["reward/spy"] for window in windows] == [2.0, 5.5]  # of 0 to 4, of 5 and 6
 
 
 def test_equal_arms_are_run_once_on_as_many_games_as_any_asks_for(done: Path) -> None:

@@ -70,9 +70,7 @@ def clue_windows(
 
 def _gallery(records: Sequence[dict[str, Any]], images: Sequence[str], scenes: Any, config: dict[str, Any]) -> Gallery:
     names = {record["pair"] for record in records}
-    source = load_pairs(
-        list(images) if len(images) > 1 else images[0], columns=config.get("columns") or None, scenes=scenes
-    )
+    source = load_pairs(list(images), columns=config.get("columns") or None, scenes=scenes)
     pairs = [pair for pair in source if pair.id in names]
     if missing := sorted(names - {pair.id for pair in pairs}):
         raise ValueError(

@@ -25,7 +25,6 @@ from vision_zero.data.pairs import load_pairs
 from vision_zero.evaluation.arena import Arena, Outcome, make_arena
 from vision_zero.evaluation.compare import verdict_line
 from vision_zero.evaluation.contest import Contest
-from vision_zero.evaluation.options import arena_pairs
 from vision_zero.evaluation.players import ModelPlayer
 from vision_zero.evaluation.win_rate import CROSS_PLAY
 from vision_zero.rollout.transformers import TransformersPolicy
@@ -55,9 +54,8 @@ def training_arena(game: GameConfig, args: IterativeSPOConfig) -> Arena | None:
             "arena_every plays on pairs that are not trained on, and there are none: give --holdout a share of the "
             "pairs, or --arena_images a source of its own, as drawn:200@heldout"
         )
-    own = args.arena_images
     return make_arena(
-        load_pairs(own if len(own) > 1 else own[0]) if own else arena_pairs(game),
+        load_pairs(args.arena_images) if args.arena_images else game.pairs("heldout"),
         game.rules(args.num_generations),
         args.limits(),
         n_deals=args.arena_games // 2,

@@ -13,7 +13,6 @@ import yaml
 from transformers import HfArgumentParser
 
 from vision_zero.config import GameConfig, option
-from vision_zero.data.pairs import load_pairs
 from vision_zero.evaluation.players import Loading, run_of
 from vision_zero.game.prompts import load_template
 from vision_zero.rollout.policy import LimitsByStage, TokenLimits
@@ -81,21 +80,10 @@ class WinRateOptions:
 
     def pairs(self) -> Sequence[ImagePair]:
         """The pairs to play on: the held-out part where there is a split, else all of the source."""
-        return arena_pairs(self.game)
+        return self.game.pairs("heldout")
 
     def settings(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self.game), **dataclasses.asdict(self.config)}
-
-
-def arena_pairs(game: GameConfig) -> Sequence[ImagePair]:
-    return load_pairs(
-        game.images if len(game.images) > 1 else game.images[0],
-        columns=game.columns or None,
-        split="heldout" if game.holdout else None,
-        holdout=game.holdout,
-        seed=game.holdout_seed,
-        scenes=game.scenes_dir,
-    )
 
 
 def run_config(run: Path) -> dict[str, Any]:
