@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import fmean, variance
 
 from over_seeds import GAME_DEVIATION, over_seeds, paired_difference, smallest_effect
-from plots import plot
+from plots import curve, plot
 from results import RESULTS, Line, failures, latest, read_results
 from study import ROOT, STUDIES, Study, load_studies
 
@@ -124,6 +124,15 @@ def fell_silent(done: Done, arm: str) -> str:
     return ", ".join(found) or "–"
 
 
+def highest(done: Done, arm: str) -> str:
+    """Where the curve of win rates, averaged over seeds, is highest. The largest of several means is biased upwards."""
+    points = curve([line for (name, _), line in done.items() if name == arm], "curve", "win_rate")
+    if not points:
+        return "–"
+    best = max(points, key=lambda iteration: points[iteration].value)
+    return f"{points[best].value:.3f} at {best}"
+
+
 def detail_table(study: Study, done: Done) -> str:
     """Means over seeds, without intervals: what the win rate is made of, and what training saw."""
     signed = {"table_gain", "spy_gain", "civilians_gain", "voters_gain", "together", "sight"}
@@ -132,6 +141,7 @@ def detail_table(study: Study, done: Done) -> str:
         [f"`{name}`", *(short_mean(done, arm.name, name, sign=name in signed) for arm in study.arms)] for name in names
     ]
     rows += [[f"`{name}`, training", *(training_mean(done, arm.name, name) for arm in study.arms)] for name in TRAINING]
+    rows.append(["highest point of the mean curve", *(highest(done, arm.name) for arm in study.arms)])
     rows.append(["N/A above half at iteration", *(fell_silent(done, arm.name) for arm in study.arms)])
     return markdown(["mean over seeds", *(f"`{arm.name}`" for arm in study.arms)], rows)
 

@@ -86,6 +86,12 @@ def test_training_figures_are_means_of_clue_stages_and_silence_is_dated() -> Non
     )
 
 
+def test_the_highest_point_is_that_of_the_mean_curve() -> None:
+    """Curves start at 0.5 and end, at iteration 2, at 0.5, 0.6 and 0.7: mean 0.6."""
+    text = report.section(STUDY, [*FIRST, line("second", 1, 0.4)])
+    assert "| highest point of the mean curve | 0.600 at 2 | 0.500 at 0 |" in text
+
+
 def test_smallest_effects_by_hand() -> None:
     """By games alone (4.3027 + 1.0607) sqrt(2 * 0.25 / 400 / 3) = 0.109. Variances between seeds 0.01 and 0.01333, in
     the mean 0.011667, minus 0.25 / 400 = 0.011042, root 0.105; then 5.3634 sqrt(2 * 0.011667 / 3) = 0.473."""
