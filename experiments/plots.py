@@ -13,22 +13,24 @@ from results import Line
 from study import Study
 
 PANELS = (
-    ("curve", "win_rate", "win rate against the start"),
-    ("curve", "votes/right", "votes that are right, games with itself"),
-    ("training", "stage/na_rate", "votes that are N/A, training games"),
+    ("curve", ("win_rate",), "win rate against the start"),
+    ("curve", ("votes/right",), "votes that are right, games with itself"),
+    ("training", ("stage/na_rate", "votes/invalid"), "votes for nobody (N/A, unreadable), training games"),
 )
-"""The part of a result line, the figure, the title."""
+"""The part of a result line, the figures whose sum is drawn, the title."""
 SVG = {"svg.hashsalt": "vision-zero", "svg.fonttype": "path"}
 
 
-def curve(lines: Sequence[Line], part: str, figure: str) -> dict[int, OverSeeds]:
-    """By iteration, over the seeds that have it."""
+def curve(lines: Sequence[Line], part: str, names: Sequence[str]) -> dict[int, OverSeeds]:
+    """The sum of the named figures by iteration, over the seeds that have them."""
     values: dict[int, list[float]] = {}
     for line in lines:
         for point in line[part]:
-            if figure in point["figures"]:
-                value = point["figures"][figure]  # in games held out with its interval
-                values.setdefault(point["iteration"], []).append(value[0] if part == "curve" else value)
+            found = [point["figures"][name] for name in names if name in point["figures"]]
+            if len(found) == len(names):
+                # figures of held-out games come with their interval
+                value = sum(one[0] if part == "curve" else one for one in found)
+                values.setdefault(point["iteration"], []).append(value)
     return {iteration: over_seeds(found) for iteration, found in sorted(values.items())}
 
 
@@ -36,9 +38,9 @@ def plot(study: Study, done: Mapping[tuple[str, int], Line]) -> str | None:
     """An SVG file's text, the same for the same results; None without any curve."""
     figure = Figure(figsize=(12.0, 3.2), layout="constrained")
     drawn = False
-    for axes, (part, name, title) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
+    for axes, (part, names, title) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
         for number, arm in enumerate(study.arms):
-            points = curve([line for (of, _), line in done.items() if of == arm.name], part, name)
+            points = curve([line for (of, _), line in done.items() if of == arm.name], part, names)
             if not points:
                 continue
             drawn = True

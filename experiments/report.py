@@ -126,7 +126,7 @@ def fell_silent(done: Done, arm: str) -> str:
 
 def highest(done: Done, arm: str) -> str:
     """Where the curve of win rates, averaged over seeds, is highest. The largest of several means is biased upwards."""
-    points = curve([line for (name, _), line in done.items() if name == arm], "curve", "win_rate")
+    points = curve([line for (name, _), line in done.items() if name == arm], "curve", ["win_rate"])
     if not points:
         return "–"
     best = max(points, key=lambda iteration: points[iteration].value)

@@ -28,7 +28,8 @@ STUDY = Study(
 
 
 def window(iteration: int, is_clue: bool, na_rate: float, of_the_spy: float) -> dict[str, Any]:
-    figures = {"stage/is_clue": float(is_clue), "stage/na_rate": na_rate, "reward/civilian": -0.25, "reward/spy": 1.0}
+    figures = {"stage/is_clue": float(is_clue), "stage/na_rate": na_rate, "votes/invalid": 0.1}
+    figures |= {"reward/civilian": -0.25, "reward/spy": 1.0}
     figures |= {"advantage/civilian": 0.0, "advantage/spy": of_the_spy}
     return {"iteration": iteration, "figures": figures}
 
@@ -156,6 +157,16 @@ def test_the_plot_is_the_same_for_the_same_results(tmp_path: Path) -> None:
     assert drawing != report.plot(STUDY, latest(FIRST, STUDY))
     assert len(drawing) < 120_000
     assert report.plot(STUDY, {}) is None
+
+
+def test_a_curve_is_the_sum_of_its_figures_over_the_seeds_that_have_them() -> None:
+    points = report.curve(FIRST, "training", ("stage/na_rate", "votes/invalid"))
+    assert {step: (round(point.value, 9), point.n) for step, point in points.items()} == {
+        5: (0.3, 3),
+        10: (0.7, 3),
+        15: (0.8, 3),
+    }
+    assert report.curve(FIRST, "curve", ["votes/right"]).keys() == {2}
 
 
 def test_transfer_is_paired_question_by_question() -> None:
