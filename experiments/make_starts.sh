@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Start models of the study of the N/A trap: the tiny model taught a little longer, with other shares of guesses among
-# the votes. What vote accuracy each has is printed and stands in its README.md; two to four minutes a model.
+# the votes. What vote accuracy each has is printed and stands in its README.md; ten minutes for all.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -9,6 +9,6 @@ make() { # NAME SHARE_OF_GUESSES STEPS
     python -m vision_zero.make_tiny_vlm --start data/tiny_vlm --out "runs/experiments/starts/$1" \
         --lesson_steps 0 --game_steps "$3" --guesses "$2"
 }
-make vote-0.15 1.0 150
-make vote-0.3 0.6 150
+make vote-0.15 1.0 500
+make vote-0.3 1.0 230
 make vote-0.5 0.0 150

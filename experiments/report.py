@@ -124,13 +124,18 @@ def fell_silent(done: Done, arm: str) -> str:
     return ", ".join(found) or "–"
 
 
-def highest(done: Done, arm: str) -> str:
-    """Where the curve of win rates, averaged over seeds, is highest. The largest of several means is biased upwards."""
-    points = curve([line for (name, _), line in done.items() if name == arm], "curve", ["win_rate"])
-    if not points:
-        return "–"
-    best = max(points, key=lambda iteration: points[iteration].value)
-    return f"{points[best].value:.3f} at {best}"
+def curve_table(study: Study, done: Done) -> str:
+    """The curve of win rates in numbers: means over the seeds that reached an iteration, with their intervals."""
+    arms = [arm.name for arm in study.arms]
+    curves = {
+        arm: curve([line for (name, _), line in done.items() if name == arm], "curve", ["win_rate"]) for arm in arms
+    }
+    iterations = sorted({iteration for points in curves.values() for iteration in points})
+    rows = [
+        [str(iteration), *(points[iteration].text() if iteration in points else "–" for points in curves.values())]
+        for iteration in iterations
+    ]
+    return markdown(["win rate at iteration", *(f"`{arm}`" for arm in arms)], rows)
 
 
 def detail_table(study: Study, done: Done) -> str:
@@ -141,7 +146,6 @@ def detail_table(study: Study, done: Done) -> str:
         [f"`{name}`", *(short_mean(done, arm.name, name, sign=name in signed) for arm in study.arms)] for name in names
     ]
     rows += [[f"`{name}`, training", *(training_mean(done, arm.name, name) for arm in study.arms)] for name in TRAINING]
-    rows.append(["highest point of the mean curve", *(highest(done, arm.name) for arm in study.arms)])
     rows.append(["N/A above half at iteration", *(fell_silent(done, arm.name) for arm in study.arms)])
     return markdown(["mean over seeds", *(f"`{arm.name}`" for arm in study.arms)], rows)
 
@@ -230,6 +234,7 @@ def section(study: Study, lines: list[Line]) -> str:
         for (arm, _), runs in failed.items():
             n_failed[arm] += len(runs)
         parts.append(main_table(study, done, n_failed))
+        parts.append(curve_table(study, done))
         parts.append(detail_table(study, done))
     elif done:
         parts.append(transfer_table(study, done))

@@ -87,10 +87,11 @@ def test_training_figures_are_means_of_clue_stages_and_silence_is_dated() -> Non
     )
 
 
-def test_the_highest_point_is_that_of_the_mean_curve() -> None:
+def test_the_curve_in_numbers() -> None:
     """Curves start at 0.5 and end, at iteration 2, at 0.5, 0.6 and 0.7: mean 0.6."""
-    text = report.section(STUDY, [*FIRST, line("second", 1, 0.4)])
-    assert "| highest point of the mean curve | 0.600 at 2 | 0.500 at 0 |" in text
+    text = report.section(STUDY, [*FIRST, line("second", 1, 0.4, curve=FIRST[0]["curve"][:1])])
+    assert "| 0 | 0.500 (0.500 to 0.500) | 0.500 (one seed) |" in text
+    assert "| 2 | 0.600 (0.352 to 0.848) | – |" in text
 
 
 def test_smallest_effects_by_hand() -> None:
