@@ -18,9 +18,13 @@ from vision_zero.tiny.measuring import questions_right
 from vision_zero.types import GameRules
 
 
-def answers(model: Path) -> Mapping[str, Sequence[float]]:
-    """1.0 for every question of a kind whose likeliest answer is right. `model`: a model's folder or a checkpoint."""
+def policy_of(model: Path, sampling: Sampling) -> TransformersPolicy:
+    """`model`: a model's folder or a checkpoint of a run."""
     folder = model / EXPORT if (model / EXPORT).is_dir() else model
     loaded = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
-    policy = TransformersPolicy(loaded, load_processor(str(folder)), Sampling(1.0, top_k=1))
-    return questions_right(policy, deal(0, 0, drawn_pair(0), GameRules()))
+    return TransformersPolicy(loaded, load_processor(str(folder)), sampling)
+
+
+def answers(model: Path) -> Mapping[str, Sequence[float]]:
+    """1.0 for every question of a kind whose likeliest answer is right. `model`: a model's folder or a checkpoint."""
+    return questions_right(policy_of(model, Sampling(1.0, top_k=1)), deal(0, 0, drawn_pair(0), GameRules()))

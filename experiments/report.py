@@ -157,7 +157,7 @@ def transfer_table(study: Study, done: Done) -> str:
         for arm in study.arms
         for kind in kinds
     ]
-    return markdown(["arm", "questions", "right before", "gain"], rows)
+    return markdown(["arm", "what", "right before", "gain"], rows)
 
 
 def mean_gain(done: Done, arm: str, kind: str) -> str:

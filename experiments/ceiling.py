@@ -1,0 +1,37 @@
+"""How well could anybody vote on these clues? The model's votes in games with itself, and those of one who knows.
+
+One who knows the civilians' scene suspects whoever said most often what it does not show: one of them at random if
+there are several, and any player if all clues are true. No voter with only the clues and the image can expect more,
+as long as false clues are more a spy's than a civilian's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from questions import policy_of
+from vision_zero.data.pairs import load_pairs
+from vision_zero.rollout.sampling import Sampling
+from vision_zero.rollout.scripted import false_claims
+from vision_zero.tiny.measuring import played, share_right
+from vision_zero.types import Game, GameRules
+
+DRAWN = "drawn:400@heldout"
+SAMPLING = Sampling(0.8, top_k=0)
+"""As `base.yaml` plays."""
+
+
+def votes(model: Path) -> Mapping[str, Sequence[float]]:
+    """By game: the share of votes for the spy, and the chance of one who knows. `model`: a model or a checkpoint."""
+    games = played(policy_of(model, SAMPLING), load_pairs(DRAWN), GameRules(), seed=0)
+    return {
+        "the model's votes": [share_right(game) for game in games],
+        "the votes of one who knows the scene": [chance_of_one_who_knows(game) for game in games],
+    }
+
+
+def chance_of_one_who_knows(game: Game) -> float:
+    false = {seat: len(said) for seat, said in false_claims(game).items()}
+    suspects = [seat for seat, count in false.items() if count == max(false.values())]
+    return (game.spy in suspects) / len(suspects)
