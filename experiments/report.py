@@ -1,7 +1,7 @@
 """Results as a page: `python experiments/report.py` renews the studies' sections of docs/results.md and their plots.
 
 A section stands between `<!-- study NAME -->` and `<!-- end of study NAME -->`; whatever is written outside of these
-stays. Sections of studies that have none yet are put at the end. A test holds the page to the result files.
+stays. Sections of studies that have none yet are put behind the last one. A test holds the page to the result files.
 
 Means and differences are over seeds with Student's t (`over_seeds`); a difference is taken seed by seed against the
 study's first arm.
@@ -249,8 +249,10 @@ def renewed(page: str, sections: Mapping[str, str]) -> str:
         if pattern.search(page):
             before, after = pattern.split(page, maxsplit=1)
             page = before + text + after
-        else:
-            page = f"{page.rstrip()}\n\n{text}\n"
+        else:  # behind the last section, or at the end of the page
+            ends = list(re.finditer(r"<!-- end of study [\w-]+ -->", page))
+            place = ends[-1].end() if ends else len(page.rstrip())
+            page = f"{page[:place]}\n\n{text}{page[place:].rstrip()}\n"
     return page
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,13 @@ def test_what_is_written_by_hand_stays(tmp_path: Path) -> None:
     assert "0.733" in twice
     assert twice.count("<!-- study made-up -->") == 1
     assert twice.endswith("\nAnalysis with a \\1 in it.\n")
+    (results / "another.jsonl").write_text(json.dumps(FIRST[0]) + "\n")
+    report.renew(page, tmp_path / "images", studies | {"another": replace(STUDY, name="another")}, results)
+    parts = re.split(r"<!-- (study [\w-]+) -->", page.read_text())
+    assert parts[1::2] == ["study made-up", "study another"]  # behind the other one, before what stood behind that
+    assert parts[-1].endswith("<!-- end of study another -->\n\nAnalysis with a \\1 in it.\n")
+    twice = page.read_text()
+    studies["another"] = replace(STUDY, name="another")
     report.renew(page, tmp_path / "images", studies, results)
     assert page.read_text() == twice
 
