@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -54,11 +55,44 @@ def test_half_written_last_line_is_no_line(tmp_path: Path) -> None:
     assert run_folder.read_json_lines(tmp_path / "none.jsonl") == []
 
 
+@pytest.mark.parametrize(
+    ("left", "kept", "says"),
+    [
+        pytest.param('{"step": 2, "cl\u00fc', [1], "removed the last line", id="half"),
+        pytest.param('{"step": 2}', [1, 2], "", id="whole but for its line end"),
+        pytest.param("", [1], "", id="nothing"),
+    ],
+)
+def test_a_line_is_never_added_to_half_a_line(
+    left: str, kept: list[int], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(('{"step": 1}\n' + left).encode()[: -1 if says else None])  # half cuts through a character too
+    assert steps_of(path) == [1]
+    run_folder.append_json_line(path, {"step": 3})
+    assert steps_of(path) == [*kept, 3]
+    said = capsys.readouterr().err
+    assert (f"{path}: {says}" in said) if says else not said
+
+
+def test_half_a_line_alone_is_cut_too(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"st')
+    run_folder.append_json_line(path, {"step": 3})
+    assert path.read_text() == '{"step": 3}\n'
+
+
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"ste\n{"step": 3}\n')
     with pytest.raises(RunFolderError, match=r"metrics.jsonl, line 2: not JSON"):
         run_folder.read_json_lines(path)
+    path.write_text('{"step": 1}\n3\n')
+    with pytest.raises(RunFolderError, match=r"metrics.jsonl, line 2: not JSON"):
+        run_folder.read_json_lines(path)
+    path.write_text('{"step": 1}\n{"loss": 2}\n')
+    with pytest.raises(RunFolderError, match=r"metrics.jsonl, line 2: has no 'step'"):
+        run_folder.read_json_lines(path, "step")
 
 
 def test_lines_are_one_line_each_whatever_they_hold(tmp_path: Path) -> None:
@@ -185,7 +219,42 @@ def test_a_config_that_holds_nothing_is_refused(text: str, tmp_path: Path) -> No
         run_folder.find_start(tmp_path, True, CONFIG)
 
 
+def test_needed_options_are_asked_for_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    for text, reason in (
+        ("images: []", "images: [], which must be a list"),
+        ("seed: 1", "images: None, which must be a list"),
+        ("images: [a]\niterations: 2.5", "iterations: 2.5, which must be a whole number above 0"),
+    ):
+        file.write_text(text)
+        with pytest.raises(RunFolderError, match=re.escape(f"{file} has {reason}")):
+            run_folder.read_config(tmp_path, images=list, iterations=int)
+
+
 # ---------------------------------------------------------------------------------------------- what the command writes
+
+
+@pytest.mark.parametrize("written", range(4))
+def test_a_run_that_was_killed_while_it_was_described_begins_again(
+    written: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder is a run only once it has all that says how to run it again."""
+    write = run_folder._write_atomically
+
+    def killed_after(path: Path, text: str) -> None:
+        if len(list(tmp_path.iterdir())) == written:
+            raise KeyboardInterrupt
+        write(path, text)
+
+    monkeypatch.setattr(run_folder, "_write_atomically", killed_after)
+    with pytest.raises(KeyboardInterrupt):
+        run_folder.describe(tmp_path, CONFIG)
+    with pytest.raises(RunFolderError, match="no run to resume"):
+        run_folder.find_start(tmp_path, True, CONFIG)
+    assert run_folder.find_start(tmp_path, False, CONFIG) is None
+    monkeypatch.undo()
+    run_folder.describe(tmp_path, CONFIG)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "git.diff", "git.txt", "versions.txt"]
 
 
 def test_config_parses_to_the_run_that_wrote_it(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -37,6 +38,9 @@ FIXED_OPTIONS = (
 )
 """What a resumed run must keep: the first line says which games a step deals, the second is held by the checkpoint."""
 
+CODE = ("git.txt", "git.diff", "versions.txt")
+"""Written before config.yaml: a folder that holds these alone holds no run yet."""
+
 
 class RunFolderError(ValueError):
     """A run folder that may not be written to, or cannot be resumed."""
@@ -59,19 +63,73 @@ def write_json_lines(path: Path, values: Iterable[Mapping[str, Any]]) -> None:
 
 def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_file():
+        _end_last_line(path)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(value) + "\n")
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Every whole line; a last line that a killed process left unfinished is not one."""
-    lines = path.read_text("utf-8").split("\n") if path.exists() else [""]  # splitlines() also cuts at U+2028 in a clue
-    values = []
+def _end_last_line(path: Path) -> None:
+    """So that a line can follow what a killed process left: a whole record without its line end gets it, half goes."""
+    with path.open("r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - 1))
+        if file.read(1) in (b"", b"\n"):
+            return
+        file.seek(0)
+        rest = file.read().split(b"\n")[-1]
+        if _record(rest) is not None:
+            file.write(b"\n")
+            return
+        file.truncate(end - len(rest))
+    print(f"{path}: removed the last line, which a killed process left unfinished", file=sys.stderr)
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def read_json_lines(path: Path, *needed: str) -> list[dict[str, Any]]:
+    """Every whole line; a last line that a killed process left unfinished is not one.
+
+    Raises RunFolderError for a line that is no JSON object or lacks what is `needed`.
+    """
+    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]  # splitlines() also cuts at U+2028 in a clue
+    records = []
     for number, line in enumerate(lines[:-1], start=1):
-        try:
-            values.append(json.loads(line))
-        except ValueError as error:
-            raise RunFolderError(f"{path}, line {number}: not JSON; repair or remove the line") from error
+        record = _record(line)
+        if record is None:
+            raise RunFolderError(f"{path}, line {number}: not JSON; repair or remove the line")
+        if missing := [name for name in needed if name not in record]:
+            raise RunFolderError(f"{path}, line {number}: has no {missing[0]!r}; repair or remove the line")
+        records.append(record)
+    return records
+
+
+def read_config(run: Path, **needed: type) -> dict[str, Any]:
+    """The resolved options of a run.
+
+    Raises RunFolderError for a file that holds none, and for a `needed` option that is absent, empty or not of its
+    type.
+    """
+    file = run / CONFIG
+    reason = ""
+    try:
+        values = yaml.safe_load(file.read_text("utf-8"))
+    except OSError as error:
+        raise RunFolderError(f"{file}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values, reason = None, f" (not a YAML file: {' '.join(str(error).split())})"
+    if not isinstance(values, dict):
+        raise RunFolderError(f"{file} holds no options{reason}")
+    for name, kind in needed.items():
+        if type(values.get(name)) is not kind or not values[name]:
+            wanted = {int: "a whole number above 0", list: "a list"}[kind]
+            raise RunFolderError(f"{file} has {name}: {values.get(name)!r}, which must be {wanted}")
     return values
 
 
@@ -117,7 +175,7 @@ def rotate(output_dir: Path, keep: int | None) -> None:
 
 def _drop_after(path: Path, key: str, last: int) -> None:
     if path.exists():
-        write_json_lines(path, [line for line in read_json_lines(path) if line[key] <= last])
+        write_json_lines(path, [line for line in read_json_lines(path, key) if line[key] <= last])
 
 
 def find_start(output_dir: Path, resume: bool, config: Mapping[str, Any]) -> Path | None:
@@ -130,7 +188,7 @@ def find_start(output_dir: Path, resume: bool, config: Mapping[str, Any]) -> Pat
         raise RunFolderError(f"{output_dir} is a file; choose a folder as --output_dir")
     existing = sorted(path.name for path in output_dir.iterdir()) if output_dir.exists() else []
     if not resume:
-        if existing:
+        if not set(existing) <= set(CODE):
             raise RunFolderError(
                 f"{output_dir} is not empty ({', '.join(existing[:5])}{', ...' if len(existing) > 5 else ''}): it "
                 "holds another run. Continue that one with --resume, or choose another --output_dir"
@@ -165,12 +223,7 @@ def rewind(output_dir: Path, checkpoint: Path | None) -> None:
 
 def changed_options(output_dir: Path, config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Options whose value differs from the one the run was started with: name -> (then, now)."""
-    try:
-        then = yaml.safe_load((output_dir / CONFIG).read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        then = None
-    if not isinstance(then, dict):
-        raise RunFolderError(f"{output_dir / CONFIG} holds no options; the run cannot be resumed")
+    then = read_config(output_dir)
     now = yaml.safe_load(yaml.safe_dump(dict(config)))
     return {
         key: (then.get(key), now.get(key))
@@ -189,9 +242,12 @@ def _git(*arguments: str) -> str:
 
 
 def describe(output_dir: Path, config: Mapping[str, Any]) -> None:
-    """Write down how to run this again: resolved options, commit and uncommitted changes, package versions."""
-    _write_atomically(output_dir / CONFIG, yaml.safe_dump(dict(config), sort_keys=True))
-    _write_atomically(output_dir / "git.txt", _git("log", "-1", "--format=%H %cI %s") + _git("status", "--short"))
-    _write_atomically(output_dir / "git.diff", _git("diff", "HEAD"))
+    """Write down how to run this again: resolved options, commit and uncommitted changes, package versions.
+
+    The options come last: they make the folder a run that can be resumed, which must have the others.
+    """
     versions = sorted(f"{package.name}=={package.version}" for package in metadata.distributions())
-    _write_atomically(output_dir / "versions.txt", "\n".join(versions) + "\n")
+    status = _git("log", "-1", "--format=%H %cI %s") + _git("status", "--short")
+    for name, text in zip(CODE, (status, _git("diff", "HEAD"), "\n".join(versions) + "\n"), strict=True):
+        _write_atomically(output_dir / name, text)
+    _write_atomically(output_dir / CONFIG, yaml.safe_dump(dict(config), sort_keys=True))
