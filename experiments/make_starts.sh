@@ -9,6 +9,6 @@ make() { # NAME SHARE_OF_GUESSES STEPS
     python -m vision_zero.make_tiny_vlm --start data/tiny_vlm --out "runs/experiments/starts/$1" \
         --lesson_steps 0 --game_steps "$3" --guesses "$2"
 }
-make vote-0.15 1.0 500
-make vote-0.3 1.0 230
+make vote-0.24 1.0 500
+make vote-0.28 1.0 230
 make vote-0.5 0.0 150
