@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from vision_zero.run_folder import read_json_lines
 
@@ -58,6 +59,16 @@ OPTIONS: dict[str, Any] = {
 TIMEOUT = 300
 TIMINGS = ("seconds/", "step_time")
 STEPS_ON_DISK = 0.005
+
+
+def without_weight(model: Path, copy: Path, name: str) -> Path:
+    """A copy of a model whose file lacks the weights that have `name` in theirs."""
+    shutil.copytree(model, copy)
+    weights = load_file(model / "model.safetensors")
+    kept = {key: value for key, value in weights.items() if name not in key}
+    assert len(kept) < len(weights)
+    save_file(kept, copy / "model.safetensors", metadata={"format": "pt"})
+    return copy
 
 
 def flags(**options: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""Processors: padding side, and image sizes by Qwen's own rule."""
+"""Models with all their weights or not at all; processors: padding side, and image sizes by Qwen's own rule."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from qwen_vl_utils import smart_resize
 
-from vision_zero.models import load_processor
+from tests.process_helpers import TINY_VLM, without_weight
+from vision_zero.models import load_model, load_processor
 
 BENCH_MODEL = str(Path(__file__).parent / "models" / "bench_model")
 PATCH = 14
@@ -31,3 +32,22 @@ def test_prompts_are_padded_left() -> None:
 def test_bounds_that_hold_no_image_are_refused(lowest: int, highest: int | None) -> None:
     with pytest.raises(ValueError, match=f"min_pixels={lowest}"):
         load_processor(BENCH_MODEL, lowest, highest)
+
+
+def test_tied_weights_are_not_missing() -> None:
+    assert load_model(TINY_VLM).num_parameters() == load_model(TINY_VLM, device_map="meta").num_parameters()
+
+
+@pytest.mark.parametrize("device_map", [None, "meta"])
+def test_missing_weights_are_not_made_up(device_map: str | None, tmp_path: Path) -> None:
+    folder = without_weight(Path(BENCH_MODEL), tmp_path / "model", "mlp")
+    with pytest.raises(ValueError, match=rf"model {folder}: its files lack the weights model\..* and \d+ more"):
+        load_model(folder, device_map=device_map)
+
+
+def test_a_file_that_is_cut_is_named(tmp_path: Path) -> None:
+    folder = without_weight(Path(BENCH_MODEL), tmp_path / "model", "mlp")
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=f"model {folder}: "):
+        load_model(folder)

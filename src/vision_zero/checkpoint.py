@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
-from transformers import AutoModelForImageTextToText
 
+from vision_zero.models import load_model
 from vision_zero.run_folder import write_json
 
 BASE_FILE = "base_model.json"
@@ -49,12 +49,18 @@ def write_base(checkpoint: Path, name_or_path: str) -> None:
 
 
 def base_of(checkpoint: Path) -> str:
-    """The model that `checkpoint` was trained from, as the training run wrote it down. Raises FileNotFoundError."""
+    """The model that `checkpoint` was trained from, as the training run wrote it down.
+
+    Raises FileNotFoundError when it did not, and ValueError when its file is damaged.
+    """
     if not checkpoint.is_dir():
         raise FileNotFoundError(f"there is no checkpoint at {checkpoint}")
     written = checkpoint / BASE_FILE
     if written.is_file():
-        return str(json.loads(written.read_text("utf-8"))["base_model"])
+        try:
+            return str(json.loads(written.read_text("utf-8"))["base_model"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f'{written} is damaged; it must hold {{"base_model": FOLDER}}') from error
     raise FileNotFoundError(f"{checkpoint} does not say which model it was trained from; give --base")
 
 
@@ -68,17 +74,18 @@ def export_dtype(base: Path) -> torch.dtype:
 def export_checkpoint(checkpoint: Path, target: Path, base: str | None = None) -> Path:
     """Write `checkpoint` (full or LoRA, as training saved it) to `target` in the layout of its base model.
 
-    LoRA adapters are merged. `target` appears whole or not at all. Raises FileNotFoundError when the base is unknown.
+    LoRA adapters are merged. `target` appears whole or not at all. Raises FileNotFoundError when the base is unknown,
+    and ValueError for damaged files.
     """
     base_path = base_folder(base or base_of(checkpoint))
     dtype = export_dtype(base_path)
     if (checkpoint / "adapter_config.json").is_file():
         from peft import PeftModel
 
-        model = AutoModelForImageTextToText.from_pretrained(base_path, dtype=dtype)
+        model = load_model(base_path, dtype=dtype)
         model = PeftModel.from_pretrained(model, str(checkpoint)).merge_and_unload()
     else:
-        model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=dtype)
+        model = load_model(checkpoint, dtype=dtype)
     temporary = target.with_name(f".{target.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary)

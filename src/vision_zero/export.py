@@ -17,7 +17,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         print(export_checkpoint(options.checkpoint, options.target, options.base))
-    except OSError as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
 
 

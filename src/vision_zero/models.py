@@ -1,13 +1,53 @@
-"""Load a vision-language model's processor and name its attention, with clear errors."""
+"""Load a vision-language model and its processor, and name its attention, with clear errors."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoProcessor, ProcessorMixin
+from safetensors import SafetensorError
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PreTrainedModel,
+    ProcessorMixin,
+    TrainingArguments,
+)
+from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
+
+
+def load_model(name_or_path: str | Path, **options: Any) -> PreTrainedModel:
+    """The model of a folder or of the Hub with all its weights; `options` go to `from_pretrained`.
+
+    With device_map="meta" no weight is kept and only the files are checked. Raises ValueError for files that cannot be
+    loaded, and for weights that are not in them: transformers would go on with random ones.
+    """
+    try:
+        model, report = AutoModelForImageTextToText.from_pretrained(name_or_path, output_loading_info=True, **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"model {name_or_path}: {str(error).strip().splitlines()[0]}") from error
+    if missing := sorted(report["missing_keys"]):  # tied weights, such as lm_head's, are not among them
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ValueError(f"model {name_or_path}: its files lack the weights {', '.join(missing[:3])}{more}")
+    return model
+
+
+@contextmanager
+def whole_models(args: TrainingArguments) -> Iterator[None]:
+    """While ZeRO-3 is on, a model that is loaded is split over all processes. Inside this, it is not."""
+    if not args.deepspeed:
+        yield
+        return
+    unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        set_hf_deepspeed_config(args.hf_deepspeed_config)
 
 
 def load_processor(

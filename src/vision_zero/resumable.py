@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 from trl import GRPOTrainer
 
 from vision_zero import run_folder
 from vision_zero.checkpoint import export_checkpoint, write_base
+from vision_zero.models import whole_models
 
 STATE_FILE = "iterative_spo.json"
 
@@ -59,24 +57,15 @@ class ResumableTrainer(GRPOTrainer):
         self.accelerator.wait_for_everyone()
 
     def export(self, checkpoint: Path) -> Path:
-        """The portable model of a complete checkpoint, in its `export/`. For the main process alone."""
+        """The portable model of a complete checkpoint, in its `export/`. For the main process alone.
+
+        Under ZeRO-3 a model that is split would wait for the other processes.
+        """
         target = checkpoint / run_folder.EXPORT
         if not target.exists():
-            with self._whole_models():
+            with whole_models(self.args):
                 export_checkpoint(checkpoint, target)
         return target
-
-    @contextmanager
-    def _whole_models(self) -> Iterator[None]:
-        """While ZeRO-3 is on, a model that is loaded is split over all processes: the main process alone would wait."""
-        if not self.args.deepspeed:
-            yield
-            return
-        unset_hf_deepspeed_config()
-        try:
-            yield
-        finally:
-            set_hf_deepspeed_config(self.args.hf_deepspeed_config)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Load full weights through `from_pretrained`, which knows the names they are saved under.

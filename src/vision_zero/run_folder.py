@@ -69,6 +69,16 @@ def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
         file.write(json.dumps(value) + "\n")
 
 
+def check_appendable(path: Path, option: str) -> None:
+    """Raises RunFolderError, with the name of the option, for a file that cannot be opened to append to it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a"):
+            pass
+    except OSError as error:
+        raise RunFolderError(f"{option} {path}: cannot be written: {error.strerror}") from error
+
+
 def _end_last_line(path: Path) -> None:
     """So that a line can follow what a killed process left: a whole record without its line end gets it, half goes."""
     with path.open("r+b") as file:

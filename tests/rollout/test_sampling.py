@@ -162,7 +162,9 @@ def test_the_maximum_cuts_every_reply_at_its_own_limit() -> None:
     assert [len(tokens) for tokens in sampler.tokens] == [1, 5, 3]
 
 
-@pytest.mark.parametrize("wrong", [{"temperature": -0.1}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": -0.1}, {"temperature": math.nan}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}], ids=str
+)
 def test_sampling_that_means_nothing_is_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match="sampling needs"):
         Sampling(**wrong)

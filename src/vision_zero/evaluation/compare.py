@@ -13,9 +13,9 @@ from tqdm import tqdm
 from vision_zero.evaluation.arena import make_arena
 from vision_zero.evaluation.contest import Contest, Verdict
 from vision_zero.evaluation.options import WinRateOptions
-from vision_zero.evaluation.players import find_models, load_player, step_of
+from vision_zero.evaluation.players import check_model, find_models, load_player, step_of
 from vision_zero.evaluation.win_rate import CROSS_PLAY, ITSELF, WIN_RATE, WITH_ANOTHER_SEED, Figures
-from vision_zero.run_folder import append_json_line
+from vision_zero.run_folder import append_json_line, check_appendable
 
 IN_ONE_LINE = ("win_rate", "as_table", "as_spy", "sight")
 """Figures of the table that puts several models beside each other."""
@@ -28,6 +28,10 @@ def compare(options: WinRateOptions) -> list[dict[str, Any]]:
     """
     config = options.config
     models = find_models(options.models)
+    for model in filter(None, (config.reference, config.other_seed, *models)):
+        check_model(model)
+    if config.out:
+        check_appendable(Path(config.out), "--out")
     line_ups = WITH_ANOTHER_SEED if config.other_seed else CROSS_PLAY if config.cross_play else (*WIN_RATE, ITSELF)
     pairs = options.pairs()
     arena = make_arena(
@@ -61,12 +65,20 @@ def compare(options: WinRateOptions) -> list[dict[str, Any]]:
                 "settings": options.settings(),
             }
             lines.append(line)
-            if config.out:
-                append_json_line(Path(config.out), line)
             tqdm.write(f"{model} against {config.reference}, {config.games} games\n{table(verdict)}\n")
+            if config.out:
+                append(Path(config.out), line)
     if len(lines) > 1:
         print(side_by_side(lines))
     return lines
+
+
+def append(out: Path, line: Mapping[str, Any]) -> None:
+    """Raises ValueError with the file, as when the disk is full."""
+    try:
+        append_json_line(out, line)
+    except OSError as error:
+        raise ValueError(f"--out {out}: cannot be written: {error.strerror}") from error
 
 
 def verdict_line(verdict: Verdict) -> dict[str, Any]:

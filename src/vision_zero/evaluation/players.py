@@ -10,14 +10,13 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForImageTextToText
 
 from vision_zero.checkpoint import BASE_FILE, base_of
-from vision_zero.models import attention_implementation, load_processor
+from vision_zero.models import attention_implementation, load_model, load_processor
 from vision_zero.rollout.policy import TurnRequest
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.transformers import TransformersPolicy
-from vision_zero.run_folder import CONFIG, EXPORT, complete_checkpoints
+from vision_zero.run_folder import CONFIG, EXPORT, complete_checkpoints, is_complete
 from vision_zero.types import Reply
 
 
@@ -88,19 +87,34 @@ def find_models(names: Sequence[str]) -> list[str]:
     return models
 
 
+def check_model(model: str) -> str:
+    """The folder or Hub name of the files beside the weights, which for a checkpoint are its base model's.
+
+    Raises ValueError or OSError for what is no model, and for a checkpoint of a run that is not complete.
+    """
+    path = Path(model)
+    checkpoint = path.parent if path.name == EXPORT else path
+    if step_of(model) is not None and (checkpoint.parent / CONFIG).is_file() and not is_complete(checkpoint):
+        raise ValueError(f"{checkpoint} is not complete (it was not saved whole, or is half removed): choose another")
+    is_adapter = (path / "adapter_config.json").is_file()
+    if path.exists() and not is_adapter and not (path / "config.json").is_file():
+        raise ValueError(f"{model} is no model: it has no config.json")
+    files = base_of(path) if is_adapter or (path / BASE_FILE).is_file() else model
+    if not Path(files).exists():
+        load_processor(files)  # from the Hub or its cache
+    return files
+
+
 def load_player(model: str, loading: Loading) -> ModelPlayer:
     """The model of a checkpoint (full or LoRA, which is merged), an export, a folder as on the Hub, or a Hub name.
 
     Raises ValueError or OSError, which name the model, for what cannot be loaded.
     """
-    path = Path(model)
-    files = base_of(path) if (path / BASE_FILE).is_file() else model
-    is_adapter = (path / "adapter_config.json").is_file()
-    if is_adapter:
-        files = base_of(path)
+    files = check_model(model)
+    is_adapter = (Path(model) / "adapter_config.json").is_file()
     processor = load_processor(files, loading.min_pixels, loading.max_pixels)
     dtype = "float32" if loading.dtype == "auto" and loading.device == "cpu" else loading.dtype
-    weights = AutoModelForImageTextToText.from_pretrained(
+    weights = load_model(
         files if is_adapter else model,
         dtype=dtype,
         attn_implementation=attention_implementation(None, use_cpu=loading.use_cpu),

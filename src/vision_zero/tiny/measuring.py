@@ -11,14 +11,13 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText
 
 from vision_zero.data.drawings import drawn_pairs
 from vision_zero.data.pairs import load_pairs
 from vision_zero.game.parsing import read_clue
 from vision_zero.game.spy_game import deal_games, vote_turns, votes_in_order
 from vision_zero.intervals import Interval, paired
-from vision_zero.models import load_processor
+from vision_zero.models import load_model, load_processor
 from vision_zero.rollout.engine import Table, play
 from vision_zero.rollout.policy import GameImage, Policy, TurnRequest
 from vision_zero.rollout.sampling import Sampling
@@ -38,8 +37,8 @@ MEASURED_RULES = tuple(GameRules(n_civilians=n, n_rounds=rounds) for n in (2, 3,
 
 def measure(folder: Path, n_games: int = 400, seed: int = 0) -> dict[str, str]:
     """What the model does, by name, on drawings it was not trained on: readable shares, votes, sight, looking up."""
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     processor = load_processor(str(folder))
+    model = load_model(folder, dtype=torch.float32).eval()
     results: dict[str, str] = {}
     for temperature in (0.8, 1.0):
         policy = TransformersPolicy(model, processor, Sampling(temperature, top_k=0))
