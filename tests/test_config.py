@@ -96,6 +96,7 @@ def test_steps_follow_from_games_and_processes(
         ({"max_completion_length": 64}, "max_completion_length=64 is not used"),
         ({"shuffle_dataset": True}, "shuffle_dataset=True must stay False"),
         ({"temperature": 0.0}, "temperature=0.0 must be positive"),
+        ({"arena_games": 7}, "arena_games=7 must be even"),
         ({"min_clue_tokens": 9, "max_clue_tokens": 8}, "9 and 8"),
         ({"max_vote_tokens": 0}, "token limits"),
         ({"top_p": 0.0}, "top_p"),

@@ -77,3 +77,19 @@ def test_one_stage_only(run: Path) -> None:
 def test_refuses_a_folder_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert summary.main([str(tmp_path)]) == 1
     assert f"{tmp_path} is not a run folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "reason"),
+    [
+        ("config.yaml", "seed: 1", "config.yaml has iterations: None, which must be a whole number"),
+        ("metrics.jsonl", "half\n", "metrics.jsonl, line 1: not JSON"),
+        ("switches.jsonl", '{"step": 4}\n', "switches.jsonl, line 1: has no 'iteration'"),
+    ],
+)
+def test_damaged_files_are_named(
+    file: str, text: str, reason: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / file).write_text(text)
+    assert summary.main([str(run)]) == 1
+    assert f"error: {run}/{reason}" in capsys.readouterr().err

@@ -20,6 +20,7 @@ from tests.process_helpers import (
     metrics,
     train,
     train_well,
+    without_weight,
 )
 from vision_zero.data.check import sample_rows
 from vision_zero.game.spy_game import pair_of_game
@@ -72,6 +73,12 @@ def test_output_dir_that_is_a_file_is_refused(tmp_path: Path) -> None:
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no images": ({"images": None}, "no image source: give --images"),
     "no model": ({"model_name_or_path": None}, "no model: give --model_name_or_path"),
+    "held-out drawings": ({"images": [DRAWN, "drawn:8@heldout"]}, "--images drawn:8@heldout: these drawings are kept"),
+    "arena of training pairs": (
+        {"images": "drawn:8", "arena_every": 1, "arena_games": 4, "arena_images": "drawn:9"},
+        "--arena_images drawn:9: 8 of its 9 pairs are trained on",
+    ),
+    "no edit that could fail": ({"images": PHOTOS, "failed_edits": 0.5}, "no pair has an edited image"),
     "missing images": ({"images": "/no/such/folder"}, "/no/such/folder: no such file or folder"),
     "missing model": ({"model_name_or_path": "/no/such/model"}, "model /no/such/model: there is no such folder"),
     "not a model": ({"model_name_or_path": PHOTOS}, f"model {PHOTOS}: "),
@@ -160,6 +167,14 @@ def test_models_that_are_damaged_are_refused(tmp_path: Path) -> None:
             file.write_bytes(part)
         refusal(*flags(output_dir=tmp_path / "run", **{**QUICK, "model_name_or_path": model}))
         assert not list((tmp_path / "run").glob("*"))
+
+
+def test_a_model_that_lacks_weights_is_refused(tmp_path: Path) -> None:
+    """transformers would make them up, with a warning."""
+    model = without_weight(BENCH_MODEL, tmp_path / "model", "layers.0.mlp.up_proj")
+    message = refusal(*flags(output_dir=tmp_path / "run", **{**QUICK, "model_name_or_path": model}))
+    assert f"model {model}: its files lack the weights model.language_model.layers.0.mlp.up_proj.weight" in message
+    assert not list((tmp_path / "run").glob("*"))
 
 
 def test_metrics_may_be_logged_every_few_steps(tmp_path: Path) -> None:

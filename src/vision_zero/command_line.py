@@ -17,6 +17,7 @@ import yaml
 from trl import ModelConfig, TrlParser
 
 from vision_zero.config import DERIVED, GameConfig, IterativeSPOConfig
+from vision_zero.data.drawn_source import is_heldout
 from vision_zero.game.prompts import load_template
 
 USAGE = (
@@ -39,21 +40,25 @@ class _Parser(TrlParser):
         if unknown:
             raise ValueError(f"the file of --config has unknown options: {', '.join(unknown)}")
         return super().set_defaults_with_config(
-            **{name: _checked(actions[name], value) for name, value in values.items()}
+            **{
+                name: checked(actions[name], value, f"the file of --config has {name}")
+                for name, value in values.items()
+            }
         )
 
 
-def _checked(action: argparse.Action, value: Any) -> Any:
+def checked(action: argparse.Action, value: Any, where: str) -> Any:
+    """A YAML value as its option would have it. Raises ValueError that begins with `where`."""
     if value is None:
         return None
     if action.nargs in ("*", "+"):
-        return [_checked_one(action, one) for one in (value if isinstance(value, list) else [value])]
-    return _checked_one(action, value)
+        return [_checked_one(action, one, where) for one in (value if isinstance(value, list) else [value])]
+    return _checked_one(action, value, where)
 
 
-def _checked_one(action: argparse.Action, value: Any) -> Any:
+def _checked_one(action: argparse.Action, value: Any, where: str) -> Any:
     """One YAML value as argparse would have read it from a flag; a dictionary or list stays one, where allowed."""
-    if isinstance(value, (dict, list)) and type(value).__name__ in _TYPES[action.dest]:
+    if isinstance(value, (dict, list)) and type(value).__name__ in _TYPES.get(action.dest, ""):
         return value
     known = list(action.choices or [])
     wanted = f"one of {', '.join(map(str, known))}" if known else getattr(action.type, "__name__", "text")
@@ -69,7 +74,7 @@ def _checked_one(action: argparse.Action, value: Any) -> Any:
         if known and read not in known:
             raise ValueError
     except (ValueError, TypeError, argparse.ArgumentTypeError):
-        raise ValueError(f"the file of --config has {action.dest}: {value!r}, which must be {wanted}") from None
+        raise ValueError(f"{where}: {value!r}, which must be {wanted}") from None
     return read
 
 
@@ -82,6 +87,8 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         raise ValueError(f"unknown arguments: {' '.join(unknown)}; see --help or docs/configuration.md")
     if not game.images:
         raise ValueError("no image source: give --images with one or more folders, manifests or data sets")
+    if heldout := [one for one in game.images if is_heldout(one)]:
+        raise ValueError(f"--images {heldout[0]}: these drawings are kept for evaluation; train on drawn:COUNT[@FIRST]")
     if not model.model_name_or_path:
         raise ValueError("no model: give --model_name_or_path with a folder or a name on the Hub")
     if model.load_in_4bit or model.load_in_8bit:

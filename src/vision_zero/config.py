@@ -291,6 +291,8 @@ class IterativeSPOConfig(GRPOConfig):
         for name in ("shuffle_dataset", "remove_unused_columns"):
             if getattr(self, name):
                 raise ValueError(f"{name}={getattr(self, name)} must stay False: games are dealt in order")
+        if self.arena_games < 4 or self.arena_games % 2:
+            raise ValueError(f"arena_games={self.arena_games} must be even and at least 4: every deal is played twice")
         if self.temperature <= 0:
             raise ValueError(f"temperature={self.temperature} must be positive: sampled replies are what is trained on")
         if self.train_stages == "both" and self.kl_weight("clue") != self.kl_weight("decision"):

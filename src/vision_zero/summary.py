@@ -12,8 +12,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import yaml
-
 from vision_zero import run_folder
 
 WINDOW = 5
@@ -46,13 +44,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not (run / run_folder.CONFIG).is_file():
         print(f"error: {run} is not a run folder: it has no {run_folder.CONFIG}", file=sys.stderr)
         return 1
-    print(summarize(run))
+    try:
+        print(summarize(run))
+    except run_folder.RunFolderError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
 def summarize(run: Path) -> str:
-    """The summary of a run folder as text."""
-    config = yaml.safe_load((run / run_folder.CONFIG).read_text("utf-8"))
+    """The summary of a run folder as text. Raises RunFolderError."""
+    config = run_folder.read_config(run, iterations=int)
     # With several updates per iteration, the lines in between hold no games.
     iterations = [line for line in run_folder.read_json_lines(run / run_folder.METRICS) if "stage/is_clue" in line]
     by_stage = {
@@ -74,7 +76,9 @@ def facts(run: Path, planned: int, by_stage: Mapping[str, Sequence[Metrics]]) ->
     stages = ", ".join(f"{len(lines)} {stage}" for stage, lines in by_stage.items())
     switches = [
         f"after iteration {line['iteration']}: {line['from_stage']} -> {line['to_stage']} ({line['reason']})"
-        for line in run_folder.read_json_lines(run / run_folder.SWITCHES)
+        for line in run_folder.read_json_lines(
+            run / run_folder.SWITCHES, "iteration", "from_stage", "to_stage", "reason"
+        )
     ]
     lines = [
         f"run         {run}",

@@ -29,7 +29,7 @@ from vision_zero.config import GameConfig, IterativeSPOConfig
 from vision_zero.data.failed_edits import PairsWithFailedEdits
 from vision_zero.data.pairs import BadImageError, check_pairs
 from vision_zero.evaluation.during_training import ArenaCallback, training_arena
-from vision_zero.models import attention_implementation, load_processor
+from vision_zero.models import attention_implementation, load_model, load_processor, whole_models
 from vision_zero.trainer import IterativeSPOTrainer
 from vision_zero.types import ImagePair
 
@@ -78,6 +78,8 @@ def load_checked_pairs(game: GameConfig, main_process: bool) -> Any:
                 f"spy_view=edited, but only {report.n_edited} of {report.n_pairs} pairs have an edited image; "
                 "use spy_view=auto, blank or masked"
             )
+        if game.failed_edits and not report.n_edited:
+            raise ValueError(f"failed_edits={game.failed_edits} changes nothing: no pair has an edited image")
         opened = f"{report.n_opened} opened, {len(report.bad)} bad"
         print(f"{len(pairs)} image pairs, {report.n_edited} with an edited image; {opened}", file=sys.stderr)
         if game.failed_edits:
@@ -111,7 +113,7 @@ def prepare(arguments: list[str] | None = None) -> tuple[IterativeSPOTrainer, Pa
     config = resolved(game, args, model)
     checkpoint = find_start(Path(args.output_dir), args.resume, config, state)
     pairs = load_checked_pairs(game, state.is_main_process)
-    arena = training_arena(game, args)
+    arena = training_arena(game, args, pairs)
     trainer = build(game, args, model, pairs)
     if arena is not None:
         trainer.add_callback(ArenaCallback(trainer, arena))
@@ -170,6 +172,13 @@ def build(
         "attn_implementation": attention_implementation(model.attn_implementation, use_cpu=args.use_cpu),
         "revision": model.model_revision,
     }
+    with whole_models(args):  # a look at the files: TRL, which loads them, would make up weights that are missing
+        load_model(
+            model.model_name_or_path,
+            device_map="meta",
+            revision=model.model_revision,
+            trust_remote_code=args.trust_remote_code,
+        )
     peft: PeftConfig | None = get_peft_config(model)
     trainer = IterativeSPOTrainer(
         model.model_name_or_path,

@@ -116,9 +116,12 @@ def test_there_must_be_pairs_that_are_not_trained_on(tmp_path: Path) -> None:
     heldout = training_arena(GameConfig(images=["drawn:10"], holdout=0.3), args)
     assert heldout is not None
     assert len({deal.pair.id for deal in heldout.deals}) == 3
-    args.arena_games = 5
-    with pytest.raises(ValueError, match="arena_games=5"):
-        training_arena(GAME, args)
+    args.arena_images = ["drawn:4@2"]
+    with pytest.raises(
+        ValueError, match=r"--arena_images drawn:4@2: 2 of its 4 pairs are trained on, as drawn-2; give"
+    ):
+        training_arena(GAME, args, drawn_pairs(range(4)))
+    assert training_arena(GAME, args, drawn_pairs(range(2))) is not None
     args.arena_every = 0
     assert training_arena(GAME, args) is None
 

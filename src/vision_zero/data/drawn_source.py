@@ -32,6 +32,10 @@ def is_drawn(source: object) -> bool:
     return isinstance(source, str) and source.startswith(PREFIX)
 
 
+def is_heldout(source: str) -> bool:
+    return is_drawn(source) and source.endswith("@heldout")
+
+
 def read_drawn(source: str) -> DrawnPairs:
     """The pairs of `drawn:COUNT` (numbers 0, 1, ...), `drawn:COUNT@FIRST` or `drawn:COUNT@heldout`.
 

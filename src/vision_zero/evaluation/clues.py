@@ -7,6 +7,7 @@ against are those of the recorded games.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,6 @@ from typing import Any
 
 from vision_zero.config import GameConfig
 from vision_zero.data.pairs import load_pairs
-from vision_zero.evaluation.options import run_config
 from vision_zero.evaluation.players import run_of
 from vision_zero.evaluation.truth import (
     TRUTH_FIGURES,
@@ -25,7 +25,7 @@ from vision_zero.evaluation.truth import (
     truth_figures,
 )
 from vision_zero.intervals import Interval
-from vision_zero.run_folder import GAMES, read_json_lines
+from vision_zero.run_folder import GAMES, read_config, read_json_lines
 from vision_zero.types import Role
 
 
@@ -49,14 +49,15 @@ def clue_windows(
     """
     if run_of(str(run)) != run:
         raise ValueError(f"{run} is not a run folder")
-    config = run_config(run)
-    records = [record for file in sorted((run / GAMES).glob("step-*.jsonl")) for record in read_json_lines(file)]
+    needed = {"updates_per_iteration": int, "num_iterations": int} | ({} if images else {"images": list})
+    config = read_config(run, **needed)
+    records = _records(run / GAMES)
     if not records:
         raise ValueError(f"{run / GAMES}: no games were recorded (record_games_every)")
     gallery = _gallery(
         records, list(images) or config["images"], scenes if images else config.get("scenes_dir"), config
     )
-    steps = config["updates_per_iteration"] * config.get("num_iterations", 1)
+    steps = config["updates_per_iteration"] * config["num_iterations"]
     games: dict[int, list[TruthByRole]] = {}
     for record in records:
         truth = gallery.judge(record["pair"], record["spy"], said_in_record(record))
@@ -66,6 +67,22 @@ def clue_windows(
         ClueWindow(number * window + 1, min((number + 1) * window, last), len(some), truth_figures(some))
         for number, some in sorted(games.items())
     ]
+
+
+def _records(folder: Path) -> list[dict[str, Any]]:
+    """All recorded games. Raises ValueError for one that does not say what is judged."""
+    files = sorted(folder.glob("step-*.jsonl"))
+    if cut := [file for file in files if not file.read_bytes().endswith(b"\n")]:
+        print(f"note: {len(cut)} games are left out, whose files end inside a line: {cut[0]} ...", file=sys.stderr)
+    records = []
+    for file in files:
+        for number, record in enumerate(read_json_lines(file, "step", "pair", "spy", "clues"), start=1):
+            try:
+                said_in_record(record)
+            except (KeyError, TypeError) as error:
+                raise ValueError(f"{file}, line {number}: a clue must have seat, clue and readable") from error
+            records.append(record)
+    return records
 
 
 def _gallery(records: Sequence[dict[str, Any]], images: Sequence[str], scenes: Any, config: dict[str, Any]) -> Gallery:

@@ -7,6 +7,7 @@ without are the same run. Lines go to arena.jsonl, the figures of LOGGED to the 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from trl.trainer.utils import create_model_from_path
 
 from vision_zero import run_folder
 from vision_zero.config import GameConfig, IterativeSPOConfig
+from vision_zero.data.overlap import shared_ids
 from vision_zero.data.pairs import load_pairs
 from vision_zero.evaluation.arena import Arena, Outcome, make_arena
 from vision_zero.evaluation.compare import verdict_line
@@ -28,6 +30,7 @@ from vision_zero.evaluation.contest import Contest
 from vision_zero.evaluation.players import ModelPlayer
 from vision_zero.evaluation.win_rate import CROSS_PLAY
 from vision_zero.rollout.transformers import TransformersPolicy
+from vision_zero.types import ImagePair
 
 LOGGED = (
     *("win_rate", "as_table", "as_spy", "table_gain", "spy_gain"),
@@ -38,12 +41,10 @@ LOGGED = (
 LOW, HIGH, SECONDS = "arena/win_rate_low", "arena/win_rate_high", "seconds/arena"
 
 
-def training_arena(game: GameConfig, args: IterativeSPOConfig) -> Arena | None:
+def training_arena(game: GameConfig, args: IterativeSPOConfig, trained_on: Sequence[ImagePair] = ()) -> Arena | None:
     """The arena of a run, None if it is off. Raises ValueError when there is nothing to play on, or no way to."""
     if not args.arena_every:
         return None
-    if args.arena_games < 4 or args.arena_games % 2:
-        raise ValueError(f"arena_games={args.arena_games} must be even and at least 4: every deal is played twice")
     if is_deepspeed_zero3_enabled() or args.fsdp:
         raise ValueError(
             "arena_every needs whole weights on every process, which ZeRO-3 and FSDP split; use ZeRO-2, or evaluate "
@@ -54,8 +55,14 @@ def training_arena(game: GameConfig, args: IterativeSPOConfig) -> Arena | None:
             "arena_every plays on pairs that are not trained on, and there are none: give --holdout a share of the "
             "pairs, or --arena_images a source of its own, as drawn:200@heldout"
         )
+    pairs = load_pairs(args.arena_images) if args.arena_images else game.pairs("heldout")
+    if args.arena_images and (shared := shared_ids(pairs, trained_on)):
+        raise ValueError(
+            f"--arena_images {' '.join(args.arena_images)}: {len(shared)} of its {len(pairs)} pairs are trained on, as "
+            f"{shared[0]}; give others, as drawn:200@heldout, or leave it out and give --holdout a share"
+        )
     return make_arena(
-        load_pairs(args.arena_images) if args.arena_images else game.pairs("heldout"),
+        pairs,
         game.rules(args.num_generations),
         args.limits(),
         n_deals=args.arena_games // 2,

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from transformers import HfArgumentParser
 
+from vision_zero.command_line import checked
 from vision_zero.config import GameConfig, option
+from vision_zero.data.overlap import shared_ids
+from vision_zero.data.pairs import PairSourceError
 from vision_zero.evaluation.players import Loading, run_of
 from vision_zero.game.prompts import load_template
 from vision_zero.rollout.policy import LimitsByStage, TokenLimits
 from vision_zero.rollout.sampling import Sampling
-from vision_zero.run_folder import CONFIG
+from vision_zero.run_folder import CONFIG, read_config
 from vision_zero.types import GameRules, ImagePair
 
 OF_IMAGES = ("images", "scenes_dir", "columns", "holdout", "holdout_seed")
@@ -86,14 +88,6 @@ class WinRateOptions:
         return {**dataclasses.asdict(self.game), **dataclasses.asdict(self.config)}
 
 
-def run_config(run: Path) -> dict[str, Any]:
-    """The resolved options of a run. Raises ValueError for a file that holds none."""
-    values = yaml.safe_load((run / CONFIG).read_text("utf-8"))
-    if not isinstance(values, dict):
-        raise ValueError(f"{run / CONFIG} holds no options")
-    return values
-
-
 def parse(arguments: Sequence[str]) -> WinRateOptions:
     """Flags win over the options of the first model's run. Raises ValueError for what is missing or does not fit."""
     parser = HfArgumentParser(
@@ -105,15 +99,12 @@ def parse(arguments: Sequence[str]) -> WinRateOptions:
     parser.add_argument("models", nargs="+", metavar="MODEL", help="run folders, checkpoints, exports, models")
     named, _ = parser.parse_known_args(arguments)
     run = next((folder for folder in map(run_of, named.models) if folder is not None), None)
-    options = (
-        {} if run is None else {RENAMED.get(k, k): v for k, v in run_config(run).items() if k not in RENAMED.values()}
-    )
+    options = {} if run is None else run_options(run, parser)
     own_images = bool(named.images or named.drawn)
-    trained_on = options.get("images", [])
+    of_images = {name: options[name] for name in OF_IMAGES if name in options}
     if own_images:
         options = {name: value for name, value in options.items() if name not in OF_IMAGES}
-    known = {action.dest for action in parser._actions} - {"seed", "dtype", "use_cpu", "models"}
-    parser.set_defaults(**{name: value for name, value in options.items() if name in known})
+    parser.set_defaults(**options)
     game, config, rest = parser.parse_args_into_dataclasses(list(arguments))
     if named.drawn:
         if named.images:
@@ -123,10 +114,12 @@ def parse(arguments: Sequence[str]) -> WinRateOptions:
         raise ValueError("nothing to play on: give --images with one or more sources, or --drawn COUNT")
     if not own_images and not game.holdout:
         raise ValueError(f"{run} held no images out (holdout is 0): give --drawn COUNT, or --images with others")
-    if own_images and not game.holdout and set(game.images) & set(trained_on):
+    if named.images and trained_on(GameConfig(**of_images), game):
         print("note: these are images that the run was trained on; --holdout plays on a part", file=sys.stderr)
     if config.reference is None:
         raise ValueError("no frozen model to play against: give --reference")
+    if config.rollout_batch_size < 1:
+        raise ValueError(f"rollout_batch_size={config.rollout_batch_size} must be at least 1")
     if config.games < 4 or config.games % 2:
         raise ValueError(f"games={config.games} must be even and at least 4: every deal is played twice")
     if game.template != "auto":
@@ -134,3 +127,25 @@ def parse(arguments: Sequence[str]) -> WinRateOptions:
     checked = WinRateOptions(rest.models, game, config)
     _ = checked.rules, checked.limits, checked.loading  # each raises ValueError for what does not fit
     return checked
+
+
+def run_options(run: Path, parser: HfArgumentParser) -> dict[str, Any]:
+    """The options of a run that `parser` knows, by the parser's names. Raises ValueError with file and option."""
+    actions = {action.dest: action for action in reversed(parser._actions)}
+    values = {}
+    for name, value in read_config(run).items():
+        known = RENAMED.get(name, name)
+        if known in actions and name not in (*RENAMED.values(), "seed", "dtype", "use_cpu", "models"):
+            values[known] = checked(actions[known], value, f"{run / CONFIG} has {name}")
+    return values
+
+
+def trained_on(training: GameConfig, playing: GameConfig) -> bool:
+    """Whether pairs to play on were trained on; by the names of their sources where these can no longer be read."""
+    if not training.images:
+        return False
+    try:
+        pairs = training.pairs("train")
+    except (PairSourceError, OSError):
+        return not playing.holdout and bool(set(playing.images) & set(training.images))
+    return bool(shared_ids(playing.pairs("heldout"), pairs))
