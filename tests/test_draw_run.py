@@ -64,3 +64,37 @@ def test_nothing_to_draw(tmp_path: Path, name: str, message: str, capsys: pytest
     assert draw_run.main([str(tmp_path / name), "--out", str(tmp_path / "x.png")]) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.parametrize("name", ["folder", "run", "run.docx", "file/run.png", "/proc/x/run.png"])
+def test_places_that_cannot_be_drawn_to(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name without an extension is one: matplotlib would write to another than is printed."""
+    run = write_run(tmp_path / "a_run", [iteration(1, "decision")], [])
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    before = sorted(tmp_path.iterdir())
+    assert draw_run.main([str(run), "--out", str(tmp_path / name)]) == 1
+    assert f"error: --out {tmp_path / name}: " in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("metrics", '{"loss": 1.0}'),
+        ("metrics", '{"step": 2, "stage/is_clue": 1.0}'),
+        ("metrics", '{"step": 2, "stage/is_clue": "yes", "stage/accuracy": 1.0}'),
+        ("metrics", "half"),
+        ("arena", '{"step": 2}'),
+        ("arena", '{"step": null, "figures": {}}'),
+        ("arena", '{"step": 2, "figures": {"win_rate": [0.5]}}'),
+        ("arena", '{"step": 2, "figures": {"win_rate": 0.5}}'),
+        ("arena", '{"step": 2, "figures": [1]}'),
+    ],
+)
+def test_damaged_lines_are_named(file: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path / "run", [iteration(1, "decision")], [])
+    with (run / f"{file}.jsonl").open("a") as stream:
+        stream.write(line + "\n")
+    assert draw_run.main([str(run), "--out", str(tmp_path / "x.png")]) == 1
+    assert f"error: {run / file}.jsonl, " in capsys.readouterr().err

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 from vision_zero import run_folder
@@ -81,17 +82,20 @@ def stage_spans(iterations: Sequence[Line]) -> list[StageSpan]:
 
 
 def draw_run(run: Path) -> Figure:
-    """The figure of a run folder. Raises NoCurvesError."""
+    """The figure of a run folder. Raises NoCurvesError, and RunFolderError for a damaged file."""
     if not (run / run_folder.CONFIG).is_file():
         raise NoCurvesError(f"{run} is not a run folder: it has no {run_folder.CONFIG}")
-    iterations = [line for line in run_folder.read_json_lines(run / run_folder.METRICS) if "stage/is_clue" in line]
+    metrics, arena_file = run / run_folder.METRICS, run / run_folder.ARENA
+    iterations = [line for line in run_folder.read_json_lines(metrics, "step") if "stage/is_clue" in line]
+    for line in iterations:
+        check_numbers(metrics, line, [line.get(name) for name in ("step", "stage/is_clue", "stage/accuracy")])
     if not iterations:
         raise NoCurvesError(f"{run} has not finished an iteration yet")
     steps_per_iteration = iterations[1]["step"] - iterations[0]["step"] if len(iterations) > 1 else 1
-    arena = [
-        (line["step"] / steps_per_iteration, line["figures"])
-        for line in run_folder.read_json_lines(run / run_folder.ARENA)
-    ]
+    arena = []
+    for line in run_folder.read_json_lines(arena_file, "step", "figures"):
+        check_numbers(arena_file, line, [line["step"]])
+        arena.append((line["step"] / steps_per_iteration, checked_figures(arena_file, line)))
     panels = PANELS if arena else PANELS[1:2]
     figure = Figure(figsize=(WIDTH * len(panels), HEIGHT), layout="constrained")
     for axes, (title, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
@@ -115,6 +119,19 @@ def draw_run(run: Path) -> Figure:
     return figure
 
 
+def check_numbers(file: Path, line: Line, values: object) -> None:
+    if not isinstance(values, list) or not all(isinstance(value, (int, float)) for value in values):
+        raise run_folder.RunFolderError(f"{file}, step {line['step']}: not the numbers of a run; repair or remove it")
+
+
+def checked_figures(file: Path, line: Line) -> Mapping[str, Sequence[float]]:
+    """Value, low and high of every figure."""
+    figures = line["figures"]
+    for figure in figures.values() if isinstance(figures, dict) else [None]:
+        check_numbers(file, line, figure if isinstance(figure, list) and len(figure) == 3 else None)
+    return figures if isinstance(figures, dict) else {}
+
+
 def draw_stages(axes: Axes, spans: Sequence[StageSpan]) -> None:
     for span in spans:
         if span.stage == "clue":
@@ -131,6 +148,22 @@ def draw_series(axes: Axes, series: Series, arena: Sequence[tuple[float, Mapping
         axes.fill_between(steps, lows, highs, color=series.colour, alpha=0.15, linewidth=0)
 
 
+def check_out(out: Path) -> None:
+    """Raises RunFolderError for a name that matplotlib would change or cannot draw to."""
+    known = FigureCanvasBase.get_supported_filetypes()
+    if out.is_dir() or out.suffix[1:].lower() not in known:
+        raise run_folder.RunFolderError(f"--out {out}: must be a file that ends in one of .{', .'.join(sorted(known))}")
+
+
+def save(figure: Figure, out: Path) -> None:
+    """Raises RunFolderError for a place that cannot be written to."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out, dpi=DPI)
+    except OSError as error:
+        raise run_folder.RunFolderError(f"--out {out}: cannot be written: {error.strerror}") from error
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m vision_zero.draw_run", description="Draw the curves of a run.")
@@ -138,12 +171,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("run.png"), help="picture to write (default: run.png)")
     asked = parser.parse_args(argv)
     try:
-        figure = draw_run(asked.run)
+        check_out(asked.out)
+        save(draw_run(asked.run), asked.out)
     except (NoCurvesError, run_folder.RunFolderError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(asked.out, dpi=DPI)
     print(f"{asked.out}: the curves of {asked.run}")
     return 0
 

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForImageTextToText
 
+from vision_zero.models import load_model
 from vision_zero.tiny.files import save_base, save_model
 from vision_zero.tiny.measuring import measure
 from vision_zero.tiny.training import Encoder, Plan, held_out_losses, train
@@ -75,7 +76,7 @@ def write_readme(
 ) -> None:
     """The model card, without the table of what was measured."""
     config = json.loads((folder / "config.json").read_text("utf-8"))
-    model = AutoModelForImageTextToText.from_pretrained(folder)
+    model = load_model(folder)
     last = plans[-1]
     options = f" --lesson_steps {last.lesson_steps} --game_steps {last.game_steps} --guesses {last.guesses}"
     text = README.format(
@@ -110,13 +111,10 @@ TAUGHT = (Plan(), Plan(lesson_steps=0, game_steps=700, guesses=0.2))
 def make(folder: Path, plans: Sequence[Plan], seed: int, start: Path | None = None) -> None:
     """Tokenizer and configuration, training, weights, model card. The n-th plan's rows are of seed + n."""
     began = time.time()
+    started = None if start is None else load_model(start, dtype="float32")
     save_base(folder)
     encoder = Encoder(folder)
-    model = (
-        new_model(folder, seed)
-        if start is None
-        else AutoModelForImageTextToText.from_pretrained(start, dtype="float32")
-    )
+    model = new_model(folder, seed) if started is None else started
     for number, plan in enumerate(plans):
         train(model, encoder, plan, seed + number)
     save_model(model, folder)
@@ -130,22 +128,47 @@ def main() -> None:
     parser.add_argument("--measure", type=Path, help="measure the model in this folder and write its table again")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and rows (default 0)")
     parser.add_argument("--start", type=Path, help="go on from this tiny model, by one plan of the options below")
-    parser.add_argument("--lesson_steps", type=int, default=0, help="with --start: steps of lessons (%(default)s)")
-    parser.add_argument("--game_steps", type=int, default=700, help="with --start: steps of games (%(default)s)")
-    parser.add_argument(
-        "--guesses", type=float, default=0.2, help="with --start: share of taught votes that are guesses (%(default)s)"
-    )
+    parser.add_argument("--lesson_steps", type=int, help="with --start: steps of lessons (0)")
+    parser.add_argument("--game_steps", type=int, help="with --start: steps of games (700)")
+    parser.add_argument("--guesses", type=float, help="with --start: share of taught votes that are guesses (0.2)")
+    parser.add_argument("--overwrite", action="store_true", help="make it again in a folder that is not empty")
     args = parser.parse_args()
-    if (args.out is None) == (args.measure is None):
-        parser.error("give --out FOLDER to make the model, or --measure FOLDER to measure one")
+    check(parser, args)
     torch.set_num_threads(1)
-    if args.out is not None:
-        plan = Plan(lesson_steps=args.lesson_steps, game_steps=args.game_steps, guesses=args.guesses)
-        make(args.out, (plan,) if args.start else TAUGHT, args.seed, args.start)
-    results = measure(args.out or args.measure)
+    try:
+        if args.out is not None:
+            given = {name: getattr(args, name) for name in OF_START if getattr(args, name) is not None}
+            plan = Plan(**{"lesson_steps": 0, "game_steps": 700, "guesses": 0.2, **given})
+            make(args.out, (plan,) if args.start else TAUGHT, args.seed, args.start)
+        results = measure(args.out or args.measure)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
     for name, value in results.items():
         print(f"{name}: {value}")
     write_table(args.out or args.measure, results)
+
+
+OF_START = ("lesson_steps", "game_steps", "guesses")
+
+
+def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends the program, before anything is written, for options that do not fit."""
+    if (args.out is None) == (args.measure is None):
+        parser.error("give --out FOLDER to make the model, or --measure FOLDER to measure one")
+    if args.measure is not None and (args.start or args.overwrite):
+        parser.error("--start and --overwrite go with --out")
+    for name in OF_START:
+        value = getattr(args, name)
+        if value is None:
+            continue
+        if not args.start:
+            parser.error(f"--{name} {value} goes with --start: without it, the model is taught as data/tiny_vlm was")
+        if not 0 <= value <= (1 if name == "guesses" else float("inf")):
+            parser.error(f"--{name} {value} must be {'in 0..1' if name == 'guesses' else 'at least 0'}")
+    if args.out is not None and args.out.exists() and not args.out.is_dir():
+        parser.error(f"--out {args.out} is a file; give a folder")
+    if args.out is not None and args.out.is_dir() and any(args.out.iterdir()) and not args.overwrite:
+        parser.error(f"--out {args.out} is not empty; choose another folder, or make it again with --overwrite")
 
 
 if __name__ == "__main__":
