@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from files import Line
 from over_seeds import OverSeeds, over_seeds
-from results import Line
 from study import Study
 
 PANELS = (

@@ -18,9 +18,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, variance
 
+from files import Line
 from over_seeds import GAME_DEVIATION, over_seeds, paired_difference, smallest_effect
 from plots import curve, plot
-from results import RESULTS, Line, failures, latest, read_results
+from results import RESULTS, failures, latest, read_results
 from study import ROOT, STUDIES, Study, load_studies
 
 PAGE = ROOT / "docs" / "results.md"

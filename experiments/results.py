@@ -19,13 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from files import Line, read_lines
 from study import HERE, Study
-from vision_zero.run_folder import append_json_line, read_json_lines
+from vision_zero.run_folder import append_json_line
 
 RESULTS = HERE / "results"
-Line = dict[str, Any]
+NEEDED = {"done": ("key", "final", "curve", "curve_games", "run", "start"), "failed": ("error",)}
+"""What a line of each status is read for, besides whose it is."""
 
 
 def results_file(study: str, folder: Path = RESULTS) -> Path:
@@ -33,11 +34,16 @@ def results_file(study: str, folder: Path = RESULTS) -> Path:
 
 
 def read_results(study: str, folder: Path = RESULTS) -> list[Line]:
-    return read_json_lines(results_file(study, folder))
+    """Raises ValueError for a broken line, by the file's name."""
+    return read_lines(results_file(study, folder), _needed)
 
 
 def read_all_results(folder: Path = RESULTS) -> list[Line]:
-    return [line for path in sorted(folder.glob("*.jsonl")) for line in read_json_lines(path)]
+    return [line for path in sorted(folder.glob("*.jsonl")) for line in read_lines(path, _needed)]
+
+
+def _needed(line: Line) -> tuple[str, ...]:
+    return ("study", "arm", "seed", "status", *NEEDED.get(str(line.get("status")), ()))
 
 
 def add_result(line: Line, folder: Path = RESULTS) -> None:

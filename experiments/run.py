@@ -9,18 +9,22 @@ train the same in several studies are run once. A run that fails is a line too, 
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 
-from one_run import BusyError, Run, RunError, result_of
+from errors import in_words
+from files import Line
+from one_run import result_of
 from over_seeds import smallest_effect
-from results import RESULTS, Line, add_result, latest, read_all_results, read_results, reusable
-from study import ROOT, STUDIES, Arm, Study, base_id, key_of, load_base, load_studies, options_of
+from results import RESULTS, add_result, latest, read_all_results, read_results, reusable
+from run_files import NotRunError, Run, RunError
+from study import ROOT, STUDIES, Arm, Study, base_id, choose_studies, key_of, load_base, load_studies, options_of
 
 RUNS = ROOT / "runs" / "experiments"
 PROGRESS_SECONDS = 30.0
@@ -100,18 +104,19 @@ def finish(run: Run, same: Sequence[Wanted], future: Future[Line], results: Path
     owner = same[0]
     try:
         line = future.result()
-    except BusyError as busy:
-        print(f"NOT RUN {owner}: {busy}", flush=True)
+        value, low, high = line["final"]["figures"]["win_rate"]
+    except NotRunError as error:
+        print(f"NOT RUN {owner}: {error}", flush=True)
         return False
-    except (RunError, OSError, ValueError) as error:
+    except Exception as error:  # whatever it is: the runs beside it go on, and their results are written
+        if not isinstance(error, (RunError, OSError, ValueError)):
+            error = RunError(f"{run.folder}: {type(error).__name__}: {error}")
         print(f"FAILED  {owner}: {error}", flush=True)
         for one in same:
             add_result(failure(one, str(error)), results)
         return False
-    low, high = line["final"]["figures"]["win_rate"][1:]
     print(
-        f"done    {owner}: win rate {line['final']['figures']['win_rate'][0]:.3f} ({low:.3f} to {high:.3f}), "
-        f"{line['seconds']:.0f} s of training",
+        f"done    {owner}: win rate {value:.3f} ({low:.3f} to {high:.3f}), {line['seconds']:.0f} s of training",
         flush=True,
     )
     for one in same:
@@ -127,8 +132,8 @@ def failure(one: Wanted, error: str) -> Line:
     return {**names, "status": "failed", "options": dict(one.arm.options), "error": error}
 
 
-def carry_out(plan: Plan, jobs: int, results: Path, progress_seconds: float = PROGRESS_SECONDS) -> int:
-    """Run what is planned, `jobs` at a time. Returns how many runs failed."""
+def carry_out(plan: Plan, jobs: int, results: Path, again: bool = False) -> int:
+    """Run what is planned, `jobs` at a time. Returns how many runs failed or could not be run."""
     for line, one in plan.found:
         print(f"shared  {one}: the run of {line['study']}/{line['arm']}")
         share(line, one, results)
@@ -143,14 +148,15 @@ def carry_out(plan: Plan, jobs: int, results: Path, progress_seconds: float = PR
             while waiting and len(going) < jobs:
                 run, same = waiting.pop(0)
                 print(f"start   {same[0]} in {run.folder}" + "".join(f", also {one}" for one in same[1:]), flush=True)
-                going[pool.submit(result_of, run)] = (run, same)
-            done, _ = wait(going, timeout=min(progress_seconds, 1.0), return_when=FIRST_COMPLETED)
+                going[pool.submit(result_of, run, again)] = (run, same)
+            done, _ = wait(going, timeout=min(PROGRESS_SECONDS, 1.0), return_when=FIRST_COMPLETED)
             for future in done:
                 n_failed += not finish(*going.pop(future), future, results)
-            if going and time.monotonic() - said >= progress_seconds:
+            if going and time.monotonic() - said >= PROGRESS_SECONDS:
                 said = time.monotonic()
                 for run, same in going.values():
-                    print(f"        {same[0]}: iteration {run.iterations_done()}/{run.iterations}", flush=True)
+                    with suppress(OSError, ValueError):  # what cannot be read is said when the run ends
+                        print(f"        {same[0]}: iteration {run.iterations_done()}/{run.iterations}", flush=True)
     return n_failed
 
 
@@ -165,12 +171,18 @@ def describe(study: Study) -> str:
     )
 
 
+def number_of_jobs(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number of 1 or more")
+    return int(text)
+
+
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python experiments/run.py", description="Run studies.", allow_abbrev=False)
     parser.add_argument("studies", nargs="*", metavar="STUDY", help="names in experiments/studies; none: all")
     parser.add_argument("--arms", nargs="+", help="these arms only")
     parser.add_argument("--seeds", nargs="+", type=int, help="these seeds only")
-    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each (2)")
+    parser.add_argument("--jobs", type=number_of_jobs, default=2, help="runs side by side, one thread each (2)")
     parser.add_argument("--again", action="store_true", help="remove and remake folders that other options made")
     parser.add_argument("--plan", action="store_true", help="say what would be run, and stop")
     parser.add_argument("--base", type=Path, default=STUDIES.parent / "base.yaml", help=argparse.SUPPRESS)
@@ -181,30 +193,31 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def choose(asked: argparse.Namespace) -> list[Wanted]:
-    """Raises ValueError for a study, arm or seed that is not there."""
-    known = load_studies(asked.folder)
-    if unknown := sorted(set(asked.studies) - known.keys()):
-        raise ValueError(f"no study {unknown[0]}; there are {', '.join(known)}")
-    studies = [known[name] for name in dict.fromkeys(asked.studies or known) if known[name].runs_of is None]
+    """Raises ValueError for a study, arm or seed that is not there, and for a study that runs nothing."""
+    studies = choose_studies(load_studies(asked.folder), asked.studies, runs=True)
     wanted = []
     for study in studies:
-        arms = [study.arm(name) for name in asked.arms] if asked.arms else study.arms
+        arms = [study.arm(name) for name in dict.fromkeys(asked.arms)] if asked.arms else study.arms
         if strange := sorted(set(asked.seeds or ()) - set(study.seeds)):
             raise ValueError(f"study {study.name} has no seed {strange[0]}; it has {', '.join(map(str, study.seeds))}")
-        wanted += [Wanted(study, arm, seed) for seed in asked.seeds or study.seeds for arm in arms]
+        wanted += [Wanted(study, arm, seed) for seed in dict.fromkeys(asked.seeds or study.seeds) for arm in arms]
     # Studies with more games go first, so that what they share is evaluated on enough.
     return sorted(wanted, key=lambda one: -one.study.final_games)
 
 
+def check_writable(results: Path) -> None:
+    """Raises OSError for a folder of results that cannot be written to, before hours of runs find out."""
+    results.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=results):
+        pass
+
+
+@in_words
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 1 if a run failed."""
+    """Returns the exit status: 1 if a run failed or could not be run."""
     asked = parse_arguments(arguments)
-    try:
-        wanted = choose(asked)
-        base = load_base(asked.base)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    wanted = choose(asked)
+    base = load_base(asked.base)
     for study in dict.fromkeys(one.study for one in wanted):
         print(describe(study))
     plan = make_plan(wanted, base, asked.results, asked.runs)
@@ -218,13 +231,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for run, same in plan.runs:
             print(f"  {run.folder}: {', '.join(map(str, same))}")
         return 0
-    if asked.again:
-        for run, _ in plan.runs:
-            key = run.beside(".key")
-            if run.folder.exists() and key.is_file() and key.read_text() != run.key:
-                shutil.rmtree(run.folder)
-                run.beside(".log").unlink(missing_ok=True)
-    return 1 if carry_out(plan, asked.jobs, asked.results) else 0
+    check_writable(asked.results)
+    return 1 if carry_out(plan, asked.jobs, asked.results, asked.again) else 0
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from files import Line, read_yaml
 from vision_zero.command_line import PARTS, parse, resolved
 
 HERE = Path(__file__).resolve().parent
@@ -30,6 +32,10 @@ NOT_IN_THE_KEY = frozenset(
     }
 )
 """Options that leave what is trained as it is, or that the key has in another form (the start model's weights)."""
+
+
+SET_BY_THE_RUNNER = frozenset({"seed", "data_seed", "output_dir", "resume", "arena_games", "run_name", "logging_dir"})
+"""Options that no arm may set."""
 
 
 @dataclass(frozen=True)
@@ -69,37 +75,89 @@ class Study:
 
 def load_study(path: Path) -> Study:
     """Raises ValueError for a file that is no study, by the file's name."""
+    content = read_yaml(path)
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-        arms = tuple(
-            Arm(
-                str(name),
-                {key: value for key, value in (changes or {}).items() if key != "start"},
-                (changes or {}).get("start"),
-            )
-            for name, changes in content.pop("arms").items()
-        )
-        study = Study(
-            name=path.stem, arms=arms, **{**content, "seeds": tuple(content["seeds"])}
-        )  # an unknown key is refused here
-    except (OSError, yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+        arms = tuple(_arm(name, changes) for name, changes in content.pop("arms").items())
+        seeds = tuple(content.pop("seeds"))
+        study = Study(name=path.stem, arms=arms, seeds=seeds, **content)  # an unknown name is refused here
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path}: not a study: {type(error).__name__}: {error}") from error
-    if not study.arms or not study.seeds or len(set(study.seeds)) != len(study.seeds):
-        raise ValueError(f"{path}: a study needs arms, and seeds that are all different")
-    if (study.runs_of is None) != (study.measure is None):
-        raise ValueError(f"{path}: runs_of and measure go together")
+    if wrong := _what_is_wrong(study):
+        raise ValueError(f"{path}: {wrong}")
     return study
 
 
+def _arm(name: object, changes: Mapping[str, Any] | None) -> Arm:
+    options = {option: value for option, value in (changes or {}).items() if option != "start"}
+    start = (changes or {}).get("start")
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]*\w[\w.-]*", name):
+        raise ValueError(
+            f"arm {name!r} must be a name of letters, digits, `.`, `-` and `_`, in quotes if YAML needs it"
+        )
+    if not isinstance(start, str | None):
+        raise ValueError(f"arm {name}: start {start!r} must be a model's folder")
+    if set_here := sorted(SET_BY_THE_RUNNER & options.keys()):
+        raise ValueError(f"arm {name} has the option {set_here[0]}, which the runner sets")
+    return Arm(name, options, start)
+
+
+def _what_is_wrong(study: Study) -> str | None:
+    """With a study's values, before any of them is used."""
+    if (study.runs_of is None) != (study.measure is None):
+        return "runs_of and measure go together"
+    for name in ("title", "question", "claim", "runs_of", "measure"):
+        if not isinstance(text := getattr(study, name), str | None):
+            return f"{name}: {text!r} must be text"
+    for seed in study.seeds:
+        if type(seed) is not int or seed < 0:
+            return f"seeds: {seed!r} must be a whole number from 0"
+    if not study.arms or not study.seeds or len(set(study.seeds)) != len(study.seeds):
+        return f"a study needs arms, and seeds that are all different, not {list(study.seeds)}"
+    for name, n_games in (("final_games", study.final_games), ("curve_games", study.curve_games)):
+        if study.runs_of is not None and n_games != 0:
+            return f"{name}: {n_games!r} must be 0, as runs_of plays none"
+        if study.runs_of is None and (type(n_games) is not int or n_games < 4 or n_games % 2):
+            return f"{name}: {n_games!r} must be an even number from 4, every deal is played twice"
+    return None
+
+
 def load_studies(folder: Path = STUDIES) -> dict[str, Study]:
-    """All studies by name."""
-    return {path.stem: load_study(path) for path in sorted(folder.glob("*.yaml"))}
+    """All studies by name. Raises ValueError if there is none, or one with `runs_of` what is not run."""
+    studies = {path.stem: load_study(path) for path in sorted(folder.glob("*.yaml"))}
+    if not studies:
+        raise ValueError(f"{folder}: there are no studies in it")
+    for study in studies.values():
+        if study.runs_of is not None and (study.runs_of not in studies or studies[study.runs_of].runs_of is not None):
+            raise ValueError(f"{folder / study.name}.yaml: runs_of: {study.runs_of!r} must be a study that is run")
+    return studies
 
 
-def load_base(path: Path = BASE) -> dict[str, Any]:
-    base = yaml.safe_load(path.read_text("utf-8"))
-    if not isinstance(base, dict):
-        raise ValueError(f"{path}: must hold `name: value` lines")
+def choose_studies(known: Mapping[str, Study], names: Sequence[str], runs: bool) -> list[Study]:
+    """The named studies, or all: of those that run something, or of those that measure others' runs.
+
+    Raises ValueError for a name that is no study, or one of the other sort.
+    """
+    check_names(known, names)
+    for name in names:
+        if (known[name].runs_of is None) != runs:
+            program = "transfer.py" if runs else "run.py"
+            raise ValueError(f"the study {name} is for another program: python experiments/{program} {name}")
+    return [known[name] for name in dict.fromkeys(names or known) if (known[name].runs_of is None) == runs]
+
+
+def check_names(known: Mapping[str, Study], names: Sequence[str]) -> None:
+    """Raises ValueError for a name that is no study."""
+    if unknown := sorted(set(names) - known.keys()):
+        raise ValueError(f"no study {unknown[0]}; there are {', '.join(known)}")
+
+
+def load_base(path: Path = BASE) -> Line:
+    """Raises ValueError for a file that is no base of studies, by its name."""
+    base = read_yaml(path)
+    if missing := [name for name in ("model_name_or_path", "iterations") if name not in base]:
+        raise ValueError(f"{path}: {missing[0]} is missing")
+    if set_here := sorted(SET_BY_THE_RUNNER & base.keys()):
+        raise ValueError(f"{path}: {set_here[0]} is set by the runner")
     return base
 
 

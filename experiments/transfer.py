@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 
-from results import RESULTS, Line, add_result, latest, read_results
+from files import Line
+from results import RESULTS, add_result, latest, read_results
 from study import ROOT, STUDIES, Study, load_studies
 from vision_zero.intervals import Interval, paired
 from vision_zero.run_folder import complete_checkpoints

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -13,54 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 import run
-from one_run import TRAINING_FIGURES, locked, training_curve
 from results import read_results
-from study import STUDIES, key_of, load_base, load_study, options_of
+from run_files import TRAINING_FIGURES, training_curve
+from study import load_study
+from tests.experiments.study_files import MEASURED, write
 
 ROOT = Path(__file__).resolve().parents[2]
-BASE: dict[str, Any] = {
-    "images": ["drawn:8"],
-    "model_name_or_path": "tests/models/bench_model",
-    "template": "compact",
-    "max_pixels": 3136,
-    "use_cpu": True,
-    "attn_implementation": "sdpa",
-    "civilians": 2,
-    "rounds": 1,
-    "num_generations": 2,
-    "games_per_iteration": 2,
-    "per_device_train_batch_size": 2,
-    "iterations": 2,
-    "schedule": "cycle",
-    "cycle_decision": 1,
-    "cycle_clue": 1,
-    "format_weight": 0.5,
-    "beta": 0.0,
-    "max_clue_tokens": 4,
-    "max_vote_tokens": 3,
-    "gradient_checkpointing": False,
-    "arena_every": 1,
-    "arena_images": ["drawn:4@heldout"],
-    "save_steps": 1,
-    "report_to": "none",
-    "disable_tqdm": True,
-}
-SMALL = {"title": "t", "question": "q", "claim": "c", "seeds": [1], "final_games": 4, "curve_games": 4}
 ONE = {"arms": {"base": None, "leak": {"train_stages": "both"}}}
 TWO = {"arms": {"wrong": {"learning_rate": -1.0}, "explicit": {"train_stages": "active"}}, "final_games": 6}
-
-
-def write(tmp_path: Path, **studies: Mapping[str, Any]) -> list[str]:
-    """Studies and their base as files; returns the arguments that make the runner use them."""
-    (tmp_path / "studies").mkdir(exist_ok=True)
-    (tmp_path / "base.yaml").write_text(yaml.safe_dump(BASE))
-    for name, study in studies.items():
-        (tmp_path / "studies" / f"{name}.yaml").write_text(yaml.safe_dump({**SMALL, **study}))
-    places = {"--base": "base.yaml", "--folder": "studies", "--results": "results", "--runs": "runs"}
-    return [word for flag, name in places.items() for word in (flag, str(tmp_path / name))]
 
 
 def without_circumstances(line: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,31 +99,6 @@ def test_more_games_are_played_without_training_again(done: Path) -> None:
     assert metrics.stat().st_mtime_ns == before
 
 
-def test_a_failure_is_a_line_and_is_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A folder that belongs to a run with other options is not continued, and not removed unless asked."""
-    places = write(tmp_path, one={"arms": {"base": None}})
-    folder = tmp_path / "runs" / "one" / "base" / "seed-1"
-    folder.mkdir(parents=True)
-    (folder / "kept").touch()
-    folder.with_name("seed-1.key").write_text("another")
-    for _ in range(2):
-        assert run.main(places) == 1
-    lines = read_results("one", tmp_path / "results")
-    assert [line["status"] for line in lines] == ["failed", "failed"]
-    assert "made with other options" in lines[0]["error"]
-    assert (folder / "kept").exists()
-    assert "FAILED" in capsys.readouterr().out
-
-
-def test_a_run_that_goes_on_elsewhere_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    places = write(tmp_path, one={"arms": {"base": None}})
-    (tmp_path / "runs" / "one" / "base").mkdir(parents=True)
-    with locked(tmp_path / "runs" / "one" / "base" / "seed-1.lock"):
-        assert run.main(places) == 1
-    assert "this run is going on already" in capsys.readouterr().out
-    assert read_results("one", tmp_path / "results") == []
-
-
 def test_a_failure_names_no_machine(tmp_path: Path) -> None:
     write(tmp_path, one={"arms": {"base": None}})
     study = load_study(tmp_path / "studies" / "one.yaml")
@@ -170,10 +106,13 @@ def test_a_failure_names_no_machine(tmp_path: Path) -> None:
     assert line["error"] == "in src/x.py and lib/y.py"
 
 
-def test_a_training_that_breaks_is_reported_with_its_words(tmp_path: Path) -> None:
+def test_a_training_that_breaks_is_a_line_with_its_words_and_is_tried_again(tmp_path: Path) -> None:
     places = write(tmp_path, one={"arms": {"broken": {"images": ["drawn:8", "/no/such/folder"]}}})
-    assert run.main(places) == 1
-    error = read_results("one", tmp_path / "results")[0]["error"]
+    for _ in range(2):
+        assert run.main(places) == 1
+    lines = read_results("one", tmp_path / "results")
+    assert [line["status"] for line in lines] == ["failed", "failed"]
+    error = lines[0]["error"]
     assert "ended with status 1" in error
     assert "/no/such/folder: no such file or folder" in error
 
@@ -184,13 +123,41 @@ def test_a_training_that_breaks_is_reported_with_its_words(tmp_path: Path) -> No
         (["nothing"], "no study nothing"),
         (["one", "--arms", "x"], "no arm 'x'"),
         (["one", "--seeds", "7"], "no seed 7"),
+        (["measured"], "python experiments/transfer.py measured"),
     ],
 )
 def test_what_is_not_there_is_refused(
     tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run.main([*write(tmp_path, one=ONE), *arguments]) == 2
+    measured = {**MEASURED, "arms": {"base": None}}
+    assert run.main([*write(tmp_path, one=ONE, measured=measured), *arguments]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_no_studies_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.main(write(tmp_path)) == 1
+    assert f"error: {tmp_path / 'studies'}: there are no studies" in capsys.readouterr().err
+
+
+def test_a_broken_base_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    places = write(tmp_path, one=ONE)
+    for content in ("a: [", "- a", "iterations: 1", "{model_name_or_path: x, iterations: 1, seed: 2}"):
+        (tmp_path / "base.yaml").write_text(content)
+        assert run.main(places) == 1
+        assert f"error: {tmp_path / 'base.yaml'}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "x"])
+def test_a_number_of_jobs_below_one_is_refused(jobs: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run.main([f"--jobs={jobs}"])
+    assert f"--jobs: {jobs}: must be a whole number of 1 or more" in capsys.readouterr().err
+
+
+def test_what_is_named_twice_is_wanted_once(tmp_path: Path) -> None:
+    places = write(tmp_path, one=ONE)
+    wanted = run.choose(run.parse_arguments([*places, "one", "one", "--seeds", "1", "1", "--arms", "base", "base"]))
+    assert list(map(str, wanted)) == ["one/base/seed-1"]
 
 
 @pytest.mark.slow
@@ -214,43 +181,3 @@ def test_killed_in_the_middle_and_run_again(done: Path, tmp_path: Path) -> None:
     again = read_results("one", tmp_path / "results")[0]
     undisturbed = next(line for line in read_results("one", done / "results") if line["arm"] == "base")
     assert without_circumstances(again) == {**without_circumstances(undisturbed), "shared_with": None}
-
-
-# ------------------------------------------------------------------------------------------------ studies and keys
-
-
-@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_shipped_studies_parse(path: Path) -> None:
-    study = load_study(path)
-    if study.runs_of is not None:
-        owner = load_study(path.with_name(f"{study.runs_of}.yaml"))
-        assert {arm.name for arm in study.arms} <= {arm.name for arm in owner.arms}
-        return
-    assert len(study.seeds) >= 3
-    assert study.final_games >= 400
-    for arm in study.arms:
-        options = {**options_of(arm, load_base(), study.seeds[0], study.curve_games)}
-        options["model_name_or_path"] = "tests/models/bench_model"
-        key_of(options)  # training would take them
-
-
-def test_keys_are_of_what_is_trained() -> None:
-    key = key_of(BASE)
-    same = {"seed": 9, "arena_every": 0, "save_steps": 2, "rae_alpha": 0.95, "train_stages": "active"}
-    for name, value in same.items():
-        assert key_of({**BASE, name: value}) == key, name
-    for name, value in {"rae_alpha": 0.9, "iterations": 3, "images": ["drawn:9"], "failed_edits": 0.1}.items():
-        assert key_of({**BASE, name: value}) != key, name
-    assert key_of({**BASE, "model_name_or_path": "data/tiny_vlm"}) != key
-    with pytest.raises(ValueError, match="there is no model in"):
-        key_of({**BASE, "model_name_or_path": "no/model"})
-    with pytest.raises(ValueError, match="learning_rate=-1"):
-        key_of({**BASE, "learning_rate": -1.0})
-
-
-def test_a_file_that_is_no_study_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "bad.yaml"
-    for content in ({**SMALL}, {**SMALL, **ONE, "more": 1}, {**SMALL, **ONE, "seeds": [1, 1]}, []):
-        file.write_text(json.dumps(content))
-        with pytest.raises(ValueError, match=r"bad\.yaml"):
-            load_study(file)
