@@ -25,7 +25,7 @@ def curve(lines: Sequence[Line], part: str, names: Sequence[str]) -> dict[int, O
     """The sum of the named figures by iteration, over the seeds that have them."""
     values: dict[int, list[float]] = {}
     for line in lines:
-        for point in line[part]:
+        for point in line.get(part, ()):
             found = [point["figures"][name] for name in names if name in point["figures"]]
             if len(found) == len(names):
                 # figures of held-out games come with their interval

@@ -9,7 +9,8 @@ A line of `results/STUDY.jsonl`:
     options, start       how the arm differs from the base
     iterations, seconds, switches
     final                {"games": n, "figures": {name: [value, low, high]}}, names as in evaluation/win_rate.py
-    training             [{"iteration", "figures": {name: value}}] of the training games, in means of some iterations
+    training             [{"iteration", "figures": {name: value}}] of the training games, in means of some iterations;
+                         lines that were made before there was this have none
     curve, curve_games   [{"iteration", "figures"}], and the games of each point
     run, commit          where it was made, and from which commit
     shared_with          the study/arm whose run it is, if another's
@@ -25,7 +26,7 @@ from study import HERE, Study
 from vision_zero.run_folder import append_json_line
 
 RESULTS = HERE / "results"
-NEEDED = {"done": ("key", "final", "curve", "curve_games", "run", "start"), "failed": ("error",)}
+NEEDED = {"done": ("key", "final", "curve", "curve_games", "run", "start", "base", "commit"), "failed": ("error",)}
 """What a line of each status is read for, besides whose it is."""
 
 

@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 
+from errors import in_words
 from files import Line
 from results import RESULTS, add_result, latest, read_results
-from study import ROOT, STUDIES, Study, load_studies
+from study import ROOT, STUDIES, Study, choose_studies, load_studies
 from vision_zero.intervals import Interval, paired
 from vision_zero.run_folder import complete_checkpoints
 
@@ -44,46 +45,45 @@ def figures(before: Answers, after: Answers) -> dict[str, list[float]]:
     return found
 
 
-def measure_study(study: Study, owner: Study, results: Path = RESULTS) -> int:
-    """Measure every run of `owner` that is done and not measured yet. Returns how many were."""
+def measure_study(study: Study, owner: Study, results: Path) -> int:
+    """Measure every run of `owner` that `study` names and that is not measured yet. Returns how many are missing."""
     measure = find_measure(str(study.measure))
     there = latest(read_results(study.name, results), study)
+    runs = latest(read_results(owner.name, results), owner)
     by_start: dict[str, Answers] = {}
-    n_measured = 0
-    for (arm, seed), run in latest(read_results(owner.name, results), owner).items():
-        old = there.get((arm, seed))
-        folder = ROOT / run["run"]
-        if arm not in {one.name for one in study.arms} or (old is not None and old["key"] == run["key"]):
+    n_missing = 0
+    for arm, seed in ((arm.name, seed) for arm in study.arms for seed in study.seeds):
+        run, old = runs.get((arm, seed)), there.get((arm, seed))
+        if run is not None and old is not None and old["key"] == run["key"]:
             continue
-        if not complete_checkpoints(folder):
-            print(f"missing {arm}/seed-{seed}: {folder} is not there")
+        checkpoints = complete_checkpoints(ROOT / run["run"]) if run is not None else []
+        if run is None or not checkpoints:
+            n_missing += 1
+            why = f"{owner.name} has no result of it" if run is None else f"{run['run']} has no checkpoint"
+            print(f"missing {study.name}/{arm}/seed-{seed}: {why}")
             continue
         if run["start"] not in by_start:
             by_start[run["start"]] = measure(ROOT / run["start"])
-        after = measure(complete_checkpoints(folder)[-1])
+        after = measure(checkpoints[-1])
         names = {"study": study.name, "arm": arm, "seed": seed}
         kept = {name: run[name] for name in ("key", "base", "start", "run", "commit")}
         final = {"games": 0, "figures": figures(by_start[run["start"]], after)}
         line: Line = {**names, "status": "done", **kept, "options": {}, "final": final, "curve_games": 0, "curve": []}
         add_result(line, results)
-        n_measured += 1
         print(f"done    {study.name}/{arm}/seed-{seed}")
-    return n_measured
+    return n_missing
 
 
+@in_words
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 1 if something that was asked for could not be measured."""
     parser = argparse.ArgumentParser(prog="python experiments/transfer.py", description="Measure the runs of a study.")
     parser.add_argument("studies", nargs="*", metavar="STUDY", help="studies with runs_of; none: all of them")
     asked = parser.parse_args(arguments)
     known = load_studies(STUDIES)
-    try:
-        for study in known.values():
-            if study.runs_of is not None and (not asked.studies or study.name in asked.studies):
-                measure_study(study, known[study.runs_of])
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    studies = choose_studies(known, asked.studies, runs=False)
+    n_missing = [measure_study(study, known[str(study.runs_of)], RESULTS) for study in studies]
+    return 1 if any(n_missing) else 0
 
 
 if __name__ == "__main__":

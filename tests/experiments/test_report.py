@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 import report
+from plots import curve
 from results import RESULTS, latest, read_results
 from study import Arm, Study, load_studies
+from tests.experiments.study_files import write, write_lines
 from transfer import figures, find_measure
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,12 +46,22 @@ def line(arm: str, seed: int, win_rate: float, **other: Any) -> dict[str, Any]:
         "seed": seed,
         "status": "done",
         "base": "b",
+        "key": "k",
+        "run": "runs/x",
+        "start": "data/tiny_vlm",
+        "commit": "0123abcd",
+        "curve_games": 20,
         "switches": [{"iteration": 5, "to": "clue", "reason": "rule"}],
         "final": {"games": 400, "figures": figures},
         "curve": [{"iteration": 0, "figures": {"win_rate": [0.5, 0, 1]}}, {"iteration": 2, "figures": figures}],
         "training": [window(5, True, 0.2, 0.3), window(10, False, 0.6, 9.0), window(15, True, 0.7, 0.1)],
         **other,
     }
+
+
+def without_training(one: dict[str, Any]) -> dict[str, Any]:
+    """As lines were before they had figures of training."""
+    return {name: value for name, value in one.items() if name != "training"}
 
 
 FIRST = [line("first", seed, value) for seed, value in ((1, 0.5), (2, 0.6), (3, 0.7))]
@@ -86,6 +98,17 @@ def test_training_figures_are_means_of_clue_stages_and_silence_is_dated() -> Non
     assert "| N/A above half at iteration | 10, 10, never | – |" in report.section(
         STUDY, [*silent, line("first", 3, 0.5, training=talking["training"])]
     )
+
+
+def test_lines_without_figures_of_training_are_left_out_of_these_and_named() -> None:
+    lines = [line("first", 1, 0.5), without_training(line("first", 2, 0.5)), without_training(line("second", 1, 0.5))]
+    text = report.section(STUDY, lines)
+    assert "Without figures of training: `first` seed 2, `second` seed 1." in text
+    assert "| `advantage/spy`, training | +0.200 | – |" in text
+    assert "| N/A above half at iteration | 10 | – |" in text
+    assert curve(lines, "training", ["stage/na_rate"])[5].n == 1
+    assert report.plot(STUDY, latest(lines, STUDY)) is not None
+    assert "Without figures" not in report.section(STUDY, lines[:1])
 
 
 def test_the_curve_in_numbers() -> None:
@@ -158,6 +181,53 @@ def test_what_is_written_by_hand_stays(tmp_path: Path) -> None:
     assert page.read_text() == twice
 
 
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the program reads and writes: one study without results, and a page."""
+    write(tmp_path, one={"arms": {"first": None}}, two={"arms": {"first": None}})
+    (tmp_path / "page.md").write_text("# Results\n")
+    names = {"STUDIES": "studies", "RESULTS": "results", "PAGE": "page.md", "IMAGES": "images"}
+    for name, place in names.items():
+        monkeypatch.setattr(report, name, tmp_path / place)
+    return tmp_path
+
+
+def test_the_program_says_what_it_did(places: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.main([]) == 1
+    assert report.main(["one"]) == 1
+    assert capsys.readouterr().out.endswith("no results of one\n")
+    write_lines(places / "results" / "one.jsonl", {**FIRST[0], "study": "one"})
+    assert report.main(["one"]) == 0
+    assert capsys.readouterr().out == "renewed one\n"
+    assert "<!-- study one -->" in (places / "page.md").read_text()
+    assert report.main([]) == 0
+    assert report.main(["one", "two"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("results/one.jsonl", b"broken\n", "results/one.jsonl, line 1: not JSON"),
+        ("results/one.jsonl", b'{"study": "one"}\n', "results/one.jsonl, line 1: without arm, seed, status"),
+        ("studies/one.yaml", b"\xff", "studies/one.yaml: not a YAML file"),
+        ("studies/two.yaml", b"{", "studies/two.yaml: not a YAML file"),
+    ],
+)
+def test_a_broken_file_is_an_error_by_name(
+    places: Path, file: str, content: bytes, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (places / "results").mkdir()
+    (places / file).write_bytes(content)
+    assert report.main([]) == 1
+    assert f"error: {places}/{said}" in capsys.readouterr().err
+    assert (places / "page.md").read_text() == "# Results\n"
+
+
+def test_a_study_that_is_not_there_is_refused(places: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.main(["three"]) == 1
+    assert "error: no study three; there are one, two" in capsys.readouterr().err
+
+
 def test_the_plot_is_the_same_for_the_same_results(tmp_path: Path) -> None:
     done = latest([*FIRST, *SECOND], STUDY)
     drawing = report.plot(STUDY, done)
@@ -169,13 +239,13 @@ def test_the_plot_is_the_same_for_the_same_results(tmp_path: Path) -> None:
 
 
 def test_a_curve_is_the_sum_of_its_figures_over_the_seeds_that_have_them() -> None:
-    points = report.curve(FIRST, "training", ("stage/na_rate", "votes/invalid"))
+    points = curve(FIRST, "training", ("stage/na_rate", "votes/invalid"))
     assert {step: (round(point.value, 9), point.n) for step, point in points.items()} == {
         5: (0.3, 3),
         10: (0.7, 3),
         15: (0.8, 3),
     }
-    assert report.curve(FIRST, "curve", ["votes/right"]).keys() == {2}
+    assert curve(FIRST, "curve", ["votes/right"]).keys() == {2}
 
 
 def test_transfer_is_paired_question_by_question() -> None:
@@ -185,10 +255,9 @@ def test_transfer_is_paired_question_by_question() -> None:
     transfer = Study("t", "t", "q", "c", (1, 2, 3), 0, 0, (Arm("first", {}),), "headline", "module:function")
     lines = [
         {
-            **line("first", seed, 0.0),
+            **without_training(line("first", seed, 0.0)),
             "final": {"games": 0, "figures": {"before/x": [0.5], "gain/x": [gain]}},
             "curve": [],
-            "training": [],
         }
         for seed, gain in ((1, 0.1), (2, 0.2), (3, 0.3))
     ]

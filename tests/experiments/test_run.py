@@ -106,15 +106,17 @@ def test_a_failure_names_no_machine(tmp_path: Path) -> None:
     assert line["error"] == "in src/x.py and lib/y.py"
 
 
-def test_a_training_that_breaks_is_a_line_with_its_words_and_is_tried_again(tmp_path: Path) -> None:
+def test_a_training_that_breaks_is_a_line_with_its_words_and_is_tried_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     places = write(tmp_path, one={"arms": {"broken": {"images": ["drawn:8", "/no/such/folder"]}}})
-    for _ in range(2):
-        assert run.main(places) == 1
-    lines = read_results("one", tmp_path / "results")
-    assert [line["status"] for line in lines] == ["failed", "failed"]
-    error = lines[0]["error"]
-    assert "ended with status 1" in error
-    assert "/no/such/folder: no such file or folder" in error
+    assert run.main(places) == 1
+    (line,) = read_results("one", tmp_path / "results")
+    assert line["status"] == "failed"
+    assert "ended with status 1" in line["error"]
+    assert "/no/such/folder: no such file or folder" in line["error"]
+    assert run.main([*places, "--plan"]) == 0
+    assert "1 runs to go" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

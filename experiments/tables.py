@@ -1,0 +1,146 @@
+"""Tables of a study's results: means and differences over seeds, by arm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from files import Line
+from over_seeds import over_seeds, paired_difference
+from plots import curve
+from study import Study
+
+Done = Mapping[tuple[str, int], Line]
+CROSS_PLAY = ("as_table", "as_spy", "table_gain", "spy_gain", "civilians_gain", "voters_gain", "together")
+PLAY = ("votes/right", "votes/na", "votes/invalid", "sight", "truth/civilian/true", "truth/spy/true")
+TRAINING = ("reward/civilian", "reward/spy", "advantage/civilian", "advantage/spy")
+
+
+def of_arm(done: Done, arm: str, figure: str) -> dict[int, float]:
+    """The final value of a figure by seed, where it is there."""
+    figures = {seed: line["final"]["figures"] for (name, seed), line in done.items() if name == arm}
+    return {seed: found[figure][0] for seed, found in figures.items() if figure in found}
+
+
+def mean(done: Done, arm: str, figure: str) -> str:
+    values = of_arm(done, arm, figure)
+    return over_seeds(list(values.values())).text() if values else "–"
+
+
+def short_mean(done: Done, arm: str, figure: str, sign: bool = False) -> str:
+    values = of_arm(done, arm, figure)
+    return f"{fmean(values.values()):{'+' if sign else ''}.3f}" if values else "–"
+
+
+def difference(done: Done, arm: str, first: str, figure: str) -> str:
+    if arm == first:
+        return "0"
+    found = paired_difference(of_arm(done, arm, figure), of_arm(done, first, figure))
+    return found.text(sign=True) if found else "–"
+
+
+def switches(done: Done, arm: str) -> str:
+    """Mean number of switches per run by reason."""
+    runs = [line["switches"] for (name, _), line in done.items() if name == arm]
+    reasons = [switch["reason"] for run in runs for switch in run]
+    found = [
+        f"{reasons.count(name) / len(runs):.1f} {name}" for name in ("rule", "patience", "cycle") if name in reasons
+    ]
+    return ", ".join(found) or ("none" if runs else "–")
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main_table(study: Study, done: Done, n_failed: Mapping[str, int]) -> str:
+    first = study.arms[0].name
+    header = [
+        "arm",
+        "seeds",
+        "failed",
+        "win rate",
+        f"minus `{first}`",
+        "spy found (games)",
+        f"minus `{first}`",
+        "switches",
+    ]
+    rows = [
+        [
+            f"`{arm.name}`",
+            str(len(of_arm(done, arm.name, "win_rate"))),
+            str(n_failed.get(arm.name, 0)),
+            mean(done, arm.name, "win_rate"),
+            difference(done, arm.name, first, "win_rate"),
+            mean(done, arm.name, "against_itself"),
+            difference(done, arm.name, first, "against_itself"),
+            switches(done, arm.name),
+        ]
+        for arm in study.arms
+    ]
+    return markdown(header, rows)
+
+
+def training_mean(done: Done, arm: str, figure: str) -> str:
+    """Mean over the iterations of all seeds' clue stages."""
+    clue_stages = [
+        point["figures"][figure]
+        for (name, _), line in done.items()
+        for point in line.get("training", ())
+        if name == arm and point["figures"]["stage/is_clue"] > 0.5 and figure in point["figures"]
+    ]
+    return f"{fmean(clue_stages):+.3f}" if clue_stages else "–"
+
+
+def fell_silent(done: Done, arm: str) -> str:
+    """Up to which iteration most votes of a window had become N/A, seed by seed; `never` where they did not."""
+    found = []
+    for (name, _), line in sorted(done.items()):
+        if name == arm and "training" in line:
+            windows = [p["iteration"] for p in line["training"] if p["figures"]["stage/na_rate"] > 0.5]
+            found.append(str(windows[0]) if windows else "never")
+    if found and set(found) == {"never"}:
+        return "never"
+    return ", ".join(found) or "–"
+
+
+def curve_table(study: Study, done: Done) -> str:
+    """The curve of win rates in numbers: means over the seeds that reached an iteration, with their intervals."""
+    arms = [arm.name for arm in study.arms]
+    curves = {
+        arm: curve([line for (name, _), line in done.items() if name == arm], "curve", ["win_rate"]) for arm in arms
+    }
+    iterations = sorted({iteration for points in curves.values() for iteration in points})
+    rows = [
+        [str(iteration), *(points[iteration].text() if iteration in points else "–" for points in curves.values())]
+        for iteration in iterations
+    ]
+    return markdown(["win rate at iteration", *(f"`{arm}`" for arm in arms)], rows)
+
+
+def detail_table(study: Study, done: Done) -> str:
+    """Means over seeds, without intervals: what the win rate is made of, and what training saw."""
+    signed = {"table_gain", "spy_gain", "civilians_gain", "voters_gain", "together", "sight"}
+    names = (*CROSS_PLAY, *PLAY)
+    rows = [
+        [f"`{name}`", *(short_mean(done, arm.name, name, sign=name in signed) for arm in study.arms)] for name in names
+    ]
+    rows += [[f"`{name}`, training", *(training_mean(done, arm.name, name) for arm in study.arms)] for name in TRAINING]
+    rows.append(["N/A above half at iteration", *(fell_silent(done, arm.name) for arm in study.arms)])
+    return markdown(["mean over seeds", *(f"`{arm.name}`" for arm in study.arms)], rows)
+
+
+def transfer_table(study: Study, done: Done) -> str:
+    kinds = sorted({name.partition("/")[2] for line in done.values() for name in line["final"]["figures"]})
+    rows = [
+        [f"`{arm.name}`", kind, short_mean(done, arm.name, f"before/{kind}"), mean_gain(done, arm.name, kind)]
+        for arm in study.arms
+        for kind in kinds
+    ]
+    return markdown(["arm", "what", "right before", "gain"], rows)
+
+
+def mean_gain(done: Done, arm: str, kind: str) -> str:
+    values = of_arm(done, arm, f"gain/{kind}")
+    return over_seeds(list(values.values())).text(sign=True) if values else "–"
