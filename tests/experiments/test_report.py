@@ -6,7 +6,6 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,7 +13,7 @@ import report
 from plots import curve
 from results import RESULTS, latest, read_results
 from study import Arm, Study, load_studies
-from tests.experiments.study_files import write, write_lines
+from tests.experiments.result_lines import FIRST, SECOND, line, window, without_training
 from transfer import figures, find_measure
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,44 +27,6 @@ STUDY = Study(
     curve_games=20,
     arms=(Arm("first", {}), Arm("second", {"rae_alpha": 1.0})),
 )
-
-
-def window(iteration: int, is_clue: bool, na_rate: float, of_the_spy: float) -> dict[str, Any]:
-    figures = {"stage/is_clue": float(is_clue), "stage/na_rate": na_rate, "votes/invalid": 0.1}
-    figures |= {"reward/civilian": -0.25, "reward/spy": 1.0}
-    figures |= {"advantage/civilian": 0.0, "advantage/spy": of_the_spy}
-    return {"iteration": iteration, "figures": figures}
-
-
-def line(arm: str, seed: int, win_rate: float, **other: Any) -> dict[str, Any]:
-    figures = {"win_rate": [win_rate, 0, 1], "against_itself": [0.5, 0, 1], "votes/right": [0.4, 0, 1]}
-    figures |= {"table_gain": [0.125, 0, 1]}
-    return {
-        "study": "made-up",
-        "arm": arm,
-        "seed": seed,
-        "status": "done",
-        "base": "b",
-        "key": "k",
-        "run": "runs/x",
-        "start": "data/tiny_vlm",
-        "commit": "0123abcd",
-        "curve_games": 20,
-        "switches": [{"iteration": 5, "to": "clue", "reason": "rule"}],
-        "final": {"games": 400, "figures": figures},
-        "curve": [{"iteration": 0, "figures": {"win_rate": [0.5, 0, 1]}}, {"iteration": 2, "figures": figures}],
-        "training": [window(5, True, 0.2, 0.3), window(10, False, 0.6, 9.0), window(15, True, 0.7, 0.1)],
-        **other,
-    }
-
-
-def without_training(one: dict[str, Any]) -> dict[str, Any]:
-    """As lines were before they had figures of training."""
-    return {name: value for name, value in one.items() if name != "training"}
-
-
-FIRST = [line("first", seed, value) for seed, value in ((1, 0.5), (2, 0.6), (3, 0.7))]
-SECOND = [line("second", seed, value) for seed, value in ((1, 0.6), (2, 0.8), (3, 0.8))]
 
 
 def cells(text: str, arm: str) -> list[str]:
@@ -179,53 +140,6 @@ def test_what_is_written_by_hand_stays(tmp_path: Path) -> None:
     studies["another"] = replace(STUDY, name="another")
     report.renew(page, tmp_path / "images", studies, results)
     assert page.read_text() == twice
-
-
-@pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the program reads and writes: one study without results, and a page."""
-    write(tmp_path, one={"arms": {"first": None}}, two={"arms": {"first": None}})
-    (tmp_path / "page.md").write_text("# Results\n")
-    names = {"STUDIES": "studies", "RESULTS": "results", "PAGE": "page.md", "IMAGES": "images"}
-    for name, place in names.items():
-        monkeypatch.setattr(report, name, tmp_path / place)
-    return tmp_path
-
-
-def test_the_program_says_what_it_did(places: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert report.main([]) == 1
-    assert report.main(["one"]) == 1
-    assert capsys.readouterr().out.endswith("no results of one\n")
-    write_lines(places / "results" / "one.jsonl", {**FIRST[0], "study": "one"})
-    assert report.main(["one"]) == 0
-    assert capsys.readouterr().out == "renewed one\n"
-    assert "<!-- study one -->" in (places / "page.md").read_text()
-    assert report.main([]) == 0
-    assert report.main(["one", "two"]) == 1
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "said"),
-    [
-        ("results/one.jsonl", b"broken\n", "results/one.jsonl, line 1: not JSON"),
-        ("results/one.jsonl", b'{"study": "one"}\n', "results/one.jsonl, line 1: without arm, seed, status"),
-        ("studies/one.yaml", b"\xff", "studies/one.yaml: not a YAML file"),
-        ("studies/two.yaml", b"{", "studies/two.yaml: not a YAML file"),
-    ],
-)
-def test_a_broken_file_is_an_error_by_name(
-    places: Path, file: str, content: bytes, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (places / "results").mkdir()
-    (places / file).write_bytes(content)
-    assert report.main([]) == 1
-    assert f"error: {places}/{said}" in capsys.readouterr().err
-    assert (places / "page.md").read_text() == "# Results\n"
-
-
-def test_a_study_that_is_not_there_is_refused(places: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert report.main(["three"]) == 1
-    assert "error: no study three; there are one, two" in capsys.readouterr().err
 
 
 def test_the_plot_is_the_same_for_the_same_results(tmp_path: Path) -> None:
