@@ -30,7 +30,8 @@ def load_model(name_or_path: str | Path, **options: Any) -> PreTrainedModel:
     try:
         model, report = AutoModelForImageTextToText.from_pretrained(name_or_path, output_loading_info=True, **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"model {name_or_path}: {str(error).strip().splitlines()[0]}") from error
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"model {name_or_path}: {first_line}") from error
     if missing := sorted(report["missing_keys"]):  # tied weights, such as lm_head's, are not among them
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise ValueError(f"model {name_or_path}: its files lack the weights {', '.join(missing[:3])}{more}")
