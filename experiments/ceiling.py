@@ -1,8 +1,8 @@
 """How well could anybody vote on these clues? The model's votes in games with itself, and those of one who knows.
 
 One who knows the civilians' scene suspects whoever said most often what it does not show: one of them at random if
-there are several, and any player if all clues are true. No voter with only the clues and the image can expect more,
-as long as false clues are more a spy's than a civilian's.
+there are several, and any player if all clues are true. It is a yardstick, not a bound: who copies, and in which words,
+tells something too.
 """
 
 from __future__ import annotations
