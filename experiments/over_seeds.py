@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from scipy.stats import t as students_t
+
 COVERAGE = 0.95
 POWER = 0.8
 GAME_DEVIATION = 0.5
@@ -68,27 +70,5 @@ def smallest_effect(n_games: int, n_seeds: int, seed_deviation: float = 0.0) -> 
     return t * math.sqrt(2 * variance / n_seeds)
 
 
-def t_cdf(t: float, degrees: int) -> float:
-    """Student's t for whole degrees of freedom (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
-    theta = math.atan(t / math.sqrt(degrees))
-    cos_squared = math.cos(theta) ** 2
-    term = math.cos(theta) if degrees % 2 else 1.0
-    total = term if degrees > 1 else 0.0
-    for k in range(3 if degrees % 2 else 2, degrees - 1, 2):
-        term *= cos_squared * (k - 1) / k
-        total += term
-    central = math.sin(theta) * total
-    if degrees % 2:
-        central = 2 / math.pi * (theta + central)
-    return 0.5 + central / 2
-
-
 def t_quantile(probability: float, degrees: int) -> float:
-    """The t with `t_cdf(t, degrees) = probability`, for probabilities from 0.5 to 0.999. By bisection."""
-    if degrees < 1 or not 0.5 <= probability <= 0.999:
-        raise ValueError(f"no t quantile for {probability} with {degrees} degrees of freedom")
-    low, high = 0.0, 1000.0
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if t_cdf(middle, degrees) < probability else (low, middle)
-    return (low + high) / 2
+    return float(students_t.ppf(probability, degrees))
