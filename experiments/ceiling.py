@@ -24,7 +24,8 @@ SAMPLING = Sampling(0.8, top_k=0)
 
 def votes(model: Path) -> Mapping[str, Sequence[float]]:
     """By game: the share of votes for the spy, and the chance of one who knows. `model`: a model or a checkpoint."""
-    games = played(policy_of(model, SAMPLING), load_pairs(DRAWN), GameRules(), seed=0)
+    with policy_of(model, SAMPLING) as policy:
+        games = played(policy, load_pairs(DRAWN), GameRules(), seed=0)
     return {
         "the model's votes": [share_right(game) for game in games],
         "the votes of one who knows the scene": [chance_of_one_who_knows(game) for game in games],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -18,13 +19,19 @@ from vision_zero.tiny.measuring import questions_right
 from vision_zero.types import GameRules
 
 
-def policy_of(model: Path, sampling: Sampling) -> TransformersPolicy:
+@contextmanager
+def policy_of(model: Path, sampling: Sampling) -> Iterator[TransformersPolicy]:
     """`model`: a model's folder or a checkpoint of a run."""
     folder = model / EXPORT if (model / EXPORT).is_dir() else model
     loaded = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
-    return TransformersPolicy(loaded, load_processor(str(folder)), sampling)
+    policy = TransformersPolicy(loaded, load_processor(str(folder)), sampling)
+    try:
+        yield policy
+    finally:
+        policy.memo.clear()  # transformers caches bound methods of image processors: they, and this, outlive the policy
 
 
 def answers(model: Path) -> Mapping[str, Sequence[float]]:
     """1.0 for every question of a kind whose likeliest answer is right. `model`: a model's folder or a checkpoint."""
-    return questions_right(policy_of(model, Sampling(1.0, top_k=1)), deal(0, 0, drawn_pair(0), GameRules()))
+    with policy_of(model, Sampling(1.0, top_k=1)) as policy:
+        return questions_right(policy, deal(0, 0, drawn_pair(0), GameRules()))

@@ -47,11 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python experiments/silence.py", description="Votes on players who are silent."
     )
     parser.add_argument("model", nargs="?", type=Path, default=ROOT / "data" / "tiny_vlm", help="voters (tiny_vlm)")
-    voters = policy_of(parser.parse_args(arguments).model, SAMPLING)
     games = deal_games(range(100), 0, load_pairs(DRAWN), GameRules())
-    for name, (civilian, spy) in TABLES.items():
-        played = play(games, Table(civilian, spy, voters), LIMITS, template="compact").games
-        print(f"{name:<30} votes for the spy {Interval.of([share_right(game) for game in played])}")
+    with policy_of(parser.parse_args(arguments).model, SAMPLING) as voters:
+        for name, (civilian, spy) in TABLES.items():
+            played = play(games, Table(civilian, spy, voters), LIMITS, template="compact").games
+            print(f"{name:<30} votes for the spy {Interval.of([share_right(game) for game in played])}")
 
 
 if __name__ == "__main__":
