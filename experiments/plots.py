@@ -21,17 +21,24 @@ PANELS = (
 SVG = {"svg.hashsalt": "vision-zero", "svg.fonttype": "path"}
 
 
+def values(line: Line, part: str, names: Sequence[str]) -> dict[int, float]:
+    """The sum of the named figures by iteration, where all are there."""
+    found = {}
+    for point in line.get(part, ()):
+        figures = point["figures"]
+        if all(name in figures for name in names):
+            # figures of held-out games come with their interval
+            found[point["iteration"]] = sum(figures[name][0] if part == "curve" else figures[name] for name in names)
+    return dict(sorted(found.items()))
+
+
 def curve(lines: Sequence[Line], part: str, names: Sequence[str]) -> dict[int, OverSeeds]:
-    """The sum of the named figures by iteration, over the seeds that have them."""
-    values: dict[int, list[float]] = {}
+    """`values` over the seeds that have them."""
+    by_iteration: dict[int, list[float]] = {}
     for line in lines:
-        for point in line.get(part, ()):
-            found = [point["figures"][name] for name in names if name in point["figures"]]
-            if len(found) == len(names):
-                # figures of held-out games come with their interval
-                value = sum(one[0] if part == "curve" else one for one in found)
-                values.setdefault(point["iteration"], []).append(value)
-    return {iteration: over_seeds(found) for iteration, found in sorted(values.items())}
+        for iteration, value in values(line, part, names).items():
+            by_iteration.setdefault(iteration, []).append(value)
+    return {iteration: over_seeds(found) for iteration, found in sorted(by_iteration.items())}
 
 
 def plot(study: Study, done: Mapping[tuple[str, int], Line]) -> str | None:

@@ -7,13 +7,19 @@ from statistics import fmean
 
 from files import Line
 from over_seeds import over_seeds, paired_difference
-from plots import curve
+from plots import curve, values
 from study import Study
 
 Done = Mapping[tuple[str, int], Line]
 CROSS_PLAY = ("as_table", "as_spy", "table_gain", "spy_gain", "civilians_gain", "voters_gain", "together")
 PLAY = ("votes/right", "votes/na", "votes/invalid", "sight", "truth/civilian/true", "truth/spy/true")
 TRAINING = ("reward/civilian", "reward/spy", "advantage/civilian", "advantage/spy")
+
+ABOVE_HALF = (
+    ("votes for N/A", "training", "stage/na_rate"),
+    ("civilians' clues that claim nothing", "curve", "truth/civilian/claimless"),
+)
+"""What a share is called, the part of a result line, the figure."""
 
 
 def of_arm(done: Done, arm: str, figure: str) -> dict[int, float]:
@@ -93,13 +99,14 @@ def training_mean(done: Done, arm: str, figure: str) -> str:
     return f"{fmean(clue_stages):+.3f}" if clue_stages else "–"
 
 
-def fell_silent(done: Done, arm: str) -> str:
-    """Up to which iteration most votes of a window had become N/A, seed by seed; `never` where they did not."""
+def above_half(done: Done, arm: str, part: str, figure: str) -> str:
+    """The first point of a run's part (in `training` a window's last iteration) at which a share is above half, seed by
+    seed; `never` where it is not."""
     found = []
     for (name, _), line in sorted(done.items()):
-        if name == arm and "training" in line:
-            windows = [p["iteration"] for p in line["training"] if p["figures"]["stage/na_rate"] > 0.5]
-            found.append(str(windows[0]) if windows else "never")
+        shares = values(line, part, [figure]) if name == arm else {}
+        if shares:
+            found.append(next((str(iteration) for iteration, share in shares.items() if share > 0.5), "never"))
     if found and set(found) == {"never"}:
         return "never"
     return ", ".join(found) or "–"
@@ -127,7 +134,10 @@ def detail_table(study: Study, done: Done) -> str:
         [f"`{name}`", *(short_mean(done, arm.name, name, sign=name in signed) for arm in study.arms)] for name in names
     ]
     rows += [[f"`{name}`, training", *(training_mean(done, arm.name, name) for arm in study.arms)] for name in TRAINING]
-    rows.append(["N/A above half at iteration", *(fell_silent(done, arm.name) for arm in study.arms)])
+    for text, part, figure in ABOVE_HALF:
+        rows.append(
+            [f"{text} above half at iteration", *(above_half(done, arm.name, part, figure) for arm in study.arms)]
+        )
     return markdown(["mean over seeds", *(f"`{arm.name}`" for arm in study.arms)], rows)
 
 

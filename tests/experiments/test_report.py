@@ -55,8 +55,8 @@ def test_training_figures_are_means_of_clue_stages_and_silence_is_dated() -> Non
     talking = line("second", 1, 0.5, training=[window(5, False, 0.5, 0.0)])
     text = report.section(STUDY, [*silent, talking])
     assert "| `advantage/spy`, training | +0.200 | – |" in text
-    assert "| N/A above half at iteration | 10, 10 | never |" in text
-    assert "| N/A above half at iteration | 10, 10, never | – |" in report.section(
+    assert "| votes for N/A above half at iteration | 10, 10 | never |" in text
+    assert "| votes for N/A above half at iteration | 10, 10, never | – |" in report.section(
         STUDY, [*silent, line("first", 3, 0.5, training=talking["training"])]
     )
 
@@ -66,10 +66,22 @@ def test_lines_without_figures_of_training_are_left_out_of_these_and_named() -> 
     text = report.section(STUDY, lines)
     assert "Without figures of training: `first` seed 2, `second` seed 1." in text
     assert "| `advantage/spy`, training | +0.200 | – |" in text
-    assert "| N/A above half at iteration | 10 | – |" in text
+    assert "| votes for N/A above half at iteration | 10 | – |" in text
     assert curve(lines, "training", ["stage/na_rate"])[5].n == 1
     assert report.plot(STUDY, latest(lines, STUDY)) is not None
     assert "Without figures" not in report.section(STUDY, lines[:1])
+
+
+def test_clues_that_claim_nothing_are_dated_on_the_curve() -> None:
+    """Only above half counts, at the first point; a seed that never gets there says so."""
+
+    def shares(*values: float) -> list[dict[str, object]]:
+        name = "truth/civilian/claimless"
+        return [{"iteration": 20 * i, "figures": {name: [value, 0, 1]}} for i, value in enumerate(values)]
+
+    silent, talking = line("first", 1, 0.5, curve=shares(0, 0.5, 0.6, 1)), line("first", 2, 0.5, curve=shares(0, 0.5))
+    text = report.section(STUDY, [silent, talking, line("second", 1, 0.5, curve=shares(0, 0))])
+    assert "| civilians' clues that claim nothing above half at iteration | 40, never | never |" in text
 
 
 def test_the_curve_in_numbers() -> None:
