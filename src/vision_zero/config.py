@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
@@ -19,7 +20,7 @@ from transformers.trainer_utils import SaveStrategy
 from trl import GRPOConfig
 
 from vision_zero.data.pairs import load_pairs
-from vision_zero.rollout.policy import LimitsByStage, TokenLimits
+from vision_zero.rollout.policy import EngineOptions, LimitsByStage, TokenLimits
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.spo.advantages import RoleBaselines
 from vision_zero.spo.stages import CycleStages, FixedStage, StageSchedule, StageSwitch
@@ -32,6 +33,8 @@ LEAST = {
     **dict.fromkeys(
         ("export_every", "record_games_every", "arena_every", "beta", "kl_clue", "kl_decision", "learning_rate"), 0
     ),
+    **dict.fromkeys(("vllm_max_num_seqs", "vllm_block_size"), 1),
+    "max_logp_difference": 0,
     "num_generations": 2,
 }
 """Smallest allowed values. A group of one vote has no advantage."""
@@ -41,6 +44,7 @@ NOT_USED = {
         "games are sampled by temperature, top_k and top_p",
     ),
     "reward_weights": "use format_weight",
+    "vllm_structured_outputs_regex": "replies are free text",
     "resume_from_checkpoint": "--resume continues from the last complete checkpoint of output_dir",
     "save_only_model": "a checkpoint is there to be resumed; its export/ holds the model alone",
     "ignore_data_skip": "a resumed run would play the games of its beginning again",
@@ -138,6 +142,17 @@ class IterativeSPOConfig(GRPOConfig):
     export_every: int = option(0, "Portable export beside every n-th checkpoint; 0: at the end only")
     record_games_every: int = option(1, "Write the games of every n-th iteration to output_dir/games; 0: never")
     rollout_batch_size: int = option(256, "Replies generated at once by the transformers policy")
+
+    # Playing with vLLM (--use_vllm; more options: --vllm_gpu_memory_utilization, --vllm_max_model_length,
+    # --vllm_enable_sleep_mode and the --vllm_importance_sampling_... of TRL)
+    lock_step: bool = option(False, "Games wait for each other after every turn, as without vLLM; same games, slower")
+    vllm_max_num_seqs: int | None = option(None, "Replies the engine works on at once; none: all votes of a process")
+    vllm_dtype: str | None = option(None, "Precision of the engine; none: float32 on a CPU, else that of training")
+    vllm_enforce_eager: bool = option(False, "No CUDA graphs: less memory, slower; always so on a CPU")
+    vllm_block_size: int | None = option(None, "Tokens per block of the engine's cache; none: vLLM's own choice")
+    max_logp_difference: float = option(
+        0.2, "The run stops when engine and training differ by more than this in a token's log-probability (mean)"
+    )
 
     # Arena: win rate against the frozen start model while training
     arena_every: int = option(
@@ -276,8 +291,14 @@ class IterativeSPOConfig(GRPOConfig):
                 f"multi_objective_aggregation={self.multi_objective_aggregation!r} would change the normalisation of "
                 "the votes; use sum_then_normalize"
             )
-        if self.use_vllm:
-            raise ValueError("use_vllm=True is not supported by this version; games are played by transformers")
+        if self.use_vllm and self.vllm_mode != "colocate":
+            raise ValueError(f"vllm_mode={self.vllm_mode} is not supported by this version; use colocate")
+        if self.use_vllm and self.vllm_tensor_parallel_size != 1:
+            raise ValueError(
+                f"vllm_tensor_parallel_size={self.vllm_tensor_parallel_size} is not supported by this version; use 1"
+            )
+        if self.use_vllm and find_spec("vllm") is None:
+            raise ValueError("use_vllm=True, but vLLM is not installed here: bash setup.sh --gpu installs it")
         if IntervalStrategy(self.eval_strategy) is not IntervalStrategy.NO:
             raise ValueError(
                 f"eval_strategy={IntervalStrategy(self.eval_strategy).value} would move the stage averages; "
@@ -328,6 +349,21 @@ class IterativeSPOConfig(GRPOConfig):
             "clue": TokenLimits(self.min_clue_tokens, self.max_clue_tokens),
             "decision": TokenLimits(self.min_vote_tokens, self.max_vote_tokens),
         }
+
+    def engine_options(self) -> EngineOptions:
+        """How the vLLM engine of one process is built. The number of processes must be known (`__post_init__`)."""
+        same = "float16" if self.fp16 else "bfloat16" if self.bf16 else "auto"
+        return EngineOptions(
+            max_num_seqs=self.vllm_max_num_seqs or self.per_device_train_batch_size * self.steps_per_generation,
+            gpu_memory_utilization=self.vllm_gpu_memory_utilization,
+            max_model_length=self.vllm_max_model_length,
+            dtype=self.vllm_dtype or ("float32" if self.use_cpu else same),
+            enforce_eager=self.vllm_enforce_eager or self.use_cpu,
+            sleep=self.vllm_enable_sleep_mode,
+            model_impl=self.vllm_model_impl,
+            trust_remote_code=self.trust_remote_code,
+            more={} if self.vllm_block_size is None else {"block_size": self.vllm_block_size},
+        )
 
     def sampling(self) -> Sampling:
         return Sampling(self.temperature, self.top_k, self.top_p)

@@ -30,7 +30,7 @@ from vision_zero.data.failed_edits import PairsWithFailedEdits
 from vision_zero.data.pairs import BadImageError, check_pairs
 from vision_zero.evaluation.during_training import ArenaCallback, training_arena
 from vision_zero.models import attention_implementation, load_model, load_processor, whole_models
-from vision_zero.trainer import IterativeSPOTrainer
+from vision_zero.trainer import IterativeSPOTrainer, SamplingMismatchError
 from vision_zero.types import ImagePair
 
 
@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except BadImageError as error:
+    except (BadImageError, SamplingMismatchError) as error:
         sys.exit(f"error: {error}")
     finish(trainer)
 

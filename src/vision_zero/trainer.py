@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import gather_object
@@ -45,6 +45,17 @@ from vision_zero.rows import Row, final_advantages, hand_back, make_rows, pad_ro
 from vision_zero.spo.scoring import Scores, score_games
 from vision_zero.token_metrics import TokenMeans
 from vision_zero.types import Game, GameRules, ImagePair, Stage
+
+if TYPE_CHECKING:
+    from vision_zero.rollout.vllm import VLLMPolicy
+
+LOGP_DIFFERENCE = "sampling/sampling_logp_difference/mean"
+"""TRL's mean of |log-prob of the engine - log-prob of the model that trains| over the sampled tokens."""
+
+
+class SamplingMismatchError(RuntimeError):
+    """The replies were not sampled by the policy that trains."""
+
 
 Players = Callable[[Policy, Stage], Table]
 
@@ -111,8 +122,9 @@ class IterativeSPOTrainer(ResumableTrainer):
         processing_class.tokenizer.padding_side = "left"
         self.memo = memoize_images(processing_class)
         # The reference model exists only if the weight is not 0 at construction.
-        beta = args.beta
+        beta, use_vllm = args.beta, args.use_vllm
         args.beta = max(args.kl_weight("clue"), args.kl_weight("decision"))
+        args.use_vllm = False  # the engine is made below, TRL's own is not correct for images
         super().__init__(
             model=model,
             reward_funcs=list[Any]((_reward, _format)),
@@ -122,7 +134,9 @@ class IterativeSPOTrainer(ResumableTrainer):
             rollout_func=_hand_back,
             **kwargs,
         )
-        args.beta = beta
+        args.beta, args.use_vllm = beta, use_vllm
+        if use_vllm:
+            self._start_vllm()
         for wrapped in (self.model, self.ref_model):
             if wrapped is not None:
                 encode_equal_images_once(without_adapter_wrapper(self.accelerator.unwrap_model(wrapped)))
@@ -209,15 +223,8 @@ class IterativeSPOTrainer(ResumableTrainer):
     def _play(self, games: list[Game], images: GameImages, stage: Stage) -> tuple[Rollout, dict[str, float]]:
         self.memo.clear()
         preprocessed = self.memo.preprocessed
-        gradient_checkpointing = self.args.gradient_checkpointing_kwargs
         with (
-            unwrap_model_for_generation(
-                self.model_wrapped,
-                self.accelerator,
-                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
-                gradient_checkpointing_kwargs=gradient_checkpointing,
-            ) as unwrapped,
-            self.accelerator.autocast() if self.args.bf16 or self.args.fp16 else nullcontext(),
+            self._policy() as policy,
             tqdm(
                 total=len(games) * (self.rules.n_players * self.rules.n_rounds + self.rules.n_votes),
                 desc=f"playing {len(games)} games ({stage})",
@@ -226,14 +233,15 @@ class IterativeSPOTrainer(ResumableTrainer):
                 disable=self.args.disable_tqdm or not self.accelerator.is_local_main_process,
             ) as bar,
         ):
-            policy = TransformersPolicy(
-                unwrapped,
-                self.processing_class,
-                self.args.sampling(),
-                max_batch=self.args.rollout_batch_size,
+            rollout = play(
+                games,
+                self.players(policy, stage),
+                self.args.limits(),
+                images=images,
+                template=self.template,
+                lock_step=self.args.lock_step,
+                on_call=bar.update,
             )
-            table = self.players(policy, stage)
-            rollout = play(games, table, self.args.limits(), images=images, template=self.template, on_call=bar.update)
         counters: dict[str, float] = {
             "calls": rollout.calls,
             "tokens/new": policy.new_tokens,
@@ -242,6 +250,37 @@ class IterativeSPOTrainer(ResumableTrainer):
             "images/preprocessed": self.memo.preprocessed - preprocessed,
         }
         return rollout, self._over_processes(counters)
+
+    @contextmanager
+    def _policy(self) -> Iterator[TransformersPolicy | VLLMPolicy]:
+        """The model that is trained as a player, with its weights of this step, for one rollout."""
+        if self.args.use_vllm:
+            self.vllm_generation.sync_weights()
+            self._last_loaded_step = self.state.global_step  # so that TRL does not do it again
+            with self.vllm_generation.awake():
+                yield self.vllm_generation.policy()
+            return
+        with (
+            unwrap_model_for_generation(
+                self.model_wrapped,
+                self.accelerator,
+                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+                gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+            ) as unwrapped,
+            self.accelerator.autocast() if self.args.bf16 or self.args.fp16 else nullcontext(),
+        ):
+            yield TransformersPolicy(
+                unwrapped, self.processing_class, self.args.sampling(), max_batch=self.args.rollout_batch_size
+            )
+
+    def _start_vllm(self) -> None:
+        """An engine in this process. From here on TRL corrects for what the engine sampled with other rounding."""
+        from vision_zero.rollout.vllm import ColocatedEngine  # takes seconds, and is not installed everywhere
+
+        self.vllm_generation = ColocatedEngine(
+            self.model, self.accelerator, self.processing_class, self.args.sampling(), self.args.engine_options()
+        )
+        self.use_vllm = True
 
     def _over_processes(self, counters: dict[str, float]) -> dict[str, float]:
         """Work done by all processes; they call in lock-step, so calls are those of the process that called most."""
@@ -275,6 +314,7 @@ class IterativeSPOTrainer(ResumableTrainer):
         finally:
             self.num_generations, self.beta = own_group, own_beta
             self.rows = []
+        self._stop_if_sampled_by_another()
         self._uncount_padding([row for row in rows if row.is_padding])
         device = batch["advantages"].device
         if not votes_alone:
@@ -286,6 +326,17 @@ class IterativeSPOTrainer(ResumableTrainer):
         batch["loss_scale"] = torch.tensor(scale, device=device)
         batch["kl_weight"] = torch.tensor(self.args.kl_weight(stage), device=device)
         return batch
+
+    def _stop_if_sampled_by_another(self) -> None:
+        """Raises SamplingMismatchError, on all processes alike, before a step is taken on tokens of another policy."""
+        gaps = self._metrics["train"].get(LOGP_DIFFERENCE)
+        if gaps and not gaps[-1] <= self.args.max_logp_difference:
+            raise SamplingMismatchError(
+                f"the engine's log-probabilities are {gaps[-1]:.3f} per token away from those of the model that trains "
+                f"(allowed: max_logp_difference={self.args.max_logp_difference}). That is no rounding: the engine has "
+                "other weights, other images or another prompt, and nothing would be learnt. Nothing of this step was "
+                "trained; --resume goes on from the last checkpoint, --use_vllm False without the engine"
+            )
 
     def _uncount_padding(self, padding: Sequence[Row]) -> None:
         """TRL counted the prompts of padding rows as tokens seen."""

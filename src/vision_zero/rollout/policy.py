@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from PIL import Image
@@ -126,6 +127,51 @@ class Policy(Protocol):
     """Anything that answers turns, in the order asked."""
 
     def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]: ...
+
+
+class QueuedPolicy(ABC):
+    """A policy with a queue of its own, such as a serving engine: turns are answered in the order they get done.
+
+    Turns that wait at the same time are worked on together, so a game need not wait for the others of its batch.
+    """
+
+    @abstractmethod
+    def submit(self, request: TurnRequest) -> None:
+        """Put a turn into the queue."""
+
+    @abstractmethod
+    def advance(self) -> list[tuple[TurnRequest, Reply]]:
+        """Work until at least one turn is answered, and return what is. Empty only if no turn waits."""
+
+    def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]:
+        """All of `requests` at once, waiting for the slowest."""
+        for request in requests:
+            self.submit(request)
+        replies: dict[Turn, Reply] = {}
+        while len(replies) < len(requests):
+            done = self.advance()
+            if not done:
+                raise RuntimeError(f"{type(self).__name__} answered {len(replies)} of {len(requests)} turns")
+            replies |= {request.turn: reply for request, reply in done}
+        return [replies[request.turn] for request in requests]
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How a vLLM engine is built. `max_num_seqs` is the number of replies it works on at once.
+
+    `more` goes to vLLM's `LLM` as it is, over everything else.
+    """
+
+    max_num_seqs: int
+    gpu_memory_utilization: float = 0.3
+    max_model_length: int | None = None
+    dtype: str = "auto"
+    enforce_eager: bool = False
+    sleep: bool = False
+    model_impl: str = "vllm"
+    trust_remote_code: bool = False
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 LimitsByStage = dict[Stage, TokenLimits]

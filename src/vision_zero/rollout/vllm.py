@@ -1,0 +1,205 @@
+"""A policy that is a vLLM engine inside the training process, fed through the engine's own queue.
+
+What stock TRL 1.16 does not do, and what happens without it:
+
+* The prompt is handed over with one placeholder per image, as the tokenizer leaves it, because vLLM expands it. Stock
+  TRL hands over expanded ones, which are expanded again (trl#6294): nothing is learnt and nothing complains.
+* After new weights the vision encoder's cache is dropped too (trl#7198): images would be seen with the old weights.
+* Image and video placeholders are never sampled; a sampled one crashes the training forward.
+* Every turn has its own seed, so what is sampled does not depend on what else is in the batch (float32).
+* Temperature is applied where the engine makes logits, so that the log-probabilities it returns are those that training
+  computes: log softmax(logits / temperature), whatever top-k and banned tokens leave out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from transformers import PreTrainedModel, ProcessorMixin
+from trl.generation import vllm_generation
+from vllm import LLM, SamplingParams
+from vllm.model_executor.layers import utils as vllm_layers
+from vllm.model_executor.layers.logits_processor import LogitsProcessor
+from vllm.platforms import current_platform
+from vllm.sampling_params import RequestOutputKind
+
+from vision_zero.rollout.policy import EngineOptions, QueuedPolicy, TurnRequest
+from vision_zero.rollout.sampling import Sampling
+from vision_zero.rollout.transformers import chat_text, end_ids, placeholder_ids, without_adapter_wrapper
+from vision_zero.types import Reply
+
+BANNED_BIAS = -100.0
+
+
+class ColocatedEngine(vllm_generation.VLLMGeneration):
+    """TRL's engine with its weight sync; how it is built and asked is ours."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        accelerator: Accelerator,
+        processor: ProcessorMixin,
+        sampling: Sampling,
+        options: EngineOptions,
+    ) -> None:
+        self.sampling = sampling
+        self.options = options
+        if current_platform.is_cpu():
+            keep_plain_weights_on_cpu()
+        super().__init__(
+            model=model,
+            accelerator=accelerator,
+            processing_class=processor,
+            gpu_memory_utilization=options.gpu_memory_utilization,
+            max_model_length=options.max_model_length,
+            max_num_seqs=options.max_num_seqs,
+            enable_sleep_mode=options.sleep,
+            model_impl=options.model_impl,
+            trust_remote_code=options.trust_remote_code,
+        )
+        self._put_temperature_into_logits()
+
+    def _init_vllm(self) -> None:
+        """TRL's, with our arguments over its own where it calls `LLM`."""
+        ours: dict[str, Any] = {
+            "dtype": self.options.dtype,
+            "enforce_eager": self.options.enforce_eager,
+            "logprobs_mode": "raw_logprobs",
+            "limit_mm_per_prompt": {"image": 1, "video": 0},
+            "mm_processor_kwargs": image_size_arguments(self.processing_class),
+            "generation_config": "vllm",  # else values of the model's own file would stand in for what is not given
+            **self.options.more,
+        }
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # weights are loaded into the engine of this process
+        stock = vllm_generation.LLM
+        vllm_generation.LLM = lambda **arguments: LLM(**{**arguments, **ours})
+        try:
+            super()._init_vllm()
+        finally:
+            vllm_generation.LLM = stock
+
+    @property
+    def engine(self) -> Any:
+        return self.llm.llm_engine
+
+    def policy(self) -> VLLMPolicy:
+        return VLLMPolicy(self.engine, self.model, self.processing_class, self.sampling)
+
+    def _put_temperature_into_logits(self) -> None:
+        model = self.engine.model_executor.driver_worker.model_runner.model
+        makers = [module for module in model.modules() if isinstance(module, LogitsProcessor)]
+        if not makers:
+            raise RuntimeError(f"{type(model).__name__} has no place where logits are made")
+        for maker in makers:
+            maker.scale = float(maker.scale) / (self.sampling.temperature or 1.0)
+
+    def sync_weights(self) -> None:
+        """The weights of the model that trains, and nothing kept that was computed with others."""
+        super().sync_weights()
+        self.engine.reset_encoder_cache()
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        """For a whole rollout, after `sync_weights`: memory is given back when it ends, not after every call."""
+        if self.options.sleep:
+            self.llm.wake_up(tags=["kv_cache"])
+        try:
+            yield
+        finally:
+            if self.options.sleep:
+                self.llm.sleep(level=2)
+                self._llm_weights_sleeping = True
+
+
+def keep_plain_weights_on_cpu() -> None:
+    """vLLM packs linear weights for its CPU kernels; packed ones take no new weights, so training would never show."""
+
+    def plain(layer: Any, remove_weight: bool) -> None:
+        layer.cpu_linear = torch.nn.functional.linear
+
+    vllm_layers.dispatch_cpu_unquantized_gemm = plain
+
+
+def image_size_arguments(processor: ProcessorMixin) -> dict[str, Any]:
+    """Bounds of an image's pixels, for families that resize: the engine has a processor of its own."""
+    size = dict(processor.image_processor.size)
+    return {"size": size} if set(size) == {"shortest_edge", "longest_edge"} else {}
+
+
+class VLLMPolicy(QueuedPolicy):
+    """Answers turns with a vLLM engine (`llm.llm_engine`) whose logits have the temperature in them.
+
+    Counters over the policy's life: `prefilled_tokens` of prompts were computed, `reused_tokens` were in the prefix
+    cache, `new_tokens` were sampled.
+    """
+
+    def __init__(self, engine: Any, model: PreTrainedModel, processor: ProcessorMixin, sampling: Sampling) -> None:
+        self.engine = engine
+        self.processor = processor
+        self.sampling = sampling
+        self.prefilled_tokens = self.reused_tokens = self.new_tokens = 0
+        inner = without_adapter_wrapper(model)
+        self._bias = dict.fromkeys(placeholder_ids(processor, inner), BANNED_BIAS)
+        self._ends = end_ids(processor, inner)
+        self._waiting: dict[str, TurnRequest] = {}
+        self._n_submitted = 0
+        self._last: tuple[tuple[str, str], Any] | None = None
+
+    def submit(self, request: TurnRequest) -> None:
+        name = str(self._n_submitted)
+        self._n_submitted += 1
+        self._waiting[name] = request
+        self.engine.add_request(name, self._prompt(request), self._parameters(request))
+
+    def advance(self) -> list[tuple[TurnRequest, Reply]]:
+        done: list[tuple[TurnRequest, Reply]] = []
+        while self._waiting and not done:
+            for output in self.engine.step():
+                if output.finished:
+                    done.append((self._waiting.pop(output.request_id), self._reply(output)))
+        return done
+
+    def _prompt(self, request: TurnRequest) -> Any:
+        """What the engine makes of the prompt; once for turns that ask the same, such as the votes of a game."""
+        key = (request.image.key, request.prompt.text)
+        if self._last is None or self._last[0] != key:
+            text = chat_text(self.processor, request.prompt.text)
+            prompt = {
+                "prompt_token_ids": self.processor.tokenizer(text)["input_ids"],
+                "multi_modal_data": {"image": request.image},
+                "multi_modal_uuids": {"image": [request.image.key]},
+            }
+            self._last = (key, self.engine.renderer.render_cmpl([prompt])[0])
+        return self._last[1]
+
+    def _parameters(self, request: TurnRequest) -> SamplingParams:
+        return SamplingParams(
+            temperature=1.0 if self.sampling.temperature else 0.0,  # the rest of it is in the logits
+            top_k=self.sampling.top_k,
+            top_p=self.sampling.top_p,
+            seed=request.seed,
+            min_tokens=request.limits.minimum,
+            max_tokens=request.limits.maximum,
+            stop_token_ids=self._ends,
+            logit_bias=self._bias,
+            logprobs=0,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    def _reply(self, output: Any) -> Reply:
+        (completion,) = output.outputs
+        if completion.finish_reason not in ("stop", "length"):
+            raise RuntimeError(f"the engine ended a reply with {completion.finish_reason!r} instead of an end")
+        tokens = tuple(completion.token_ids)
+        logprobs = tuple(at[token].logprob for at, token in zip(completion.logprobs, tokens, strict=True))
+        self.new_tokens += len(tokens)
+        self.reused_tokens += output.num_cached_tokens
+        self.prefilled_tokens += len(output.prompt_token_ids) - output.num_cached_tokens
+        text = self.processor.tokenizer.decode(tokens, skip_special_tokens=True)
+        return Reply(text, tuple(output.prompt_token_ids), tokens, logprobs)
