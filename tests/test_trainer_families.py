@@ -91,7 +91,7 @@ def save_qwen(folder: Path) -> None:
         shutil.copyfile(BENCH_MODEL / name, folder / name)
 
 
-def save_internvl(folder: Path) -> None:
+def save_internvl(folder: Path, head_dim: int = 16) -> None:
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(
         BENCH_MODEL,
@@ -104,11 +104,16 @@ def save_internvl(folder: Path) -> None:
         },
     )
     vision = InternVLVisionConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=56, patch_size=14
+        hidden_size=2 * head_dim,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        image_size=56,
+        patch_size=14,
     )
     text = Qwen2Config(
         vocab_size=len(tokenizer),
-        hidden_size=32,
+        hidden_size=2 * head_dim,
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=2,

@@ -1,4 +1,4 @@
-"""Many games in lock-step: number of calls, who is asked, and that a game does not depend on its neighbours."""
+"""Many games in lock-step and on a queue: number of calls, who is asked, and that no game depends on its neighbours."""
 
 import random
 from collections import Counter
@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.tiny_games import noise_pairs, tiny_games
 from vision_zero.game.spy_game import clue_turns, is_over, turn_seed, vote_turns, votes_in_order
 from vision_zero.rollout.engine import Table, play
-from vision_zero.rollout.policy import TokenLimits, TurnRequest, open_images
+from vision_zero.rollout.policy import QueuedPolicy, TokenLimits, TurnRequest, open_images
 from vision_zero.rollout.scripted import FunctionPlayer, RandomPlayer
 from vision_zero.spo.rewards import clue_rewards
-from vision_zero.types import Game, Reply, Role
+from vision_zero.types import Game, Reply, Role, Turn
 
 LIMITS = {"clue": TokenLimits(1, 5), "decision": TokenLimits(2, 7)}
 
@@ -147,3 +149,93 @@ def test_rewards_of_played_games_are_zero_sum() -> None:
             rewards = clue_rewards(votes_in_order(game), game.spy, game.rules.n_players, 0.1, 0.1)
             assert sum(rewards) == pytest.approx(0, abs=1e-12)
             assert any(rewards) or len(set(votes_in_order(game))) > 1
+
+
+class Queue(QueuedPolicy):
+    """A random player that answers what waits in any order, a few at a time."""
+
+    def __init__(self, seed: int) -> None:
+        self.player = RandomPlayer(words=("one", "two", "three"))
+        self.waiting: list[TurnRequest] = []
+        self.most_waiting = 0
+        self.random = random.Random(seed)
+
+    def submit(self, request: TurnRequest) -> None:
+        self.waiting.append(request)
+        self.most_waiting = max(self.most_waiting, len(self.waiting))
+
+    def advance(self) -> list[tuple[TurnRequest, Reply]]:
+        self.random.shuffle(self.waiting)
+        done, self.waiting = self.waiting[:3], self.waiting[3:]
+        return list(zip(done, self.player.answer(done), strict=True))
+
+
+@given(
+    seed=st.integers(0, 1000),
+    n_games=st.integers(1, 6),
+    n_civilians=st.sampled_from([2, 3]),
+    n_rounds=st.integers(1, 3),
+    voter=st.sampled_from(["observer", "civilian"]),
+)
+@settings(max_examples=25, deadline=None)
+def test_games_on_a_queue_are_those_of_lock_step(
+    seed: int, n_games: int, n_civilians: int, n_rounds: int, voter: str
+) -> None:
+    """Whatever order turns are answered in: nothing a player sees depends on another game."""
+    games = tiny_games(n_games, n_civilians=n_civilians, n_rounds=n_rounds, n_votes=6, voter=voter)
+    queue = Queue(seed)
+    told: list[int] = []
+    continuous = play(games, Table.of(queue), LIMITS, template="compact", on_call=told.append)
+    lock_step = play(games, Table.of(RandomPlayer(words=("one", "two", "three"))), LIMITS, template="compact")
+    assert untimed(continuous.games) == untimed(lock_step.games)
+    assert sum(told) == n_games * ((n_civilians + 1) * n_rounds + 6)
+    assert continuous.calls == len(told)
+    assert not queue.waiting
+
+
+def test_a_queue_can_be_asked_in_lock_step() -> None:
+    games = tiny_games(5)
+    queue = Queue(0)
+    rollout = play(games, Table.of(queue), LIMITS, template="compact", lock_step=True)
+    assert rollout.calls == 4, "3 players, 1 round, votes"
+    assert untimed(rollout.games) == untimed(play(games, Table.of(Queue(1)), LIMITS, template="compact").games)
+
+
+def test_a_table_with_and_without_queues_is_played_in_lock_step() -> None:
+    games = tiny_games(5)
+    recorder, queue = Recorder(), Queue(0)
+    rollout = play(games, Table(civilian=queue, spy=queue, voter=recorder), LIMITS, template="compact")
+    assert [len(call) for call in recorder.calls] == [10], "all votes at once"
+    assert all(is_over(game) for game in rollout.games)
+
+
+def test_two_queues_share_a_game() -> None:
+    games = tiny_games(4, n_rounds=2)
+    civilians, others = Queue(0), Queue(1)
+    rollout = play(games, Table(civilian=civilians, spy=others, voter=others), LIMITS, template="compact")
+    assert untimed(rollout.games) == untimed(play(games, Table.of(Queue(2)), LIMITS, template="compact").games)
+
+
+def test_votes_start_while_other_games_still_speak() -> None:
+    """The first turn answered is always the first game's, so it is over before the second has spoken twice."""
+
+    class FirstFirst(Queue):
+        def advance(self) -> list[tuple[TurnRequest, Reply]]:
+            self.waiting.sort(key=lambda request: (request.turn.game, request.turn.sample))
+            done, self.waiting = self.waiting[:1], self.waiting[1:]
+            order.append(done[0].turn)
+            return list(zip(done, self.player.answer(done), strict=True))
+
+    order: list[Turn] = []
+    play(tiny_games(2), Table.of(FirstFirst(0)), LIMITS, template="compact")
+    assert [turn.game for turn in order] == [0] * 5 + [1] * 5
+
+
+def test_a_queue_that_loses_turns_is_found_out() -> None:
+    class Losing(Queue):
+        def advance(self) -> list[tuple[TurnRequest, Reply]]:
+            return []
+
+    for lock_step in (False, True):
+        with pytest.raises(RuntimeError, match=r"never answered|answered 0 of 2 turns"):
+            play(tiny_games(2), Table.of(Losing(0)), LIMITS, template="compact", lock_step=lock_step)

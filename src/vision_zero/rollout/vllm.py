@@ -34,6 +34,8 @@ from vision_zero.rollout.transformers import chat_text, end_ids, placeholder_ids
 from vision_zero.types import Reply
 
 BANNED_BIAS = -100.0
+BATCHED_TOKENS = 4096
+"""TRL's number of tokens that one step of the engine takes at most."""
 
 
 class ColocatedEngine(vllm_generation.VLLMGeneration):
@@ -73,8 +75,12 @@ class ColocatedEngine(vllm_generation.VLLMGeneration):
             "limit_mm_per_prompt": {"image": 1, "video": 0},
             "mm_processor_kwargs": image_size_arguments(self.processing_class),
             "generation_config": "vllm",  # else values of the model's own file would stand in for what is not given
-            **self.options.more,
         }
+        if current_platform.is_cpu():
+            # A prompt that is computed in pieces needs a generator that can be set back, which a CPU's cannot.
+            longest = self.options.max_model_length or self.model.config.get_text_config().max_position_embeddings
+            ours |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(BATCHED_TOKENS, longest)}
+        ours |= self.options.more
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # weights are loaded into the engine of this process
         stock = vllm_generation.LLM
         vllm_generation.LLM = lambda **arguments: LLM(**{**arguments, **ours})
@@ -90,11 +96,15 @@ class ColocatedEngine(vllm_generation.VLLMGeneration):
     def policy(self) -> VLLMPolicy:
         return VLLMPolicy(self.engine, self.model, self.processing_class, self.sampling)
 
-    def _put_temperature_into_logits(self) -> None:
+    def logit_makers(self) -> list[LogitsProcessor]:
+        """The layers of the engine's model that make logits."""
         model = self.engine.model_executor.driver_worker.model_runner.model
-        makers = [module for module in model.modules() if isinstance(module, LogitsProcessor)]
+        return [module for module in model.modules() if isinstance(module, LogitsProcessor)]
+
+    def _put_temperature_into_logits(self) -> None:
+        makers = self.logit_makers()
         if not makers:
-            raise RuntimeError(f"{type(model).__name__} has no place where logits are made")
+            raise RuntimeError(f"the engine's model for {self.model.name_or_path} has no layer that makes logits")
         for maker in makers:
             maker.scale = float(maker.scale) / (self.sampling.temperature or 1.0)
 

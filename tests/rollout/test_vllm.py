@@ -1,0 +1,103 @@
+"""The real engine against transformers: the same tokens, the same log-probabilities, nothing computed twice.
+
+What the engine did is found out by `tests/vllm_programs.py`, a process for each of its programs.
+"""
+
+from typing import Any
+
+import pytest
+
+from tests.tiny_games import END_TOKENS, IMAGE_TOKEN, VIDEO_TOKEN
+from tests.vllm_programs import BLOCK, LIMITS, best_possible_reuse, facts
+
+N_REPLIES = 8 * (5 * 2 + 8)
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return facts("policy", tmp_path_factory.mktemp("policy"))
+
+
+@pytest.fixture(scope="module")
+def internvl(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return facts("internvl", tmp_path_factory.mktemp("internvl"))
+
+
+@pytest.mark.parametrize("schedule", ["continuous", "lock_step"])
+def test_greedy_games_are_those_of_transformers(policy: dict[str, Any], schedule: str) -> None:
+    found = policy[schedule]
+    assert found["replies"] == N_REPLIES
+    assert (found["other_prompts"], found["other_tokens"]) == (0, 0)
+    assert found["gap"] < 1e-4
+
+
+def test_sampled_games_do_not_depend_on_what_else_is_in_the_batch(policy: dict[str, Any]) -> None:
+    found = policy["sampled"]
+    assert found["replies"] == N_REPLIES
+    assert (found["other_prompts"], found["other_tokens"]) == (0, 0)
+    assert policy["sampled_greedily"] > N_REPLIES / 2, "they are sampled, not greedy"
+
+
+def test_log_probs_are_those_of_a_forward_pass_at_the_temperature(policy: dict[str, Any]) -> None:
+    """Of the whole softmax, although only 40 tokens could be sampled."""
+    assert policy["scales"] == [1 / policy["temperature"]]
+    assert policy["sampled_gap"] < 1e-4
+
+
+def test_image_and_video_placeholders_are_never_sampled(policy: dict[str, Any]) -> None:
+    """All other tokens are about as likely as each other: 700 draws find more than 400 of the 853."""
+    assert len(policy["hot_tokens"]) > 400
+    assert not {IMAGE_TOKEN, VIDEO_TOKEN} & set(policy["hot_tokens"])
+
+
+def test_replies_are_as_long_as_asked(policy: dict[str, Any]) -> None:
+    least, most = LIMITS
+    assert policy["hot_lengths"][0] > least
+    assert policy["hot_lengths"][-1] == most
+    # An end that is all but certain comes as soon as it may, and is part of the reply.
+    assert policy["end"] in END_TOKENS
+    assert policy["ended"] == [[least + 1, policy["end"]]]
+
+
+def test_no_block_of_a_prompt_is_computed_twice(policy: dict[str, Any]) -> None:
+    assert policy["best_reuse"] > 0.5 * (policy["reused"] + policy["prefilled"])
+    assert policy["reused"] >= 0.95 * policy["best_reuse"]
+
+
+def test_games_follow_the_weights(policy: dict[str, Any]) -> None:
+    assert policy["changed"] > N_REPLIES / 2, "the weights were changed enough to be heard"
+    found = policy["synced"]
+    assert (found["other_prompts"], found["other_tokens"]) == (0, 0)
+    assert found["gap"] < 1e-4
+
+
+def test_without_the_reset_images_are_seen_with_the_old_weights(policy: dict[str, Any]) -> None:
+    """What stock TRL does, so that the test above would find it."""
+    assert policy["stale_encoder"]["other_tokens"] > 0
+
+
+def test_expanded_placeholders_would_be_expanded_again(policy: dict[str, Any]) -> None:
+    """What stock TRL hands over, so that the tests above would find it."""
+    assert policy["expanded_twice"] > policy["expanded"]
+
+
+@pytest.mark.parametrize("n_images", ["1", "2"])
+def test_prompt_ids_are_the_processors(policy: dict[str, Any], internvl: dict[str, Any], n_images: str) -> None:
+    assert policy["images"][n_images]
+    assert internvl["images"][n_images]
+
+
+def test_the_other_family_plays_the_same_games(internvl: dict[str, Any]) -> None:
+    found = internvl["games"]
+    assert (found["other_prompts"], found["other_tokens"]) == (0, 0)
+    assert found["gap"] < 1e-4
+
+
+def test_best_possible_reuse_by_hand() -> None:
+    """Blocks of 2. The first prompt is new. The second shares "abcd" with it: 4 tokens. The third is the first again:
+    6 tokens are whole blocks, but the last must be computed, so 4. The last has another image."""
+    prompts = [("x", "abcdef"), ("x", "abcdxyz"), ("x", "abcdef"), ("y", "abcdef")]
+    asked = [(image, [ord(letter) for letter in text]) for image, text in prompts]
+    assert best_possible_reuse(asked, 2) == 4 + 4
+    assert best_possible_reuse(asked[:1], 2) == 0
+    assert best_possible_reuse(asked[:1] * 2, BLOCK) == 0

@@ -1,0 +1,364 @@
+"""What tests want to know of the real vLLM engine, each found out in a process of its own.
+
+An engine changes the process it lives in (process groups, threads, memory), so no other test may share it:
+
+    python -m tests.vllm_programs policy facts.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+TIMEOUT = 600
+BLOCK = 32
+LIMITS = (2, 12)
+
+
+def facts(program: str, folder: Path) -> dict[str, Any]:
+    """What a program found out. Fails with the end of its output if it does."""
+    file = folder / "facts.json"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TORCH_COMPILE_DISABLE": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+    }
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.vllm_programs", program, str(file)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=TIMEOUT,
+    )
+    assert ended.returncode == 0, ended.stdout[-6000:]
+    return json.loads(file.read_text("utf-8"))
+
+
+def replies_of(games: Sequence[Any]) -> list[dict[str, Any]]:
+    return [asdict(said.reply) for game in games for said in (*game.clues, *game.votes)]
+
+
+def same(left: list[dict[str, Any]], right: list[dict[str, Any]]) -> dict[str, Any]:
+    """How many replies there are, how many differ in prompt or tokens, and the largest gap of a log-prob."""
+    gaps = [
+        abs(a - b)
+        for one, other in zip(left, right, strict=True)
+        for a, b in zip(one["logprobs"], other["logprobs"], strict=False)
+    ]
+    return {
+        "replies": len(left),
+        "other_prompts": sum(one["prompt_ids"] != other["prompt_ids"] for one, other in zip(left, right, strict=True)),
+        "other_tokens": sum(one["token_ids"] != other["token_ids"] for one, other in zip(left, right, strict=True)),
+        "gap": max(gaps),
+    }
+
+
+def best_possible_reuse(requests: Sequence[tuple[str, Sequence[int]]], block: int) -> int:
+    """Prompt tokens that an endless prefix cache would have, by requests (image, prompt) in order.
+
+    Whole blocks only, and never the last token, which must be computed for there to be something to sample from.
+    """
+    seen: set[tuple[str, tuple[int, ...]]] = set()
+    reused = 0
+    for image, ids in requests:
+        beginnings = [(image, tuple(ids[:end])) for end in range(block, len(ids) + 1, block)]
+        usable = [beginning for beginning in beginnings if len(beginning[1]) < len(ids)]
+        n_blocks = 0
+        while n_blocks < len(usable) and usable[n_blocks] in seen:
+            n_blocks += 1
+        reused += n_blocks * block
+        seen.update(beginnings)
+    return reused
+
+
+def make_engine(model: Any, processor: Any, sampling: Any, **more: Any) -> Any:
+    from accelerate import Accelerator
+
+    from vision_zero.rollout.policy import EngineOptions
+    from vision_zero.rollout.vllm import ColocatedEngine
+
+    options = EngineOptions(
+        max_num_seqs=64,
+        max_model_length=2048,
+        dtype="float32",
+        enforce_eager=True,
+        more={"block_size": BLOCK, **more},
+    )
+    return ColocatedEngine(model, Accelerator(cpu=True), processor, sampling, options)
+
+
+def processor_ids(processor: Any, text: str, images: Sequence[Any]) -> list[int]:
+    return list(processor(text=[text], images=[list(images)])["input_ids"][0])
+
+
+def prompts_with_images(engine: Any, processor: Any) -> dict[str, bool]:
+    """Whether the ids inside the engine are the processor's, by number of images, for images of different sizes."""
+    from vllm import SamplingParams
+
+    from tests.tiny_games import NoiseImage
+
+    found = {}
+    for n_images in (1, 2):
+        images = [NoiseImage(f"many{i}", size).open() for i, size in enumerate([(112, 56), (84, 140)][:n_images])]
+        content = [{"type": "image"}] * n_images + [{"type": "text", "text": "what differs?"}]
+        text = processor.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+        prompt = {
+            "prompt_token_ids": processor.tokenizer(text)["input_ids"],
+            "multi_modal_data": {"image": images},
+        }
+        engine.engine.add_request(f"images-{n_images}", prompt, SamplingParams(temperature=0, max_tokens=1))
+        outputs = []
+        while engine.engine.has_unfinished_requests():
+            outputs += engine.engine.step()
+        found[str(n_images)] = list(outputs[-1].prompt_token_ids) == processor_ids(processor, text, images)
+    return found
+
+
+def policy() -> dict[str, Any]:
+    """Games of a random model on the engine and with transformers; sampled games; caches; weights that change."""
+    import torch
+
+    from tests.rollout.test_transformers_policy import forward_logprobs, sharpened
+    from tests.tiny_games import bench_model, bench_processor, noise_pairs, tiny_games
+    from vision_zero.rollout.engine import Table, play
+    from vision_zero.rollout.policy import TokenLimits, TurnRequest, open_images
+    from vision_zero.rollout.record import game_when, render
+    from vision_zero.rollout.sampling import Sampling
+    from vision_zero.rollout.transformers import TransformersPolicy
+    from vision_zero.rollout.vllm import VLLMPolicy
+
+    temperature = 0.7
+    model, processor = sharpened(bench_model()), bench_processor()
+    greedy = Sampling(temperature=0)
+    sampled = Sampling(temperature=temperature, top_k=40)
+    engine = make_engine(model, processor, sampled, limit_mm_per_prompt={"image": 2, "video": 0})
+    games = tiny_games(8, n_civilians=4, n_rounds=2, n_votes=8, pairs=noise_pairs(8, size=(112, 84)))
+    limits = {"clue": TokenLimits(*LIMITS), "decision": TokenLimits(*LIMITS)}
+
+    def on_engine(sampling: Any, **how: Any) -> tuple[Any, Any]:
+        player = VLLMPolicy(engine.engine, model, processor, sampling)
+        return player, play(games, Table.of(player), limits, **how)
+
+    def in_transformers() -> Any:
+        return play(games, Table.of(TransformersPolicy(model, processor, greedy)), limits)
+
+    def logits_at(temperature: float) -> None:
+        for maker in engine.logit_makers():
+            maker.scale = 1 / temperature
+
+    found: dict[str, Any] = {"scales": [maker.scale for maker in engine.logit_makers()], "temperature": temperature}
+    engine.sync_weights()
+    logits_at(1.0)
+    by_hand = in_transformers()
+    _, continuous = on_engine(greedy)
+    _, in_step = on_engine(greedy, lock_step=True)
+    found["continuous"] = same(replies_of(by_hand.games), replies_of(continuous.games))
+    found["lock_step"] = same(replies_of(by_hand.games), replies_of(in_step.games))
+
+    # Sampled: by the turn's own seed, whatever is in the batch.
+    engine.sync_weights()
+    logits_at(temperature)
+    player, continuous = on_engine(sampled)
+    asked = [
+        (continuous.images[said.turn.game, render(game_when(game, said), said.turn).view].key, said.reply.prompt_ids)
+        for number in range(max(len(game.clues) + len(game.votes) for game in continuous.games))
+        for game in continuous.games
+        for said in [(*game.clues, *game.votes)[number]]
+    ]
+    found["reused"], found["prefilled"] = player.reused_tokens, player.prefilled_tokens
+    found["best_reuse"] = best_possible_reuse(asked, BLOCK)
+    _, in_step = on_engine(sampled, lock_step=True)
+    found["sampled"] = same(replies_of(in_step.games), replies_of(continuous.games))
+    found["sampled_greedily"] = same(replies_of(by_hand.games), replies_of(continuous.games))["other_tokens"]
+    gaps = []
+    for game in continuous.games[:2]:
+        for said in (game.clues[0], game.clues[-1], game.votes[0]):
+            prompt = render(game_when(game, said), said.turn)
+            request = TurnRequest(
+                game, said.turn, prompt, continuous.images[game.index, prompt.view], 0, limits[said.turn.stage]
+            )
+            expected = forward_logprobs(model, request, said.reply.token_ids, temperature)
+            gaps += [abs(a - b) for a, b in zip(said.reply.logprobs, expected, strict=True)]
+    found["sampled_gap"] = max(gaps)
+
+    # Hot enough for every token to be as likely as any other: which are left out. Then ends that are all but certain.
+    requests = first_turns(games, open_images(games), limits["clue"])
+    logits_at(1e3)
+    player = VLLMPolicy(engine.engine, model, processor, Sampling(temperature=1.0, top_k=0))
+    replies = player.answer(requests)
+    found["hot_tokens"] = sorted({token for reply in replies for token in reply.token_ids})
+    found["hot_lengths"] = sorted({len(reply.token_ids) for reply in replies})
+    player._bias = {**player._bias, player._ends[-1]: 100.0}
+    replies = player.answer(requests)
+    found["end"] = player._ends[-1]
+    found["ended"] = sorted({(len(reply.token_ids), reply.token_ids[-1]) for reply in replies})
+    logits_at(1.0)
+    found["images"] = prompts_with_images(engine, processor)
+
+    # Other weights, in the language model and in the vision tower.
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(5)
+        for parameter in model.parameters():
+            parameter.add_(0.3 * parameter.std() * torch.randn(parameter.shape, generator=generator))
+    changed = in_transformers()
+    found["changed"] = same(replies_of(by_hand.games), replies_of(changed.games))["other_tokens"]
+    stale = type(engine).__mro__[1].sync_weights
+    stale(engine)  # TRL's own, without the reset of the vision encoder's cache
+    found["stale_encoder"] = same(replies_of(changed.games), replies_of(on_engine(greedy)[1].games))
+    engine.sync_weights()
+    found["synced"] = same(replies_of(changed.games), replies_of(on_engine(greedy)[1].games))
+
+    # TRL's own prompts: the image's placeholders as the processor has expanded them.
+    request = requests[0]
+    expanded = continuous.games[0].clues[0].reply.prompt_ids
+    player = VLLMPolicy(engine.engine, model, processor, greedy)
+    player._prompt = lambda request: player.engine.renderer.render_cmpl(  # type: ignore[method-assign]
+        [{"prompt_token_ids": list(expanded), "multi_modal_data": {"image": request.image}}]
+    )[0]
+    (twice,) = player.answer([request])
+    found["expanded"], found["expanded_twice"] = len(expanded), len(twice.prompt_ids)
+    return found
+
+
+def first_turns(games: Sequence[Any], images: Any, limits: Any) -> list[Any]:
+    """The first turn of every game, eight times with other seeds."""
+    from vision_zero.game.prompts import render
+    from vision_zero.game.spy_game import open_turns, turn_seed
+    from vision_zero.rollout.policy import TurnRequest
+
+    made = []
+    for game in games:
+        turn = open_turns(game)[0]
+        prompt = render(game, turn)
+        for sample in range(8):
+            one = replace(turn, sample=sample)
+            image = images[game.index, prompt.view]
+            made.append(TurnRequest(game, one, prompt, image, turn_seed(1, one), limits))
+    return made
+
+
+def internvl() -> dict[str, Any]:
+    """The other family: image placeholders that the engine expands in another way, images in tiles."""
+    from tests.rollout.test_transformers_policy import sharpened
+    from tests.test_trainer_families import save_internvl
+    from tests.tiny_games import noise_pairs, tiny_games
+    from vision_zero.models import load_model, load_processor
+    from vision_zero.rollout.engine import Table, play
+    from vision_zero.rollout.policy import TokenLimits
+    from vision_zero.rollout.sampling import Sampling
+    from vision_zero.rollout.transformers import TransformersPolicy
+    from vision_zero.rollout.vllm import VLLMPolicy
+
+    with tempfile.TemporaryDirectory() as folder:
+        save_internvl(Path(folder), head_dim=32)
+        model = sharpened(load_model(folder, dtype="float32"))
+        processor = load_processor(folder)
+        greedy = Sampling(temperature=0)
+        engine = make_engine(model, processor, greedy, limit_mm_per_prompt={"image": 2, "video": 0})
+        engine.sync_weights()
+        games = tiny_games(3, pairs=noise_pairs(3, size=(112, 56)))
+        limits = {"clue": TokenLimits(*LIMITS), "decision": TokenLimits(*LIMITS)}
+        by_hand = play(games, Table.of(TransformersPolicy(model, processor, greedy)), limits)
+        played = play(games, Table.of(VLLMPolicy(engine.engine, model, processor, greedy)), limits)
+        return {
+            "images": prompts_with_images(engine, processor),
+            "games": same(replies_of(by_hand.games), replies_of(played.games)),
+        }
+
+
+def training() -> dict[str, Any]:
+    """Twenty iterations of the tiny model, then games with what it became; and a run whose engine is left behind."""
+    from tests.trainer_helpers import make_trainer
+    from vision_zero.data.pairs import load_pairs
+    from vision_zero.models import load_processor
+    from vision_zero.rollout.engine import Table, play
+    from vision_zero.rollout.policy import TokenLimits
+    from vision_zero.rollout.sampling import Sampling
+    from vision_zero.rollout.transformers import TransformersPolicy
+    from vision_zero.rollout.vllm import VLLMPolicy
+    from vision_zero.trainer import SamplingMismatchError, every_role
+    from vision_zero.types import GameRules
+
+    model = ROOT / "data" / "tiny_vlm"
+    limits = {"clue": TokenLimits(0, 24), "decision": TokenLimits(0, 16)}
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(
+            Path(folder),
+            model=model,
+            processor=load_processor(str(model)),
+            pairs=load_pairs(ROOT / "data" / "drawn"),
+            games=4,
+            rules=GameRules(n_civilians=4, n_rounds=2, n_votes=8),
+            players=every_role,
+            iterations=20,
+            schedule="cycle",
+            cycle_decision=5,
+            cycle_clue=5,
+            max_clue_tokens=24,
+            max_vote_tokens=16,
+            learning_rate=3e-4,
+            max_grad_norm=1.0,
+            use_vllm=True,
+            vllm_max_model_length=1024,
+            vllm_block_size=BLOCK,
+        )
+        before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+        trainer.train()
+        logs = [line for line in trainer.state.log_history if "loss" in line]
+        unmoved = [name for name, p in trainer.model.named_parameters() if p.equal(before[name])]
+        trainer.vllm_generation.sync_weights()
+        games, images = trainer._deal(range(8))
+        greedy = Sampling(temperature=0)
+        processor = trainer.processing_class
+        by_hand = play(games, Table.of(TransformersPolicy(trainer.model, processor, greedy)), limits, images=images)
+        player = VLLMPolicy(trainer.vllm_generation.engine, trainer.model, processor, greedy)
+        for maker in trainer.vllm_generation.logit_makers():
+            maker.scale = 1.0
+        played = play(games, Table.of(player), limits, images=images)
+
+        # Weights that the engine is not told of: the next step must not be taken.
+        import torch
+
+        with torch.no_grad():
+            for parameter in trainer.model.parameters():
+                parameter.add_(
+                    parameter.std() * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+                )
+        trainer.vllm_generation.sync_weights = lambda: None
+        trainer.args.max_steps = trainer.state.max_steps = 21
+        try:
+            trainer._generate_and_score_completions([{"game": k} for k in range(4) for _ in range(8)])
+            refusal = ""
+        except SamplingMismatchError as error:
+            refusal = str(error)
+        return {
+            "logs": logs,
+            "unmoved": unmoved,
+            "after": same(replies_of(by_hand.games), replies_of(played.games)),
+            "refusal": refusal,
+        }
+
+
+PROGRAMS = {program.__name__: program for program in (policy, internvl, training)}
+
+if __name__ == "__main__":
+    Path(sys.argv[2]).write_text(json.dumps(PROGRAMS[sys.argv[1]]()), "utf-8")
