@@ -1,9 +1,10 @@
-"""What both benchmarks share: games on noise images, machine facts, one table and one JSON line."""
+"""What the benchmarks share: games on noise images, a vLLM engine, machine facts, one table and one JSON line."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import random
 import resource
@@ -17,11 +18,13 @@ import transformers
 import trl
 from PIL import Image
 
+from vision_zero.models import load_processor
 from vision_zero.types import GameRules, ImagePair
 
 HERE = Path(__file__).resolve().parent
 MODEL = HERE.parent / "tests" / "models" / "bench_model"
 TEMPLATE = HERE / "template.txt"
+MAX_MODEL_LENGTH = 4096
 
 # CPU seconds per game of the public implementation (commit fa3c01c) on the same model, players, lengths and image
 # size, one thread; timed once for this project.
@@ -71,6 +74,35 @@ def pairs(options: argparse.Namespace) -> list[ImagePair]:
 
 def rules(options: argparse.Namespace) -> GameRules:
     return GameRules(n_civilians=options.players - 1, n_rounds=options.rounds, n_votes=options.votes)
+
+
+def vllm_engine(model: Any, options: argparse.Namespace) -> Any:
+    """An engine for `model`, in its precision, that works on `options.max_num_seqs` replies at once."""
+    on_cpu = model.device.type == "cpu"
+    if on_cpu:  # threads are bound to cores by default, which is for servers that have a machine to themselves
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB
+        os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    from accelerate import Accelerator
+
+    from vision_zero.rollout.policy import EngineOptions
+    from vision_zero.rollout.sampling import Sampling
+    from vision_zero.rollout.vllm import ColocatedEngine
+
+    return ColocatedEngine(
+        model,
+        Accelerator(cpu=on_cpu),
+        load_processor(options.model),
+        Sampling(),
+        EngineOptions(
+            max_num_seqs=options.max_num_seqs,
+            max_model_length=MAX_MODEL_LENGTH,
+            dtype=str(model.dtype).removeprefix("torch."),
+            enforce_eager=on_cpu,
+            more={} if options.block_size is None else {"block_size": options.block_size},
+        ),
+    )
 
 
 def report(title: str, rows: Mapping[str, Any], options: argparse.Namespace) -> None:

@@ -34,6 +34,7 @@ from vision_zero.rollout.transformers import chat_text, end_ids, placeholder_ids
 from vision_zero.types import Reply
 
 BANNED_BIAS = -100.0
+TEXT = "the text of a turn"
 BATCHED_TOKENS = 4096
 """TRL's number of tokens that one step of the engine takes at most."""
 
@@ -156,6 +157,9 @@ class VLLMPolicy(QueuedPolicy):
         inner = without_adapter_wrapper(model)
         self._bias = dict.fromkeys(placeholder_ids(processor, inner), BANNED_BIAS)
         self._ends = end_ids(processor, inner)
+        # What the chat template puts before and after a text; running it for every prompt would cost as much as
+        # reading the prompt into tokens.
+        self._around = chat_text(processor, TEXT).split(TEXT)
         self._waiting: dict[str, TurnRequest] = {}
         self._n_submitted = 0
         self._last: tuple[tuple[str, str], Any] | None = None
@@ -178,7 +182,7 @@ class VLLMPolicy(QueuedPolicy):
         """What the engine makes of the prompt; once for turns that ask the same, such as the votes of a game."""
         key = (request.image.key, request.prompt.text)
         if self._last is None or self._last[0] != key:
-            text = chat_text(self.processor, request.prompt.text)
+            text = request.prompt.text.join(self._around)
             prompt = {
                 "prompt_token_ids": self.processor.tokenizer(text)["input_ids"],
                 "multi_modal_data": {"image": request.image},
