@@ -56,6 +56,13 @@ OPTIONS: dict[str, Any] = {
     "disable_tqdm": True,
     "seed": 3,
 }
+VLLM_ON_CPU = {
+    "TORCH_COMPILE_DISABLE": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+}
 TIMEOUT = 300
 TIMINGS = ("seconds/", "step_time")
 STEPS_ON_DISK = 0.005
@@ -119,6 +126,7 @@ def running(
         "TOKENIZERS_PARALLELISM": "false",
         "WANDB_MODE": "offline",
         "TRL_EXPERIMENTAL_SILENCE": "1",
+        **VLLM_ON_CPU,
     }
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         environment.pop(name, None)

@@ -17,7 +17,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from tests.process_helpers import ROOT, VLLM_ON_CPU
+
 TIMEOUT = 600
 BLOCK = 32
 LIMITS = (2, 12)
@@ -32,11 +33,7 @@ def facts(program: str, folder: Path) -> dict[str, Any]:
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
-        "TORCH_COMPILE_DISABLE": "1",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_LOGGING_LEVEL": "ERROR",
+        **VLLM_ON_CPU,
     }
     ended = subprocess.run(
         [sys.executable, "-m", "tests.vllm_programs", program, str(file)],
