@@ -334,6 +334,13 @@ def test_a_trained_run_is_refused_and_can_be_summarized_and_drawn(trained: Path,
     assert draw_game.main([str(trained), "--out", str(tmp_path / "game.png")]) == 0
 
 
+WITH_AN_ENGINE = {
+    *(f"sampling/sampling_logp_difference/{name}" for name in ("mean", "max")),
+    *(f"sampling/importance_sampling_ratio/{name}" for name in ("mean", "min", "max")),
+}
+"""Logged with use_vllm; tests/test_trainer_vllm.py holds a run to these names."""
+
+
 def test_metrics_page_names_what_is_logged_and_nothing_else(trained: Path) -> None:
     page = (ROOT / "docs" / "metrics.md").read_text()
     described = re.findall(r"^\| `([\w/]+)`", page, re.MULTILINE)
@@ -341,7 +348,7 @@ def test_metrics_page_names_what_is_logged_and_nothing_else(trained: Path) -> No
     logged = set().union(*(line.keys() for line in run_folder.read_json_lines(trained / "metrics.jsonl")))
     # The scripts' small runs have no arena; tests/evaluation holds what one logs to these names.
     arena = {*(f"arena/{name}" for name in LOGGED), LOW, HIGH, SECONDS}
-    assert set(described) == logged | arena
+    assert set(described) == logged | arena | WITH_AN_ENGINE
 
 
 def test_configuration_page_is_what_the_options_say() -> None:

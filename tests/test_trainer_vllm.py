@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.test_scripts import WITH_AN_ENGINE
 from tests.vllm_programs import facts
 from vision_zero.config import IterativeSPOConfig
 
@@ -22,6 +23,11 @@ def test_engine_and_training_agree_at_every_step(training: dict[str, Any]) -> No
     for line in logs:
         assert line["sampling/importance_sampling_ratio/mean"] == pytest.approx(1, abs=1e-3)
         assert line["sampling/importance_sampling_ratio/min"] == pytest.approx(1, abs=1e-2)
+
+
+def test_what_is_logged_beside_the_rest_is_described(training: dict[str, Any]) -> None:
+    logged = {name for line in training["logs"] for name in line if name.startswith("sampling/")}
+    assert logged == WITH_AN_ENGINE
 
 
 def test_every_parameter_moves(training: dict[str, Any]) -> None:

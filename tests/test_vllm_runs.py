@@ -38,6 +38,16 @@ def test_two_processes_play_the_games_of_one(one_process: Path, tmp_path: Path) 
     assert_same_games(one_process, two)
 
 
+def test_two_processes_share_an_engine(one_process: Path, tmp_path: Path) -> None:
+    """Tensor parallelism, in lock-step."""
+    two = tmp_path / "shared"
+    train_well(two, processes=2, per_device_train_batch_size=2, vllm_tensor_parallel_size=2, **VLLM)
+    assert_engine_was_in_step(two)
+    assert_same_games(one_process, two)
+    for line, same in zip(metrics(one_process), metrics(two), strict=True):
+        assert line["rollout/tokens/new"] == same["rollout/tokens/new"]
+
+
 def test_zero3_gathers_its_weights_for_the_engine(one_process: Path, tmp_path: Path) -> None:
     run = tmp_path / "zero3"
     train_well(run, processes=2, deepspeed=ROOT / "configs" / "deepspeed" / "zero3.json", **VLLM)

@@ -183,8 +183,12 @@ def policy() -> dict[str, Any]:
     ]
     found["reused"], found["prefilled"] = player.reused_tokens, player.prefilled_tokens
     found["best_reuse"] = best_possible_reuse(asked, BLOCK)
+    limits = {"clue": TokenLimits(32, 32), "decision": TokenLimits(32, 32)}
     _, in_step = on_engine(sampled, lock_step=True)
-    found["sampled"] = same(replies_of(in_step.games), replies_of(continuous.games))
+    _, all_long = on_engine(sampled)
+    found["sampled"] = same(replies_of(in_step.games), replies_of(all_long.games))
+    found["sampled_length"] = sorted({len(reply["token_ids"]) for reply in replies_of(all_long.games)})
+    limits = {"clue": TokenLimits(*LIMITS), "decision": TokenLimits(*LIMITS)}
     found["sampled_greedily"] = same(replies_of(by_hand.games), replies_of(continuous.games))["other_tokens"]
     gaps = []
     for game in continuous.games[:2]:

@@ -33,7 +33,7 @@ LEAST = {
     **dict.fromkeys(
         ("export_every", "record_games_every", "arena_every", "beta", "kl_clue", "kl_decision", "learning_rate"), 0
     ),
-    **dict.fromkeys(("vllm_max_num_seqs", "vllm_block_size"), 1),
+    **dict.fromkeys(("vllm_max_num_seqs", "vllm_block_size", "vllm_tensor_parallel_size"), 1),
     "max_logp_difference": 0,
     "num_generations": 2,
 }
@@ -146,7 +146,7 @@ class IterativeSPOConfig(GRPOConfig):
     # Playing with vLLM (--use_vllm; more options: --vllm_gpu_memory_utilization, --vllm_max_model_length,
     # --vllm_enable_sleep_mode and the --vllm_importance_sampling_... of TRL)
     lock_step: bool = option(False, "Games wait for each other after every turn, as without vLLM; same games, slower")
-    vllm_max_num_seqs: int | None = option(None, "Replies the engine works on at once; none: all votes of a process")
+    vllm_max_num_seqs: int | None = option(None, "Replies an engine works on at once; none: all votes of its games")
     vllm_dtype: str | None = option(None, "Precision of the engine; none: float32 on a CPU, else that of training")
     vllm_enforce_eager: bool = option(False, "No CUDA graphs: less memory, slower; always so on a CPU")
     vllm_block_size: int | None = option(None, "Tokens per block of the engine's cache; none: vLLM's own choice")
@@ -223,6 +223,11 @@ class IterativeSPOConfig(GRPOConfig):
             self.bf16 = torch.cuda.is_available() and not self.use_cpu
         self._check()
         processes = int(os.environ.get("WORLD_SIZE", "1"))
+        if self.use_vllm and processes % self.vllm_tensor_parallel_size:
+            raise ValueError(
+                f"vllm_tensor_parallel_size={self.vllm_tensor_parallel_size} processes share an engine, so the number "
+                f"of processes, {processes}, must be a multiple of it"
+            )
         rows = self.games_per_iteration * self.num_generations
         if self.games_per_iteration % processes:
             raise ValueError(
@@ -293,10 +298,6 @@ class IterativeSPOConfig(GRPOConfig):
             )
         if self.use_vllm and self.vllm_mode != "colocate":
             raise ValueError(f"vllm_mode={self.vllm_mode} is not supported by this version; use colocate")
-        if self.use_vllm and self.vllm_tensor_parallel_size != 1:
-            raise ValueError(
-                f"vllm_tensor_parallel_size={self.vllm_tensor_parallel_size} is not supported by this version; use 1"
-            )
         if self.use_vllm and find_spec("vllm") is None:
             raise ValueError("use_vllm=True, but vLLM is not installed here: bash setup.sh --gpu installs it")
         if IntervalStrategy(self.eval_strategy) is not IntervalStrategy.NO:
@@ -352,9 +353,11 @@ class IterativeSPOConfig(GRPOConfig):
 
     def engine_options(self) -> EngineOptions:
         """How the vLLM engine of one process is built. The number of processes must be known (`__post_init__`)."""
+        votes = self.per_device_train_batch_size * self.steps_per_generation
         same = "float16" if self.fp16 else "bfloat16" if self.bf16 else "auto"
         return EngineOptions(
-            max_num_seqs=self.vllm_max_num_seqs or self.per_device_train_batch_size * self.steps_per_generation,
+            max_num_seqs=self.vllm_max_num_seqs or votes * self.vllm_tensor_parallel_size,
+            tensor_parallel_size=self.vllm_tensor_parallel_size,
             gpu_memory_utilization=self.vllm_gpu_memory_utilization,
             max_model_length=self.vllm_max_model_length,
             dtype=self.vllm_dtype or ("float32" if self.use_cpu else same),

@@ -47,7 +47,10 @@ from vision_zero.token_metrics import TokenMeans
 from vision_zero.types import Game, GameRules, ImagePair, Stage
 
 if TYPE_CHECKING:
+    from vision_zero.rollout.shared_engine import SharedEnginePolicy
     from vision_zero.rollout.vllm import VLLMPolicy
+
+    ModelPolicy = TransformersPolicy | VLLMPolicy | SharedEnginePolicy
 
 LOGP_DIFFERENCE = "sampling/sampling_logp_difference/mean"
 """TRL's mean of |log-prob of the engine - log-prob of the model that trains| over the sampled tokens."""
@@ -252,7 +255,7 @@ class IterativeSPOTrainer(ResumableTrainer):
         return rollout, self._over_processes(counters)
 
     @contextmanager
-    def _policy(self) -> Iterator[TransformersPolicy | VLLMPolicy]:
+    def _policy(self) -> Iterator[ModelPolicy]:
         """The model that is trained as a player, with its weights of this step, for one rollout."""
         if self.args.use_vllm:
             self.vllm_generation.sync_weights()

@@ -32,7 +32,9 @@ def test_greedy_games_are_those_of_transformers(policy: dict[str, Any], schedule
 
 
 def test_sampled_games_do_not_depend_on_what_else_is_in_the_batch(policy: dict[str, Any]) -> None:
+    """8 games whose replies have 32 tokens each."""
     found = policy["sampled"]
+    assert policy["sampled_length"] == [32]
     assert found["replies"] == N_REPLIES
     assert (found["other_prompts"], found["other_tokens"]) == (0, 0)
     assert policy["sampled_greedily"] > N_REPLIES / 2, "they are sampled, not greedy"

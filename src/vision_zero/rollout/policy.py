@@ -158,12 +158,14 @@ class QueuedPolicy(ABC):
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How a vLLM engine is built. `max_num_seqs` is the number of replies it works on at once.
+    """How a vLLM engine is built. `max_num_seqs` is the number of replies it works on at once, `tensor_parallel_size`
+    the number of processes that share it.
 
     `more` goes to vLLM's `LLM` as it is, over everything else.
     """
 
     max_num_seqs: int
+    tensor_parallel_size: int = 1
     gpu_memory_utilization: float = 0.3
     max_model_length: int | None = None
     dtype: str = "auto"

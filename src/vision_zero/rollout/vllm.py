@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from peft import PeftModel
 from transformers import PreTrainedModel, ProcessorMixin
 from trl.generation import vllm_generation
 from vllm import LLM, SamplingParams
@@ -30,6 +31,7 @@ from vllm.sampling_params import RequestOutputKind
 
 from vision_zero.rollout.policy import EngineOptions, QueuedPolicy, TurnRequest
 from vision_zero.rollout.sampling import Sampling
+from vision_zero.rollout.shared_engine import SharedEnginePolicy
 from vision_zero.rollout.transformers import chat_text, end_ids, placeholder_ids, without_adapter_wrapper
 from vision_zero.types import Reply
 
@@ -58,6 +60,7 @@ class ColocatedEngine(vllm_generation.VLLMGeneration):
             model=model,
             accelerator=accelerator,
             processing_class=processor,
+            tensor_parallel_size=options.tensor_parallel_size,
             gpu_memory_utilization=options.gpu_memory_utilization,
             max_model_length=options.max_model_length,
             max_num_seqs=options.max_num_seqs,
@@ -94,8 +97,9 @@ class ColocatedEngine(vllm_generation.VLLMGeneration):
     def engine(self) -> Any:
         return self.llm.llm_engine
 
-    def policy(self) -> VLLMPolicy:
-        return VLLMPolicy(self.engine, self.model, self.processing_class, self.sampling)
+    def policy(self) -> VLLMPolicy | SharedEnginePolicy:
+        policy = VLLMPolicy(self.engine, self.model, self.processing_class, self.sampling)
+        return policy if self.options.tensor_parallel_size == 1 else SharedEnginePolicy(policy, self.tp_group)
 
     def logit_makers(self) -> list[LogitsProcessor]:
         """The layers of the engine's model that make logits."""
@@ -117,6 +121,9 @@ class ColocatedEngine(vllm_generation.VLLMGeneration):
     @contextmanager
     def awake(self) -> Iterator[None]:
         """For a whole rollout, after `sync_weights`: memory is given back when it ends, not after every call."""
+        if self.options.tensor_parallel_size > 1 and isinstance(self.model, PeftModel):
+            # Small all-reduces of adapters and the engine's first collective can meet and hang (trl#3671).
+            self.accelerator.wait_for_everyone()
         if self.options.sleep:
             self.llm.wake_up(tags=["kv_cache"])
         try:
