@@ -24,14 +24,14 @@ def one_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def assert_same_games(run: Path, other: Path) -> None:
-    """Equal in everything but log-probabilities, which are equal within LOGPROB in the first iteration."""
+def assert_same_games(run: Path, other: Path, logprob: float = LOGPROB) -> None:
+    """Equal in everything but log-probabilities, which are equal within `logprob` in the first iteration."""
     ours, theirs = games(run), games(other)
     assert ours.keys() == theirs.keys()
     assert len(ours) == 4
     for name in ours:
         # An update rounds differently on two processes, and Adam makes much of small numbers.
-        tolerance = LOGPROB if name == "step-000000.jsonl" else 1e-3
+        tolerance = logprob if name == "step-000000.jsonl" else 1e-3
         for game, same in zip(ours[name], theirs[name], strict=True):
             for turns in ("clues", "votes"):
                 for turn, again in zip(game[turns], same[turns], strict=True):

@@ -39,11 +39,11 @@ def test_two_processes_play_the_games_of_one(one_process: Path, tmp_path: Path) 
 
 
 def test_two_processes_share_an_engine(one_process: Path, tmp_path: Path) -> None:
-    """Tensor parallelism, in lock-step."""
+    """Tensor parallelism, in lock-step. Sums over halves of a layer round differently."""
     two = tmp_path / "shared"
     train_well(two, processes=2, per_device_train_batch_size=2, vllm_tensor_parallel_size=2, **VLLM)
     assert_engine_was_in_step(two)
-    assert_same_games(one_process, two)
+    assert_same_games(one_process, two, logprob=1e-4)
     for line, same in zip(metrics(one_process), metrics(two), strict=True):
         assert line["rollout/tokens/new"] == same["rollout/tokens/new"]
 
