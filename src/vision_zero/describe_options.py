@@ -26,7 +26,7 @@ Beside these, `python -m vision_zero.train` takes every option of TRL 1.16's `GR
 DeepSpeed, optimizer) and of its `ModelConfig` (`--model_name_or_path`, `--dtype`, `--attn_implementation`,
 `--use_peft` and the `--lora_*` options); `--help` lists them all. Some of TRL's follow from the ones below and are set
 or refused: `max_steps`, `gradient_accumulation_steps`, `steps_per_generation`, `generation_batch_size`,
-`max_completion_length`, `eval_strategy`, `use_vllm`. What this trainer would not use (`min_p`, `repetition_penalty`,
+`max_completion_length`, `eval_strategy`. What this trainer would not use (`min_p`, `repetition_penalty`,
 `generation_kwargs`, `reward_weights`, `load_in_4bit`, ...) is refused by name.
 """
 
