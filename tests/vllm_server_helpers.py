@@ -26,7 +26,7 @@ from vision_zero.rollout.vllm_connection import ServerConnection, ServerOptions
 from vision_zero.rollout.vllm_server import ServerEngine
 
 ROOT = Path(__file__).parent.parent
-START_TIMEOUT = 300.0
+START_TIMEOUT = 500.0  # of a busy machine
 BLOCK_SIZE = 32  # of the prefix cache: small, so that short prompts reuse some
 
 

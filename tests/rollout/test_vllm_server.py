@@ -6,9 +6,14 @@ One server for the whole module. The last test kills it.
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import signal
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +21,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel, ProcessorMixin
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.utils.import_utils import resolve_obj_by_qualname
 
+from tests.process_helpers import ROOT, games, train, train_well
 from tests.tiny_games import BENCH_MODEL, IMAGE_TOKEN, bench_model, noise_pairs, request_for, tiny_games
 from tests.trainer_helpers import make_trainer, random_pairs
 from tests.vllm_server_helpers import DiskEngine, RunningServer, stub_server, unused_url, vllm_server
@@ -24,11 +33,13 @@ from vision_zero.models import load_processor
 from vision_zero.rollout import vllm_requests
 from vision_zero.rollout import vllm_server as module
 from vision_zero.rollout.engine import Table, play
-from vision_zero.rollout.policy import GameImage, TokenLimits, TurnRequest
+from vision_zero.rollout.policy import GameImage, TokenLimits, TurnRequest, blank_image
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.transformers import TransformersPolicy
 from vision_zero.rollout.vllm_connection import ServerConnection, ServerOptions, VLLMServerError
 from vision_zero.rollout.vllm_server import ServerEngine, ServerPolicy, check_server, drop_caches
+from vision_zero.rollout.vllm_temperature import TemperatureWorker
+from vision_zero.run_folder import is_complete
 from vision_zero.trainer import LOGP_DIFFERENCE
 from vision_zero.types import Game, Reply, Turn
 
@@ -215,6 +226,20 @@ def test_an_image_that_the_server_forgot_is_sent_again(
     ]
 
 
+def test_images_are_known_by_their_pixels(
+    server: RunningServer, model: PreTrainedModel, processor: ProcessorMixin
+) -> None:
+    """A server outlives a run, and the next one may have other images under the same names."""
+    engine = engine_for(server, model, processor, GREEDY)
+    request = one_request("who?")
+    blank = replace(request, image=GameImage(request.image.key, blank_image(SIZE)))
+    with engine.awake():
+        (seen,), (other,) = engine.policy().answer([request]), engine.policy().answer([blank])
+    (expected,) = TransformersPolicy(model, processor, GREEDY).answer([blank])
+    assert other.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+    assert other.logprobs != pytest.approx(seen.logprobs, abs=1e-3)
+
+
 def test_a_processor_that_is_not_the_servers_is_refused(server: RunningServer, model: PreTrainedModel) -> None:
     engine = engine_for(server, model, load_processor(str(BENCH_MODEL)), GREEDY)
     with engine.awake(), pytest.raises(VLLMServerError, match=r"140x112 image.* same MODEL, MIN_PIXELS and MAX_PIXELS"):
@@ -316,6 +341,26 @@ def test_the_real_server_says_what_the_checks_look_at(server: RunningServer) -> 
     assert connection.call("POST", "/collective_rpc", content=rpc).status_code == 500
 
 
+def test_the_scripts_command_for_gpus_is_one_that_vllm_takes() -> None:
+    script = ROOT / "run_scripts" / "vllm_server.sh"
+    variables = {"DRY_RUN": "1", "NUM_GPUS": "2", "MODEL": str(BENCH_MODEL), "MIN_PIXELS": "784", "MAX_PIXELS": "7056"}
+    printed = subprocess.run(
+        ["bash", str(script), "--seed", "7"],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    program, *words = shlex.split(printed)[2:]
+    assert find_spec(program) is not None
+    read = make_arg_parser(FlexibleArgumentParser()).parse_args(words)
+    assert (read.model, read.tensor_parallel_size, read.dtype, read.seed) == (str(BENCH_MODEL), 2, "bfloat16", 7)
+    assert read.mm_processor_kwargs == {"min_pixels": 784, "max_pixels": 7056}
+    assert read.weight_transfer_config.backend == "nccl"
+    assert read.enable_scale_out
+    assert resolve_obj_by_qualname(read.worker_extension_cls) is TemperatureWorker
+
+
 def test_a_server_that_works_for_another_run_is_refused() -> None:
     with (
         stub_server({"/reset_prefix_cache": (200, {"success": False})}) as url,
@@ -337,7 +382,7 @@ def test_what_the_server_refuses_is_said(
         engine.policy().answer([one_request("a long question, " * 1000)])
 
 
-# ------------------------------------------------------------------------------------------------- servers that are lost
+# ----------------------------------------------------------------------------------------------- servers that are lost
 
 
 def test_a_server_that_hangs_stops_the_rollout_after_the_stated_time(
@@ -359,6 +404,50 @@ def test_a_server_that_hangs_stops_the_rollout_after_the_stated_time(
     assert time.monotonic() - started < 30
     with engine.awake():  # what was called off does not come back
         assert len(engine.policy().answer([one_request("third")])) == 1
+
+
+@pytest.mark.slow
+def test_all_processes_stop_together_and_the_run_goes_on_as_if_nothing_had_been(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    """The server hangs while two processes play their second iteration; resumed, they play the games of one process."""
+    options: dict[str, Any] = {
+        "model_name_or_path": BENCH_MODEL,
+        "max_pixels": MAX_PIXELS,
+        "iterations": 3,
+        "save_steps": 3,
+        "use_vllm": True,
+        "vllm_mode": "server",
+        "vllm_server_base_url": server.url,
+    }
+    program = str(ROOT / "tests" / "server_train.py")
+    one, two = tmp_path / "one", tmp_path / "two"
+    train_well(one, program=[program, "0", "0"], **options)
+    shared_out = {**options, "processes": 2, "per_device_train_batch_size": 2}
+    hang_at = [program, "1", str(server.process.pid)]
+    try:
+        stopped = train(two, program=hang_at, vllm_request_timeout=5, **shared_out)
+    finally:
+        server.signal(signal.SIGCONT)
+    assert stopped.status != 0
+    said = f"error: the vLLM server at {server.url} has sent no reply for 5 s"
+    assert stopped.output.count(said) == 2, "both processes end by themselves, with the reason"
+    assert f"the run was saved at {two}/checkpoint-1. Start the server again" in stopped.output
+    assert is_complete(two / "checkpoint-1")
+
+    resumed = train_well(two, program=[program, "0", "0"], resume=True, **shared_out)
+    assert f"resuming from {two}/checkpoint-1" in resumed.output
+    ours, theirs = games(two), games(one)
+    assert len(ours) == 3
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        for turn, same in zip(turns(ours[name]), turns(theirs[name]), strict=True):
+            assert turn.pop("logprobs") == pytest.approx(same.pop("logprobs"), abs=1e-3)
+            assert turn == same
+
+
+def turns(games: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [turn for game in games for turn in (*game["clues"], *game["votes"])]
 
 
 def test_a_server_that_is_killed_stops_the_rollout(
