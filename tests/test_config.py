@@ -85,7 +85,13 @@ def test_steps_follow_from_games_and_processes(
         ({"save_strategy": "best"}, "save_strategy=best is not supported"),
         ({"loss_type": "dr_grpo"}, "loss_type='dr_grpo' is not supported"),
         ({"scale_rewards": "batch"}, "scale_rewards='batch' is not supported"),
-        ({"use_vllm": True}, "use_vllm=True is not supported"),
+        ({"use_vllm": True, "vllm_mode": "serve"}, "vllm_mode=serve must be colocate or server"),
+        ({"use_vllm": True, "vllm_mode": "server", "vllm_dtype": "float32"}, "DTYPE of run_scripts/vllm_server.sh"),
+        (
+            {"use_vllm": True, "vllm_mode": "server", "vllm_block_size": 8},
+            "vllm_block_size=8 is for vllm_mode=colocate",
+        ),
+        ({"vllm_request_timeout": 0.5}, "vllm_request_timeout=0.5 must be at least 1"),
         ({"min_p": 0.1}, "min_p=0.1 is not supported: games are sampled by"),
         ({"reward_weights": [1.0, 2.0]}, "use format_weight"),
         ({"resume_from_checkpoint": "x"}, "resume_from_checkpoint=x is not supported: --resume"),
@@ -137,6 +143,16 @@ def test_each_stage_has_its_kl_weight_and_its_lengths(tmp_path: Path) -> None:
     assert (limits["clue"].minimum, limits["clue"].maximum) == (2, 9)
     assert (limits["decision"].minimum, limits["decision"].maximum) == (0, 5)
     assert own.max_completion_length == 9
+
+
+def test_server_options(tmp_path: Path) -> None:
+    usual = config(tmp_path, vllm_server_host="10.0.0.7", vllm_server_port=8100, vllm_server_timeout=9.0)
+    options = usual.server_options()
+    assert (options.url, options.start_timeout, options.silence_timeout) == ("http://10.0.0.7:8100", 9.0, 300.0)
+    assert options.requests_at_once == 24, "all votes of a process"
+    given = config(tmp_path, vllm_server_base_url="http://node:1/", vllm_max_num_seqs=5).server_options()
+    assert (given.url, given.requests_at_once) == ("http://node:1", 5)
+    assert config(tmp_path, games_per_iteration=600).server_options().requests_at_once == 512
 
 
 def test_schedules(tmp_path: Path) -> None:

@@ -35,9 +35,8 @@ for arguments in json.load(sys.stdin):
 
 def bash(script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a script from a folder that is not the repository's, with nothing of ours in its environment."""
-    ours = set(
-        re.findall(r"^(?:export )?([A-Z_0-9]+)=", (SCRIPTS / "run_grpo_vision_zero.sh").read_text(), re.MULTILINE)
-    )
+    scripts = "".join((SCRIPTS / name).read_text() for name in ("run_grpo_vision_zero.sh", "vllm_server.sh"))
+    ours = set(re.findall(r"^(?:export )?([A-Z_0-9]+)=", scripts, re.MULTILINE))
     kept = {name: value for name, value in os.environ.items() if name not in ours | {"RUN_DIR", "THREADS"}}
     environment = {
         **kept,
@@ -119,7 +118,8 @@ def expect(options: Mapping[str, str], **wanted: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["quickstart.sh", "run_grpo_vision_zero.sh", "run_lora_1gpu.sh", "test.sh", "toy_selfplay.sh"]
+    "name",
+    ["quickstart.sh", "run_grpo_vision_zero.sh", "run_lora_1gpu.sh", "test.sh", "toy_selfplay.sh", "vllm_server.sh"],
 )
 def test_scripts_are_clean(name: str) -> None:
     subprocess.run(["bash", "-n", str(SCRIPTS / name)], check=True)
@@ -275,6 +275,28 @@ def test_quickstart_plays_enough_to_visit_both_stages(parsed: Mapping[str, Mappi
     assert int(options["iterations"]) >= 30
     assert int(options["patience"]) < int(options["iterations"]) / 2
     expect(parsed["quickstart changed"], iterations=7)
+
+
+def test_every_variable_of_the_server_changes_its_command() -> None:
+    script = (SCRIPTS / "vllm_server.sh").read_text()
+    variables = set(re.findall(r'^([A-Z_]+)="\$\{\1:-', script, re.MULTILINE)) - {"DRY_RUN"}
+    assert len(variables) > 9
+    own = {"NUM_GPUS": "2", "MODEL": str(BENCH_MODEL), "EAGER": "0"}
+    usual = command("vllm_server.sh", **own)
+    values = {"MODEL": str(ROOT / "data" / "tiny_vlm"), "NUM_GPUS": "1", "EAGER": "1"}
+    silent = [name for name in variables if command("vllm_server.sh", **{**own, name: values.get(name, "7")}) == usual]
+    assert silent == []
+
+
+def test_server_on_the_cpu_and_other_options() -> None:
+    line = command("vllm_server.sh", "--seed", "3", NUM_GPUS="0", MODEL=str(BENCH_MODEL))
+    assert line[line.index("--dtype") + 1] == "float32"
+    assert "--weight-transfer-config" not in line
+    assert line[-2:] == ["--seed", "3"]
+    for variables, message in (({"MODEL": "/no/model"}, "holds no model"), ({"NUM_GPUS": "all"}, "is not a number")):
+        refused = bash("vllm_server.sh", DRY_RUN="1", **variables)
+        assert refused.returncode == 1
+        assert message in refused.stderr
 
 
 @pytest.fixture(scope="module")

@@ -142,6 +142,7 @@ def policy() -> dict[str, Any]:
     from vision_zero.rollout.sampling import Sampling
     from vision_zero.rollout.transformers import TransformersPolicy
     from vision_zero.rollout.vllm import VLLMPolicy
+    from vision_zero.rollout.vllm_temperature import logit_makers
 
     temperature = 0.7
     model, processor = sharpened(bench_model()), bench_processor()
@@ -159,10 +160,13 @@ def policy() -> dict[str, Any]:
         return play(games, Table.of(TransformersPolicy(model, processor, greedy)), limits)
 
     def logits_at(temperature: float) -> None:
-        for maker in engine.logit_makers():
+        for maker in logit_makers(engine.inner_model):
             maker.scale = 1 / temperature
 
-    found: dict[str, Any] = {"scales": [maker.scale for maker in engine.logit_makers()], "temperature": temperature}
+    found: dict[str, Any] = {
+        "scales": [maker.scale for maker in logit_makers(engine.inner_model)],
+        "temperature": temperature,
+    }
     engine.sync_weights()
     logits_at(1.0)
     by_hand = in_transformers()
@@ -208,9 +212,10 @@ def policy() -> dict[str, Any]:
     replies = player.answer(requests)
     found["hot_tokens"] = sorted({token for reply in replies for token in reply.token_ids})
     found["hot_lengths"] = sorted({len(reply.token_ids) for reply in replies})
-    player._bias = {**player._bias, player._ends[-1]: 100.0}
+    questions = player._questions
+    questions._bias = {**questions._bias, questions._ends[-1]: 100.0}
     replies = player.answer(requests)
-    found["end"] = player._ends[-1]
+    found["end"] = questions._ends[-1]
     found["ended"] = sorted({(len(reply.token_ids), reply.token_ids[-1]) for reply in replies})
     logits_at(1.0)
     found["images"] = prompts_with_images(engine, processor)
@@ -296,6 +301,7 @@ def training() -> dict[str, Any]:
     from vision_zero.rollout.sampling import Sampling
     from vision_zero.rollout.transformers import TransformersPolicy
     from vision_zero.rollout.vllm import VLLMPolicy
+    from vision_zero.rollout.vllm_temperature import logit_makers
     from vision_zero.trainer import SamplingMismatchError, every_role
     from vision_zero.types import GameRules
 
@@ -332,7 +338,7 @@ def training() -> dict[str, Any]:
         processor = trainer.processing_class
         by_hand = play(games, Table.of(TransformersPolicy(trainer.model, processor, greedy)), limits, images=images)
         player = VLLMPolicy(trainer.vllm_generation.engine, trainer.model, processor, greedy)
-        for maker in trainer.vllm_generation.logit_makers():
+        for maker in logit_makers(trainer.vllm_generation.inner_model):
             maker.scale = 1.0
         played = play(games, Table.of(player), limits, images=images)
 

@@ -22,6 +22,7 @@ from trl import GRPOConfig
 from vision_zero.data.pairs import load_pairs
 from vision_zero.rollout.policy import EngineOptions, LimitsByStage, TokenLimits
 from vision_zero.rollout.sampling import Sampling
+from vision_zero.rollout.vllm_connection import ServerOptions
 from vision_zero.spo.advantages import RoleBaselines
 from vision_zero.spo.stages import CycleStages, FixedStage, StageSchedule, StageSwitch
 from vision_zero.types import GameRules, ImagePair, Stage
@@ -33,7 +34,7 @@ LEAST = {
     **dict.fromkeys(
         ("export_every", "record_games_every", "arena_every", "beta", "kl_clue", "kl_decision", "learning_rate"), 0
     ),
-    **dict.fromkeys(("vllm_max_num_seqs", "vllm_block_size", "vllm_tensor_parallel_size"), 1),
+    **dict.fromkeys(("vllm_max_num_seqs", "vllm_block_size", "vllm_tensor_parallel_size", "vllm_request_timeout"), 1),
     "max_logp_difference": 0,
     "num_generations": 2,
 }
@@ -50,6 +51,16 @@ NOT_USED = {
     "ignore_data_skip": "a resumed run would play the games of its beginning again",
 }
 """Options of TRL that would be ignored without a word or break a promise of this trainer, and what there is instead."""
+OF_THE_SERVER = {
+    "vllm_dtype": "DTYPE",
+    "vllm_enforce_eager": "EAGER",
+    "vllm_gpu_memory_utilization": "GPU_MEMORY",
+    "vllm_max_model_length": "MAX_MODEL_LEN",
+    **dict.fromkeys(("vllm_block_size", "vllm_enable_sleep_mode", "vllm_model_impl"), "an option of vllm serve"),
+}
+"""Options of an engine in this process, and what says the same to run_scripts/vllm_server.sh."""
+REQUESTS_AT_ONCE = 512
+"""To a server from one process, at most, unless vllm_max_num_seqs says so: each holds a connection open."""
 DERIVED = (
     "max_steps",
     "gradient_accumulation_steps",
@@ -143,13 +154,19 @@ class IterativeSPOConfig(GRPOConfig):
     record_games_every: int = option(1, "Write the games of every n-th iteration to output_dir/games; 0: never")
     rollout_batch_size: int = option(256, "Replies generated at once by the transformers policy")
 
-    # Playing with vLLM (--use_vllm; more options: --vllm_gpu_memory_utilization, --vllm_max_model_length,
-    # --vllm_enable_sleep_mode and the --vllm_importance_sampling_... of TRL)
+    # Playing with vLLM (--use_vllm true; TRL's options for it and how it works: docs/rollouts.md)
     lock_step: bool = option(False, "Games wait for each other after every turn, as without vLLM; same games, slower")
-    vllm_max_num_seqs: int | None = option(None, "Replies an engine works on at once; none: all votes of its games")
+    vllm_max_num_seqs: int | None = option(
+        None,
+        "Replies the engine works on at once, or that a process asks a server for at once; none: all votes of a "
+        f"process (server: {REQUESTS_AT_ONCE} at most)",
+    )
     vllm_dtype: str | None = option(None, "Precision of the engine; none: float32 on a CPU, else that of training")
     vllm_enforce_eager: bool = option(False, "No CUDA graphs: less memory, slower; always so on a CPU")
     vllm_block_size: int | None = option(None, "Tokens per block of the engine's cache; none: vLLM's own choice")
+    vllm_request_timeout: float = option(
+        300.0, "vllm_mode=server: seconds without any reply, while some are waited for, after which the run stops"
+    )
     max_logp_difference: float = option(
         0.2, "The run stops when engine and training differ by more than this in a token's log-probability (mean)"
     )
@@ -296,8 +313,10 @@ class IterativeSPOConfig(GRPOConfig):
                 f"multi_objective_aggregation={self.multi_objective_aggregation!r} would change the normalisation of "
                 "the votes; use sum_then_normalize"
             )
-        if self.use_vllm and self.vllm_mode != "colocate":
-            raise ValueError(f"vllm_mode={self.vllm_mode} is not supported by this version; use colocate")
+        if self.use_vllm and self.vllm_mode not in ("colocate", "server"):
+            raise ValueError(f"vllm_mode={self.vllm_mode} must be colocate or server")
+        if self.use_vllm and self.vllm_mode == "server":
+            self._check_left_to_server()
         if self.use_vllm and find_spec("vllm") is None:
             raise ValueError("use_vllm=True, but vLLM is not installed here: bash setup.sh --gpu installs it")
         if IntervalStrategy(self.eval_strategy) is not IntervalStrategy.NO:
@@ -326,6 +345,14 @@ class IterativeSPOConfig(GRPOConfig):
         self.sampling()
         self.make_schedule()
         self.make_baselines()
+
+    def _check_left_to_server(self) -> None:
+        for name, instead in OF_THE_SERVER.items():
+            if getattr(self, name) != self.__dataclass_fields__[name].default:
+                raise ValueError(
+                    f"{name}={getattr(self, name)} is for vllm_mode=colocate; a server is told when it is started: "
+                    f"{instead} of run_scripts/vllm_server.sh"
+                )
 
     @property
     def device(self) -> torch.device:
@@ -366,6 +393,17 @@ class IterativeSPOConfig(GRPOConfig):
             model_impl=self.vllm_model_impl,
             trust_remote_code=self.trust_remote_code,
             more={} if self.vllm_block_size is None else {"block_size": self.vllm_block_size},
+        )
+
+    def server_options(self) -> ServerOptions:
+        """Where the vLLM server is. The number of processes must be known (`__post_init__`)."""
+        votes = self.per_device_train_batch_size * self.steps_per_generation
+        return ServerOptions(
+            url=(self.vllm_server_base_url or f"http://{self.vllm_server_host}:{self.vllm_server_port}").rstrip("/"),
+            start_timeout=self.vllm_server_timeout,
+            silence_timeout=self.vllm_request_timeout,
+            requests_at_once=self.vllm_max_num_seqs or min(votes, REQUESTS_AT_ONCE),
+            group_port=self.vllm_group_port,
         )
 
     def sampling(self) -> Sampling:

@@ -30,6 +30,7 @@ from vision_zero.data.failed_edits import PairsWithFailedEdits
 from vision_zero.data.pairs import BadImageError, check_pairs
 from vision_zero.evaluation.during_training import ArenaCallback, training_arena
 from vision_zero.models import attention_implementation, load_model, load_processor, whole_models
+from vision_zero.rollout.vllm_connection import VLLMServerError
 from vision_zero.trainer import IterativeSPOTrainer, SamplingMismatchError
 from vision_zero.types import ImagePair
 
@@ -95,11 +96,11 @@ def load_checked_pairs(game: GameConfig, main_process: bool) -> Any:
 def main(arguments: list[str] | None = None) -> None:
     try:
         trainer, checkpoint = prepare(arguments)
-    except (ValueError, OSError, ImportError, SafetensorError) as error:
+    except (ValueError, OSError, ImportError, SafetensorError, VLLMServerError) as error:
         sys.exit(f"error: {error}")
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except (BadImageError, SamplingMismatchError) as error:
+    except (BadImageError, SamplingMismatchError, VLLMServerError) as error:
         sys.exit(f"error: {error}")
     finish(trainer)
 

@@ -41,6 +41,7 @@ from vision_zero.rollout.images import encode_equal_images_once, memoize_images
 from vision_zero.rollout.policy import GameImages, Policy
 from vision_zero.rollout.record import game_record
 from vision_zero.rollout.transformers import TransformersPolicy, without_adapter_wrapper
+from vision_zero.rollout.vllm_connection import VLLMServerError
 from vision_zero.rows import Row, final_advantages, hand_back, make_rows, pad_rows
 from vision_zero.spo.scoring import Scores, score_games
 from vision_zero.token_metrics import TokenMeans
@@ -49,11 +50,17 @@ from vision_zero.types import Game, GameRules, ImagePair, Stage
 if TYPE_CHECKING:
     from vision_zero.rollout.shared_engine import SharedEnginePolicy
     from vision_zero.rollout.vllm import VLLMPolicy
+    from vision_zero.rollout.vllm_server import ServerPolicy
 
-    ModelPolicy = TransformersPolicy | VLLMPolicy | SharedEnginePolicy
+    ModelPolicy = TransformersPolicy | VLLMPolicy | SharedEnginePolicy | ServerPolicy
 
 LOGP_DIFFERENCE = "sampling/sampling_logp_difference/mean"
 """TRL's mean of |log-prob of the engine - log-prob of the model that trains| over the sampled tokens."""
+
+
+OTHER_IMAGE = "Repair or remove the file and continue with --resume, or use --on_bad_image skip"
+OTHER_SERVER = "Start the server again with run_scripts/vllm_server.sh and continue with --resume"
+"""What a user can do about what stopped a run."""
 
 
 class SamplingMismatchError(RuntimeError):
@@ -200,7 +207,7 @@ class IterativeSPOTrainer(ResumableTrainer):
             skip_bad=self.on_bad_image == "skip",
         )
         self._note_skipped(dealt.skipped)
-        self._stop_if_any(dealt.error)
+        self._stop_if_any(dealt.error, BadImageError, OTHER_IMAGE)
         return dealt.games, dealt.images
 
     def _note_skipped(self, skipped: dict[int, str]) -> None:
@@ -210,8 +217,8 @@ class IterativeSPOTrainer(ResumableTrainer):
             if self.accelerator.is_main_process:
                 tqdm.write(f"skipped a pair with a broken image: {reason}", file=sys.stderr)
 
-    def _stop_if_any(self, error: BadImageError | None) -> None:
-        """Stop all processes together, after a checkpoint, if one of them met a broken image."""
+    def _stop_if_any(self, error: Exception | None, kind: type[Exception], advice: str) -> None:
+        """Stop all processes together, after a checkpoint, if one of them met an error of this kind."""
         messages = [message for message in self._gather([str(error) if error else ""]) if message]
         if not messages:
             return
@@ -219,13 +226,12 @@ class IterativeSPOTrainer(ResumableTrainer):
         if self.state.global_step and not run_folder.is_complete(saved):
             self._save_checkpoint(self.model, trial=None)
         where = f"the run was saved at {saved}" if self.state.global_step else "nothing was trained yet"
-        raise BadImageError(
-            f"{messages[0]}\n{where}. Repair or remove the file and continue with --resume, or use --on_bad_image skip"
-        )
+        raise kind(f"{messages[0]}\n{where}. {advice}") from error
 
     def _play(self, games: list[Game], images: GameImages, stage: Stage) -> tuple[Rollout, dict[str, float]]:
         self.memo.clear()
         preprocessed = self.memo.preprocessed
+        lost: VLLMServerError | None = None
         with (
             self._policy() as policy,
             tqdm(
@@ -236,15 +242,19 @@ class IterativeSPOTrainer(ResumableTrainer):
                 disable=self.args.disable_tqdm or not self.accelerator.is_local_main_process,
             ) as bar,
         ):
-            rollout = play(
-                games,
-                self.players(policy, stage),
-                self.args.limits(),
-                images=images,
-                template=self.template,
-                lock_step=self.args.lock_step,
-                on_call=bar.update,
-            )
+            try:
+                rollout = play(
+                    games,
+                    self.players(policy, stage),
+                    self.args.limits(),
+                    images=images,
+                    template=self.template,
+                    lock_step=self.args.lock_step,
+                    on_call=bar.update,
+                )
+            except VLLMServerError as error:
+                lost = error
+        self._stop_if_any(lost, VLLMServerError, OTHER_SERVER)
         counters: dict[str, float] = {
             "calls": rollout.calls,
             "tokens/new": policy.new_tokens,
@@ -258,7 +268,7 @@ class IterativeSPOTrainer(ResumableTrainer):
     def _policy(self) -> Iterator[ModelPolicy]:
         """The model that is trained as a player, with its weights of this step, for one rollout."""
         if self.args.use_vllm:
-            self.vllm_generation.sync_weights()
+            self._sync_engine()
             self._last_loaded_step = self.state.global_step  # so that TRL does not do it again
             with self.vllm_generation.awake():
                 yield self.vllm_generation.policy()
@@ -276,13 +286,26 @@ class IterativeSPOTrainer(ResumableTrainer):
                 unwrapped, self.processing_class, self.args.sampling(), max_batch=self.args.rollout_batch_size
             )
 
-    def _start_vllm(self) -> None:
-        """An engine in this process. From here on TRL corrects for what the engine sampled with other rounding."""
-        from vision_zero.rollout.vllm import ColocatedEngine  # takes seconds, and is not installed everywhere
+    def _sync_engine(self) -> None:
+        lost: VLLMServerError | None = None
+        try:
+            self.vllm_generation.sync_weights()
+        except VLLMServerError as error:
+            lost = error
+        self._stop_if_any(lost, VLLMServerError, OTHER_SERVER)
 
-        self.vllm_generation = ColocatedEngine(
-            self.model, self.accelerator, self.processing_class, self.args.sampling(), self.args.engine_options()
-        )
+    def _start_vllm(self) -> None:
+        """An engine, here or behind a server. From here on TRL corrects for what it samples with other rounding."""
+        common = (self.model, self.accelerator, self.processing_class, self.args.sampling())
+        # vLLM takes seconds to import, and is not installed everywhere.
+        if self.args.vllm_mode == "server":
+            from vision_zero.rollout import vllm_server
+
+            self.vllm_generation = vllm_server.ServerEngine(*common, self.args.server_options())
+        else:
+            from vision_zero.rollout import vllm
+
+            self.vllm_generation = vllm.ColocatedEngine(*common, self.args.engine_options())
         self.use_vllm = True
 
     def _over_processes(self, counters: dict[str, float]) -> dict[str, float]:

@@ -25,18 +25,16 @@ from transformers import PreTrainedModel, ProcessorMixin
 from trl.generation import vllm_generation
 from vllm import LLM, SamplingParams
 from vllm.model_executor.layers import utils as vllm_layers
-from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 
 from vision_zero.rollout.policy import EngineOptions, QueuedPolicy, TurnRequest
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.shared_engine import SharedEnginePolicy
-from vision_zero.rollout.transformers import chat_text, end_ids, placeholder_ids, without_adapter_wrapper
+from vision_zero.rollout.vllm_requests import Questions
+from vision_zero.rollout.vllm_temperature import put_temperature_into_logits
 from vision_zero.types import Reply
 
-BANNED_BIAS = -100.0
-TEXT = "the text of a turn"
 BATCHED_TOKENS = 4096
 """TRL's number of tokens that one step of the engine takes at most."""
 
@@ -68,7 +66,7 @@ class ColocatedEngine(vllm_generation.VLLMGeneration):
             model_impl=options.model_impl,
             trust_remote_code=options.trust_remote_code,
         )
-        self._put_temperature_into_logits()
+        put_temperature_into_logits(self.inner_model, sampling.temperature)
 
     def _init_vllm(self) -> None:
         """TRL's, with our arguments over its own where it calls `LLM`."""
@@ -97,21 +95,14 @@ class ColocatedEngine(vllm_generation.VLLMGeneration):
     def engine(self) -> Any:
         return self.llm.llm_engine
 
+    @property
+    def inner_model(self) -> torch.nn.Module:
+        """The model inside the engine."""
+        return self.engine.model_executor.driver_worker.model_runner.model
+
     def policy(self) -> VLLMPolicy | SharedEnginePolicy:
         policy = VLLMPolicy(self.engine, self.model, self.processing_class, self.sampling)
         return policy if self.options.tensor_parallel_size == 1 else SharedEnginePolicy(policy, self.tp_group)
-
-    def logit_makers(self) -> list[LogitsProcessor]:
-        """The layers of the engine's model that make logits."""
-        model = self.engine.model_executor.driver_worker.model_runner.model
-        return [module for module in model.modules() if isinstance(module, LogitsProcessor)]
-
-    def _put_temperature_into_logits(self) -> None:
-        makers = self.logit_makers()
-        if not makers:
-            raise RuntimeError(f"the engine's model for {self.model.name_or_path} has no layer that makes logits")
-        for maker in makers:
-            maker.scale = float(maker.scale) / (self.sampling.temperature or 1.0)
 
     def sync_weights(self) -> None:
         """The weights of the model that trains, and nothing kept that was computed with others."""
@@ -158,15 +149,8 @@ class VLLMPolicy(QueuedPolicy):
 
     def __init__(self, engine: Any, model: PreTrainedModel, processor: ProcessorMixin, sampling: Sampling) -> None:
         self.engine = engine
-        self.processor = processor
-        self.sampling = sampling
         self.prefilled_tokens = self.reused_tokens = self.new_tokens = 0
-        inner = without_adapter_wrapper(model)
-        self._bias = dict.fromkeys(placeholder_ids(processor, inner), BANNED_BIAS)
-        self._ends = end_ids(processor, inner)
-        # What the chat template puts before and after a text; running it for every prompt would cost as much as
-        # reading the prompt into tokens.
-        self._around = chat_text(processor, TEXT).split(TEXT)
+        self._questions = Questions(model, processor, sampling)
         self._waiting: dict[str, TurnRequest] = {}
         self._n_submitted = 0
         self._last: tuple[tuple[str, str], Any] | None = None
@@ -189,9 +173,8 @@ class VLLMPolicy(QueuedPolicy):
         """What the engine makes of the prompt; once for turns that ask the same, such as the votes of a game."""
         key = (request.image.key, request.prompt.text)
         if self._last is None or self._last[0] != key:
-            text = request.prompt.text.join(self._around)
             prompt = {
-                "prompt_token_ids": self.processor.tokenizer(text)["input_ids"],
+                "prompt_token_ids": self._questions.prompt_ids(request),
                 "multi_modal_data": {"image": request.image},
                 "multi_modal_uuids": {"image": [request.image.key]},
             }
@@ -199,19 +182,7 @@ class VLLMPolicy(QueuedPolicy):
         return self._last[1]
 
     def _parameters(self, request: TurnRequest) -> SamplingParams:
-        return SamplingParams(
-            temperature=1.0 if self.sampling.temperature else 0.0,  # the rest of it is in the logits
-            top_k=self.sampling.top_k,
-            top_p=self.sampling.top_p,
-            seed=request.seed,
-            min_tokens=request.limits.minimum,
-            max_tokens=request.limits.maximum,
-            stop_token_ids=self._ends,
-            logit_bias=self._bias,
-            logprobs=0,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
+        return SamplingParams(**self._questions.parameters(request), output_kind=RequestOutputKind.FINAL_ONLY)
 
     def _reply(self, output: Any) -> Reply:
         (completion,) = output.outputs
@@ -222,5 +193,4 @@ class VLLMPolicy(QueuedPolicy):
         self.new_tokens += len(tokens)
         self.reused_tokens += output.num_cached_tokens
         self.prefilled_tokens += len(output.prompt_token_ids) - output.num_cached_tokens
-        text = self.processor.tokenizer.decode(tokens, skip_special_tokens=True)
-        return Reply(text, tuple(output.prompt_token_ids), tokens, logprobs)
+        return Reply(self._questions.text(tokens), tuple(output.prompt_token_ids), tokens, logprobs)

@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# Serve a model with vLLM for training in vllm_mode=server. Start it first, on GPUs that do not train (docs/rollouts.md).
+#
+#   CUDA_VISIBLE_DEVICES=6,7 bash run_scripts/vllm_server.sh [any option of vllm serve]
+#   DRY_RUN=1 bash run_scripts/vllm_server.sh                      # check, print the command and stop
+#
+# Then, on the other GPUs of this machine:
+#
+#   CUDA_VISIBLE_DEVICES=0,1,2,3,4,5 IMAGES_DIR=my/images bash run_scripts/run_grpo_vision_zero.sh \
+#       --use_vllm true --vllm_mode server
+#
+# Change a value below, or set it in the environment. Options given as arguments win over both. Sources of the values:
+# [vLLM] the default of vLLM 0.31, [TRL] that of TRL 1.16, [ours] a choice of this repository.
+
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+die() {
+    echo "vllm_server.sh: error: $*" >&2
+    exit 1
+}
+count_gpus() {
+    local gpus
+    if [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then
+        IFS=, read -ra gpus <<<"$CUDA_VISIBLE_DEVICES"
+    else
+        mapfile -t gpus < <(nvidia-smi -L 2>/dev/null | grep '^GPU')
+    fi
+    echo "${#gpus[@]}"
+}
+
+# ------------------------------------------------------------------------------------------- the same as the training's
+
+MODEL="${MODEL:-Qwen/Qwen2.5-VL-7B-Instruct}"           # --model_name_or_path; its weights are replaced by those that train
+MIN_PIXELS="${MIN_PIXELS:-}"                            # --min_pixels; empty: the model's own rule
+MAX_PIXELS="${MAX_PIXELS:-}"                            # --max_pixels; empty: the model's own rule
+
+# ---------------------------------------------------------------------------------------------------------- the server
+
+HOST="${HOST:-127.0.0.1}"                               # who may ask: this machine alone [ours]; what changes weights has no password [vLLM: all]
+PORT="${PORT:-8000}"                                    # --vllm_server_port [vLLM, TRL]
+NUM_GPUS="${NUM_GPUS:-$(count_gpus)}"                   # all that it sees, tensor-parallel [ours; vLLM: 1]; 0: the CPU, where only tests can send weights
+DTYPE="${DTYPE:-}"                                      # empty: bfloat16 on GPUs, float32 on the CPU, as training [ours]
+GPU_MEMORY="${GPU_MEMORY:-0.9}"                         # share of each GPU's memory [vLLM: 0.92]
+MAX_NUM_SEQS="${MAX_NUM_SEQS:-256}"                     # replies it works on at once [ours]
+MAX_MODEL_LEN="${MAX_MODEL_LEN:-}"                      # longest prompt and reply together; empty: the model's own
+EAGER="${EAGER:-0}"                                     # 1: no CUDA graphs, less memory and slower [vLLM: 0]; always so on the CPU
+DRY_RUN="${DRY_RUN:-0}"                                 # 1: check, print the command and stop
+
+# ---------------------------------------------------------------------------------------------------------------- check
+
+case "$MODEL" in
+    /* | ./* | ../* | data/*) [ -f "$MODEL/config.json" ] || die "MODEL: $MODEL holds no model (no config.json)" ;;
+esac
+[[ "$NUM_GPUS" =~ ^[0-9]+$ ]] || die "NUM_GPUS=$NUM_GPUS is not a number"
+for pixels in "$MIN_PIXELS" "$MAX_PIXELS"; do
+    [[ "$pixels" =~ ^[0-9]*$ ]] || die "MIN_PIXELS and MAX_PIXELS must be numbers, not $pixels"
+done
+
+# ---------------------------------------------------------------------------------------------------------- the command
+
+command=(
+    # What `vllm serve` runs. The command itself asks for a package named vllm, which the CPU build is not.
+    python -m vllm.entrypoints.launchers.api_server.entry
+    --model "$MODEL"
+    --host "$HOST"
+    --port "$PORT"
+    --max-num-seqs "$MAX_NUM_SEQS"
+    --generation-config vllm                            # what is not asked for is vLLM's default, not the model's
+    --limit-mm-per-prompt '{"image": 1, "video": 0}'
+    --logprobs-mode raw_logprobs
+    --worker-extension-cls vision_zero.rollout.vllm_temperature.TemperatureWorker
+    --enable-scale-out                                  # token ids in, token ids out
+    --enable-prompt-tokens-details                      # how much of a prompt was in the prefix cache
+)
+size=()
+if [ -n "$MIN_PIXELS" ]; then size+=("\"min_pixels\": $MIN_PIXELS"); fi
+if [ -n "$MAX_PIXELS" ]; then size+=("\"max_pixels\": $MAX_PIXELS"); fi
+if [ "${#size[@]}" -gt 0 ]; then
+    joined="$(IFS=,; echo "${size[*]}")"
+    command+=(--mm-processor-kwargs "{$joined}")
+fi
+if [ -n "$MAX_MODEL_LEN" ]; then command+=(--max-model-len "$MAX_MODEL_LEN"); fi
+if [ "$NUM_GPUS" = 0 ]; then
+    command+=(--dtype "${DTYPE:-float32}" --enforce-eager)
+else
+    command+=(
+        --dtype "${DTYPE:-bfloat16}"
+        --tensor-parallel-size "$NUM_GPUS"
+        --gpu-memory-utilization "$GPU_MEMORY"
+        --weight-transfer-config '{"backend": "nccl"}'
+    )
+    if [ "$EAGER" = 1 ]; then command+=(--enforce-eager); fi
+fi
+command+=("$@")
+
+if [ "$DRY_RUN" = 1 ]; then
+    printf '%q ' "${command[@]}"
+    echo
+    exit 0
+fi
+
+# ------------------------------------------------------------------------------------------------------------------ run
+
+if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
+    [ -f "$root/.venv/bin/activate" ] || die "nothing is installed yet: run bash $root/setup.sh"
+    # shellcheck source=/dev/null
+    source "$root/.venv/bin/activate"
+fi
+export VLLM_SERVER_DEV_MODE=1 # the calls that give it new weights and drop its caches
+if [ "$NUM_GPUS" = 0 ]; then
+    export VLLM_CPU_KVCACHE_SPACE="${VLLM_CPU_KVCACHE_SPACE:-1}" VLLM_CPU_OMP_THREADS_BIND=nobind TORCH_COMPILE_DISABLE=1
+fi
+exec "${command[@]}"

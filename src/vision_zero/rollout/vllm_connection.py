@@ -1,0 +1,170 @@
+"""One process's line to a vLLM server: calls that wait for their answer, and many requests under way at once.
+
+Nothing is tried twice. A server that was started again has the weights it was started with, and a run that went on with
+those would learn from another policy's games; so a server that is lost ends the run, which can be resumed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from tqdm import tqdm
+
+HEALTH = "/health"
+CALL_TIMEOUT = 300.0
+SECONDS_BETWEEN_TRIES, SECONDS_BETWEEN_LINES = 1.0, 5.0
+REFUSED = 400
+
+
+class VLLMServerError(RuntimeError):
+    """A vLLM server that is not there, is not started as it must be, or was lost."""
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """Which server, and for how long it is waited for.
+
+    `url` is http://host:port. `start_timeout`: seconds until it must be up. `silence_timeout`: seconds without any
+    reply, while some are waited for, after which it counts as lost. `requests_at_once` are under way per process.
+    `group_port` is the port over which weights are sent.
+    """
+
+    url: str
+    start_timeout: float = 240.0
+    silence_timeout: float = 300.0
+    requests_at_once: int = 256
+    group_port: int = 51216
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the server said to the request of this name."""
+
+    name: str
+    content: dict[str, Any]
+
+
+class ServerConnection:
+    """Requests are sent by a thread of its own; everything else happens in the thread that calls."""
+
+    def __init__(self, options: ServerOptions) -> None:
+        self.options = options
+        self._arrived: queue.SimpleQueue[Answer | VLLMServerError] = queue.SimpleQueue()
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="vllm-server", daemon=True).start()
+        # A connection per request: one that is kept may be closed by the server just when it is used again.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        self._client = httpx.AsyncClient(base_url=options.url, timeout=None, limits=limits, trust_env=False)
+        self._turnstile = asyncio.Semaphore(options.requests_at_once)
+
+    # -------------------------------------------------------------------------------------------------------- waiting
+
+    def call(self, method: str, path: str, *, timeout: float = CALL_TIMEOUT, **content: Any) -> httpx.Response:
+        """One call, whatever its status. Raises VLLMServerError if there is no answer within `timeout` seconds."""
+        url = self.options.url + path
+        try:
+            return httpx.request(method, url, timeout=timeout, trust_env=False, **content)
+        except httpx.HTTPError as error:
+            raise VLLMServerError(f"the vLLM server does not answer at {url}: {_reason(error)}") from error
+
+    def is_up(self) -> bool:
+        try:
+            return self.call("GET", HEALTH, timeout=10.0).is_success
+        except VLLMServerError:
+            return False
+
+    def wait_until_up(self) -> None:
+        """Says every few seconds that it waits. Raises VLLMServerError after `start_timeout` seconds."""
+        started = said = time.monotonic()
+        while not self.is_up():
+            now = time.monotonic()
+            if now - started >= self.options.start_timeout:
+                raise VLLMServerError(
+                    f"there is no vLLM server at {self.options.url} after {self.options.start_timeout:.0f} s "
+                    "(vllm_server_timeout). Start it with run_scripts/vllm_server.sh and look at what it prints; "
+                    "vllm_server_host and vllm_server_port, or vllm_server_base_url, say where it is looked for"
+                )
+            if now - said >= SECONDS_BETWEEN_LINES or said == started:
+                said = now
+                tqdm.write(
+                    f"waiting for the vLLM server at {self.options.url}: {now - started:.0f} s of "
+                    f"{self.options.start_timeout:.0f}",
+                    file=sys.stderr,
+                )
+            time.sleep(SECONDS_BETWEEN_TRIES)
+
+    # ------------------------------------------------------------------------------------------------------ under way
+
+    def send(self, name: str, path: str, bodies: Sequence[dict[str, Any]]) -> None:
+        """Ask for an answer that `receive` will return.
+
+        `bodies` ask the same in several ways, the cheapest first: the next is sent when the server refuses one.
+        """
+        asyncio.run_coroutine_threadsafe(self._start(name, path, bodies), self._loop)
+
+    async def _start(self, name: str, path: str, bodies: Sequence[dict[str, Any]]) -> None:
+        task = asyncio.create_task(self._ask(name, path, bodies))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def _ask(self, name: str, path: str, bodies: Sequence[dict[str, Any]]) -> None:
+        try:
+            async with self._turnstile:
+                for body in bodies:
+                    response = await self._client.post(path, json=body)
+                    if response.status_code != REFUSED:
+                        break
+            if response.is_success:
+                self._arrived.put(Answer(name, response.json()))
+            else:
+                status, said = response.status_code, response.text[:500]
+                self._arrived.put(VLLMServerError(f"the vLLM server at {self.options.url} says {status}: {said}"))
+        except (httpx.HTTPError, ValueError) as error:
+            self._arrived.put(
+                VLLMServerError(f"lost the vLLM server at {self.options.url} while it played: {_reason(error)}")
+            )
+
+    def receive(self) -> list[Answer]:
+        """Wait for at least one answer and return what has arrived, in order of arrival.
+
+        Raises VLLMServerError for a request that failed, and after `silence_timeout` seconds without any answer.
+        """
+        try:
+            arrived = [self._arrived.get(timeout=self.options.silence_timeout)]
+        except queue.Empty:
+            raise VLLMServerError(
+                f"the vLLM server at {self.options.url} has sent no reply for {self.options.silence_timeout:.0f} s "
+                f"(vllm_request_timeout), with {len(self._under_way)} waited for"
+            ) from None
+        while not self._arrived.empty():
+            arrived.append(self._arrived.get())
+        answers = []
+        for one in arrived:
+            if isinstance(one, VLLMServerError):
+                raise one
+            answers.append(one)
+        return answers
+
+    def cancel(self) -> None:
+        """Forget what is under way and what has arrived; the server stops working on it."""
+        asyncio.run_coroutine_threadsafe(self._cancel(), self._loop).result()
+        self._arrived = queue.SimpleQueue()
+
+    async def _cancel(self) -> None:
+        tasks = list(self._under_way)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__

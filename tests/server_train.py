@@ -1,0 +1,34 @@
+"""`python tests/server_train.py HANG_AT SERVER [options of vision_zero.train]`: training with a vLLM server on a CPU.
+
+Weights go to it through a file. In the rollout of step HANG_AT the server stands still: SERVER is its process group, 0
+for none.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import sys
+
+from tests.vllm_server_helpers import DiskEngine
+from vision_zero.rollout import vllm_server
+
+
+def hanging_engine(hang_at: int, server: int) -> type[DiskEngine]:
+    class HangingEngine(DiskEngine):
+        rollouts = 0
+
+        def policy(self) -> vllm_server.ServerPolicy:
+            if server and self.rollouts == hang_at and self.accelerator.is_main_process:
+                os.killpg(server, signal.SIGSTOP)
+            self.rollouts += 1
+            return super().policy()
+
+    return HangingEngine
+
+
+if __name__ == "__main__":
+    _, hang_at, server, *sys.argv[1:] = sys.argv
+    vllm_server.ServerEngine = hanging_engine(int(hang_at), int(server))  # type: ignore[misc]
+    runpy.run_module("vision_zero.train", run_name="__main__", alter_sys=True)
