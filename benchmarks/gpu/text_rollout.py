@@ -43,9 +43,14 @@ class TextPolicy:
         self.image_token = model.config.image_token_id
         self.word = processor.tokenizer("a")["input_ids"][0]
         self.sampling = Sampling()
-        # The manager is kept from call to call, so it must be made for the largest one, and leave memory to others.
+        # The manager is kept from call to call, so it is made for the largest one: blocks of 256 tokens, 6 per reply.
+        # Left to itself it takes most of the memory there is, on a CPU too.
         self.batching = ContinuousBatchingConfig(
-            max_requests_per_batch=most_requests, max_blocks_per_request=8, max_memory_percent=0.5, return_logprobs=True
+            max_requests_per_batch=most_requests,
+            num_blocks=6 * most_requests,
+            max_batch_tokens=4096,
+            max_blocks_per_request=6,
+            return_logprobs=True,
         )
 
     def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]:

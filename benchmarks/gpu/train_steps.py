@@ -35,8 +35,10 @@ class CheckConfig(IterativeSPOConfig):
     """The options of a run; a vLLM engine looks for no weight files, it gets the trainer's before the first turn."""
 
     def engine_options(self) -> EngineOptions:
+        from benchmarks.gpu.engine_weights import LOAD_FORMAT  # vLLM is not installed everywhere
+
         options = super().engine_options()
-        return replace(options, more={**options.more, "load_format": "dummy"})
+        return replace(options, more={**options.more, "load_format": LOAD_FORMAT})
 
 
 def make_trainer(folder: Path, mode: floors.Mode, policy: str, settings: Settings) -> TimedTrainer:
