@@ -13,7 +13,7 @@ class Settings:
     players: int = 5
     rounds: int = 2
     votes: int = 8
-    clue_tokens: int = 64
+    clue_tokens: int = 32
     vote_tokens: int = 128
     width: int = 320
     height: int = 240
