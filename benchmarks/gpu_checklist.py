@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class Run:
         elif left < (check.least_s if self.options.size == "full" else 5):
             self._note(check, f"not run: time ({left:.0f} s left)")
         else:
-            self._start(check, min(left, check.most_s))
+            self._start(check, min(left, check.most_s) if self.options.device == "cuda" else left)
 
     def _has_vllm(self) -> bool:
         return find_spec("vllm") is not None
@@ -108,17 +109,17 @@ class Run:
 
 def _end_group(child: subprocess.Popen[bytes]) -> None:
     """The check and whatever it started."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     child.wait()
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--size", choices=["full", "tiny"], default="full", help="tiny: small models, few short replies")
+    parser.add_argument(
+        "--size", choices=["full", "tiny"], default="full", help="tiny: small models, few short replies"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "gpu_checklist", help="results, table and log")
     parser.add_argument("--wheels", type=Path, help="folder of wheels for what is missing here")
     parser.add_argument("--limit-s", type=float, default=580, help="of the whole checklist, seconds")

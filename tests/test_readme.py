@@ -18,6 +18,7 @@ OTHER_FLAGS = {
     "config", "name", "standalone", "nproc_per_node",  # TrlParser, torchrun, VLMEvalKit
     "game", "out", "sheet", "step",  # inspect_data, draw_game
     "drawn", "games",  # evaluate
+    "collect",  # gpu_checklist.sh --collect-wheels
 }  # fmt: skip
 
 

@@ -48,7 +48,9 @@ class Tokens:
     reply: int
 
 
-def decode_seconds(shape: ModelShape, calls: Sequence[Sequence[Tokens]], card: Card, *, adapter_bytes: int = 0) -> float:
+def decode_seconds(
+    shape: ModelShape, calls: Sequence[Sequence[Tokens]], card: Card, *, adapter_bytes: int = 0
+) -> float:
     """Sampling the replies of each call together: per token the weights are read once, and all live keys and values.
 
     The first token of a reply comes from the prompt. Weights and cache are 2 bytes a number, `adapter_bytes` come on

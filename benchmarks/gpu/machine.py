@@ -13,7 +13,18 @@ import torch
 
 from benchmarks.gpu import floors
 
-PACKAGES = ("torch", "torchvision", "transformers", "trl", "accelerate", "peft", "datasets", "numpy", "flash-attn", "vllm")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "transformers",
+    "trl",
+    "accelerate",
+    "peft",
+    "datasets",
+    "numpy",
+    "flash-attn",
+    "vllm",
+)
 
 
 def measure_machine() -> dict[str, Any]:

@@ -28,17 +28,15 @@ def published(size: str) -> dict[str, Any]:
 
 def tiny(config: dict[str, Any]) -> dict[str, Any]:
     """The same model in small, for machines without a GPU: tied or not and grouped heads as in the large one."""
-    vision = {
-        **config["vision_config"],
-        **{"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 128},
-        "fullatt_block_indexes": [1],
+    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 128}
+    language = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    language |= {"intermediate_size": 128, "vocab_size": 1024, "max_position_embeddings": 4096}
+    return {
+        **config,
+        **language,
+        "vision_config": {**config["vision_config"], **vision, "fullatt_block_indexes": [1]},
+        "rope_scaling": {**config["rope_scaling"], "mrope_section": [4, 6, 6]},
     }
-    small = {
-        **{"hidden_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2},
-        **{"intermediate_size": 128, "vocab_size": 1024, "max_position_embeddings": 4096},
-    }
-    rope = {**config["rope_scaling"], "mrope_section": [4, 6, 6]}
-    return {**config, **small, "vision_config": vision, "rope_scaling": rope}
 
 
 def write_folder(config: dict[str, Any], folder: Path) -> None:

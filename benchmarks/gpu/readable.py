@@ -20,7 +20,9 @@ def with_text(request: TurnRequest, reply: Reply) -> Reply:
     draw = random.Random(request.seed)
     if request.turn.stage == "decision":
         return replace(reply, text=f"\\boxed{{{draw.randint(1, request.game.rules.n_players)}}}")
-    return replace(reply, text=f"\\boxed{{there are {draw.randrange(100)} objects left of the red cylinder near the wall}}")
+    return replace(
+        reply, text=f"\\boxed{{there are {draw.randrange(100)} objects left of the red cylinder near the wall}}"
+    )
 
 
 class Readable:

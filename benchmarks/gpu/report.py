@@ -12,7 +12,9 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     """Markdown. What was not measured is a dash."""
     rows = [HEAD, tuple("---" for _ in HEAD), *(_row(line) for line in lines if line["check"] != "machine")]
     widths = [max(len(row[k]) for row in rows) for k in range(len(HEAD))]
-    return "\n".join("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows)
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    )
 
 
 def _row(line: dict[str, Any]) -> tuple[str, ...]:
