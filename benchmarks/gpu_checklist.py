@@ -186,6 +186,7 @@ def finish(run: Run) -> int:
     needs = memory_needs(shapes(), run.options.rank)
     memory = [f"{need.name}: {need.verdict(card_gib)}" for need in needs]
     failed = run.failed()
+    passed = "the required checks among those asked for passed" if run.options.only else "all required checks passed"
     text = "\n".join(
         [
             report.machine(machine) if machine else "the machine could not be looked at",
@@ -196,7 +197,7 @@ def finish(run: Run) -> int:
             "In brackets the floor. Memory of the training state, computed:",
             *memory,
             "",
-            f"FAILED: {', '.join(failed)}; see {run.log}" if failed else "all required checks passed",
+            f"FAILED: {', '.join(failed)}; see {run.log}" if failed else passed,
         ]
     )
     (run.options.out / "table.md").write_text(text + "\n")
