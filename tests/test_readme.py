@@ -18,6 +18,7 @@ OTHER_FLAGS = {
     "config", "name", "standalone", "nproc_per_node",  # TrlParser, torchrun, VLMEvalKit
     "game", "out", "sheet", "step",  # inspect_data, draw_game
     "drawn", "games",  # evaluate
+    "collect",  # gpu_checklist.sh --collect-wheels
 }  # fmt: skip
 
 
@@ -30,7 +31,7 @@ def test_links_and_paths_exist(page: Path) -> None:
     text = page.read_text()
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
     missing = [link for link in links if not (page.parent / link).exists()]
-    paths = re.findall(r"\b(?:configs|run_scripts|docs|src|data|tests)/[\w./]+\w", text)
+    paths = re.findall(r"\b(?:configs|run_scripts|docs|src|data|tests)/[\w./-]+\w", text)
     missing += [path for path in paths if not (ROOT / path).exists()]
     assert missing == []
 

@@ -119,7 +119,15 @@ def expect(options: Mapping[str, str], **wanted: object) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["quickstart.sh", "run_grpo_vision_zero.sh", "run_lora_1gpu.sh", "test.sh", "toy_selfplay.sh", "vllm_server.sh"],
+    [
+        "gpu_checklist.sh",
+        "quickstart.sh",
+        "run_grpo_vision_zero.sh",
+        "run_lora_1gpu.sh",
+        "test.sh",
+        "toy_selfplay.sh",
+        "vllm_server.sh",
+    ],
 )
 def test_scripts_are_clean(name: str) -> None:
     subprocess.run(["bash", "-n", str(SCRIPTS / name)], check=True)
