@@ -35,6 +35,7 @@ LEAST = {
     ),
     **dict.fromkeys(("vllm_max_num_seqs", "vllm_block_size"), 1),
     "max_logp_difference": 0,
+    "logprob_tokens": 1,
     "num_generations": 2,
 }
 """Smallest allowed values. A group of one vote has no advantage."""
@@ -142,6 +143,11 @@ class IterativeSPOConfig(GRPOConfig):
     export_every: int = option(0, "Portable export beside every n-th checkpoint; 0: at the end only")
     record_games_every: int = option(1, "Write the games of every n-th iteration to output_dir/games; 0: never")
     rollout_batch_size: int = option(256, "Replies generated at once by the transformers policy")
+    logprob_tokens: int = option(
+        16384,
+        "Tokens, padding included, in one forward of old and reference log-probs; as many as memory allows "
+        "(TRL: as many rows as a micro-batch has)",
+    )
 
     # Playing with vLLM (--use_vllm; more options: --vllm_gpu_memory_utilization, --vllm_max_model_length,
     # --vllm_enable_sleep_mode and the --vllm_importance_sampling_... of TRL)

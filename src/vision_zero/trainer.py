@@ -28,7 +28,6 @@ from datasets import Dataset
 from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 from trl.models.utils import unwrap_model_for_generation
-from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
 from vision_zero import run_folder
 from vision_zero.config import IterativeSPOConfig
@@ -43,6 +42,7 @@ from vision_zero.rollout.record import game_record
 from vision_zero.rollout.transformers import TransformersPolicy, without_adapter_wrapper
 from vision_zero.rows import Row, final_advantages, hand_back, make_rows, pad_rows
 from vision_zero.spo.scoring import Scores, score_games
+from vision_zero.tight_batches import TightBatches
 from vision_zero.token_metrics import TokenMeans
 from vision_zero.types import Game, GameRules, ImagePair, Stage
 
@@ -80,7 +80,7 @@ def _format(*, format: Sequence[float], **_: Any) -> list[float]:
     return list(format)
 
 
-class IterativeSPOTrainer(ResumableTrainer):
+class IterativeSPOTrainer(TightBatches, ResumableTrainer):
     """Trains a vision-language model by self-play on `pairs`.
 
     `players` says who plays which role in a stage, given the policy that is trained; replies of other policies are
@@ -142,17 +142,6 @@ class IterativeSPOTrainer(ResumableTrainer):
                 encode_equal_images_once(without_adapter_wrapper(self.accelerator.unwrap_model(wrapped)))
         self.reward_func_names = ["reward", "format"]
         self.reward_weights = torch.tensor([1.0, args.format_weight])
-
-    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
-        """TRL's buffering of a generation batch without its shuffle: rows of a game stay together.
-
-        Rows of a micro-batch then share images, which are encoded once; the sum over rows is the same in any order.
-        """
-        if self._step % (self.args.steps_per_generation * self.num_iterations) == 0 or self._buffered_inputs is None:
-            batch = split_pixel_values_by_grid(self._generate_and_score_completions(generation_batch))
-            micro_batches = split_tensor_dict(batch, self.args.steps_per_generation)
-            self._buffered_inputs = [unsplit_pixel_values_by_grid(micro_batch) for micro_batch in micro_batches]
-        return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     # ------------------------------------------------------------------------------------------------- one iteration
 
@@ -295,6 +284,7 @@ class IterativeSPOTrainer(ResumableTrainer):
         n_real = len(rows)
         rows = pad_rows(rows, self.args.steps_per_generation)
         self.rows = rows
+        self.plan(rows)
         own_group, own_beta = self.num_generations, self.beta
         votes_alone = self.args.trained_stages(stage) == ("decision",)
         self.num_generations = own_group if votes_alone else 1
