@@ -143,6 +143,11 @@ class IterativeSPOConfig(GRPOConfig):
     export_every: int = option(0, "Portable export beside every n-th checkpoint; 0: at the end only")
     record_games_every: int = option(1, "Write the games of every n-th iteration to output_dir/games; 0: never")
     rollout_batch_size: int = option(256, "Replies generated at once by the transformers policy")
+    freeze_vision: bool = option(
+        False,
+        "The vision tower does not train and sees every image once per step; a merger inside it (Qwen2.5-VL) is frozen "
+        "too, a projector outside (InternVL) trains (TRL: all weights train)",
+    )
     logprob_tokens: int = option(
         16384,
         "Tokens, padding included, in one forward of old and reference log-probs; as many as memory allows "

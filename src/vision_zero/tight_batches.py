@@ -18,7 +18,7 @@ from vision_zero.rows import Row
 
 
 class TightBatches(GRPOTrainer):
-    """`args` has `logprob_tokens` and `updates_per_iteration`."""
+    """`args` has `logprob_tokens`, `freeze_vision` and `updates_per_iteration`."""
 
     _order: list[int]
     _chunks: list[list[int]]
@@ -26,7 +26,8 @@ class TightBatches(GRPOTrainer):
     def plan(self, rows: Sequence[Row]) -> None:
         """Decide in which order `rows`, the next batch, are cut into micro-batches and scored."""
         model = without_adapter_wrapper(self.accelerator.unwrap_model(self.model))
-        cost = image_cost(model, rows[0].prompt_ids.count(model.config.image_token_id))
+        image_tokens = rows[0].prompt_ids.count(model.config.image_token_id)
+        cost = 0.0 if self.args.freeze_vision else image_cost(model, image_tokens)
         self._order = order_rows(rows, self.args.steps_per_generation, self.args.updates_per_iteration, cost)
         self._chunks = chunks(rows, self._order, self.args.logprob_tokens)
         # Every forward of ZeRO-3 waits for the other processes, so all of them need equally many.
@@ -37,9 +38,12 @@ class TightBatches(GRPOTrainer):
         """TRL's buffering of a generation batch, cut by plan instead of shuffled."""
         if self._step % (self.args.steps_per_generation * self.num_iterations) == 0 or self._buffered_inputs is None:
             batch = self._generate_and_score_completions(generation_batch)
-            self._buffered_inputs = cut(batch, self._order, self.args.steps_per_generation, self.pad_to_multiple_of)
+            self._buffered_inputs = self._cut(batch)
             self._log_padding(self._buffered_inputs)
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    def _cut(self, batch: Batch) -> list[Batch]:
+        return cut(batch, self._order, self.args.steps_per_generation, self.pad_to_multiple_of)
 
     def _log_padding(self, micro_batches: list[Batch]) -> None:
         counted = torch.tensor(tokens_and_cells(micro_batches), device=self.accelerator.device)

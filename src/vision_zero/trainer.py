@@ -32,11 +32,13 @@ from trl.models.utils import unwrap_model_for_generation
 from vision_zero import run_folder
 from vision_zero.config import IterativeSPOConfig
 from vision_zero.data.pairs import BadImageError
+from vision_zero.frozen_tower import FrozenTower
 from vision_zero.metrics import iteration_metrics, summarize
 from vision_zero.resumable import ResumableTrainer
 from vision_zero.rollout.dealer import deal_onto_pairs
 from vision_zero.rollout.engine import Rollout, Table, play
-from vision_zero.rollout.images import encode_equal_images_once, memoize_images
+from vision_zero.rollout.images import memoize_images
+from vision_zero.rollout.numbered_images import NumberedImages, look_images_up
 from vision_zero.rollout.policy import GameImages, Policy
 from vision_zero.rollout.record import game_record
 from vision_zero.rollout.transformers import TransformersPolicy, without_adapter_wrapper
@@ -137,9 +139,12 @@ class IterativeSPOTrainer(TightBatches, ResumableTrainer):
         args.beta, args.use_vllm = beta, use_vllm
         if use_vllm:
             self._start_vllm()
-        for wrapped in (self.model, self.ref_model):
-            if wrapped is not None:
-                encode_equal_images_once(without_adapter_wrapper(self.accelerator.unwrap_model(wrapped)))
+        self.images = NumberedImages()
+        wrapped = [model for model in (self.model, self.ref_model) if model is not None]
+        models = [without_adapter_wrapper(self.accelerator.unwrap_model(model)) for model in wrapped]
+        for one in models:
+            look_images_up(one, self.images)
+        self.frozen = FrozenTower(models, self.images) if args.freeze_vision else None
         self.reward_func_names = ["reward", "format"]
         self.reward_weights = torch.tensor([1.0, args.format_weight])
 
@@ -211,6 +216,9 @@ class IterativeSPOTrainer(TightBatches, ResumableTrainer):
 
     def _play(self, games: list[Game], images: GameImages, stage: Stage) -> tuple[Rollout, dict[str, float]]:
         self.memo.clear()
+        self.images.clear()
+        if self.frozen is not None:
+            self.frozen.clear()
         preprocessed = self.memo.preprocessed
         with (
             self._policy() as policy,
@@ -257,6 +265,8 @@ class IterativeSPOTrainer(TightBatches, ResumableTrainer):
                 gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
             ) as unwrapped,
             self.accelerator.autocast() if self.args.bf16 or self.args.fp16 else nullcontext(),
+            # What a frozen tower makes of an image in the rollout is kept for the update.
+            nullcontext() if self.frozen is None else self.memo.by_number(self.images),
         ):
             yield TransformersPolicy(
                 unwrapped, self.processing_class, self.args.sampling(), max_batch=self.args.rollout_batch_size
@@ -289,18 +299,21 @@ class IterativeSPOTrainer(TightBatches, ResumableTrainer):
         votes_alone = self.args.trained_stages(stage) == ("decision",)
         self.num_generations = own_group if votes_alone else 1
         self.beta = self.args.kl_weight(stage)
+        inputs = [
+            {
+                "prompt": [{"role": "user", "content": row.prompt}],
+                "images": [row.image],
+                "reward": row.reward,
+                "format": 1.0 if row.readable else -1.0,
+            }
+            for row in rows
+        ]
         try:
-            batch = super()._generate_and_score_completions(
-                [
-                    {
-                        "prompt": [{"role": "user", "content": row.prompt}],
-                        "images": [row.image],
-                        "reward": row.reward,
-                        "format": 1.0 if row.readable else -1.0,
-                    }
-                    for row in rows
-                ]
-            )
+            with self.memo.by_number(self.images):
+                if self.frozen is not None:
+                    with self.accelerator.autocast():
+                        self.frozen.encode([row.image for row in rows], self.processing_class)
+                batch = super()._generate_and_score_completions(inputs)
         finally:
             self.num_generations, self.beta = own_group, own_beta
             self.rows = []
