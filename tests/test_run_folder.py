@@ -202,6 +202,13 @@ def test_options_that_a_resumed_run_keeps(name: str, tmp_path: Path) -> None:
         run_folder.find_start(tmp_path, True, {**CONFIG, name: 2})
 
 
+def test_an_option_that_an_older_run_does_not_name_was_off(tmp_path: Path) -> None:
+    run_folder.describe(tmp_path, CONFIG)
+    assert run_folder.find_start(tmp_path, True, {**CONFIG, "freeze_vision": False}) is None
+    with pytest.raises(RunFolderError, match="was started with freeze_vision=None"):
+        run_folder.find_start(tmp_path, True, {**CONFIG, "freeze_vision": True})
+
+
 def test_changed_options_are_those_that_differ(tmp_path: Path) -> None:
     run_folder.describe(tmp_path, {**CONFIG, "resume": False, "images": ["a", "b"], "gone": 1})
     now = {**CONFIG, "resume": True, "images": ["a"], "beta": 0.1, "new": None}

@@ -36,6 +36,7 @@ LEAST = {
     ),
     **dict.fromkeys(("vllm_max_num_seqs", "vllm_block_size", "vllm_tensor_parallel_size", "vllm_request_timeout"), 1),
     "max_logp_difference": 0,
+    "logprob_tokens": 1,
     "num_generations": 2,
 }
 """Smallest allowed values. A group of one vote has no advantage."""
@@ -153,6 +154,16 @@ class IterativeSPOConfig(GRPOConfig):
     export_every: int = option(0, "Portable export beside every n-th checkpoint; 0: at the end only")
     record_games_every: int = option(1, "Write the games of every n-th iteration to output_dir/games; 0: never")
     rollout_batch_size: int = option(256, "Replies generated at once by the transformers policy")
+    freeze_vision: bool = option(
+        False,
+        "The vision tower does not train and sees every image once per step; a merger inside it (Qwen2.5-VL) is frozen "
+        "too, a projector outside (InternVL) trains (TRL: all weights train)",
+    )
+    logprob_tokens: int = option(
+        16384,
+        "Tokens, padding included, in one forward of old and reference log-probs; as many as memory allows "
+        "(TRL: as many rows as a micro-batch has)",
+    )
 
     # Playing with vLLM (--use_vllm true; TRL's options for it and how it works: docs/rollouts.md)
     lock_step: bool = option(False, "Games wait for each other after every turn, as without vLLM; same games, slower")

@@ -34,7 +34,7 @@ CONFIG, METRICS, SWITCHES, ARENA, GAMES, EXPORT, COMPLETE = (
 
 FIXED_OPTIONS = (
     *("seed", "games_per_iteration", "updates_per_iteration", "num_iterations", "schedule"),
-    *("learning_rate", "weight_decay", "optim", "adam_beta1", "adam_beta2", "adam_epsilon"),
+    *("learning_rate", "weight_decay", "optim", "adam_beta1", "adam_beta2", "adam_epsilon", "freeze_vision"),
 )
 """What a resumed run must keep: the first line says which games a step deals, the second is held by the checkpoint."""
 
@@ -208,7 +208,7 @@ def find_start(output_dir: Path, resume: bool, config: Mapping[str, Any]) -> Pat
         raise RunFolderError(f"{output_dir} holds no run to resume: {CONFIG} is not there; start it without --resume")
     changed = changed_options(output_dir, config)
     for name in FIXED_OPTIONS:
-        if name in changed:
+        if name in changed and any(changed[name]):  # an older run does not name an option that is off
             then, now = changed[name]
             raise RunFolderError(
                 f"{output_dir} was started with {name}={then} and cannot go on with {name}={now}; resume with the "

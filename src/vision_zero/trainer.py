@@ -28,22 +28,24 @@ from datasets import Dataset
 from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 from trl.models.utils import unwrap_model_for_generation
-from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
 from vision_zero import run_folder
 from vision_zero.config import IterativeSPOConfig
 from vision_zero.data.pairs import BadImageError
+from vision_zero.frozen_tower import FrozenTower
 from vision_zero.metrics import iteration_metrics, summarize
 from vision_zero.resumable import ResumableTrainer
 from vision_zero.rollout.dealer import deal_onto_pairs
 from vision_zero.rollout.engine import Rollout, Table, play
-from vision_zero.rollout.images import encode_equal_images_once, memoize_images
+from vision_zero.rollout.images import memoize_images
+from vision_zero.rollout.numbered_images import NumberedImages, look_images_up
 from vision_zero.rollout.policy import GameImages, Policy
 from vision_zero.rollout.record import game_record
 from vision_zero.rollout.transformers import TransformersPolicy, without_adapter_wrapper
 from vision_zero.rollout.vllm_connection import VLLMServerError
 from vision_zero.rows import Row, final_advantages, hand_back, make_rows, pad_rows
 from vision_zero.spo.scoring import Scores, score_games
+from vision_zero.tight_batches import TightBatches
 from vision_zero.token_metrics import TokenMeans
 from vision_zero.types import Game, GameRules, ImagePair, Stage
 
@@ -90,7 +92,7 @@ def _format(*, format: Sequence[float], **_: Any) -> list[float]:
     return list(format)
 
 
-class IterativeSPOTrainer(ResumableTrainer):
+class IterativeSPOTrainer(TightBatches, ResumableTrainer):
     """Trains a vision-language model by self-play on `pairs`.
 
     `players` says who plays which role in a stage, given the policy that is trained; replies of other policies are
@@ -147,22 +149,14 @@ class IterativeSPOTrainer(ResumableTrainer):
         args.beta, args.use_vllm = beta, use_vllm
         if use_vllm:
             self._start_vllm()
-        for wrapped in (self.model, self.ref_model):
-            if wrapped is not None:
-                encode_equal_images_once(without_adapter_wrapper(self.accelerator.unwrap_model(wrapped)))
+        self.images = NumberedImages()
+        wrapped = [model for model in (self.model, self.ref_model) if model is not None]
+        models = [without_adapter_wrapper(self.accelerator.unwrap_model(model)) for model in wrapped]
+        for one in models:
+            look_images_up(one, self.images)
+        self.frozen = FrozenTower(models, self.images) if args.freeze_vision else None
         self.reward_func_names = ["reward", "format"]
         self.reward_weights = torch.tensor([1.0, args.format_weight])
-
-    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
-        """TRL's buffering of a generation batch without its shuffle: rows of a game stay together.
-
-        Rows of a micro-batch then share images, which are encoded once; the sum over rows is the same in any order.
-        """
-        if self._step % (self.args.steps_per_generation * self.num_iterations) == 0 or self._buffered_inputs is None:
-            batch = split_pixel_values_by_grid(self._generate_and_score_completions(generation_batch))
-            micro_batches = split_tensor_dict(batch, self.args.steps_per_generation)
-            self._buffered_inputs = [unsplit_pixel_values_by_grid(micro_batch) for micro_batch in micro_batches]
-        return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     # ------------------------------------------------------------------------------------------------- one iteration
 
@@ -230,6 +224,9 @@ class IterativeSPOTrainer(ResumableTrainer):
 
     def _play(self, games: list[Game], images: GameImages, stage: Stage) -> tuple[Rollout, dict[str, float]]:
         self.memo.clear()
+        self.images.clear()
+        if self.frozen is not None:
+            self.frozen.clear()
         preprocessed = self.memo.preprocessed
         lost: VLLMServerError | None = None
         with (
@@ -281,6 +278,8 @@ class IterativeSPOTrainer(ResumableTrainer):
                 gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
             ) as unwrapped,
             self.accelerator.autocast() if self.args.bf16 or self.args.fp16 else nullcontext(),
+            # What a frozen tower makes of an image in the rollout is kept for the update.
+            nullcontext() if self.frozen is None else self.memo.by_number(self.images),
         ):
             yield TransformersPolicy(
                 unwrapped, self.processing_class, self.args.sampling(), max_batch=self.args.rollout_batch_size
@@ -321,22 +320,26 @@ class IterativeSPOTrainer(ResumableTrainer):
         n_real = len(rows)
         rows = pad_rows(rows, self.args.steps_per_generation)
         self.rows = rows
+        self.plan(rows)
         own_group, own_beta = self.num_generations, self.beta
         votes_alone = self.args.trained_stages(stage) == ("decision",)
         self.num_generations = own_group if votes_alone else 1
         self.beta = self.args.kl_weight(stage)
+        inputs = [
+            {
+                "prompt": [{"role": "user", "content": row.prompt}],
+                "images": [row.image],
+                "reward": row.reward,
+                "format": 1.0 if row.readable else -1.0,
+            }
+            for row in rows
+        ]
         try:
-            batch = super()._generate_and_score_completions(
-                [
-                    {
-                        "prompt": [{"role": "user", "content": row.prompt}],
-                        "images": [row.image],
-                        "reward": row.reward,
-                        "format": 1.0 if row.readable else -1.0,
-                    }
-                    for row in rows
-                ]
-            )
+            with self.memo.by_number(self.images):
+                if self.frozen is not None:
+                    with self.accelerator.autocast():
+                        self.frozen.encode([row.image for row in rows], self.processing_class)
+                batch = super()._generate_and_score_completions(inputs)
         finally:
             self.num_generations, self.beta = own_group, own_beta
             self.rows = []

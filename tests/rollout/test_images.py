@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from tests.tiny_games import NoiseImage, bench_model, bench_processor
-from vision_zero.rollout.images import encode_equal_images_once, memoize_images
+from vision_zero.rollout.images import memoize_images
+from vision_zero.rollout.numbered_images import NumberedImages, look_images_up
 from vision_zero.rollout.policy import GameImage
 from vision_zero.rollout.transformers import chat_text
 
@@ -106,20 +107,26 @@ def test_a_memoizing_processor_saves_the_files_it_saved_before(tmp_path: Path) -
 
 
 def test_encoding_equal_images_once_changes_neither_logits_nor_gradients() -> None:
-    processor = bench_processor()
+    """The second model gets numbers of images in place of their pixels."""
+    processor, numbering = bench_processor(), bench_processor()
+    memo, numbered = memoize_images(numbering), NumberedImages()
     images = game_images(2)
     shown = [images[i] for i in (0, 1, 0, 0, 1)]
     text = [chat_text(processor, f"row {i}") for i in range(5)]
     batch = processor(text=text, images=[[image] for image in shown], padding=True, return_tensors="pt")
+    with memo.by_number(numbered):
+        stand_ins = numbering(text=text, images=[[image] for image in shown], padding=True, return_tensors="pt")
+    n_patches = [4 * 4, 4 * 6]
+    assert stand_ins["pixel_values"].shape == (3 * n_patches[0] + 2 * n_patches[1], 1)
+    assert numbered.shown(stand_ins["pixel_values"]) == [0, 1, 0, 0, 1]
     models = [bench_model(), bench_model()]
-    encode_equal_images_once(models[1])
+    look_images_up(models[1], numbered)
     patches: list[int] = []
     for model in models:
         model.model.visual.patch_embed.register_forward_hook(lambda m, args, out: patches.append(len(args[0])))
-    logits = [model(**batch).logits for model in models]
+    logits = [model(**fields).logits for model, fields in zip(models, (batch, stand_ins), strict=True)]
     for out in logits:
         (out.log_softmax(-1)[..., 5] * torch.arange(out.shape[1])).mean().backward()
-    n_patches = [4 * 4, 4 * 6]
     assert patches == [3 * n_patches[0] + 2 * n_patches[1], sum(n_patches)]
     assert torch.allclose(*logits, atol=1e-5)
     parameters = dict(models[0].named_parameters())
@@ -129,3 +136,11 @@ def test_encoding_equal_images_once_changes_neither_logits_nor_gradients() -> No
             continue
         expected = parameters[name].grad
         assert (parameter.grad - expected).abs().max() <= 1e-4 * expected.abs().max() + 1e-8, name
+
+
+def test_a_model_that_looks_numbers_up_takes_pixels_too() -> None:
+    processor = bench_processor()
+    batch = processor(text=[chat_text(processor, "")], images=[game_images(1)], return_tensors="pt")
+    model, plain_model = bench_model(), bench_model()
+    look_images_up(model, NumberedImages())
+    assert torch.equal(model(**batch).logits, plain_model(**batch).logits)

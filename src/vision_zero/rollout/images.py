@@ -2,16 +2,19 @@
 
 `memoize_images` teaches a processor's own image processor to remember what it made of each `GameImage`. Rollout and
 TRL's training path then share one memo: an image that is in 5 prompts and 16 rows is resized and cut into patches once.
+For batches in which many rows show an image, `by_number` gives its number instead (`numbered_images`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
+from transformers import BatchFeature, ProcessorMixin
 
+from vision_zero.rollout.numbered_images import NumberedImages
 from vision_zero.rollout.policy import GameImage
 
 
@@ -20,6 +23,7 @@ class ImageMemo:
 
     def __init__(self) -> None:
         self._tensors: dict[tuple[str, str], dict[str, torch.Tensor]] = {}
+        self._numbered: NumberedImages | None = None
         self.preprocessed = 0
 
     def clear(self) -> None:
@@ -30,7 +34,19 @@ class ImageMemo:
         if key not in self._tensors:
             self.preprocessed += 1
             self._tensors[key] = {name: torch.as_tensor(value) for name, value in make().items()}
-        return self._tensors[key]
+        tensors = self._tensors[key]
+        if self._numbered is None:
+            return tensors
+        return {**tensors, "pixel_values": self._numbered.stand_in(key, tensors["pixel_values"])}
+
+    @contextmanager
+    def by_number(self, images: NumberedImages) -> Iterator[None]:
+        """While this lasts, the processor hands out the numbers of images in place of their pixels."""
+        self._numbered = images
+        try:
+            yield
+        finally:
+            self._numbered = None
 
 
 def _flatten(images: Any) -> Iterator[Any]:
@@ -70,43 +86,3 @@ class _Memoizing:
         if len(parts) == 1:
             return BatchFeature(dict(parts[0]))
         return BatchFeature({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
-
-
-def _distinct(parts: list[torch.Tensor]) -> tuple[list[int], list[int]]:
-    """Which parts are the first of their content, and for every part the position of its content in that list."""
-    firsts: list[int] = []
-    owner: list[int] = []
-    for index, part in enumerate(parts):
-        same = (k for k, first in enumerate(firsts) if parts[first].shape == part.shape and parts[first].equal(part))
-        position = next(same, len(firsts))
-        if position == len(firsts):
-            firsts.append(index)
-        owner.append(position)
-    return firsts, owner
-
-
-def encode_equal_images_once(model: PreTrainedModel) -> None:
-    """Let `model`'s vision tower see every distinct image of a batch once, however many rows show it.
-
-    The G votes of a game and the clues of its civilians share an image. Features and gradients are those of encoding
-    it in every row: the same features are used in each, so their gradients add up.
-    """
-    inner = model.model
-    original = inner.get_image_features
-
-    def get_image_features(
-        pixel_values: torch.Tensor, image_grid_thw: torch.Tensor | None = None, **kwargs: Any
-    ) -> Any:
-        if image_grid_thw is None:  # one entry per tile
-            parts = list(pixel_values.split(1))
-            firsts, owner = _distinct(parts)
-            output = original(torch.cat([parts[k] for k in firsts]), **kwargs)
-            output.pooler_output = output.pooler_output[owner]
-            return output
-        parts = list(pixel_values.split(image_grid_thw.prod(-1).tolist()))
-        firsts, owner = _distinct(parts)
-        output = original(torch.cat([parts[k] for k in firsts]), image_grid_thw[firsts], **kwargs)
-        output.pooler_output = tuple(output.pooler_output[k] for k in owner)
-        return output
-
-    inner.get_image_features = get_image_features

@@ -47,6 +47,12 @@ def chat_text(processor: ProcessorMixin, text: str) -> str:
     )
 
 
+def image_fields(processor: ProcessorMixin, image: GameImage) -> dict[str, torch.Tensor]:
+    """What the processor makes of an image for the vision tower."""
+    fields = processor(text=[chat_text(processor, "")], images=[[image]], return_tensors="pt")
+    return {name: fields[name] for name in ("pixel_values", "image_grid_thw") if name in fields}
+
+
 def placeholder_ids(processor: ProcessorMixin, model: PreTrainedModel) -> list[int]:
     """Tokens that stand for image or video features. A sampled one would crash the training forward."""
     config = model.config
@@ -149,10 +155,7 @@ class TransformersPolicy:
 
     def _pixels(self, image: GameImage) -> dict[str, torch.Tensor]:
         """What the processor hands the model for this image, from the memo that `encode` filled."""
-        text = chat_text(self.processor, "")
-        fields = self.processor(text=[text], images=[[image]], return_tensors="pt")
-        keep = ("pixel_values", "image_grid_thw")
-        return {key: fields[key].to(self.model.device) for key in keep if key in fields}
+        return {name: value.to(self.model.device) for name, value in image_fields(self.processor, image).items()}
 
     def _grid(self, image: GameImage) -> torch.Tensor | None:
         """The image's patch grid, None for families without one; asked for in every call, so looked up once."""
