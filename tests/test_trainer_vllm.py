@@ -47,7 +47,7 @@ def test_after_training_games_are_still_those_of_transformers(training: dict[str
 
 
 def test_a_run_stops_when_the_engine_has_other_weights(training: dict[str, Any]) -> None:
-    assert "max_logp_difference=0.2" in training["refusal"]
+    assert "max_logp_difference=0.1" in training["refusal"]
     assert "--resume" in training["refusal"]
 
 
@@ -55,7 +55,7 @@ def test_a_run_stops_when_the_engine_has_other_weights(training: dict[str, Any])
     ("options", "words"),
     [
         ({"vllm_mode": "nowhere"}, "vllm_mode=nowhere"),
-        ({"vllm_tensor_parallel_size": 2}, "vllm_tensor_parallel_size=2"),
+        ({"vllm_tensor_parallel_size": 2}, "vllm_tensor_parallel_size=2"),  # of one process
         ({"vllm_structured_outputs_regex": "a+"}, "vllm_structured_outputs_regex=a"),
         ({"vllm_max_num_seqs": 0}, "vllm_max_num_seqs=0"),
         ({"max_logp_difference": -1.0}, "max_logp_difference=-1"),

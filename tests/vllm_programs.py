@@ -296,13 +296,14 @@ def training() -> dict[str, Any]:
     from tests.trainer_helpers import make_trainer
     from vision_zero.data.pairs import load_pairs
     from vision_zero.models import load_processor
+    from vision_zero.playing_model import SamplingMismatchError
     from vision_zero.rollout.engine import Table, play
     from vision_zero.rollout.policy import TokenLimits
     from vision_zero.rollout.sampling import Sampling
     from vision_zero.rollout.transformers import TransformersPolicy
     from vision_zero.rollout.vllm import VLLMPolicy
     from vision_zero.rollout.vllm_temperature import logit_makers
-    from vision_zero.trainer import SamplingMismatchError, every_role
+    from vision_zero.trainer import every_role
     from vision_zero.types import GameRules
 
     model = ROOT / "data" / "tiny_vlm"

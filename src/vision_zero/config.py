@@ -179,7 +179,7 @@ class IterativeSPOConfig(GRPOConfig):
         300.0, "vllm_mode=server: seconds without any reply, while some are waited for, after which the run stops"
     )
     max_logp_difference: float = option(
-        0.2, "The run stops when engine and training differ by more than this in a token's log-probability (mean)"
+        0.1, "The run stops when engine and training differ by more than this in a token's log-probability (mean)"
     )
 
     # Arena: win rate against the frozen start model while training

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from peft import PeftModel
 from trl import GRPOTrainer
 
@@ -85,3 +86,18 @@ class ResumableTrainer(GRPOTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             self.load_state_dict(json.loads((Path(checkpoint) / STATE_FILE).read_text("utf-8")))
+
+    def gather(self, values: list[Any]) -> list[Any]:
+        """All processes' values, in order of rank."""
+        return gather_object(values)
+
+    def stop_if_any(self, error: Exception | None, kind: type[Exception], advice: str) -> None:
+        """Stop all processes together, after a checkpoint, if one of them met an error of this kind."""
+        messages = [message for message in self.gather([str(error) if error else ""]) if message]
+        if not messages:
+            return
+        saved = run_folder.checkpoint_path(self.args.output_dir, self.state.global_step)
+        if self.state.global_step and not run_folder.is_complete(saved):
+            self._save_checkpoint(self.model, trial=None)
+        where = f"the run was saved at {saved}" if self.state.global_step else "nothing was trained yet"
+        raise kind(f"{messages[0]}\n{where}. {advice}") from error

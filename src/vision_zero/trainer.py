@@ -16,32 +16,29 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from datasets import Dataset
 from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
-from trl.models.utils import unwrap_model_for_generation
 
 from vision_zero import run_folder
 from vision_zero.config import IterativeSPOConfig
 from vision_zero.data.pairs import BadImageError
 from vision_zero.frozen_tower import FrozenTower
 from vision_zero.metrics import iteration_metrics, summarize
-from vision_zero.resumable import ResumableTrainer
+from vision_zero.playing_model import OTHER_SERVER, PlayingModel
 from vision_zero.rollout.dealer import deal_onto_pairs
 from vision_zero.rollout.engine import Rollout, Table, play
 from vision_zero.rollout.images import memoize_images
 from vision_zero.rollout.numbered_images import NumberedImages, look_images_up
 from vision_zero.rollout.policy import GameImages, Policy
 from vision_zero.rollout.record import game_record
-from vision_zero.rollout.transformers import TransformersPolicy, without_adapter_wrapper
+from vision_zero.rollout.transformers import without_adapter_wrapper
 from vision_zero.rollout.vllm_connection import VLLMServerError
 from vision_zero.rows import Row, final_advantages, hand_back, make_rows, pad_rows
 from vision_zero.spo.scoring import Scores, score_games
@@ -49,24 +46,7 @@ from vision_zero.tight_batches import TightBatches
 from vision_zero.token_metrics import TokenMeans
 from vision_zero.types import Game, GameRules, ImagePair, Stage
 
-if TYPE_CHECKING:
-    from vision_zero.rollout.shared_engine import SharedEnginePolicy
-    from vision_zero.rollout.vllm import VLLMPolicy
-    from vision_zero.rollout.vllm_server import ServerPolicy
-
-    ModelPolicy = TransformersPolicy | VLLMPolicy | SharedEnginePolicy | ServerPolicy
-
-LOGP_DIFFERENCE = "sampling/sampling_logp_difference/mean"
-"""TRL's mean of |log-prob of the engine - log-prob of the model that trains| over the sampled tokens."""
-
-
 OTHER_IMAGE = "Repair or remove the file and continue with --resume, or use --on_bad_image skip"
-OTHER_SERVER = "Start the server again with run_scripts/vllm_server.sh and continue with --resume"
-"""What a user can do about what stopped a run."""
-
-
-class SamplingMismatchError(RuntimeError):
-    """The replies were not sampled by the policy that trains."""
 
 
 Players = Callable[[Policy, Stage], Table]
@@ -92,7 +72,7 @@ def _format(*, format: Sequence[float], **_: Any) -> list[float]:
     return list(format)
 
 
-class IterativeSPOTrainer(TightBatches, ResumableTrainer):
+class IterativeSPOTrainer(TightBatches, PlayingModel):
     """Trains a vision-language model by self-play on `pairs`.
 
     `players` says who plays which role in a stage, given the policy that is trained; replies of other policies are
@@ -148,7 +128,7 @@ class IterativeSPOTrainer(TightBatches, ResumableTrainer):
         )
         args.beta, args.use_vllm = beta, use_vllm
         if use_vllm:
-            self._start_vllm()
+            self.start_engine()
         self.images = NumberedImages()
         wrapped = [model for model in (self.model, self.ref_model) if model is not None]
         models = [without_adapter_wrapper(self.accelerator.unwrap_model(model)) for model in wrapped]
@@ -166,7 +146,7 @@ class IterativeSPOTrainer(TightBatches, ResumableTrainer):
         indices = [row["game"] for row in inputs[:: self.num_generations]]
         games, images = self._deal(indices)
         rollout, counters = self._play(games, images, stage)
-        summaries = self._gather([summarize(game) for game in rollout.games])
+        summaries = self.gather([summarize(game) for game in rollout.games])
         summaries.sort(key=lambda summary: summary.game)
         scores = score_games(
             summaries,
@@ -201,26 +181,15 @@ class IterativeSPOTrainer(TightBatches, ResumableTrainer):
             skip_bad=self.on_bad_image == "skip",
         )
         self._note_skipped(dealt.skipped)
-        self._stop_if_any(dealt.error, BadImageError, OTHER_IMAGE)
+        self.stop_if_any(dealt.error, BadImageError, OTHER_IMAGE)
         return dealt.games, dealt.images
 
     def _note_skipped(self, skipped: dict[int, str]) -> None:
         """Tell all processes, so that each broken pair is said once and every checkpoint knows all of them."""
-        for number, reason in sorted(dict(self._gather(list(skipped.items()))).items()):
+        for number, reason in sorted(dict(self.gather(list(skipped.items()))).items()):
             self.bad_images.add(number)
             if self.accelerator.is_main_process:
                 tqdm.write(f"skipped a pair with a broken image: {reason}", file=sys.stderr)
-
-    def _stop_if_any(self, error: Exception | None, kind: type[Exception], advice: str) -> None:
-        """Stop all processes together, after a checkpoint, if one of them met an error of this kind."""
-        messages = [message for message in self._gather([str(error) if error else ""]) if message]
-        if not messages:
-            return
-        saved = run_folder.checkpoint_path(self.args.output_dir, self.state.global_step)
-        if self.state.global_step and not run_folder.is_complete(saved):
-            self._save_checkpoint(self.model, trial=None)
-        where = f"the run was saved at {saved}" if self.state.global_step else "nothing was trained yet"
-        raise kind(f"{messages[0]}\n{where}. {advice}") from error
 
     def _play(self, games: list[Game], images: GameImages, stage: Stage) -> tuple[Rollout, dict[str, float]]:
         self.memo.clear()
@@ -230,7 +199,7 @@ class IterativeSPOTrainer(TightBatches, ResumableTrainer):
         preprocessed = self.memo.preprocessed
         lost: VLLMServerError | None = None
         with (
-            self._policy() as policy,
+            self.playing() as policy,
             tqdm(
                 total=len(games) * (self.rules.n_players * self.rules.n_rounds + self.rules.n_votes),
                 desc=f"playing {len(games)} games ({stage})",
@@ -251,7 +220,7 @@ class IterativeSPOTrainer(TightBatches, ResumableTrainer):
                 )
             except VLLMServerError as error:
                 lost = error
-        self._stop_if_any(lost, VLLMServerError, OTHER_SERVER)
+        self.stop_if_any(lost, VLLMServerError, OTHER_SERVER)
         counters: dict[str, float] = {
             "calls": rollout.calls,
             "tokens/new": policy.new_tokens,
@@ -261,55 +230,9 @@ class IterativeSPOTrainer(TightBatches, ResumableTrainer):
         }
         return rollout, self._over_processes(counters)
 
-    @contextmanager
-    def _policy(self) -> Iterator[ModelPolicy]:
-        """The model that is trained as a player, with its weights of this step, for one rollout."""
-        if self.args.use_vllm:
-            self._sync_engine()
-            self._last_loaded_step = self.state.global_step  # so that TRL does not do it again
-            with self.vllm_generation.awake():
-                yield self.vllm_generation.policy()
-            return
-        with (
-            unwrap_model_for_generation(
-                self.model_wrapped,
-                self.accelerator,
-                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
-                gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
-            ) as unwrapped,
-            self.accelerator.autocast() if self.args.bf16 or self.args.fp16 else nullcontext(),
-            # What a frozen tower makes of an image in the rollout is kept for the update.
-            nullcontext() if self.frozen is None else self.memo.by_number(self.images),
-        ):
-            yield TransformersPolicy(
-                unwrapped, self.processing_class, self.args.sampling(), max_batch=self.args.rollout_batch_size
-            )
-
-    def _sync_engine(self) -> None:
-        lost: VLLMServerError | None = None
-        try:
-            self.vllm_generation.sync_weights()
-        except VLLMServerError as error:
-            lost = error
-        self._stop_if_any(lost, VLLMServerError, OTHER_SERVER)
-
-    def _start_vllm(self) -> None:
-        """An engine, here or behind a server. From here on TRL corrects for what it samples with other rounding."""
-        common = (self.model, self.accelerator, self.processing_class, self.args.sampling())
-        # vLLM takes seconds to import, and is not installed everywhere.
-        if self.args.vllm_mode == "server":
-            from vision_zero.rollout import vllm_server
-
-            self.vllm_generation = vllm_server.ServerEngine(*common, self.args.server_options())
-        else:
-            from vision_zero.rollout import vllm
-
-            self.vllm_generation = vllm.ColocatedEngine(*common, self.args.engine_options())
-        self.use_vllm = True
-
     def _over_processes(self, counters: dict[str, float]) -> dict[str, float]:
         """Work done by all processes; they call in lock-step, so calls are those of the process that called most."""
-        gathered = self._gather([counters])
+        gathered = self.gather([counters])
         sums = {name: sum(one[name] for one in gathered) for name in counters}
         return {**sums, "calls": max(one["calls"] for one in gathered)}
 
@@ -343,7 +266,7 @@ class IterativeSPOTrainer(TightBatches, ResumableTrainer):
         finally:
             self.num_generations, self.beta = own_group, own_beta
             self.rows = []
-        self._stop_if_sampled_by_another()
+        self.stop_if_sampled_by_another()
         self._uncount_padding([row for row in rows if row.is_padding])
         device = batch["advantages"].device
         if not votes_alone:
@@ -356,20 +279,9 @@ class IterativeSPOTrainer(TightBatches, ResumableTrainer):
         batch["kl_weight"] = torch.tensor(self.args.kl_weight(stage), device=device)
         return batch
 
-    def _stop_if_sampled_by_another(self) -> None:
-        """Raises SamplingMismatchError, on all processes alike, before a step is taken on tokens of another policy."""
-        gaps = self._metrics["train"].get(LOGP_DIFFERENCE)
-        if gaps and not gaps[-1] <= self.args.max_logp_difference:
-            raise SamplingMismatchError(
-                f"the engine's log-probabilities are {gaps[-1]:.3f} per token away from those of the model that trains "
-                f"(allowed: max_logp_difference={self.args.max_logp_difference}). That is no rounding: the engine has "
-                "other weights, other images or another prompt, and nothing would be learnt. Nothing of this step was "
-                "trained; --resume goes on from the last checkpoint, --use_vllm False without the engine"
-            )
-
     def _uncount_padding(self, padding: Sequence[Row]) -> None:
         """TRL counted the prompts of padding rows as tokens seen."""
-        self.state.num_input_tokens_seen -= sum(self._gather([sum(len(row.prompt_ids) for row in padding)]))
+        self.state.num_input_tokens_seen -= sum(self.gather([sum(len(row.prompt_ids) for row in padding)]))
         self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
 
     def _replace_logged_advantages(self, advantages: torch.Tensor) -> None:
@@ -399,10 +311,6 @@ class IterativeSPOTrainer(TightBatches, ResumableTrainer):
             self._token_means.put_back(self._metrics["train"])
 
     # ------------------------------------------------------------------------------------- switch, log, save, resume
-
-    def _gather(self, values: list[Any]) -> list[Any]:
-        """All processes' values, in order of rank."""
-        return gather_object(values)
 
     def _next_stage(self, scores: Scores) -> None:
         before = self.schedule.stage
@@ -436,7 +344,7 @@ class IterativeSPOTrainer(TightBatches, ResumableTrainer):
                     vote_rewards=score.vote_rewards,
                 )
             )
-        records = sorted(self._gather(records), key=lambda record: record["game"])
+        records = sorted(self.gather(records), key=lambda record: record["game"])
         if self.accelerator.is_main_process:
             folder = Path(self.args.output_dir) / run_folder.GAMES
             run_folder.write_json_lines(folder / f"step-{self.state.global_step:06d}.jsonl", records)

@@ -30,6 +30,7 @@ from tests.tiny_games import BENCH_MODEL, IMAGE_TOKEN, bench_model, noise_pairs,
 from tests.trainer_helpers import make_trainer, random_pairs
 from tests.vllm_server_helpers import DiskEngine, RunningServer, stub_server, unused_url, vllm_server
 from vision_zero.models import load_processor
+from vision_zero.playing_model import LOGP_DIFFERENCE
 from vision_zero.rollout import vllm_requests
 from vision_zero.rollout import vllm_server as module
 from vision_zero.rollout.engine import Table, play
@@ -40,7 +41,6 @@ from vision_zero.rollout.vllm_connection import ServerConnection, ServerOptions,
 from vision_zero.rollout.vllm_server import ServerEngine, ServerPolicy, check_server, drop_caches
 from vision_zero.rollout.vllm_temperature import TemperatureWorker
 from vision_zero.run_folder import is_complete
-from vision_zero.trainer import LOGP_DIFFERENCE
 from vision_zero.types import Game, Reply, Turn
 
 pytestmark = pytest.mark.xdist_group("vllm_server")
