@@ -1,7 +1,7 @@
 """`python tests/server_train.py HANG_AT SERVER [options of vision_zero.train]`: training with a vLLM server on a CPU.
 
-Weights go to it through a file. In the rollout of step HANG_AT the server stands still: SERVER is its process group, 0
-for none.
+Weights go to it through a file. In the rollout of step HANG_AT the server stands still, and SILENCE seconds are enough
+to call it lost: SERVER is its process group, 0 for none.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ import os
 import runpy
 import signal
 import sys
+from dataclasses import replace
 
 from tests.vllm_server_helpers import DiskEngine
 from vision_zero.rollout import vllm_server
+
+SILENCE = 3
 
 
 def hanging_engine(hang_at: int, server: int) -> type[DiskEngine]:
@@ -20,8 +23,10 @@ def hanging_engine(hang_at: int, server: int) -> type[DiskEngine]:
         rollouts = 0
 
         def policy(self) -> vllm_server.ServerPolicy:
-            if server and self.rollouts == hang_at and self.accelerator.is_main_process:
-                os.killpg(server, signal.SIGSTOP)
+            if server and self.rollouts == hang_at:
+                self.connection.options = replace(self.connection.options, silence_timeout=SILENCE)
+                if self.accelerator.is_main_process:
+                    os.killpg(server, signal.SIGSTOP)
             self.rollouts += 1
             return super().policy()
 

@@ -26,6 +26,7 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.utils.import_utils import resolve_obj_by_qualname
 
 from tests.process_helpers import ROOT, games, train, train_well
+from tests.server_train import SILENCE, hanging_engine
 from tests.tiny_games import BENCH_MODEL, IMAGE_TOKEN, bench_model, noise_pairs, request_for, tiny_games
 from tests.trainer_helpers import make_trainer, random_pairs
 from tests.vllm_server_helpers import DiskEngine, RunningServer, stub_server, unused_url, vllm_server
@@ -406,6 +407,29 @@ def test_a_server_that_hangs_stops_the_rollout_after_the_stated_time(
         assert len(engine.policy().answer([one_request("third")])) == 1
 
 
+def test_a_lost_server_ends_a_run_after_a_checkpoint(
+    server: RunningServer, tmp_path: Path, processor: ProcessorMixin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ServerEngine", hanging_engine(hang_at=1, server=server.process.pid))
+    trainer = make_trainer(
+        tmp_path,
+        processor=processor,
+        pairs=random_pairs(size=SIZE),
+        iterations=2,
+        use_vllm=True,
+        vllm_mode="server",
+        vllm_server_base_url=server.url,
+    )
+    saved = tmp_path / "checkpoint-1"
+    said = rf"no reply for {SILENCE} s .*\nthe run was saved at {saved}\. Start the server again .* with --resume"
+    try:
+        with pytest.raises(VLLMServerError, match=said):
+            trainer.train()
+    finally:
+        server.signal(signal.SIGCONT)
+    assert is_complete(saved)
+
+
 @pytest.mark.slow
 def test_all_processes_stop_together_and_the_run_goes_on_as_if_nothing_had_been(
     server: RunningServer, tmp_path: Path
@@ -426,11 +450,11 @@ def test_all_processes_stop_together_and_the_run_goes_on_as_if_nothing_had_been(
     shared_out = {**options, "processes": 2, "per_device_train_batch_size": 2}
     hang_at = [program, "1", str(server.process.pid)]
     try:
-        stopped = train(two, program=hang_at, vllm_request_timeout=5, **shared_out)
+        stopped = train(two, program=hang_at, **shared_out)
     finally:
         server.signal(signal.SIGCONT)
     assert stopped.status != 0
-    said = f"error: the vLLM server at {server.url} has sent no reply for 5 s"
+    said = f"error: the vLLM server at {server.url} has sent no reply for {SILENCE} s"
     assert stopped.output.count(said) == 2, "both processes end by themselves, with the reason"
     assert f"the run was saved at {two}/checkpoint-1. Start the server again" in stopped.output
     assert is_complete(two / "checkpoint-1")
