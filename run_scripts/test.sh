@@ -46,4 +46,4 @@ shellcheck "${scripts[@]}"
 echo "${#scripts[@]} scripts"
 
 section "pytest"
-exec python -m pytest -n "$WORKERS" "${selection[@]}" "$@"
+exec python -m pytest -n "$WORKERS" --dist loadgroup "${selection[@]}" "$@"

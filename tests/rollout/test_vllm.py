@@ -13,6 +13,9 @@ from tests.vllm_programs import BLOCK, LIMITS, best_possible_reuse, facts
 N_REPLIES = 8 * (5 * 2 + 8)
 
 
+pytestmark = pytest.mark.xdist_group("vllm")  # a process of the engine for all of them
+
+
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return facts("policy", tmp_path_factory.mktemp("policy"))
