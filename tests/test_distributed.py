@@ -89,6 +89,20 @@ def test_zero_trains_like_one_process(stage: int, one_process: Path, tmp_path: P
     assert_loads(run / "checkpoint-4" / "export")
 
 
+@pytest.mark.parametrize("stage", [None, pytest.param(3, marks=pytest.mark.slow)], ids=["", "zero3"])
+def test_a_frozen_vision_tower_trains_like_one_process(stage: int | None, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    deepspeed = ROOT / "configs" / "deepspeed" / f"zero{stage}.json" if stage else None
+    train_well(one, freeze_vision=True)
+    train_well(two, processes=2, per_device_train_batch_size=2, deepspeed=deepspeed, freeze_vision=True)
+    assert_same_games(one, two)
+    assert_same_metrics(one, two)
+    start, end = (weights(two / f"checkpoint-{step}") for step in (2, 4))
+    tower = {name for name in start if name.startswith("visual.")}
+    assert tower
+    assert {name for name in start if torch.equal(start[name], end[name])} == tower
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [2, 3])
 def test_zero_trains_lora_like_one_process(stage: int, tmp_path: Path) -> None:
