@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from common import arguments, pairs, report, rules, vllm_engine
+from prefix_reuse import best_possible_reuse
 from rollout import ForcedQueue, Length, log_normal
 from transformers import AutoModelForImageTextToText
 
@@ -48,23 +49,6 @@ class Recorded(QueuedPolicy):
         done = self.policy.advance()
         self.replies |= {request.turn: reply for request, reply in done}
         return done
-
-
-def best_possible_reuse(asked: Sequence[tuple[str, Sequence[int]]], block: int) -> int:
-    """Prompt tokens that an endless prefix cache would have, by requests (image, prompt ids) in order.
-
-    Whole blocks only, and never the last token, which must be computed for there to be something to sample from.
-    """
-    seen: set[tuple[str, tuple[int, ...]]] = set()
-    reused = 0
-    for image, ids in asked:
-        beginnings = [(image, tuple(ids[:end])) for end in range(block, len(ids) + 1, block)]
-        known = 0
-        while known < len(beginnings) and beginnings[known] in seen and (known + 1) * block < len(ids):
-            known += 1
-        reused += known * block
-        seen.update(beginnings)
-    return reused
 
 
 class Stopwatch:

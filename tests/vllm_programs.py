@@ -17,6 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.prefix_reuse import best_possible_reuse
 from tests.process_helpers import ROOT, VLLM_ON_CPU
 
 TIMEOUT = 600
@@ -65,24 +66,6 @@ def same(left: list[dict[str, Any]], right: list[dict[str, Any]]) -> dict[str, A
         "other_tokens": sum(one["token_ids"] != other["token_ids"] for one, other in zip(left, right, strict=True)),
         "gap": max(gaps),
     }
-
-
-def best_possible_reuse(requests: Sequence[tuple[str, Sequence[int]]], block: int) -> int:
-    """Prompt tokens that an endless prefix cache would have, by requests (image, prompt) in order.
-
-    Whole blocks only, and never the last token, which must be computed for there to be something to sample from.
-    """
-    seen: set[tuple[str, tuple[int, ...]]] = set()
-    reused = 0
-    for image, ids in requests:
-        beginnings = [(image, tuple(ids[:end])) for end in range(block, len(ids) + 1, block)]
-        usable = [beginning for beginning in beginnings if len(beginning[1]) < len(ids)]
-        n_blocks = 0
-        while n_blocks < len(usable) and usable[n_blocks] in seen:
-            n_blocks += 1
-        reused += n_blocks * block
-        seen.update(beginnings)
-    return reused
 
 
 def make_engine(model: Any, processor: Any, sampling: Any, **more: Any) -> Any:

@@ -7,18 +7,16 @@ arXiv 2509.25541, "code" its public repository at commit fa3c01c, "TRL" the libr
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from importlib.util import find_spec
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from transformers import IntervalStrategy
 from transformers.trainer_utils import SaveStrategy
 from trl import GRPOConfig
 
+from vision_zero.config_checks import check_options
 from vision_zero.data.pairs import load_pairs
 from vision_zero.rollout.policy import EngineOptions, LimitsByStage, TokenLimits
 from vision_zero.rollout.sampling import Sampling
@@ -27,39 +25,6 @@ from vision_zero.spo.advantages import RoleBaselines
 from vision_zero.spo.stages import CycleStages, FixedStage, StageSchedule, StageSwitch
 from vision_zero.types import GameRules, ImagePair, Stage
 
-LOSS_TYPES = ("grpo", "dapo")
-LEAST = {
-    **dict.fromkeys(("iterations", "games_per_iteration", "updates_per_iteration", "num_iterations"), 1),
-    **dict.fromkeys(("per_device_train_batch_size", "rollout_batch_size", "save_steps", "save_total_limit"), 1),
-    **dict.fromkeys(
-        ("export_every", "record_games_every", "arena_every", "beta", "kl_clue", "kl_decision", "learning_rate"), 0
-    ),
-    **dict.fromkeys(("vllm_max_num_seqs", "vllm_block_size", "vllm_tensor_parallel_size", "vllm_request_timeout"), 1),
-    "max_logp_difference": 0,
-    "logprob_tokens": 1,
-    "num_generations": 2,
-}
-"""Smallest allowed values. A group of one vote has no advantage."""
-NOT_USED = {
-    **dict.fromkeys(
-        ("min_p", "repetition_penalty", "generation_kwargs", "cache_implementation"),
-        "games are sampled by temperature, top_k and top_p",
-    ),
-    "reward_weights": "use format_weight",
-    "vllm_structured_outputs_regex": "replies are free text",
-    "resume_from_checkpoint": "--resume continues from the last complete checkpoint of output_dir",
-    "save_only_model": "a checkpoint is there to be resumed; its export/ holds the model alone",
-    "ignore_data_skip": "a resumed run would play the games of its beginning again",
-}
-"""Options of TRL that would be ignored without a word or break a promise of this trainer, and what there is instead."""
-OF_THE_SERVER = {
-    "vllm_dtype": "DTYPE",
-    "vllm_enforce_eager": "EAGER",
-    "vllm_gpu_memory_utilization": "GPU_MEMORY",
-    "vllm_max_model_length": "MAX_MODEL_LEN",
-    **dict.fromkeys(("vllm_block_size", "vllm_enable_sleep_mode", "vllm_model_impl"), "an option of vllm serve"),
-}
-"""Options of an engine in this process, and what says the same to run_scripts/vllm_server.sh."""
 REQUESTS_AT_ONCE = 512
 """To a server from one process, at most, unless vllm_max_num_seqs says so: each holds a connection open."""
 DERIVED = (
@@ -249,7 +214,11 @@ class IterativeSPOConfig(GRPOConfig):
     def __post_init__(self) -> None:
         if self.bf16 is None:
             self.bf16 = torch.cuda.is_available() and not self.use_cpu
-        self._check()
+        check_options(self)
+        self.limits()
+        self.sampling()
+        self.make_schedule()
+        self.make_baselines()
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         if self.use_vllm and processes % self.vllm_tensor_parallel_size:
             raise ValueError(
@@ -297,73 +266,6 @@ class IterativeSPOConfig(GRPOConfig):
                 f"save_steps={self.save_steps} falls inside an iteration of {self.optimizer_steps_per_iteration} "
                 "optimizer steps, where a run cannot be resumed exactly; use a multiple of it"
             )
-
-    def _check(self) -> None:
-        """Refuse what would train something else than asked, early and by name."""
-        for name in (one.name for one in fields(self)):
-            value = getattr(self, name)
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"{name}={value} must be a finite number")
-        for name, least in LEAST.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name}={value} must be at least {least}")
-        if self.save_steps != int(self.save_steps):
-            raise ValueError(f"save_steps={self.save_steps} must be a whole number of optimizer steps")
-        for name, instead in NOT_USED.items():
-            if getattr(self, name) != self.__dataclass_fields__[name].default:
-                raise ValueError(f"{name}={getattr(self, name)} is not supported: {instead}")
-        if IntervalStrategy(self.logging_strategy) is not IntervalStrategy.STEPS:
-            raise ValueError("logging_strategy must be steps: metrics.jsonl is what is left of a run")
-        if self.loss_type not in LOSS_TYPES:
-            raise ValueError(f"loss_type={self.loss_type!r} is not supported; use one of {', '.join(LOSS_TYPES)}")
-        if self.scale_rewards not in ("group", "none"):
-            raise ValueError(f"scale_rewards={self.scale_rewards!r} is not supported; use group (paper) or none")
-        if self.multi_objective_aggregation != "sum_then_normalize":
-            raise ValueError(
-                f"multi_objective_aggregation={self.multi_objective_aggregation!r} would change the normalisation of "
-                "the votes; use sum_then_normalize"
-            )
-        if self.use_vllm and self.vllm_mode not in ("colocate", "server"):
-            raise ValueError(f"vllm_mode={self.vllm_mode} must be colocate or server")
-        if self.use_vllm and self.vllm_mode == "server":
-            self._check_left_to_server()
-        if self.use_vllm and find_spec("vllm") is None:
-            raise ValueError("use_vllm=True, but vLLM is not installed here: bash setup.sh --gpu installs it")
-        if IntervalStrategy(self.eval_strategy) is not IntervalStrategy.NO:
-            raise ValueError(
-                f"eval_strategy={IntervalStrategy(self.eval_strategy).value} would move the stage averages; "
-                "evaluate its checkpoints in a run of their own"
-            )
-        if self.max_completion_length is not None:
-            raise ValueError(
-                f"max_completion_length={self.max_completion_length} is not used; "
-                "set max_clue_tokens and max_vote_tokens"
-            )
-        for name in ("shuffle_dataset", "remove_unused_columns"):
-            if getattr(self, name):
-                raise ValueError(f"{name}={getattr(self, name)} must stay False: games are dealt in order")
-        if self.arena_games < 4 or self.arena_games % 2:
-            raise ValueError(f"arena_games={self.arena_games} must be even and at least 4: every deal is played twice")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature={self.temperature} must be positive: sampled replies are what is trained on")
-        if self.train_stages == "both" and self.kl_weight("clue") != self.kl_weight("decision"):
-            raise ValueError(
-                f"train_stages=both has rows of both stages in one batch, which has one KL weight: kl_clue="
-                f"{self.kl_weight('clue')} and kl_decision={self.kl_weight('decision')} must be equal"
-            )
-        self.limits()
-        self.sampling()
-        self.make_schedule()
-        self.make_baselines()
-
-    def _check_left_to_server(self) -> None:
-        for name, instead in OF_THE_SERVER.items():
-            if getattr(self, name) != self.__dataclass_fields__[name].default:
-                raise ValueError(
-                    f"{name}={getattr(self, name)} is for vllm_mode=colocate; a server is told when it is started: "
-                    f"{instead} of run_scripts/vllm_server.sh"
-                )
 
     @property
     def device(self) -> torch.device:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.prefix_reuse import best_possible_reuse
 from tests.tiny_games import END_TOKENS, IMAGE_TOKEN, VIDEO_TOKEN
-from tests.vllm_programs import BLOCK, LIMITS, best_possible_reuse, facts
+from tests.vllm_programs import BLOCK, LIMITS, facts
 
 N_REPLIES = 8 * (5 * 2 + 8)
 
