@@ -85,7 +85,7 @@ def test_steps_follow_from_games_and_processes(
         ({"save_strategy": "best"}, "save_strategy=best is not supported"),
         ({"loss_type": "dr_grpo"}, "loss_type='dr_grpo' is not supported"),
         ({"scale_rewards": "batch"}, "scale_rewards='batch' is not supported"),
-        ({"use_vllm": True, "vllm_mode": "serve"}, "vllm_mode=serve must be colocate or server"),
+        ({"use_vllm": True, "vllm_mode": "serve"}, "vllm_mode=serve must be one of colocate, server"),
         ({"use_vllm": True, "vllm_mode": "server", "vllm_dtype": "float32"}, "DTYPE of run_scripts/vllm_server.sh"),
         (
             {"use_vllm": True, "vllm_mode": "server", "vllm_block_size": 8},

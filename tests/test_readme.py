@@ -44,7 +44,7 @@ def test_modules_exist(page: Path) -> None:
 def test_flags_exist(page: Path) -> None:
     if page.name in ("performance.md", "results.md"):
         pytest.skip("figures, with the commands of benchmarks and tests that gave them")
-    flags = re.findall(r"(?<![\w-])--([a-z]\w*)(?![\w*])", page.read_text())
+    flags = re.findall(r"(?<![\w-])--([a-z]\w*)(?![\w*-])", page.read_text())
     assert sorted({flag for flag in flags if flag not in OPTIONS | OTHER_FLAGS}) == []
 
 

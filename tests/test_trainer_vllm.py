@@ -60,6 +60,13 @@ def test_a_run_stops_when_the_engine_has_other_weights(training: dict[str, Any])
         ({"vllm_tensor_parallel_size": 2}, "vllm_tensor_parallel_size=2"),  # of one process
         ({"vllm_structured_outputs_regex": "a+"}, "vllm_structured_outputs_regex=a"),
         ({"vllm_max_num_seqs": 0}, "vllm_max_num_seqs=0"),
+        ({"vllm_dtype": "banana"}, "vllm_dtype=banana must be one of auto, float32"),
+        ({"vllm_model_impl": "nonsense"}, "vllm_model_impl=nonsense"),
+        ({"vllm_importance_sampling_mode": "nonsense"}, "vllm_importance_sampling_mode=nonsense"),
+        ({"vllm_importance_sampling_clip_max": -1.0}, "vllm_importance_sampling_clip_max=-1"),
+        ({"vllm_gpu_memory_utilization": 7.0}, "vllm_gpu_memory_utilization=7"),
+        ({"vllm_max_model_length": -1}, "vllm_max_model_length=-1"),
+        ({"vllm_enable_sleep_mode": True}, "vllm_enable_sleep_mode=True"),
         ({"max_logp_difference": -1.0}, "max_logp_difference=-1"),
     ],
 )

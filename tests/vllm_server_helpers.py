@@ -107,6 +107,9 @@ class DiskClient(VLLMClient):
 
 
 class DiskEngine(ServerEngine):
+    def check_device(self) -> None:
+        pass
+
     def weight_channel(self) -> VLLMClient:
         return DiskClient(base_url=self.options.url)
 

@@ -37,6 +37,12 @@ NOT_USED = {
     "ignore_data_skip": "a resumed run would play the games of its beginning again",
 }
 """Options of TRL that would be ignored without a word or break a promise of this trainer, and what there is instead."""
+VLLM_CHOICES = {
+    "vllm_mode": ("colocate", "server"),
+    "vllm_dtype": (None, "auto", "float32", "bfloat16", "float16"),
+    "vllm_model_impl": ("vllm", "auto", "transformers"),
+    "vllm_importance_sampling_mode": ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask"),
+}
 OF_THE_SERVER = {
     "vllm_dtype": "DTYPE",
     "vllm_enforce_eager": "EAGER",
@@ -73,12 +79,8 @@ def check_options(args: IterativeSPOConfig) -> None:
             f"multi_objective_aggregation={args.multi_objective_aggregation!r} would change the normalisation of "
             "the votes; use sum_then_normalize"
         )
-    if args.use_vllm and args.vllm_mode not in ("colocate", "server"):
-        raise ValueError(f"vllm_mode={args.vllm_mode} must be colocate or server")
-    if args.use_vllm and args.vllm_mode == "server":
-        _check_left_to_server(args)
-    if args.use_vllm and find_spec("vllm") is None:
-        raise ValueError("use_vllm=True, but vLLM is not installed here: bash setup.sh --gpu installs it")
+    if args.use_vllm:
+        _check_vllm(args)
     if IntervalStrategy(args.eval_strategy) is not IntervalStrategy.NO:
         raise ValueError(
             f"eval_strategy={IntervalStrategy(args.eval_strategy).value} would move the stage averages; "
@@ -100,6 +102,25 @@ def check_options(args: IterativeSPOConfig) -> None:
             f"train_stages=both has rows of both stages in one batch, which has one KL weight: kl_clue="
             f"{args.kl_weight('clue')} and kl_decision={args.kl_weight('decision')} must be equal"
         )
+
+
+def _check_vllm(args: IterativeSPOConfig) -> None:
+    if find_spec("vllm") is None:
+        raise ValueError("use_vllm=True, but vLLM is not installed here: bash setup.sh installs it")
+    for name, allowed in VLLM_CHOICES.items():
+        if getattr(args, name) not in allowed:
+            words = ", ".join(str(one) for one in allowed if one is not None)
+            raise ValueError(f"{name}={getattr(args, name)} must be one of {words}")
+    if not 0 < args.vllm_gpu_memory_utilization <= 1:
+        raise ValueError(f"vllm_gpu_memory_utilization={args.vllm_gpu_memory_utilization} must be a share, up to 1")
+    for name in ("vllm_importance_sampling_clip_max", "vllm_max_model_length"):
+        value = getattr(args, name)
+        if value is not None and value <= 0:
+            raise ValueError(f"{name}={value} must be positive")
+    if args.vllm_enable_sleep_mode and args.use_cpu:
+        raise ValueError("vllm_enable_sleep_mode=True gives a GPU's memory back; leave it out on a CPU")
+    if args.vllm_mode == "server":
+        _check_left_to_server(args)
 
 
 def _check_left_to_server(args: IterativeSPOConfig) -> None:

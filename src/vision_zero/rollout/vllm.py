@@ -27,6 +27,7 @@ from vllm import LLM, SamplingParams
 from vllm.model_executor.layers import utils as vllm_layers
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
+from vllm.utils.network_utils import get_open_port
 
 from vision_zero.rollout.policy import EngineOptions, QueuedPolicy, TurnRequest
 from vision_zero.rollout.sampling import Sampling
@@ -84,6 +85,8 @@ class ColocatedEngine(vllm_generation.VLLMGeneration):
             ours |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(BATCHED_TOKENS, longest)}
         ours |= self.options.more
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # weights are loaded into the engine of this process
+        if self.accelerator.num_processes == 1:  # else two runs on one machine would want the same port
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(get_open_port())}
         stock = vllm_generation.LLM
         vllm_generation.LLM = lambda **arguments: LLM(**{**arguments, **ours})
         try:

@@ -67,14 +67,18 @@ class ServerEngine(VLLMGeneration):
     def _init_vllm(self) -> None:
         with self._together():
             if self.accelerator.is_main_process:
+                self.check_device()  # before a server is waited for
                 self.connection.wait_until_up()
                 check_server(self.connection, self.sampling.temperature)
                 self.vllm_client = self.weight_channel()
 
-    def weight_channel(self) -> VLLMClient:
-        """What takes new weights to the server: TRL's client, whose `update_named_params` sends them over NCCL."""
+    def check_device(self) -> None:
+        """Raises VLLMServerError where weights cannot be sent from."""
         if self.accelerator.device.type != "cuda":
             raise VLLMServerError("vllm_mode=server sends weights over NCCL, which needs a GPU; use vllm_mode=colocate")
+
+    def weight_channel(self) -> VLLMClient:
+        """What takes new weights to the server: TRL's client, whose `update_named_params` sends them over NCCL."""
         client = VLLMClient(base_url=self.options.url, group_port=self.options.group_port)
         client.init_communicator(device=self.accelerator.device)
         return client
