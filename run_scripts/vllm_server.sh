@@ -94,7 +94,7 @@ fi
 command+=("$@")
 
 if [ "$DRY_RUN" = 1 ]; then
-    printf '%q ' "${command[@]}"
+    printf '%q ' VLLM_SERVER_DEV_MODE=1 "${command[@]}"
     echo
     exit 0
 fi

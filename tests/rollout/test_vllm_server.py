@@ -354,7 +354,9 @@ def test_the_scripts_command_for_gpus_is_one_that_vllm_takes() -> None:
         text=True,
         check=True,
     ).stdout
-    program, *words = shlex.split(printed)[2:]
+    environment, *_, program = (start := shlex.split(printed))[:4]
+    words = start[4:]
+    assert environment == "VLLM_SERVER_DEV_MODE=1"  # for who copies the line
     assert find_spec(program) is not None
     read = make_arg_parser(FlexibleArgumentParser()).parse_args(words)
     assert (read.model, read.tensor_parallel_size, read.dtype, read.seed) == (str(BENCH_MODEL), 2, "bfloat16", 7)
