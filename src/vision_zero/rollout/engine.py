@@ -46,7 +46,7 @@ class Table:
 class Rollout:
     """Finished games, in the order they were given, and what playing them took.
 
-    `calls` are batches handed to a policy in lock-step, and turns of a queue's crank otherwise.
+    `calls` are batches handed to a policy in lock-step, and on a queue how often turns were handed back.
     """
 
     games: list[Game]
@@ -76,9 +76,9 @@ def play(
     state = {game.index: game for game in games}
     if len(state) != len(games):
         raise ValueError("two games of a batch have the same index, so they would be the same game")
-    round_ = _Round(state, table, limits, images, template)
+    in_play = _GamesInPlay(state, table, limits, images, template)
     queues = None if lock_step else table.queues()
-    answered = _in_lock_step(round_) if queues is None else _continuously(round_, queues)
+    answered = _in_lock_step(in_play) if queues is None else _continuously(in_play, queues)
     calls = 0
     for n_turns in answered:
         calls += 1
@@ -88,7 +88,7 @@ def play(
 
 
 @dataclass(frozen=True)
-class _Round:
+class _GamesInPlay:
     """Games being played: `state` holds each as it stands."""
 
     state: dict[int, Game]
@@ -119,7 +119,7 @@ class _Round:
         return self.state[index]
 
 
-def _in_lock_step(games: _Round) -> Iterator[int]:
+def _in_lock_step(games: _GamesInPlay) -> Iterator[int]:
     """Yields the number of turns of each call."""
     while waiting := [asked for game in games.state.values() for asked in games.open_requests(game)]:
         by_policy: dict[int, tuple[Policy, list[TurnRequest]]] = {}
@@ -141,7 +141,7 @@ def _ask(policy: Policy, requests: Sequence[TurnRequest]) -> list[Reply]:
     return [replace(reply, seconds=seconds) for reply in replies]
 
 
-def _continuously(games: _Round, queues: Sequence[QueuedPolicy]) -> Iterator[int]:
+def _continuously(games: _GamesInPlay, queues: Sequence[QueuedPolicy]) -> Iterator[int]:
     """Yields the number of turns answered, each time some are. A reply's seconds are those it waited in the queue."""
     submitted: dict[Turn, float] = {}
 
