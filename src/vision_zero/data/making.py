@@ -1,0 +1,44 @@
+"""What a maker of image pairs is: a function of options and a seeded generator, which may refuse an attempt."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from PIL import Image
+
+from vision_zero.types import Domain
+
+
+class Rejected(Exception):
+    """An attempt at a pair that breaks a rule. Its text is short and of few kinds: rejects are counted by it."""
+
+
+@dataclass(frozen=True)
+class MadePair:
+    """One pair. `documents` are JSON objects kept beside it as FOLDER/NAME_SUFFIX.json, by "FOLDER/SUFFIX"."""
+
+    original: Image.Image
+    edited: Image.Image
+    meta: Mapping[str, Any]
+    documents: Mapping[str, Any] = field(default_factory=dict)
+
+
+Make = Callable[[random.Random, int], MadePair]
+"""Pair `number` from a generator seeded by (seed, number, attempt) alone. Raises Rejected for a failed attempt."""
+
+
+class Maker(Protocol):
+    """Options of one domain. It is pickled into worker processes; what they need open (a renderer) `open` opens."""
+
+    domain: Domain
+    name: str
+    """Begins the pairs' ids: `clevr_000017`."""
+
+    max_attempts: int
+    """Attempts at one pair before it is given up."""
+
+    def open(self) -> AbstractContextManager[Make]: ...
