@@ -17,6 +17,10 @@ class Rejected(Exception):
     """An attempt at a pair that breaks a rule. Its text is short and of few kinds: rejects are counted by it."""
 
 
+class MakingError(RuntimeError):
+    """Making pairs cannot go on. The message names the file or the pair and says what to do."""
+
+
 @dataclass(frozen=True)
 class MadePair:
     """One pair. `documents` are JSON objects kept beside it as FOLDER/NAME_SUFFIX.json, by "FOLDER/SUFFIX"."""
