@@ -14,7 +14,7 @@ from vision_zero.data.render_numpy import render
 from vision_zero.data.scene_camera import Camera
 from vision_zero.data.scene_light import Light, lights_of, lit_share, rays_to
 from vision_zero.data.scenes import COLOURS, MATERIALS, SHAPES, Lamps, Scene, SceneObject, SceneRules, sample_scene
-from vision_zero.data.tracing import object_mask, vector
+from vision_zero.data.tracing import crossing, object_mask, unit_vectors, vector
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (320, 240)
@@ -116,7 +116,7 @@ def test_a_lamp_is_hidden_behind_an_object_half_at_its_outline_and_free_beside_i
     # Where rays that touch the object's outline meet the ground: at the height of a sphere's middle, a lid's edge.
     outline = 0.7 * 50 / (50 - (0.7 if shape == "sphere" else 1.4))
     points = np.array([[0.3, outline, outline + 0.2, 3.0], [0.0] * 4, [0.0] * 4], np.float32)
-    share = lit_share(lamp, rays_to(lamp, points), points, [one])
+    share = lit_share(lamp, rays_to(lamp, points), points, [one], np.full(points.shape[1], -1, np.int8))
     assert share[0] == 0
     assert share[1] == pytest.approx(0.5, abs=0.08)
     assert share[2:].tolist() == [1, 1]
@@ -131,11 +131,9 @@ def test_soft_shadows_agree_with_many_rays(shape: str) -> None:
     points = np.stack([rng.uniform(-4, 1, 400), rng.uniform(-1, 2.5, 400), np.zeros(400)]).astype(np.float32)
     outside = np.hypot(points[0], points[1]) > 1.0
     points = points[:, outside]
-    share = lit_share(lamp, rays_to(lamp, points), points, [one])
-    from vision_zero.data.tracing import crossing, unit_vectors
-
+    share = lit_share(lamp, rays_to(lamp, points), points, [one], np.full(points.shape[1], -1, np.int8))
     seen = np.zeros(points.shape[1])
-    side, up = np.cross(lamp.direction, [0, 0, 1]), np.zeros(3)
+    side = np.cross(lamp.direction, [0, 0, 1])
     side /= np.linalg.norm(side)
     up = np.cross(side, lamp.direction)
     n = 400

@@ -77,14 +77,12 @@ def _radiance(
     seen = np.full(directions.shape, SKY, np.float32)
     ground = np.flatnonzero((hits.which == GROUND) & np.isfinite(hits.distance))
     if len(ground):
-        points = _points(origins, directions, hits, ground)
-        seen[:, ground] = _ground(points, lights, scene.objects)
-    for number, one in enumerate(scene.objects):
-        some = np.flatnonzero(hits.which == number)
-        if len(some):
-            points = _points(origins, directions, hits, some)
-            others = (*scene.objects[:number], *scene.objects[number + 1 :])
-            seen[:, some] = _surface(one, others, scene, lights, points, directions[:, some], bounce=bounce)
+        seen[:, ground] = _ground(_points(origins, directions, hits, ground), lights, scene.objects)
+    objects = np.flatnonzero(hits.which != GROUND)
+    if len(objects):
+        points = _points(origins, directions, hits, objects)
+        which = hits.which[objects]
+        seen[:, objects] = _surfaces(scene, lights, which, points, directions[:, objects], bounce=bounce)
     return seen
 
 
@@ -95,69 +93,99 @@ def _points(origins: Floats, directions: Floats, hits: Hits, some: NDArray[np.in
 
 
 def _ground(points: Floats, lights: Sequence[Light], objects: Sequence[SceneObject]) -> Floats:
+    nobody = np.full(points.shape[1], GROUND, np.int8)
     light = np.full(points.shape, SKY * np.pi, np.float32)
     for one in lights:
         lit = rays_to(one, points)
-        irradiance = lit.irradiance * lit.directions[2] * lit_share(one, lit, points, objects)
+        irradiance = lit.irradiance * lit.directions[2] * lit_share(one, lit, points, objects, nobody)
         light += vector(one.colour) * irradiance
     light *= GROUND_ALBEDO / np.pi
     return light
 
 
-def _surface(
-    one: SceneObject,
-    others: Sequence[SceneObject],
+def _surfaces(
     scene: Scene,
     lights: Sequence[Light],
+    which: NDArray[np.int8],
     points: Floats,
     directions: Floats,
     *,
     bounce: bool,
 ) -> Floats:
-    """Light from an object's surface at `points` back along `directions`."""
-    colour = vector([channel / 255 for channel in COLOURS[one.colour]])
-    normal = normals(one, points)
-    diffuse: Floats = np.float32(np.pi) * np.repeat(_blurred_surroundings(normal[2])[None], 3, axis=0)
+    """Light from points (3, N) on the objects `which` (N,), back along `directions`."""
+    normal = np.empty_like(points)
+    for number, one in enumerate(scene.objects):
+        some = np.flatnonzero(which == number)
+        normal[:, some] = normals(one, points[:, some])
+    looks = _looks(scene.objects)[:, which]
+    seen = np.float32(np.pi) * np.repeat(_blurred_surroundings(normal[2])[None], 3, axis=0)
     gloss = np.zeros(points.shape, np.float32)
     for light in lights:
         lit = rays_to(light, points)
         facing = np.maximum(dots(normal, lit.directions), 0)
-        arriving = lit.irradiance * facing * lit_share(light, lit, points, others)
-        diffuse += vector(light.colour) * arriving
+        arriving = lit.irradiance * facing * lit_share(light, lit, points, scene.objects, which)
+        seen += vector(light.colour) * arriving
         if light.position is not None:
-            gloss += vector(light.colour) * (arriving * _gloss(one, normal, lit.directions, directions))
-    if one.material == "rubber":
-        matt: Floats = colour * diffuse / np.float32(np.pi) + gloss
-        return matt
-    mirrored = directions - 2 * dots(directions, normal) * normal
-    blurred = _blurred_surroundings(mirrored[2])
+            gloss += vector(light.colour) * (arriving * _gloss(looks, normal, lit.directions, directions))
+    seen /= np.pi
+    metal = np.flatnonzero(looks[_METAL])
+    if len(metal):
+        seen[:, metal] = _mirrored(scene, lights, points[:, metal], normal[:, metal], directions[:, metal], bounce)
+    # A metal's colour is also that of its highlights.
+    seen += np.where(looks[_METAL] > 0, gloss, 0)
+    seen *= looks[:3]
+    seen += np.where(looks[_METAL] > 0, 0, gloss)
+    return seen
+
+
+def _mirrored(
+    scene: Scene, lights: Sequence[Light], points: Floats, normal: Floats, directions: Floats, bounce: bool
+) -> Floats:
+    """What is seen in colourless metal, without the lamps themselves."""
+    away = directions - 2 * dots(directions, normal) * normal
+    blurred = np.repeat(_blurred_surroundings(away[2])[None], 3, axis=0)
     if not bounce:
-        return colour * (blurred + gloss)
+        return blurred
     starts = points + np.float32(NEAREST) * normal
-    hits = nearest_hits(scene, starts, mirrored)
-    reflected = _radiance(scene, lights, starts, mirrored, hits, bounce=False)
-    metal: Floats = colour * (np.float32(METAL_MIRROR) * reflected + np.float32(1 - METAL_MIRROR) * blurred + gloss)
-    return metal
+    reflected = _radiance(scene, lights, starts, away, nearest_hits(scene, starts, away), bounce=False)
+    reflected *= METAL_MIRROR
+    reflected += (1 - METAL_MIRROR) * blurred
+    return reflected
 
 
-def _gloss(one: SceneObject, normal: Floats, to_light: Floats, directions: Floats) -> Floats:
+_METAL, _WIDE, _WIDTH, _SHARP = 3, 4, 5, 6
+"""Rows of `_looks` after the three of the colour."""
+
+
+def _looks(objects: Sequence[SceneObject]) -> Floats:
+    """(7, objects): colour; 1 for metal; share and roughness of the wide highlight; share of the sharp one."""
+    looks = np.empty((7, len(objects)), np.float32)
+    for number, one in enumerate(objects):
+        looks[:3, number] = [channel / 255 for channel in COLOURS[one.colour]]
+        if one.material == "rubber":
+            looks[3:, number] = 0, RUBBER_GLOSS, RUBBER_ROUGHNESS, 0
+        elif one.shape == "sphere":
+            looks[3:, number] = 1, 1 - METAL_MIRROR, METAL_ROUGHNESS, METAL_MIRROR
+        else:  # a sharp highlight on an edge one pixel wide would be a row of dots
+            looks[3:, number] = 1, 1, METAL_ROUGHNESS, 0
+    return looks
+
+
+def _gloss(looks: Floats, normal: Floats, to_light: Floats, directions: Floats) -> Floats:
     """How strongly a light is thrown towards the eye, by GGX distributions with Kelemen's visibility term."""
     halfway = unit_vectors(to_light - directions)
     slant = np.maximum(dots(to_light, halfway), np.float32(0.1))
     squared = np.maximum(dots(normal, halfway), 0) ** 2
-    if one.material == "rubber":
-        density = RUBBER_GLOSS * _ggx(squared, RUBBER_ROUGHNESS)
-    elif one.shape != "sphere":  # a sharp highlight on an edge one pixel wide is a row of dots
-        density = _ggx(squared, METAL_ROUGHNESS)
-    else:
-        density = METAL_MIRROR * _ggx(squared, MIRROR_ROUGHNESS) + (1 - METAL_MIRROR) * _ggx(squared, METAL_ROUGHNESS)
+    density = looks[_WIDE] * _ggx(squared, looks[_WIDTH]) + looks[_SHARP] * _ggx(
+        squared, np.full_like(squared, MIRROR_ROUGHNESS)
+    )
     thrown: Floats = density / (4 * slant * slant)
     return thrown
 
 
-def _ggx(squared: Floats, roughness: float) -> Floats:
+def _ggx(squared: Floats, roughness: Floats) -> Floats:
     """The density of facets halfway between light and eye, by the squared cosine of their angle to the normal."""
-    alpha = np.float32(roughness**2)
+    alpha: Floats = roughness * roughness
     density: Floats = alpha / (np.float32(np.pi) * (squared * (alpha - 1) + 1) ** 2)
     return density
 

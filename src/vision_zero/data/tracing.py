@@ -123,7 +123,7 @@ def _cross_sphere(one: SceneObject, origins: Floats, directions: Floats) -> Cros
 
 def _cross_slab(radius: float, origin: Floats, direction: Floats) -> Crossing:
     """Between two parallel planes at -radius and radius on one axis."""
-    inverse: Floats = np.float32(1) / np.where(np.abs(direction) < 1e-9, np.float32(1e-9), direction)
+    inverse = np.reciprocal(np.where(np.abs(direction) < 1e-9, np.float32(1e-9), direction))
     middle, half = -origin * inverse, np.float32(radius) * np.abs(inverse)
     return Crossing(middle - half, middle + half)
 
