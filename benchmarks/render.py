@@ -43,11 +43,13 @@ def main() -> None:
     with renderer(options) as (render, pid, device):
         seconds, resident = [], []
         render(scenes[0], size)  # the first loads what is loaded once
+        cpu = cpu_seconds(pid)
         for scene in scenes:
             start = time.perf_counter()
             render(scene, size)
             seconds.append(time.perf_counter() - start)
             resident.append(resident_mib(pid))
+        cpu = cpu_seconds(pid) - cpu
     start = time.perf_counter()
     for scene in scenes:
         object_mask(scene, size)
@@ -58,6 +60,7 @@ def main() -> None:
         "scenes": len(scenes),
         "seconds per image, median": round(statistics.median(seconds), 4),
         "seconds per image, most": round(max(seconds), 4),
+        "CPU seconds per image": round(cpu / len(scenes), 4),
         "MiB after the first scene": resident[0],
         "MiB after the last": resident[-1],
         "MiB at most": max(resident),
@@ -88,6 +91,12 @@ def renderer(options: argparse.Namespace) -> Iterator[tuple[Render, int, str]]:
     settings = BlenderOptions(options.blender_python, samples=options.samples, threads=options.threads)
     with open_blender(settings) as blender:
         yield blender.render, blender.pid, blender.device
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has used so far, of all its threads (Linux)."""
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_mib(pid: int) -> int:

@@ -1,6 +1,7 @@
 """What the pages tell a reader to run, set or open is there."""
 
 import re
+from argparse import ArgumentParser
 from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from trl import ModelConfig
 
 from vision_zero.config import GameConfig, IterativeSPOConfig
+from vision_zero.data import clevr
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -20,6 +22,9 @@ OTHER_FLAGS = {
     "drawn", "games",  # evaluate
     "collect",  # gpu_checklist.sh --collect-wheels
 }  # fmt: skip
+_CLEVR = ArgumentParser()
+clevr.add_arguments(_CLEVR)
+OTHER_FLAGS |= {option.dest for option in _CLEVR._actions} | {"n", "pixels"}  # clevr_rules --pixels
 
 
 @pytest.fixture(params=PAGES, ids=lambda path: path.name)

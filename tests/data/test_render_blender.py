@@ -3,6 +3,7 @@
 import os
 import random
 import stat
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from vision_zero.data.render_blender import BLENDER_PYTHON, BlenderError, Blende
 from vision_zero.data.render_numpy import render
 from vision_zero.data.scenes import Scene, SceneRules, sample_scene
 
+ROOT = Path(__file__).resolve().parents[2]
 SIZE = (320, 240)
 HUES = {"red": 0, "yellow": 55, "green": 114, "cyan": 180, "blue": 228, "purple": 275}
 
@@ -138,6 +140,16 @@ def test_without_blender_it_says_how_to_get_it(tmp_path: Path) -> None:
         open_blender(BlenderOptions(tmp_path / "nowhere")),
     ):
         pass
+
+
+def test_its_setup_says_how_it_is_used_and_refuses_what_it_does_not_know() -> None:
+    script = str(ROOT / "run_scripts" / "setup_blender.sh")
+    shown = subprocess.run(["bash", script, "--help"], capture_output=True, text=True)
+    assert shown.returncode == 0
+    assert ".venv-blender" in shown.stdout
+    refused = subprocess.run(["bash", script, "--forced"], capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "--forced" in refused.stderr
 
 
 @pytest.mark.parametrize("options", [{"samples": 0}, {"threads": -1}])
