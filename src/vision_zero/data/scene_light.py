@@ -100,7 +100,8 @@ def lit_share(
     if light.position is not None:
         starts, directions = vector(light.position), -lit.directions
     for number, one in enumerate(objects):
-        spread = light.spread if light.position is not None else light.spread * 3 * one.radius
+        # The cone to the sun, which is straight above, is no wider at the middle of an object than from the ground.
+        spread = light.spread if light.position is not None else light.spread * one.radius
         near = near_ray(one, starts, directions, spread)
         near = near[owners[near] != number]
         if len(near):
