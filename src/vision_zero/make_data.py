@@ -40,8 +40,8 @@ DOMAINS: Mapping[str, str] = {
 
 DEFAULT_N = {"clevr": 2000, "charts": 1000, "photos": 1000}  # the sizes of the paper's three sets
 SHEET_PAIRS = 16
-NOT_KEPT = ("out", "n", "workers", "domain")
-"""Options that a run may be continued with other values of (--n only upwards)."""
+NOT_KEPT = ("out", "n", "workers", "domain", "blender_python", "blender_threads", "blender_timeout")
+"""Options that a run may be continued with other values of (--n only upwards): they change no pair."""
 
 
 def main(argv: Sequence[str] | None = None, domains: Mapping[str, str] = DOMAINS) -> int:
