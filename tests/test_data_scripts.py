@@ -69,6 +69,13 @@ def test_the_commands_are_parsed(domain: str, tmp_path: Path) -> None:
     assert (args.out, args.seed, args.workers) == (tmp_path / "out", 3, 2)  # an argument wins over a variable
     changed, _ = make_data.parse(command(name, SIZE="64x48", N="5")[3:], make_data.DOMAINS)
     assert (changed.size, changed.n) == ((64, 48), 5)
+    # What the script says of itself is what the program does without it.
+    required = ["--photos", str(ROOT / "data" / "photos")] if domain == "photos" else []
+    bare, _ = make_data.parse([domain, "--out", "x", *required], make_data.DOMAINS)
+    same = ("out", "workers", "n", "size", "seed")
+    assert {k: v for k, v in vars(args).items() if k not in same} == {
+        k: v for k, v in vars(bare).items() if k not in same
+    }
 
 
 def test_fetching_is_parsed() -> None:

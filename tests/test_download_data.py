@@ -331,3 +331,66 @@ def test_without_a_network_it_says_what_to_do(name: str, tmp_path: Path) -> None
     assert finished.stderr.startswith(f"error: {SETS[name].repo} cannot be fetched: ")
     assert f"hf download --repo-type dataset {SETS[name].repo} --local-dir FOLDER" in finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+def from_hub(copy: Path, repo: str, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The program with the real clients of the Hub, which they find at a local server of the folder `copy`."""
+    server = subprocess.Popen(
+        [sys.executable, str(ROOT / "tests" / "data" / "hub_server.py"), str(copy), repo],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdout is not None
+    try:
+        own = {"HF_ENDPOINT": f"http://127.0.0.1:{server.stdout.readline().strip()}", "HF_HOME": str(home)}
+        own |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        return subprocess.run(
+            [sys.executable, "-m", "vision_zero.download_data", *words],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **own},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_an_archive_on_the_hub(tmp_path: Path) -> None:
+    copy, out = tmp_path / "copy", tmp_path / "out"
+    copy.mkdir()
+    with zipfile.ZipFile(copy / "clevr.zip", "w") as archive:
+        official(archive.writestr)
+    name = "vision-zero-clevr"
+    finished = from_hub(copy, SETS[name].repo, tmp_path / "home", name, "--out", str(out))
+    assert finished.returncode == 0, finished.stderr
+    assert fetch(name, copy, tmp_path / "local") == 0
+    assert (out / "manifest.jsonl").read_bytes() == (tmp_path / "local" / "manifest.jsonl").read_bytes()
+
+
+def test_a_table_on_the_hub_is_streamed_and_continued(tmp_path: Path) -> None:
+    table(tmp_path / "copy" / "data", "source_img", "target_img", rows(5))
+    words = ["magicbrush", "--out", str(tmp_path / "out")]
+    for limit, ids in (("2", range(2)), ("4", range(4))):
+        finished = from_hub(tmp_path / "copy", "osunlp/MagicBrush", tmp_path / "home", *words, "--limit", limit)
+        assert finished.returncode == 0, finished.stderr
+        assert "the set has more" in finished.stdout
+        assert [pair.id for pair in load_pairs(tmp_path / "out")] == [f"{number:07d}" for number in ids]
+
+
+def test_imgedit_on_the_hub_at_a_revision(tmp_path: Path) -> None:
+    imgedit(tmp_path / "copy")
+    words = ["imgedit", "--part", "remove_part5", "--revision", "v1", "--out", str(tmp_path / "out")]
+    finished = from_hub(tmp_path / "copy", "sysuyy/ImgEdit", tmp_path / "home", *words)
+    assert finished.returncode == 0, finished.stderr
+    assert len(load_pairs(tmp_path / "out")) == 3
+
+
+def test_a_set_that_is_not_on_the_hub(tmp_path: Path) -> None:
+    (tmp_path / "copy").mkdir()
+    for name in ("vision-zero-chart", "omniedit"):
+        words = [name, "--out", str(tmp_path / name)]
+        finished = from_hub(tmp_path / "copy", "somebody/else", tmp_path / "home", *words)
+        assert finished.returncode == 1
+        assert finished.stderr.startswith(f"error: {SETS[name].repo} cannot be fetched: "), finished.stderr
+        assert "Traceback" not in finished.stderr

@@ -354,6 +354,7 @@ def test_options_that_make_no_sense(tmp_path: Path, capsys: pytest.CaptureFixtur
         with pytest.raises(SystemExit) as ended:
             make_data.main(arguments, DRAWN)
         assert ended.value.code == 2
+    assert "invalid choice: 'paintings'" in capsys.readouterr().err
     with pytest.raises(SystemExit) as ended:
         make_data.main(["--help"], DRAWN)
     assert ended.value.code == 0

@@ -19,6 +19,10 @@ OTHER_FLAGS = {
     "game", "out", "sheet", "step",  # inspect_data, draw_game
     "drawn", "games",  # evaluate
     "collect",  # gpu_checklist.sh --collect-wheels
+    "against", "against_columns", "distance",  # inspect_data
+    "archives", "domain", "layout", "limit", "part", "revision", "source", "split",  # download_data
+    "n", "size", "workers",  # make_data
+    "local", "repo",  # hf download --local-dir, --repo-type
 }  # fmt: skip
 
 

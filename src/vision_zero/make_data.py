@@ -40,8 +40,8 @@ DOMAINS: Mapping[str, str] = {
 
 DEFAULT_N = {"clevr": 2000, "charts": 1000, "photos": 1000}  # the sizes of the paper's three sets
 SHEET_PAIRS = 16
-NOT_KEPT = ("out", "n", "workers", "domain")
-"""Options that a run may be continued with other values of (--n only upwards)."""
+NOT_KEPT = ("out", "n", "workers", "domain", "blender_python", "blender_threads", "blender_timeout")
+"""Options that a run may be continued with other values of (--n only upwards): they change no pair."""
 
 
 def main(argv: Sequence[str] | None = None, domains: Mapping[str, str] = DOMAINS) -> int:
@@ -67,7 +67,7 @@ def parse(argv: Sequence[str], domains: Mapping[str, str]) -> tuple[argparse.Nam
     commands = parser.add_subparsers(dest="domain", required=True)
     by_name = {name: commands.add_parser(name) for name in domains}
     if not argv or argv[0] not in domains:
-        parser.parse_args([one for one in argv[:1] if one in ("-h", "--help")] or ["?"])  # ends the program
+        parser.parse_args(argv[:1])  # ends the program: with help, or with what is wrong
     module = import_module(domains[argv[0]])
     add_common_arguments(by_name[argv[0]])
     module.add_arguments(by_name[argv[0]])
@@ -75,13 +75,15 @@ def parse(argv: Sequence[str], domains: Mapping[str, str]) -> tuple[argparse.Nam
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every domain has. `size` is None if it is not given: then the domain's own holds."""
+    cores = os.cpu_count() or 1
     parser.add_argument("--out", type=Path, required=True, help="folder, new or begun by the same command")
-    parser.add_argument("--n", type=positive, help="pairs (as many as the domain makes by itself if not given)")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random; pair k of a seed is always the same")
-    parser.add_argument("--workers", type=positive, default=os.cpu_count() or 1, help="processes; not the result")
+    parser.add_argument("--n", type=positive, help="pairs (default: as many as the domain makes by itself)")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
     parser.add_argument(
-        "--size", type=size, metavar="WxH", help="of the images, in pixels (the domain's own if not given)"
+        "--workers", type=positive, default=cores, help="processes; not the result (default: all cores)"
     )
+    parser.add_argument("--size", type=size, metavar="WxH", help="of the images, in pixels (default: the domain's own)")
 
 
 def size(text: str) -> tuple[int, int]:

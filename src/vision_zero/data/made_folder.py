@@ -16,7 +16,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,17 +56,19 @@ def begin(out: Path, name: str, options: Mapping[str, Any], n: int) -> Iterator[
     Raises MakingError for a folder of other things, of other options (both values are named), of more than `n` pairs,
     or that another run has open.
     """
-    _check_place(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with open(out / LOCK, "w", encoding="utf-8") as lock:
+    with ExitStack() as opened:
+        try:
+            _check_place(out)
+            out.mkdir(parents=True, exist_ok=True)
+            lock = opened.enter_context(open(out / LOCK, "w", encoding="utf-8"))
             _lock(lock.fileno(), out)
             _remove_parts(out)
             _check_contents(out, name)
             _keep_options(out, options, n)
-            yield _todo(out, name, n)
-    except OSError as error:
-        raise MakingError(f"{error.filename or out}: cannot be used: {error.strerror or error}") from error
+            begun = _todo(out, name, n)
+        except OSError as error:
+            raise MakingError(f"{error.filename or out}: cannot be used: {error.strerror or error}") from error
+        yield begun
 
 
 def write_manifest(out: Path, name: str, n: int) -> list[dict[str, Any]]:
