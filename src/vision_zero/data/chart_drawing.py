@@ -1,0 +1,329 @@
+"""Draw a table as a chart: marks, axes, title, legend, each where the style and the room say.
+
+Charts of one call have the same axes, limits and places, so that an edited table's chart differs by the edit alone.
+Drawn by matplotlib's Agg on a `Figure` of its own, with default settings: no pyplot, no user's configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from PIL import Image
+
+from vision_zero.data.chart_layout import Arrangement, Pen, arrange, check_letters, check_texts, fit, fit_all
+from vision_zero.data.chart_marks import Marks, draw_marks, name_slices, write_numbers
+from vision_zero.data.chart_scale import Scale, axis_values, number_text, scale_for
+from vision_zero.data.chart_slices import Kind
+from vision_zero.data.chart_styles import Style, font_properties
+from vision_zero.data.chart_tables import ChartTable
+from vision_zero.data.making import Rejected
+
+DPI = 100
+NUMBERED: frozenset[Kind] = frozenset({"bar", "grouped", "horizontal"})
+"""Kinds that write a value beyond the end of its mark, for which the axis leaves room."""
+
+MIN_PLOT = (0.35, 0.3)
+"""Share of the canvas's width and height that must be left for the marks."""
+
+
+@dataclass(frozen=True)
+class DrawnChart:
+    image: Image.Image
+    figure: Figure
+
+
+Place = tuple[float, float, float, float]
+"""Left, bottom, width and height of the axes as shares of the canvas."""
+
+
+def draw_charts(tables: Sequence[ChartTable], kind: Kind, style: Style, size: tuple[int, int]) -> list[DrawnChart]:
+    """One chart per table; the tables differ by edits. `size` is (width, height) in pixels.
+
+    Raises Rejected if texts do not fit.
+    """
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams["text.parse_math"] = False  # a "$" of a label is a dollar
+        numbers = style.theme.numbers and kind in NUMBERED
+        for table in tables:
+            for bold in (False, True):
+                check_letters(_words(table), font_properties(style.font, 10, bold=bold))
+        y_scale = scale_for([value for table in tables for value in axis_values(table, kind)], kind, numbers)
+        x_scale = scale_for(tables[0].values[0], kind, False) if kind == "scatter" else y_scale
+        drawn: list[DrawnChart] = []
+        place: Place | None = None
+        for table in tables:
+            chart = _Chart(table, kind, style, size, x_scale, y_scale)
+            place = chart.draw(place)
+            drawn.append(DrawnChart(chart.image(), chart.figure))
+        return drawn
+
+
+def _words(table: ChartTable) -> list[str]:
+    return [table.title, table.row_name, *table.rows, *table.series, *table.units, "…−,.%"]
+
+
+class _Chart:
+    """One figure being drawn."""
+
+    def __init__(
+        self, table: ChartTable, kind: Kind, style: Style, size: tuple[int, int], x_scale: Scale, y_scale: Scale
+    ) -> None:
+        self.table, self.kind, self.style, self.theme = table, kind, style, style.theme
+        self.x_scale, self.y_scale = x_scale, y_scale
+        self.width, self.height = size
+        self.figure = Figure(figsize=(self.width / DPI, self.height / DPI), dpi=DPI, facecolor=self.theme.paper)
+        self.canvas = FigureCanvasAgg(self.figure)
+        self.renderer: Any = self.canvas.get_renderer()
+        # Text grows with the canvas, slower than it: 9 px at 320 x 240, 13 px at 640 x 480, 15 px at 960 x 720.
+        pixels = max(9.0, min(5.0 + 0.0145 * (self.width * self.height) ** 0.5, 22.0))
+        self.points = pixels * 72 / DPI
+        self.pad = 0.9 * pixels
+        self.pen = Pen(self.renderer, font_properties(style.font, self.points))
+        self.small = Pen(self.renderer, font_properties(style.font, 0.9 * self.points))
+        self.axes = self.figure.add_axes((0.1, 0.1, 0.8, 0.8), facecolor=self.theme.panel)
+        self.marks = Marks(self.axes, table, kind, style, self.points)
+
+    def image(self) -> Image.Image:
+        return Image.frombytes("RGBA", (self.width, self.height), bytes(self.canvas.buffer_rgba())).convert("RGB")
+
+    def draw(self, place: Place | None) -> Place:
+        """Draw it all, the axes at `place` if it is given. Returns their place. Raises Rejected."""
+        left, bottom, right, top = self.pad, self.pad, self.width - self.pad, self.height - self.pad
+        top = self._draw_title(top)
+        left, bottom, right, top = self._draw_legend(left, bottom, right, top)
+        draw_marks(self.marks)
+        self._dress_axes()
+        if place is None:
+            place = self._fit_axes(left, bottom, right, top)
+        self.axes.set_position(place)
+        names = self._label_rows(place)
+        if self.kind == "pie":
+            name_slices(self.marks, self.small, names)
+        elif self.theme.numbers and self.kind in (*NUMBERED, "stacked"):
+            write_numbers(self.marks, self.small, needed=self._numbers_replace_axis())
+        self.canvas.draw()
+        check_texts(self.figure, self.renderer)
+        return place
+
+    # ------------------------------------------------------------------------------------------- above and beside
+
+    def _draw_title(self, top: float) -> float:
+        """The title, and under it the unit where the theme has it there. Returns where the next thing begins."""
+        pen = Pen(self.renderer, font_properties(self.style.font, 1.18 * self.points, bold=self.theme.title_bold))
+        centred = self.theme.title_place == "center"
+        x, align = (0.5, "center") if centred else (self.pad / self.width, "left")
+        room = self.width - 2 * self.pad
+        if self.table.title:
+            text = fit(self.table.title, room, 2, pen)
+            self._text(x, top, text, pen, self.theme.ink, ha=align, va="top")
+            top -= pen.line * len(text.split("\n")) + 0.15 * pen.line
+        unit = self._unit()
+        if self.theme.unit_above and unit and self.kind not in ("pie", "scatter"):
+            text = fit(unit, room, 1, self.small)
+            self._text(x, top, text, self.small, self.theme.ink, ha=align, va="top", alpha=0.75)
+            top -= self.small.line + 0.15 * pen.line
+        return top - 0.35 * pen.line
+
+    def _unit(self) -> str:
+        return self.table.units[0] if len(set(self.table.units)) == 1 else ""
+
+    def _legend_names(self) -> list[str]:
+        if self.kind == "pie":
+            return [] if self.theme.legend == "top" else list(self.table.rows)
+        return [] if self.kind == "scatter" or len(self.table.series) == 1 else list(self.table.series)
+
+    def _draw_legend(self, left: float, bottom: float, right: float, top: float) -> tuple[float, float, float, float]:
+        """The legend at its side of what is left of the canvas. Returns the rest."""
+        names = self._legend_names()
+        if not names:
+            return left, bottom, right, top
+        place, width = self.theme.legend, right - left
+        handle, gap = 1.6 * self.points * DPI / 72, 1.2 * self.points * DPI / 72
+        if place == "right":
+            texts = fit_all(names, 0.24 * width, 2, self.small)
+            n_columns = 1
+        else:
+            texts = fit_all(names, 0.42 * width, 1, self.small)
+            item = max(map(self.small.width, texts)) + handle + 2 * gap
+            n_columns = max(1, min(len(texts), int(width / item)))
+        anchor = {"right": (right, top), "top": (left, top), "bottom": ((left + right) / 2, bottom)}[place]
+        where = {"right": "upper right", "top": "upper left", "bottom": "lower center"}[place]
+        if place == "top" and self.theme.title_place == "center":
+            anchor, where = ((left + right) / 2, top), "upper center"
+        legend = self.figure.legend(
+            self._handles(),
+            texts,
+            loc=where,
+            bbox_to_anchor=(anchor[0] / self.width, anchor[1] / self.height),
+            prop=self.small.font,
+            labelcolor=self.theme.ink,
+            frameon=False,
+            ncols=n_columns,
+            borderaxespad=0,
+            borderpad=0,
+            handlelength=1.6 if self.kind == "line" else 1.0,
+            handleheight=0.9,
+            handletextpad=0.5,
+            columnspacing=1.3,
+            labelspacing=0.45,
+        )
+        box = legend.get_window_extent(self.renderer)
+        if place == "right":
+            return left, bottom, right - box.width - self.pad, top
+        if place == "top":
+            return left, bottom, right, top - box.height - 0.6 * self.pad
+        return left, bottom + box.height + 0.8 * self.pad, right, top
+
+    def _handles(self) -> list[Any]:
+        if self.kind == "line":
+            return [
+                Line2D(
+                    [],
+                    [],
+                    color=colour,
+                    linewidth=self.theme.line_width,
+                    marker=self.marks.marker,
+                    markersize=0.5 * self.points,
+                )
+                for colour in self.marks.colours
+            ]
+        return [Patch(facecolor=colour, edgecolor=self.marks.edge) for colour in self.marks.colours]
+
+    def _text(self, x: float, y: float, text: str, pen: Pen, colour: str, **place: Any) -> None:
+        """Text on the canvas, x as a share of the width, y in pixels."""
+        self.figure.text(x, y / self.height, text, fontproperties=pen.font, color=colour, linespacing=1.15, **place)
+
+    # ---------------------------------------------------------------------------------------------------- the axes
+
+    def _dress_axes(self) -> None:
+        """Frame, grid, limits and ticks; the rows' labels come when the room is known."""
+        axes, theme = self.axes, self.theme
+        if self.kind == "pie":
+            axes.set_aspect("equal")
+            axes.set_xlim(-1.02, 1.02)
+            axes.set_ylim(-1.02, 1.02)
+            axes.axis("off")
+            return
+        for name, spine in axes.spines.items():
+            spine.set_visible(name in theme.spines)
+            spine.set_color(theme.ink)
+            spine.set_linewidth(0.8)
+        across = self.kind == "horizontal"
+        if across:  # the baseline of the bars, wherever they start from
+            for name, spine in axes.spines.items():
+                spine.set_visible(name == "left" or len(theme.spines) == 4)
+        value_axis, row_axis = (axes.xaxis, axes.yaxis) if across else (axes.yaxis, axes.xaxis)
+        self._set_scale(value_axis, self.y_scale, self.table.units[1 if self.kind == "scatter" else 0])
+        tick = 0.25 * self.points if theme.ticks else 0
+        axes.tick_params(
+            which="both",
+            direction=theme.ticks or "out",
+            length=tick,
+            width=0.8,
+            color=theme.ink,
+            labelcolor=theme.ink,
+            pad=0.42 * self.points,
+        )
+        # The first label of the row axis stands beside the lowest of the value axis, and must not touch it.
+        axes.tick_params(axis="x", pad=(0.42 if across else 0.75) * self.points)
+        axes.set_axisbelow(True)
+        if theme.grid:
+            grid = {"color": theme.faint, "linestyle": theme.grid_dash, "linewidth": 0.9, "zorder": 0}
+            value_axis.grid(True, **grid)
+            if theme.grid == "both" and self.kind in ("line", "area", "scatter"):
+                row_axis.grid(True, **grid)
+        if self.kind == "scatter":
+            self._set_scale(axes.xaxis, self.x_scale, self.table.units[0])
+            self._name_axis(axes.set_xlabel, 0)
+            self._name_axis(axes.set_ylabel, 1)
+            return
+        n_rows = len(self.table.rows)
+        row_axis.set_ticks(range(n_rows))
+        low, high = {"line": (-0.25, n_rows - 0.75), "area": (0, n_rows - 1)}.get(self.kind, (-0.6, n_rows - 0.4))
+        (axes.set_ylim if across else axes.set_xlim)((high, low) if across else (low, high))
+        if self.kind in ("bar", "grouped", "stacked", "horizontal") and not theme.ticks:
+            row_axis.set_tick_params(length=0)
+        if self._numbers_replace_axis():
+            value_axis.set_ticks([])
+            value_axis.grid(False)
+        elif not theme.unit_above and self._unit():
+            (axes.set_xlabel if across else axes.set_ylabel)(
+                self._unit(), fontproperties=self.pen.font, color=theme.ink, labelpad=0.4 * self.points
+            )
+        if theme.ticks and self.table.row_name and not across:
+            axes.set_xlabel(self.table.row_name, fontproperties=self.pen.font, color=theme.ink)
+
+    def _numbers_replace_axis(self) -> bool:
+        theme = self.theme
+        return theme.numbers and not theme.axis_with_numbers and self.kind in ("bar", "horizontal")
+
+    def _set_scale(self, axis: Any, scale: Scale, unit: str) -> None:
+        axis.set_view_interval(scale.low, scale.high, ignore=True)
+        axis.set_ticks(scale.ticks, [number_text(tick, unit, scale.decimals) for tick in scale.ticks])
+        for label in axis.get_ticklabels():
+            label.set_fontproperties(self.small.font)
+
+    def _name_axis(self, set_label: Any, s: int) -> None:
+        name, unit = self.table.series[s], self.table.units[s]
+        text = f"{name} ({unit})" if unit else name
+        set_label(text, fontproperties=self.pen.font, color=self.theme.ink, labelpad=0.5 * self.points)
+
+    def _fit_axes(self, left: float, bottom: float, right: float, top: float) -> Place:
+        """The largest axes whose labels stay inside the box. Raises Rejected if little would be left of them."""
+        inner = [left, bottom, right, top]
+        for _ in range(3):  # narrower axes may wrap their labels otherwise
+            width, height = inner[2] - inner[0], inner[3] - inner[1]
+            if width < MIN_PLOT[0] * self.width or height < MIN_PLOT[1] * self.height:
+                raise Rejected("no room for the plot")
+            place = (inner[0] / self.width, inner[1] / self.height, width / self.width, height / self.height)
+            self.axes.set_position(place)
+            names = self._label_rows(place)
+            probes = self._pie_probes(names)
+            box = self.axes.get_tightbbox(self.renderer)
+            for probe in probes:
+                probe.remove()
+            inner[0] = max(left, inner[0] + left - box.x0)
+            inner[1] = max(bottom, inner[1] + bottom - box.y0)
+            inner[2] = min(right, inner[2] + right - box.x1)
+            inner[3] = min(top, inner[3] + top - box.y1)
+        width, height = inner[2] - inner[0], inner[3] - inner[1]
+        return (inner[0] / self.width, inner[1] / self.height, width / self.width, height / self.height)
+
+    def _pie_probes(self, names: Sequence[str]) -> list[Any]:
+        """The names of slices, put there to be measured."""
+        if self.kind != "pie":
+            return []
+        before = list(self.axes.texts)
+        name_slices(self.marks, self.small, names)
+        return [text for text in self.axes.texts if text not in before]
+
+    def _label_rows(self, place: Place) -> tuple[str, ...]:
+        """Names of rows along their axis. Returns those that stand elsewhere, round a pie."""
+        rows, width, height = self.table.rows, place[2] * self.width, place[3] * self.height
+        if self.kind == "scatter":
+            return ()
+        if self.kind == "pie":
+            return () if self._legend_names() else tuple(fit_all(rows, 0.22 * self.width, 2, self.small))
+        if self.kind == "horizontal":
+            lines = 2 if height / len(rows) >= 2.1 * self.small.line else 1
+            labels = Arrangement(tuple(fit_all(rows, 0.32 * self.width, lines, self.small)))
+        else:
+            low, high = self.axes.get_xlim()
+            slot = width / (high - low)
+            labels = arrange(rows, slot, 0.3 * self.height, self.small, timed=self.table.timed)
+        axis = self.axes.yaxis if self.kind == "horizontal" else self.axes.xaxis
+        axis.set_ticks(range(len(rows)), labels.texts)
+        for label in axis.get_ticklabels():
+            label.set(fontproperties=self.small.font, linespacing=1.1)
+            if labels.angle:
+                upright = labels.angle == 90
+                label.set(rotation=labels.angle, ha="right", va="center" if upright else "top", rotation_mode="anchor")
+        return ()
