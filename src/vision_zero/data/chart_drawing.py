@@ -236,7 +236,7 @@ class _Chart:
         axes.tick_params(axis="x", pad=(0.42 if across else 0.75) * self.points)
         axes.set_axisbelow(True)
         if theme.grid:
-            grid = {"color": theme.faint, "linestyle": theme.grid_dash, "linewidth": 0.9, "zorder": 0}
+            grid: dict[str, Any] = {"color": theme.faint, "linestyle": theme.grid_dash, "linewidth": 0.9, "zorder": 0}
             value_axis.grid(True, **grid)
             if theme.grid == "both" and self.kind in ("line", "area", "scatter"):
                 row_axis.grid(True, **grid)
@@ -288,6 +288,7 @@ class _Chart:
             names = self._label_rows(place)
             probes = self._pie_probes(names)
             box = self.axes.get_tightbbox(self.renderer)
+            assert box is not None  # the axes are visible
             for probe in probes:
                 probe.remove()
             inner[0] = max(left, inner[0] + left - box.x0)

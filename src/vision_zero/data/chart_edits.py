@@ -17,6 +17,7 @@ from vision_zero.data.chart_tables import ChartTable
 
 Edit = Literal["values", "labels", "trend"]
 EDITS: tuple[Edit, ...] = get_args(Edit)
+TRENDING: frozenset[Kind] = frozenset({"line", "area", "scatter"})
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _apart(groups: Sequence[Sequence[float]], least: float) -> list[tuple[int, i
 
 
 def _turned_trend(table: ChartTable, kind: Kind, least: float, rng: random.Random) -> Change | None:
-    if kind not in ("line", "area", "scatter"):
+    if kind not in TRENDING:
         return None
     columns = [1] if kind == "scatter" else list(range(len(table.series)))
     rng.shuffle(columns)

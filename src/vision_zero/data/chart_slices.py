@@ -203,9 +203,9 @@ def value_range(table: ChartTable, kind: Kind) -> float:
 
     Of a scatter chart, the range of y.
     """
-    values = table.values[1] if kind == "scatter" else [value for column in table.values for value in column]
-    zero = [0.0] if kind in ZERO_BASED else []
-    return max([*values, *zero]) - min([*values, *zero])
+    columns = table.values[1:] if kind == "scatter" else table.values
+    values = [value for column in columns for value in column] + ([0.0] if kind in ZERO_BASED else [])
+    return max(values) - min(values)
 
 
 def is_readable(table: ChartTable, kind: Kind) -> bool:

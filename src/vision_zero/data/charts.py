@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from vision_zero.data.chart_drawing import DrawnChart, draw_charts
-from vision_zero.data.chart_edits import EDITS, Change, Edit, apply, propose
+from vision_zero.data.chart_edits import EDITS, TRENDING, Change, Edit, apply, propose
 from vision_zero.data.chart_slices import KINDS, Kind, catalogue
 from vision_zero.data.chart_sources import BUILT_IN, LoadedTables, TableSourceError, load_tables
 from vision_zero.data.chart_styles import FONTS, PALETTES, THEMES, Style, styles
@@ -156,11 +156,9 @@ class ChartMaker:
 
 EDITS_OF: Mapping[Kind, frozenset[Edit]] = {
     kind: frozenset(
-        {
-            "line": ("values", "labels", "trend"),
-            "area": ("values", "labels", "trend"),
-            "scatter": ("values", "trend"),
-        }.get(kind, ("values", "labels"))
+        edit
+        for edit in EDITS
+        if not (edit == "labels" and kind == "scatter") and not (edit == "trend" and kind not in TRENDING)
     )
     for kind in KINDS
 }
