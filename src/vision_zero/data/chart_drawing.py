@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.transforms import Bbox
 from PIL import Image
 
 from vision_zero.data.chart_layout import Arrangement, Pen, arrange, check_letters, check_texts, fit, fit_all
@@ -39,10 +40,6 @@ class DrawnChart:
     figure: Figure
 
 
-Place = tuple[float, float, float, float]
-"""Left, bottom, width and height of the axes as shares of the canvas."""
-
-
 def draw_charts(tables: Sequence[ChartTable], kind: Kind, style: Style, size: tuple[int, int]) -> list[DrawnChart]:
     """One chart per table; the tables differ by edits. `size` is (width, height) in pixels.
 
@@ -57,13 +54,13 @@ def draw_charts(tables: Sequence[ChartTable], kind: Kind, style: Style, size: tu
                 check_letters(_words(table), font_properties(style.font, 10, bold=bold))
         y_scale = scale_for([value for table in tables for value in axis_values(table, kind)], kind, numbers)
         x_scale = scale_for(tables[0].values[0], kind, False) if kind == "scatter" else y_scale
-        drawn: list[DrawnChart] = []
-        place: Place | None = None
-        for table in tables:
-            chart = _Chart(table, kind, style, size, x_scale, y_scale)
-            place = chart.draw(place)
-            drawn.append(DrawnChart(chart.image(), chart.figure))
-        return drawn
+        charts = [_Chart(table, kind, style, size, x_scale, y_scale) for table in tables]
+        place = charts[0].fit_axes()
+        for chart in charts[1:] if kind == "pie" else ():  # whose names move with the slices
+            place = Bbox.intersection(place, chart.fit_axes()) or place
+        for chart in charts:
+            chart.finish(place)
+        return [DrawnChart(chart.image(), chart.figure) for chart in charts]
 
 
 def _words(table: ChartTable) -> list[str]:
@@ -90,20 +87,17 @@ class _Chart:
         self.small = Pen(self.renderer, font_properties(style.font, 0.9 * self.points))
         self.axes = self.figure.add_axes((0.1, 0.1, 0.8, 0.8), facecolor=self.theme.panel)
         self.marks = Marks(self.axes, table, kind, style, self.points)
+        top = self._draw_title(self.height - self.pad)
+        self.room = self._draw_legend(self.pad, self.pad, self.width - self.pad, top)
+        draw_marks(self.marks)
+        self._dress_axes()
 
     def image(self) -> Image.Image:
         return Image.frombytes("RGBA", (self.width, self.height), bytes(self.canvas.buffer_rgba())).convert("RGB")
 
-    def draw(self, place: Place | None) -> Place:
-        """Draw it all, the axes at `place` if it is given. Returns their place. Raises Rejected."""
-        left, bottom, right, top = self.pad, self.pad, self.width - self.pad, self.height - self.pad
-        top = self._draw_title(top)
-        left, bottom, right, top = self._draw_legend(left, bottom, right, top)
-        draw_marks(self.marks)
-        self._dress_axes()
-        if place is None:
-            place = self._fit_axes(left, bottom, right, top)
-        self.axes.set_position(place)
+    def finish(self, place: Bbox) -> None:
+        """Draw it with the axes at `place`. Raises Rejected."""
+        self._set_place(place)
         names = self._label_rows(place)
         if self.kind == "pie":
             name_slices(self.marks, self.small, names)
@@ -111,7 +105,6 @@ class _Chart:
             write_numbers(self.marks, self.small, needed=self._numbers_replace_axis())
         self.canvas.draw()
         check_texts(self.figure, self.renderer)
-        return place
 
     # ------------------------------------------------------------------------------------------- above and beside
 
@@ -140,11 +133,11 @@ class _Chart:
             return [] if self.theme.legend == "top" else list(self.table.rows)
         return [] if self.kind == "scatter" or len(self.table.series) == 1 else list(self.table.series)
 
-    def _draw_legend(self, left: float, bottom: float, right: float, top: float) -> tuple[float, float, float, float]:
+    def _draw_legend(self, left: float, bottom: float, right: float, top: float) -> Bbox:
         """The legend at its side of what is left of the canvas. Returns the rest."""
         names = self._legend_names()
         if not names:
-            return left, bottom, right, top
+            return Bbox.from_extents(left, bottom, right, top)
         place, width = self.theme.legend, right - left
         handle, gap = 1.6 * self.points * DPI / 72, 1.2 * self.points * DPI / 72
         if place == "right":
@@ -177,10 +170,12 @@ class _Chart:
         )
         box = legend.get_window_extent(self.renderer)
         if place == "right":
-            return left, bottom, right - box.width - self.pad, top
-        if place == "top":
-            return left, bottom, right, top - box.height - 0.6 * self.pad
-        return left, bottom + box.height + 0.8 * self.pad, right, top
+            right -= box.width + self.pad
+        elif place == "top":
+            top -= box.height + 0.6 * self.pad
+        else:
+            bottom += box.height + 0.8 * self.pad
+        return Bbox.from_extents(left, bottom, right, top)
 
     def _handles(self) -> list[Any]:
         if self.kind == "line":
@@ -276,27 +271,37 @@ class _Chart:
         text = f"{name} ({unit})" if unit else name
         set_label(text, fontproperties=self.pen.font, color=self.theme.ink, labelpad=0.5 * self.points)
 
-    def _fit_axes(self, left: float, bottom: float, right: float, top: float) -> Place:
-        """The largest axes whose labels stay inside the box. Raises Rejected if little would be left of them."""
-        inner = [left, bottom, right, top]
+    def fit_axes(self) -> Bbox:
+        """The largest axes, in pixels, whose labels have room. Raises Rejected if little would be left of them."""
+        inner = outer = self.room
         for _ in range(3):  # narrower axes may wrap their labels otherwise
-            width, height = inner[2] - inner[0], inner[3] - inner[1]
-            if width < MIN_PLOT[0] * self.width or height < MIN_PLOT[1] * self.height:
+            if inner.width < MIN_PLOT[0] * self.width or inner.height < MIN_PLOT[1] * self.height:
                 raise Rejected("no room for the plot")
-            place = (inner[0] / self.width, inner[1] / self.height, width / self.width, height / self.height)
-            self.axes.set_position(place)
-            names = self._label_rows(place)
+            self._set_place(inner)
+            names = self._label_rows(inner)
             probes = self._pie_probes(names)
             box = self.axes.get_tightbbox(self.renderer)
             assert box is not None  # the axes are visible
             for probe in probes:
                 probe.remove()
-            inner[0] = max(left, inner[0] + left - box.x0)
-            inner[1] = max(bottom, inner[1] + bottom - box.y0)
-            inner[2] = min(right, inner[2] + right - box.x1)
-            inner[3] = min(top, inner[3] + top - box.y1)
-        width, height = inner[2] - inner[0], inner[3] - inner[1]
-        return (inner[0] / self.width, inner[1] / self.height, width / self.width, height / self.height)
+            # A pie is centred: room that its names leave at one side is not room for it to grow into.
+            limit = inner if self.kind == "pie" else outer
+            fitted = Bbox.from_extents(
+                max(limit.x0, inner.x0 + outer.x0 - box.x0),
+                max(limit.y0, inner.y0 + outer.y0 - box.y0),
+                min(limit.x1, inner.x1 + outer.x1 - box.x1),
+                min(limit.y1, inner.y1 + outer.y1 - box.y1),
+            )
+            moved = max(map(abs, (*(fitted.p0 - inner.p0), *(fitted.p1 - inner.p1))))
+            inner = fitted
+            if moved < 0.5:
+                break
+        return inner
+
+    def _set_place(self, box: Bbox) -> None:
+        self.axes.set_position(
+            (box.x0 / self.width, box.y0 / self.height, box.width / self.width, box.height / self.height)
+        )
 
     def _pie_probes(self, names: Sequence[str]) -> list[Any]:
         """The names of slices, put there to be measured."""
@@ -306,9 +311,9 @@ class _Chart:
         name_slices(self.marks, self.small, names)
         return [text for text in self.axes.texts if text not in before]
 
-    def _label_rows(self, place: Place) -> tuple[str, ...]:
+    def _label_rows(self, place: Bbox) -> tuple[str, ...]:
         """Names of rows along their axis. Returns those that stand elsewhere, round a pie."""
-        rows, width, height = self.table.rows, place[2] * self.width, place[3] * self.height
+        rows, width, height = self.table.rows, place.width, place.height
         if self.kind == "scatter":
             return ()
         if self.kind == "pie":

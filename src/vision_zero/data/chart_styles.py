@@ -13,7 +13,8 @@ from typing import Literal
 import matplotlib
 from matplotlib.font_manager import FontProperties
 
-MIN_CONTRAST = 1.7
+MIN_CONTRAST = 2.0
+MIN_CONTRAST_ON_DARK = 3.0
 """Between the panel and each of a palette's first colours, by WCAG's formula. (Text on paper has 4.5 or more.)"""
 
 N_COLOURS = 5
@@ -223,9 +224,13 @@ def styles() -> tuple[Style, ...]:
         Style(theme, palette, font)
         for theme in THEMES
         for palette in PALETTES
-        if min(contrast(colour, theme.panel) for colour in palette.colours[:N_COLOURS]) >= MIN_CONTRAST
+        if min(contrast(colour, theme.panel) for colour in palette.colours[:N_COLOURS]) >= least_contrast(theme)
         for font in FONTS
     )
+
+
+def least_contrast(theme: Theme) -> float:
+    return MIN_CONTRAST_ON_DARK if contrast(theme.panel, "#ffffff") > 4.5 else MIN_CONTRAST
 
 
 def contrast(one: str, other: str) -> float:
