@@ -30,6 +30,9 @@ DPI = 100
 NUMBERED: frozenset[Kind] = frozenset({"bar", "grouped", "horizontal"})
 """Kinds that write a value beyond the end of its mark, for which the axis leaves room."""
 
+UNTOLD = frozenset({"", "characteristic", "entity"})
+"""Names of rows that say nothing of them, such as ChartQA's tables have; they are not written at the axis."""
+
 MIN_PLOT = (0.35, 0.3)
 """Share of the canvas's width and height that must be left for the marks."""
 
@@ -126,7 +129,9 @@ class _Chart:
         return top - 0.35 * pen.line
 
     def _unit(self) -> str:
-        return self.table.units[0] if len(set(self.table.units)) == 1 else ""
+        """What the numbers are in; nothing where every number says so itself."""
+        unit = self.table.units[0]
+        return "" if unit in ("%", "$", "£", "€") or len(set(self.table.units)) > 1 else unit
 
     def _legend_names(self) -> list[str]:
         if self.kind == "pie":
@@ -144,7 +149,7 @@ class _Chart:
             texts = fit_all(names, 0.24 * width, 2, self.small)
             n_columns = 1
         else:
-            texts = fit_all(names, 0.42 * width, 1, self.small)
+            texts = fit_all(names, 0.85 * width, 1, self.small)
             item = max(map(self.small.width, texts)) + handle + 2 * gap
             n_columns = max(1, min(len(texts), int(width / item)))
         anchor = {"right": (right, top), "top": (left, top), "bottom": ((left + right) / 2, bottom)}[place]
@@ -253,7 +258,7 @@ class _Chart:
             (axes.set_xlabel if across else axes.set_ylabel)(
                 self._unit(), fontproperties=self.pen.font, color=theme.ink, labelpad=0.4 * self.points
             )
-        if theme.ticks and self.table.row_name and not across:
+        if theme.ticks and self.table.row_name.lower() not in UNTOLD and not across:
             axes.set_xlabel(self.table.row_name, fontproperties=self.pen.font, color=theme.ink)
 
     def _numbers_replace_axis(self) -> bool:
