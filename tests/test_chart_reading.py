@@ -83,10 +83,11 @@ def test_any_reply_is_a_table_or_a_reason(reply: str) -> None:
 
 
 def test_a_written_table_is_read_back() -> None:
-    table = parse_csv('Party,"Share, 2019",Cost\n"A, B",12.5%,-$1200\nC,30%,$0.1\n', "t")
+    text = 'Party,"Share, 2019",Cost,Tiny\n"A, B",12.5%,-$1200,1e-9\nC; D,30%,$0.1,0.12345678901234567\n'
+    table = parse_csv(text, "t")
     again = parse_csv(table_csv(table), "t")
     assert again == table
-    assert again.units == ("%", "$")
+    assert again.units == ("%", "$", "")
 
 
 def test_each_image_is_asked_about_once(tmp_path) -> None:

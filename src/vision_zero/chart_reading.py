@@ -23,7 +23,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from vision_zero.data.chart_tables import SourceTable, TableError, parse_csv, read_number
+from vision_zero.data.chart_tables import SourceTable, TableError, parse_csv
 from vision_zero.data.images import BadImageError
 from vision_zero.data.layouts import PairSourceError, is_image_name
 from vision_zero.data.pairs import load_pairs
@@ -91,8 +91,7 @@ def table_csv(table: SourceTable) -> str:
 
 def _number(value: float | None, unit: str) -> str:
     assert value is not None  # `read_reply` takes no table with a gap
-    text = f"{value:.15g}"
-    assert read_number(text) == value
+    text = repr(value).removesuffix(".0")
     if unit == "%":
         return f"{text}%"
     return text if not unit else f"{'-' if value < 0 else ''}{unit}{text.removeprefix('-')}"
