@@ -17,10 +17,16 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*
 OPTIONS = {option.name for config in (GameConfig, IterativeSPOConfig, ModelConfig) for option in fields(config)}
 OTHER_FLAGS = {
     "all", "browser", "blender", "cpu", "fix", "force", "gpu", "help",  # setup.sh, test.sh, ruff
+    "changed", "edits", "kinds", "min_difference", "parts_per_table", "tables",  # make_data charts
+    "batch", "max_tokens", "model", "use_cpu",  # chart_reading
     "config", "name", "standalone", "nproc_per_node",  # TrlParser, torchrun, VLMEvalKit
     "game", "out", "sheet", "step",  # inspect_data, draw_game
     "drawn", "games",  # evaluate
     "collect",  # gpu_checklist.sh --collect-wheels
+    "against", "against_columns", "distance",  # inspect_data
+    "archives", "domain", "layout", "limit", "part", "revision", "source", "split",  # download_data
+    "n", "size", "workers",  # make_data
+    "local", "repo",  # hf download --local-dir, --repo-type
 }  # fmt: skip
 _CLEVR = ArgumentParser()
 clevr.add_arguments(_CLEVR)
