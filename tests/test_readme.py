@@ -1,7 +1,6 @@
 """What the pages tell a reader to run, set or open is there."""
 
 import re
-from argparse import ArgumentParser
 from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +9,6 @@ import pytest
 from trl import ModelConfig
 
 from vision_zero.config import GameConfig, IterativeSPOConfig
-from vision_zero.data import clevr
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -26,11 +24,11 @@ OTHER_FLAGS = {
     "against", "against_columns", "distance",  # inspect_data
     "archives", "domain", "layout", "limit", "part", "revision", "source", "split",  # download_data
     "n", "size", "workers",  # make_data
+    "attributes", "edit_share", "edited", "gap", "margin", "min_pixels", "objects",  # make_data clevr
+    "blender_threads", "blender_timeout", "camera_jitter", "lamp_jitter", "renderer", "samples",  # make_data clevr
+    "pixels",  # clevr_rules
     "local", "repo",  # hf download --local-dir, --repo-type
 }  # fmt: skip
-_CLEVR = ArgumentParser()
-clevr.add_arguments(_CLEVR)
-OTHER_FLAGS |= {option.dest for option in _CLEVR._actions} | {"n", "pixels"}  # clevr_rules --pixels
 
 
 @pytest.fixture(params=PAGES, ids=lambda path: path.name)
