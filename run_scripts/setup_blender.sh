@@ -54,7 +54,7 @@ find_python() {
 }
 
 base=$(find_python) || die "$BPY needs a Python 3.11 that can make environments. On Debian: apt-get install python3.11-venv"
-say "$BPY into $ENVIRONMENT, with $base (350 MB)"
+say "$BPY into $ENVIRONMENT, with $base (350 MB to fetch, 1 GB installed)"
 "$base" -m venv --clear "$ENVIRONMENT"
 "$python" -m pip --disable-pip-version-check --no-input install -qq --progress-bar off "$BPY"
 "$python" -c 'import bpy; print("setup_blender.sh: Blender", bpy.app.version_string)' ||
