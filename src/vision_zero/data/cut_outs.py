@@ -20,7 +20,7 @@ MIN_SHARE, MAX_SHARE = 0.04, 0.2
 MIN_SUBJECT, MAX_SUBJECT = 0.03, 0.4
 """Of its own image, that a cut-out covers."""
 
-MIN_CONTRAST = 1.5
+MIN_CONTRAST = 1.2
 """Stricter than for recolouring: an outline that is not the thing's own shows in another place."""
 
 MIN_FILL = 0.35

@@ -38,8 +38,9 @@ VISIBLE = 25
 MIN_OBJECT, MAX_OBJECT = 0.03, 0.5
 """An object's share of the image."""
 
-MIN_CONTRAST = 1.4
-"""An object's outline must be this much stronger than the image's average gradient."""
+MIN_CONTRAST = 0.9
+MIN_CONTRAST_BEHIND = 0.6
+"""The least `edge_contrast` of an object and of a background: an outline through a clear sky has none."""
 
 MIN_BACKGROUND = 0.08
 """A background's least share of the image."""
@@ -48,7 +49,7 @@ ALIKE_BEHIND = 15.0
 """Areas of a background whose mean colours are nearer than this in CIELAB are one, wherever they are."""
 
 
-MIN_MIRRORED, MAX_SEAM = 0.06, 24.0
+MIN_MIRRORED, MAX_SEAM = 0.06, 18.0
 """Of a mirrored box: the share of the image that looks different after, and the step in CIELAB along its borders."""
 
 
@@ -163,7 +164,7 @@ def background(pixels: Pixels, rng: random.Random, max_share: float) -> Region |
         if not MIN_BACKGROUND <= rough.mean() <= max_share:
             continue
         region = exact(pixels, rough, least_part=0.05)
-        if region is None or region.edge_contrast < 1:
+        if region is None or region.edge_contrast < MIN_CONTRAST_BEHIND:
             continue
         if front is not None:
             region = replace(region, alpha=region.alpha * (1 - front.alpha))
