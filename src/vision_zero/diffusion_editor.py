@@ -65,7 +65,7 @@ class DiffusionEditor:
         on_gpu = torch.cuda.is_available() and not self.use_cpu
         model = self.model or MODELS[self.name]
         try:
-            pipeline = kinds[self.name].from_pretrained(model, torch_dtype=torch.bfloat16 if on_gpu else torch.float32)
+            pipeline = kinds[self.name].from_pretrained(model, dtype=torch.bfloat16 if on_gpu else torch.float32)
         except (OSError, ValueError, RuntimeError) as error:
             first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ValueError(f"editor {self.name}, model {model}: {first_line}") from error

@@ -16,6 +16,7 @@ from vision_zero.data.cut_outs import cut_out, paste
 from vision_zero.data.edits import (
     COLOURS,
     MIN_HUE_STEP,
+    Colour,
     Edit,
     blended,
     changed_pixels,
@@ -30,7 +31,7 @@ from vision_zero.data.edits import (
 )
 from vision_zero.data.images import ImageFile
 from vision_zero.data.making import Rejected
-from vision_zero.data.segments import Pixels
+from vision_zero.data.segments import Pixels, subject
 
 PHOTOS = Path(__file__).resolve().parents[2] / "data" / "photos"
 
@@ -76,7 +77,7 @@ def test_blending(below: int, above: int, opacity: float) -> None:
 
 @pytest.mark.parametrize("colour", COLOURS, ids=lambda one: one.name)
 @pytest.mark.parametrize("grey", [10, 90, 240])
-def test_paint_has_the_colour_that_it_is_called(colour, grey: int) -> None:
+def test_paint_has_the_colour_that_it_is_called(colour: Colour, grey: int) -> None:
     pixels = uniform(colour=(grey, grey, grey))
     alpha = np.zeros(pixels.shape[:2], np.float32)
     alpha[20:60, 20:60] = 1
@@ -137,17 +138,20 @@ def test_recolouring_the_parrot() -> None:
 
 
 def test_the_background_is_not_the_subject() -> None:
-    pixels = photo("statueofLiberty")
-    edit = attempt(lambda rng: recolour_background(pixels, rng, 0.6))
+    """The hedgehog stays brown in grass of another colour."""
+    pixels = photo("hedgehog")
+    front = subject(pixels)
+    assert front is not None
+    edit = attempt(lambda rng: recolour_background(pixels, rng, 0.6), tries=5)
     changed = changed_pixels(pixels, edit.pixels)
-    assert changed[:5].mean() > 0.5 or changed[:, :5].mean() > 0.5 or changed[:, -5:].mean() > 0.5
-    assert 0.02 < changed.mean() <= 0.65
+    assert 0.08 < changed.mean() <= 0.65
+    assert changed[front.alpha == 1].mean() < 0.05
 
 
 @pytest.mark.parametrize("same", [True, False])
 def test_pasting_changes_the_box_alone(same: bool) -> None:
-    pixels = photo("sheep")
-    source = pixels if same else photo("scarlet_macaw")
+    pixels = photo("panda")
+    source = pixels if same else photo("pig")
     edit = attempt(lambda rng: paste(pixels, source, rng, same=same), tries=40)
     left, top, right, bottom = edit.box
     assert 0 <= left < right <= pixels.shape[1]
@@ -155,34 +159,36 @@ def test_pasting_changes_the_box_alone(same: bool) -> None:
     outside = np.ones(pixels.shape[:2], bool)
     outside[top:bottom, left:right] = False
     assert np.array_equal(edit.pixels[outside], pixels[outside])
-    assert 0.01 < share_changed(pixels, edit.pixels) < 0.4
+    assert 0.01 < share_changed(pixels, edit.pixels) < 0.25
     assert ("copy" in edit.instruction) == same
 
 
-def test_a_cut_out_reaches_no_border_but_the_lower_one() -> None:
-    pixels = photo("scarlet_macaw")
-    for seed in range(10):
-        try:
-            piece = cut_out(pixels, random.Random(seed))
-        except Rejected:
-            continue
+@pytest.mark.parametrize("name", ["scarlet_macaw", "pig", "sheep", "hedgehog", "cat"])
+def test_a_cut_out_reaches_no_border_but_the_lower_one(name: str) -> None:
+    pixels = photo(name)
+    piece = cut_out(pixels)
+    if name in {"pig", "sheep", "hedgehog"}:
+        assert piece is not None
+    if piece is not None:
         left, top, right, bottom = piece.box
-        assert left > 0
-        assert top > 0
-        assert right < pixels.shape[1]
-        assert piece.reaches_below == (bottom == pixels.shape[0]) or bottom >= pixels.shape[0] - 1
+        assert 0 < left < right < pixels.shape[1]
+        assert 0 < top < bottom <= pixels.shape[0]
+        assert bottom >= pixels.shape[0] - 1 or not piece.reaches_below
         assert piece.pixels.shape[:2] == piece.alpha.shape == (bottom - top, right - left)
 
 
 def test_mirroring_changes_the_box_alone_and_turns_its_middle_round() -> None:
-    pixels = photo("lemur")
-    edit = attempt(lambda rng: mirror(pixels, rng, 0.6))
+    pixels = photo("pig")
+    edit = attempt(lambda rng: mirror(pixels, rng, 0.6), tries=5)
     left, top, right, bottom = edit.box
     outside = np.ones(pixels.shape[:2], bool)
     outside[top:bottom, left:right] = False
     assert np.array_equal(edit.pixels[outside], pixels[outside])
-    middle, fade = (top + bottom) // 2, 12
-    assert np.array_equal(edit.pixels[middle, left + fade : right - fade], pixels[middle, left:right][::-1][fade:-fade])
+    inside, turned = edit.pixels[top:bottom, left:right], pixels[top:bottom, left:right][:, ::-1]
+    core = (slice(12, -12), slice(12, -12))
+    # The light may be shifted smoothly, so that it goes on across the border.
+    assert np.abs(inside[core].astype(int) - turned[core]).mean() < 8
+    assert np.corrcoef(inside[core].ravel(), turned[core].ravel())[0, 1] > 0.98
 
 
 @pytest.mark.parametrize(
@@ -190,7 +196,7 @@ def test_mirroring_changes_the_box_alone_and_turns_its_middle_round() -> None:
     [
         (lambda pixels, rng: recolour_object(pixels, rng, 0.6), "no object"),
         (lambda pixels, rng: recolour_background(pixels, rng, 0.6), "no background"),
-        (lambda pixels, rng: paste(pixels, pixels, rng, same=True), "nothing can be cut out"),
+        (lambda pixels, rng: paste(pixels, pixels, rng, same=True), "nothing can be cut"),
         (lambda pixels, rng: mirror(pixels, rng, 0.6), "no region can be mirrored"),
     ],
 )

@@ -126,9 +126,10 @@ def mirror(pixels: Pixels, rng: random.Random, max_share: float) -> Edit:
     if box is None:
         raise Rejected("no region can be mirrored without a seam")
     left, top, right, bottom = box
-    mirrored = pixels.copy()
-    mirrored[top:bottom, left:right] = pixels[top:bottom, left:right][:, ::-1]
-    edited = blended(pixels, mirrored, _box_alpha(pixels, box))
+    layer = pixels.astype(np.float32)
+    layer[top:bottom, left:right] = layer[top:bottom, left:right][:, ::-1].copy()
+    alpha = _box_alpha(pixels, box)
+    edited = blended(pixels, layer + _step_at_border(pixels, layer, alpha), alpha)
     return Edit("mirror", edited, f"flip the region {place(box, pixels)} horizontally", box)
 
 
@@ -210,7 +211,7 @@ def colour_name(pixels: Pixels, mask: Mask) -> str:
         return "black"
     if saturation < 0.15:
         return "white" if value > 0.8 else "grey"
-    if 10 <= hue < 45 and value < 0.65:
+    if 10 <= hue < 45 and value < 0.55:
         return "brown"
     return min(COLOURS, key=lambda one: abs((one.hue - hue + 180) % 360 - 180)).name
 
@@ -262,6 +263,15 @@ def _box_to_mirror(pixels: Pixels, rng: random.Random, max_share: float) -> Box 
     factors = (pixels.shape[1] / width, pixels.shape[0] / height) * 2
     left, top, right, bottom = (round(side * factor) for side, factor in zip(best, factors, strict=True))
     return left, top, right, bottom
+
+
+def _step_at_border(pixels: Pixels, layer: NDArray[np.float32], alpha: Alpha) -> NDArray[np.float32]:
+    """What to add to the layer so that light and colour go on across its border: the step there, smoothed inwards."""
+    border = ((alpha > 0) & (alpha < 1)).astype(np.float32)
+    sigma = 0.06 * max(alpha.shape)
+    weight = cv2.GaussianBlur(border, (0, 0), sigma)[..., None]
+    step = cv2.GaussianBlur((pixels - layer) * border[..., None], (0, 0), sigma)
+    return np.asarray(step / (weight + 0.02), np.float32)
 
 
 def _box_alpha(pixels: Pixels, box: Box) -> Alpha:

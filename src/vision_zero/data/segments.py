@@ -204,7 +204,7 @@ def subject(image: Pixels) -> Region | None:
     """What stands in the middle of the image before something else; None if nothing stands out.
 
     GrabCut begins with an ellipse in the middle as the likely foreground and a frame as the background; the frame is
-    open below, where a subject may well reach the border. The last few answers are kept: attempts at one pair ask again.
+    open below, where a subject may well reach the border. The last answers are kept: attempts at a pair ask again.
     """
     return _subject(image.tobytes(), image.shape)
 
