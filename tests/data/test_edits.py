@@ -21,7 +21,6 @@ from vision_zero.data.edits import (
     blended,
     changed_pixels,
     colour_name,
-    mirror,
     other_colour,
     painted,
     place,
@@ -31,6 +30,7 @@ from vision_zero.data.edits import (
 )
 from vision_zero.data.images import ImageFile
 from vision_zero.data.making import Rejected
+from vision_zero.data.mirror import mirror
 from vision_zero.data.segments import Pixels, subject
 
 PHOTOS = Path(__file__).resolve().parents[2] / "data" / "photos"

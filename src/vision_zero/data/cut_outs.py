@@ -112,7 +112,7 @@ def _matched(piece: CutOut, pixels: Pixels) -> Pixels:
     """The cut-out in the light of its new photograph: part of the way from one mean colour to the other."""
     shift = (lab(pixels).mean(axis=(0, 1)) - piece.image) * np.array([0.35, 0.25, 0.25], np.float32)
     moved = cv2.cvtColor((lab(piece.pixels) + shift).astype(np.float32), cv2.COLOR_LAB2RGB)
-    return np.clip(np.rint(moved * 255), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(moved * 255), 0, 255), np.uint8)
 
 
 def _best_place(pixels: Pixels, piece: CutOut, alpha: NDArray[Any], rng: random.Random, same: bool) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import cv2
 import numpy as np
@@ -25,7 +25,6 @@ from vision_zero.data.edits import (
     VISIBLE,
     Edit,
     changed_pixels,
-    mirror,
     recolour_background,
     recolour_object,
     share_changed,
@@ -34,6 +33,7 @@ from vision_zero.data.failed_edits import GREY, failed_edit
 from vision_zero.data.images import BadImageError
 from vision_zero.data.layouts import PairSourceError
 from vision_zero.data.making import MadePair, Make, Rejected
+from vision_zero.data.mirror import mirror
 from vision_zero.data.pairs import load_pairs
 from vision_zero.data.segments import Pixels, box_of
 from vision_zero.types import Domain, ImagePair
@@ -140,8 +140,8 @@ class PhotoMaker:
             raise Rejected("no visible change")
         if share > self.max_changed:
             raise Rejected("everything changed")
-        meta = {"photo": photo, "edit": edit.kind, "instruction": edit.instruction, "box": list(edit.box)}
-        meta |= {"changed": round(share, 4), **edit.notes}
+        meta: dict[str, Any] = {"photo": photo, "edit": edit.kind, "instruction": edit.instruction}
+        meta |= {"box": list(edit.box), "changed": round(share, 4), **edit.notes}
         original, edited = Image.fromarray(before), Image.fromarray(edit.pixels)
         failure = failed_edit(f"{self.name}_{number:06d}", self.failed_edits, self.failed_edits_seed)
         if failure is not None:

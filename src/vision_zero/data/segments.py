@@ -99,9 +99,14 @@ def lab(image: Pixels) -> NDArray[np.float32]:
     return np.asarray(cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), np.float32)
 
 
+def smooth(image: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """Blurred by a Gaussian of `sigma` pixels."""
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.float32)
+
+
 def areas(image: Pixels) -> NDArray[np.int32]:
     """Labels 0, 1, ... [height, width] of areas of one colour, at most AREA_SIDE pixels a side."""
-    small = cv2.GaussianBlur(lab(shrink(image, AREA_SIDE)), (0, 0), 0.8)
+    small = smooth(lab(shrink(image, AREA_SIDE)), 0.8)
     height, width = small.shape[:2]
     index = np.arange(height * width).reshape(height, width)
     ends = [(index[:, :-1], index[:, 1:]), (index[:-1], index[1:])]
@@ -254,8 +259,8 @@ def with_soft_edges(image: Pixels, small: Pixels, mask: Mask) -> Region | None:
 
 
 def _edge_contrast(small: Pixels, mask: Mask) -> float:
-    smooth = cv2.GaussianBlur(lab(small), (0, 0), 1.0)
-    across, down = (cv2.Sobel(smooth, cv2.CV_32F, *order) for order in ((1, 0), (0, 1)))
+    colours = smooth(lab(small), 1.0)
+    across, down = (cv2.Sobel(colours, cv2.CV_32F, *order) for order in ((1, 0), (0, 1)))
     gradient = np.sqrt((across**2 + down**2).sum(axis=2))
     outline = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_GRADIENT, _disc(1)) > 0
     if not outline.any():
