@@ -110,6 +110,8 @@ def test_a_new_colour_is_far_from_the_old_one() -> None:
         ((20, 20, 20), "black"),
         ((110, 70, 40), "brown"),
         ((40, 140, 50), "green"),
+        ((105, 115, 50), "green"),  # grass
+        ((230, 200, 50), "yellow"),
     ],
 )
 def test_names_of_colours(colour: tuple[int, int, int], name: str) -> None:

@@ -195,6 +195,8 @@ def colour_name(pixels: Pixels, mask: Mask) -> str:
         return "white" if value > 0.8 else "grey"
     if 10 <= hue < 45 and value < 0.55:
         return "brown"
+    if 62 <= hue < 160:
+        return "green"  # grass and leaves are nearer to yellow than to the green that is painted with
     return min(COLOURS, key=lambda one: abs((one.hue - hue + 180) % 360 - 180)).name
 
 
