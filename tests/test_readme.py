@@ -24,7 +24,8 @@ OTHER_FLAGS = {
 }  # fmt: skip
 _PHOTOS = ArgumentParser()
 diffusion_editor.add_arguments(_PHOTOS)
-OTHER_FLAGS |= {option.dest for option in _PHOTOS._actions} | {"n", "size", "workers", "model"}  # make_data, edit_proposals
+OTHER_FLAGS |= {option.dest for option in _PHOTOS._actions} | {"n", "size", "workers"}  # make_data
+OTHER_FLAGS |= {"model"}  # edit_proposals
 
 
 @pytest.fixture(params=PAGES, ids=lambda path: path.name)
