@@ -1,6 +1,7 @@
 """What the pages tell a reader to run, set or open is there."""
 
 import re
+from argparse import ArgumentParser
 from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from trl import ModelConfig
 
+from vision_zero import diffusion_editor
 from vision_zero.config import GameConfig, IterativeSPOConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,6 +31,10 @@ OTHER_FLAGS = {
     "pixels",  # clevr_rules
     "local", "repo",  # hf download --local-dir, --repo-type
 }  # fmt: skip
+_PHOTOS = ArgumentParser()
+diffusion_editor.add_arguments(_PHOTOS)
+OTHER_FLAGS |= {option.dest for option in _PHOTOS._actions} | {"n", "size", "workers"}  # make_data
+OTHER_FLAGS |= {"model"}  # edit_proposals
 
 
 @pytest.fixture(params=PAGES, ids=lambda path: path.name)
