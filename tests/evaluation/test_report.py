@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.report_helpers import N_GAMES, OPTIONS, change_game, copy_of, trained_run
+from tests.report_helpers import N_GAMES, OPTIONS, change_game, copy_of
 from vision_zero import report as command
 from vision_zero.evaluation.report import json_in_html, make_report
 from vision_zero.evaluation.report_curves import NO_ARENA, NO_VLLM, charts
@@ -30,11 +30,6 @@ WHOLE = {
     *("baselines", "vote-reward", "votes", "unreadable", "lengths", "kl", "entropy", "gradient", "loss", "rate"),
     *("time", "tokens"),
 }
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained_run(tmp_path_factory.mktemp("report") / "run")
 
 
 def block(text: str, name: str) -> Any:
@@ -56,8 +51,7 @@ def test_everything_of_a_whole_run_is_there(run: Path) -> None:
     assert {chart["id"]: chart["missing"] for chart in data["charts"] if chart["missing"]} == {"gap": NO_VLLM}
     assert len(data["games"]) == report.n_games == report.n_recorded == N_GAMES
     assert data["iterations"] == OPTIONS["iterations"]
-    assert [one["reason"] for one in data["switches"]] == ["patience"] * len(data["switches"])
-    assert len(data["switches"]) >= 2
+    assert {one["reason"] for one in data["switches"]} == {"rule", "patience"}
     assert [one["model"] for one in data["evaluations"]] == ["the last checkpoint"]
     images = block(report.html, "images")
     assert len(images) == report.n_images == len(set(images)) == 2 * 6  # six pairs, original and edited, each once

@@ -14,7 +14,7 @@ from vision_zero.run_lines import Figures, Line
 
 Colour = Literal["main", "second", "third", "fourth", "fifth", "spy", "civilian", "quiet"]
 Style = Literal["line", "bold", "thin", "points"]
-NO_ARENA = "no arena.jsonl: the run played no games against its start model (--arena_every)"
+NO_ARENA = "arena.jsonl has nothing that can be drawn; --arena_every plays games against the start model"
 NO_VLLM = "the run did not play with vLLM, whose log-probs are compared (--use_vllm true)"
 
 
@@ -107,7 +107,8 @@ class _Log:
         self, id: str, title: str, about: str, curves: Sequence[tuple[str, str, Any, Any]], **more: Any
     ) -> Chart:
         drawn = [Curve(label, self.column(name), colour, style) for name, label, colour, style in curves]
-        return checked(Chart(id, title, about, self.x, drawn, **more), "not logged")
+        reason = "not logged" if self.lines else "no iteration is finished yet"
+        return checked(Chart(id, title, about, self.x, drawn, **more), reason)
 
 
 def number(value: object) -> float | None:
@@ -120,7 +121,7 @@ def number(value: object) -> float | None:
 def checked(chart: Chart, reason: str) -> Chart:
     """Without the curves that have no point; `missing` if none is left."""
     curves = [curve for curve in chart.curves if any(value is not None for value in curve.values)]
-    missing = None if curves else chart.missing or (reason if chart.x else "no iteration is finished yet")
+    missing = None if curves else chart.missing or reason
     return Chart(**{**chart.__dict__, "curves": curves, "missing": missing})
 
 
@@ -132,12 +133,12 @@ def _switch_charts(log: _Log, config: Mapping[str, Any]) -> list[Chart]:
     if config.get("schedule") == "iterative" and len(known) == len(limits):
         up, error, down, na_up = known
         accuracy_limits = [
-            Limit(f"decision → clue from {up:g}", up, "second"),
-            Limit(f"clue → decision to {1 - error:g}", 1 - error, "spy"),
+            Limit("decision → clue from", up, "second"),
+            Limit("clue → decision down to", 1 - error, "spy"),
         ]
         na_limits = [
-            Limit(f"decision → clue to {down:g}", down, "second"),
-            Limit(f"clue → decision from {na_up:g}", na_up, "spy"),
+            Limit("decision → clue down to", down, "second"),
+            Limit("clue → decision from", na_up, "spy"),
         ]
     average = "; the switch compares the average with its thresholds" if accuracy_limits else ""
     return [
@@ -189,7 +190,7 @@ def _arena_charts(arena: Sequence[tuple[float, Figures]]) -> list[Chart]:
                 curve("as_table", "as the table", "civilian"),
                 curve("as_spy", "as the spy", "spy"),
             ],
-            limits=[Limit("no better than the start", 0.5)],
+            limits=[Limit("the start", 0.5)],
             share=True,
         ),
         chart(

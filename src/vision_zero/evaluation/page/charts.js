@@ -35,16 +35,19 @@ class Charts {
     this.draw();
   }
 
-  /** Draw all again, as after a change of colours. `width` is that of every plot, for paper. */
+  /** Draw all again, as after a change of colours. `width`, for paper, is that of every plot until the next time. */
   draw(width) {
+    this.fixed = width;
     for (const entry of this.cards) {
       if (entry.drawn) entry.drawn.destroy();
       entry.drawn = new uPlot(this.options(entry.chart, width || entry.plot.clientWidth || 320), this.data(entry.chart), entry.plot);
       this.hideBandsInLegend(entry);
+      entry.drawn.setLegend({ idx: entry.chart.x.length - 1 }, false);
     }
   }
 
   fit() {
+    if (this.fixed) return;
     for (const { plot, drawn } of this.cards) {
       const width = plot.clientWidth;
       if (drawn && width && Math.abs(width - drawn.width) > 1) drawn.setSize({ width, height: HEIGHT });
@@ -120,6 +123,8 @@ class Charts {
       hooks: {
         drawClear: [(plot) => this.drawStages(plot)],
         draw: chart.switches ? [(plot) => this.drawSwitches(plot)] : [],
+        // While nobody points at the chart, its legend has the last numbers.
+        setLegend: [(plot) => plot.legend.idx === null && plot.setLegend({ idx: chart.x.length - 1 }, false)],
       },
     };
   }
@@ -151,6 +156,8 @@ class Charts {
     const ratio = devicePixelRatio || 1;
     ctx.save();
     ctx.font = `${10 * ratio}px system-ui, sans-serif`;
+    ctx.textAlign = "left";
+    ctx.textBaseline = "alphabetic";
     ctx.fillStyle = ctx.strokeStyle = colourOf("soft");
     ctx.lineWidth = ratio;
     ctx.setLineDash([2 * ratio, 3 * ratio]);

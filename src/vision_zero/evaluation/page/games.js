@@ -56,8 +56,8 @@ class Games {
       choice("domain", "domain", [["", "all"], ...domains.map((one) => [one, one])]),
       iteration("from", "from iteration"),
       iteration("to", "to"),
-      el("label", { class: "check" }, el("input", { name: "unreadable", type: "checkbox" }), "unreadable replies"),
-      el("label", { class: "check" }, el("input", { name: "again", type: "checkbox" }), "pairs played again"),
+      el("label", { class: "check" }, el("input", { name: "unreadable", type: "checkbox" }), "unreadable"),
+      el("label", { class: "check" }, el("input", { name: "again", type: "checkbox" }), "repeated pairs"),
       choice("order", "order", [["early", "early first"], ["late", "late first"]]),
       el("button", { type: "reset", class: "plain" }, "Reset"),
     );

@@ -1,6 +1,6 @@
 /* The page: its head, its tables, its colours; then the curves, then the games. */
 
-const PAPER_WIDTH = 330;
+const PAPER_WIDTH = 310;
 
 function start() {
   const page = JSON.parse(byId("data").textContent);
