@@ -217,6 +217,8 @@ class IterativeSPOConfig(GRPOConfig):
     def __post_init__(self) -> None:
         if self.bf16 is None:
             self.bf16 = torch.cuda.is_available() and not self.use_cpu
+        if isinstance(self.report_to, str) and "," in self.report_to:
+            self.report_to = self.report_to.split(",")
         check_options(self)
         self.limits()
         self.sampling()

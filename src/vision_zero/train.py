@@ -31,11 +31,11 @@ from vision_zero.data.pairs import BadImageError, check_pairs
 from vision_zero.evaluation.during_training import ArenaCallback, training_arena
 from vision_zero.models import attention_implementation, load_model, load_processor, whole_models
 from vision_zero.playing_model import SamplingMismatchError
-from vision_zero.progress import UpdateBar
 from vision_zero.rollout.vllm_connection import VLLMServerError
 from vision_zero.tracked_games import GamesTable
 from vision_zero.trainer import IterativeSPOTrainer
 from vision_zero.types import ImagePair
+from vision_zero.update_bar import UpdateBar
 
 
 class MetricsFile(TrainerCallback):

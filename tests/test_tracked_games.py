@@ -1,0 +1,96 @@
+"""Trackers in a real run: wandb offline with its table of games, TensorBoard's files, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from wandb.proto import wandb_internal_pb2
+
+from tests.process_helpers import flags, train
+from vision_zero.run_folder import read_json_lines
+from vision_zero.tracked_games import COLUMNS
+from vision_zero.train import main
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two iterations of four games, in wandb offline and in TensorBoard's files."""
+    folder = tmp_path_factory.mktemp("tracked")
+    options = {"iterations": 2, "report_to": "wandb,tensorboard", "wandb_games": 2, "run_name": "tracked"}
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("WANDB_MODE", "offline")
+        environment.setenv("WANDB_DIR", str(folder))
+        finished = train(folder / "run", **options)
+    assert finished.status == 0, finished.output[-4000:]
+    return folder / "run"
+
+
+BLOCK = 32 * 1024
+FULL, LAST = 1, 4
+
+
+def records(file: Path) -> Iterator[bytes]:
+    """Of a .wandb file, which is a log of LevelDB after 7 bytes of its own: blocks of pieces, each with a head of 7."""
+    data = file.read_bytes()
+    at, record = 7, b""
+    while at + 7 <= len(data):
+        left = BLOCK - at % BLOCK
+        if left < 7:
+            at += left
+            continue
+        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        record += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (FULL, LAST):
+            yield record
+            record = b""
+
+
+def history(folder: Path) -> list[dict[str, object]]:
+    """What an offline run would send: the logged values, in order."""
+    (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    lines = []
+    for data in records(file):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        if record.WhichOneof("record_type") == "history":
+            items = record.history.item
+            lines.append({item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items})
+    return lines
+
+
+def test_wandb_keeps_the_numbers_and_the_games(run: Path) -> None:
+    lines = history(run.parent)
+    accuracy = [line["train/stage/accuracy"] for line in lines if "train/stage/accuracy" in line]
+    assert accuracy == [line["stage/accuracy"] for line in read_json_lines(run / "metrics.jsonl")]
+    tables = sorted(run.parent.glob("wandb/offline-run-*/files/media/table/games_*.table.json"))
+    assert len(tables) == 2
+    for step, file in enumerate(sorted(tables, key=lambda file: int(file.name.split("_")[1]))):
+        table = json.loads(file.read_text())
+        assert table["columns"] == list(COLUMNS)
+        played = read_json_lines(run / "games" / f"step-{step:06d}.jsonl")[:2]
+        assert [row[:3] for row in table["data"]] == [[step + 1, record["stage"], record["pair"]] for record in played]
+        for row, record in zip(table["data"], played, strict=True):
+            assert [line.partition(": ")[2] for line in row[6].split("\n")] == [one["clue"] for one in record["clues"]]
+            for image in row[3:5]:
+                assert (file.parents[2] / image["path"]).stat().st_size > 100
+
+
+def test_tensorboard_has_the_numbers(run: Path) -> None:
+    (file,) = run.rglob("events.out.tfevents.*")
+    assert b"train/stage/accuracy" in file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("tracker", "reason"),
+    [("wandbb", "report_to=wandbb is not known; trackers are azure_ml"), ("mlflow", "its package is not installed")],
+)
+def test_a_tracker_that_cannot_be_used_is_refused_before_anything_is_loaded(
+    tracker: str, reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match=f"error: .*{reason}"):
+        main(flags(output_dir=tmp_path / "run", report_to=tracker))
+    assert not (tmp_path / "run").exists()
