@@ -52,7 +52,7 @@ def on_a_terminal(program: str) -> str:
 
 def test_games_per_second_and_the_time_left() -> None:
     said = on_a_terminal(PROGRAM.format(shown=True))
-    shown = re.findall(r"playing:\s+(\d+)%\|.*?\| ([\d.]+)/4 games \[(\S+)<(\S+),\s+([\d.]+) games/s\]", said)
+    shown = re.findall(r"playing:\s+(\d+)%\|[^|]*\| ([\d.]+)/4 games \[(\S+)<(\S+),\s+([\d.]+) games/s\]", said)
     assert [(percent, games) for percent, games, *_ in shown][:3] == [("25", "1.0"), ("50", "2.0"), ("75", "3.0")]
     rates = [float(rate) for *_, rate in shown]
     assert all(2 < rate < 3.4 for rate in rates)  # a game in 0.3 s

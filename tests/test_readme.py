@@ -17,7 +17,8 @@ OTHER_FLAGS = {
     "all", "browser", "blender", "cpu", "fix", "force", "gpu", "help",  # setup.sh, test.sh, ruff
     "config", "name", "standalone", "nproc_per_node",  # TrlParser, torchrun, VLMEvalKit
     "game", "out", "sheet", "step",  # inspect_data, draw_game
-    "drawn", "games",  # evaluate
+    "drawn", "games", "other_seed",  # evaluate
+    "evaluation", "image_size", "logdir",  # report, tensorboard
     "collect",  # gpu_checklist.sh --collect-wheels
 }  # fmt: skip
 

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from wandb.proto import wandb_internal_pb2
 
 from tests.process_helpers import flags, train
+from vision_zero.evaluation.seen_images import seen_images
 from vision_zero.run_folder import read_json_lines
 from vision_zero.tracked_games import COLUMNS
 from vision_zero.train import main
@@ -23,6 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("WANDB_MODE", "offline")
         environment.setenv("WANDB_DIR", str(folder))
+        environment.setenv("WANDB_DATA_DIR", str(folder / "data"))
         finished = train(folder / "run", **options)
     assert finished.status == 0, finished.output[-4000:]
     return folder / "run"
@@ -49,34 +52,34 @@ def records(file: Path) -> Iterator[bytes]:
             record = b""
 
 
-def history(folder: Path) -> list[dict[str, object]]:
-    """What an offline run would send: the logged values, in order."""
+def kept(folder: Path) -> list[wandb_internal_pb2.Record]:
+    """What an offline run would send, in order."""
     (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    lines = []
-    for data in records(file):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        if record.WhichOneof("record_type") == "history":
-            items = record.history.item
-            lines.append({item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items})
-    return lines
+    return [wandb_internal_pb2.Record.FromString(data) for data in records(file)]
 
 
-def test_wandb_keeps_the_numbers_and_the_games(run: Path) -> None:
-    lines = history(run.parent)
-    accuracy = [line["train/stage/accuracy"] for line in lines if "train/stage/accuracy" in line]
+def test_wandb_keeps_the_numbers(run: Path) -> None:
+    items = [item for record in kept(run.parent) for item in record.history.item]
+    accuracy = [json.loads(item.value_json) for item in items if [*item.nested_key] == ["train/stage/accuracy"]]
     assert accuracy == [line["stage/accuracy"] for line in read_json_lines(run / "metrics.jsonl")]
-    tables = sorted(run.parent.glob("wandb/offline-run-*/files/media/table/games_*.table.json"))
+
+
+def test_wandb_keeps_the_games_with_their_images(run: Path) -> None:
+    """A table of every iteration, its first games, and both images of each as files that a later sync finds."""
+    tables = [record.artifact for record in kept(run.parent) if record.artifact.type == "run_table"]
     assert len(tables) == 2
-    for step, file in enumerate(sorted(tables, key=lambda file: int(file.name.split("_")[1]))):
-        table = json.loads(file.read_text())
-        assert table["columns"] == list(COLUMNS)
+    for step, table in enumerate(tables):
+        files = {one.path: Path(one.local_path) for one in table.manifest.contents}
+        read = json.loads(files["games.table.json"].read_text())
+        assert read["columns"] == list(COLUMNS)
         played = read_json_lines(run / "games" / f"step-{step:06d}.jsonl")[:2]
-        assert [row[:3] for row in table["data"]] == [[step + 1, record["stage"], record["pair"]] for record in played]
-        for row, record in zip(table["data"], played, strict=True):
+        assert [row[:3] for row in read["data"]] == [[step + 1, record["stage"], record["pair"]] for record in played]
+        for row, record in zip(read["data"], played, strict=True):
             assert [line.partition(": ")[2] for line in row[6].split("\n")] == [one["clue"] for one in record["clues"]]
-            for image in row[3:5]:
-                assert (file.parents[2] / image["path"]).stat().st_size > 100
+            seen = seen_images(record)
+            for cell, image in zip(row[3:5], seen, strict=True):
+                with Image.open(files[cell["path"]]) as sent:
+                    assert sent.convert("RGB").tobytes() == image.tobytes()
 
 
 def test_tensorboard_has_the_numbers(run: Path) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from tests.report_helpers import N_GAMES, OPTIONS, change_game, copy_of
 from vision_zero import report as command
+from vision_zero.evaluation.during_training import LOGGED
 from vision_zero.evaluation.report import json_in_html, make_report
 from vision_zero.evaluation.report_curves import NO_ARENA, NO_VLLM, charts
 from vision_zero.evaluation.report_games import Pictures, choose, judge_clues, read_games
@@ -245,6 +246,20 @@ def test_several_updates_per_iteration_share_its_place() -> None:
     assert by_id["accuracy"].x == [1, 2]
     assert by_id["loss"].x == pytest.approx([1 / 3, 2 / 3, 1, 4 / 3, 5 / 3, 2])
     assert by_id["accuracy"].limits == []
+
+
+def test_the_metrics_page_explains_every_figure_of_an_arena_and_says_what_to_do(run: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text()
+    figures = set(read_json_lines(run / "arena.jsonl")[-1]["figures"])
+    own = re.findall(r"^\| figure `([\w/]+)`", page, re.MULTILINE)
+    assert len(own) == len(set(own))
+    assert {*own, *LOGGED} == figures
+    rows = re.findall(r"^\| (?:figure )?`[\w/]+`.*$", page, re.MULTILINE)
+    assert len(rows) > 80
+    for row in rows:
+        name, *words = (cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1])
+        assert len(words) == 3, name
+        assert all(words), name
 
 
 def test_the_package_says_where_its_library_is_from() -> None:

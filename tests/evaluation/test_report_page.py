@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
-from tests.report_helpers import change_game, copy_of
+from tests import process_helpers
+from tests.report_helpers import OPTIONS, change_game, copy_of
 from vision_zero import report as command
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -358,15 +359,16 @@ def test_what_is_missing_is_said(run: Path, browser: Browser, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_500_games_of_a_real_run(browser: Browser, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.timeout(1800)
+def test_500_games_of_a_real_run(
+    browser: Browser, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """How long it takes is printed; that the list is not all made at once, and answers, is asserted."""
     options = {"images": "drawn:250", "iterations": 25, "games_per_iteration": 20, "arena_every": 0, "save_steps": 25}
-    from tests.process_helpers import train_well
-    from tests.report_helpers import OPTIONS
-
+    monkeypatch.setattr(process_helpers, "TIMEOUT", 1500)
     kept = {name: value for name, value in OPTIONS.items() if not name.startswith("arena")}
     kept |= {"civilians": 4, "rounds": 2, "num_generations": 8, "per_device_train_batch_size": 32}
-    train_well(tmp_path / "run", **{**kept, **options})
+    process_helpers.train_well(tmp_path / "run", **{**kept, **options})
     started = time.perf_counter()
     assert command.main([str(tmp_path / "run")]) == 0
     made = time.perf_counter() - started

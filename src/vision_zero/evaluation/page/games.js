@@ -49,7 +49,7 @@ class Games {
     const iteration = (name, label) =>
       el("label", {}, label, el("input", { name, type: "number", min: least, max: most, placeholder: name === "from" ? least : most }));
     form.append(
-      el("label", { class: "wide" }, "search", el("input", { name: "text", type: "search", placeholder: "clues, reasoning, pair  ( / )", autocomplete: "off" })),
+      el("label", { class: "wide" }, "search", el("input", { name: "text", type: "search", placeholder: "press /", autocomplete: "off" })),
       choice("role", "of", [["", "everybody"], ["spy", "the spy"], ["civilian", "civilians"], ["voter", "voters"]], "Whose replies are searched, counted as unreadable, and shown strongly"),
       choice("stage", "stage", [["", "both"], ["decision", "decision"], ["clue", "clue"]]),
       choice("outcome", "outcome", [["", "any"], ...Object.entries(OUTCOMES)]),
