@@ -281,5 +281,6 @@ curves       $output_dir/metrics.jsonl; tracker: $tracker
 games        $output_dir/games/
 checkpoints  $output_dir/checkpoint-N every $SAVE_EVERY iterations, the last with export/
 afterwards   python -m vision_zero.summary $output_dir
+             python -m vision_zero.report $output_dir
 REPORT
 exec "${command[@]}"

@@ -70,7 +70,7 @@ def write(report: Report, out: Path) -> None:
     """Raises RunFolderError for a place that cannot be written to."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(report.html, "utf-8")
+        out.write_text(report.html, "utf-8", newline="\n")  # as it was hashed
     except OSError as error:
         raise RunFolderError(f"--out {out}: cannot be written: {error.strerror}") from error
 

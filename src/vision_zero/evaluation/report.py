@@ -168,10 +168,14 @@ def facts(run: Path, config: Mapping[str, Any], iterations: Sequence[Line]) -> l
     seconds = sum(line.get("step_time", 0.0) for line in iterations)
     n_players = f"{config.get('civilians')} civilians and a spy, {config.get('rounds')} rounds"
     images = config.get("images") or []
+    planned = config["iterations"]
+    done = f"{len(iterations)} of {planned}"
+    if len(iterations) > planned:  # the options are those it was started with
+        done = f"{len(iterations)}, resumed beyond the {planned} planned first,"
     return [
         ("model", str(config.get("model_name_or_path"))),
         ("images", ", ".join(map(str, images)) or "not said"),
-        ("iterations", f"{len(iterations)} of {config['iterations']} in {_duration(seconds)}"),
+        ("iterations", f"{done} in {_duration(seconds)}"),
         ("games", f"{config.get('games_per_iteration')} per iteration: {n_players}"),
         ("the spy sees", str(config.get("spy_view"))),
         ("votes", f"{config.get('num_generations')} per game, by {config.get('voter')}"),

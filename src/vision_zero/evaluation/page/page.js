@@ -32,6 +32,8 @@ function head(page) {
     });
     byId("ribbon").append(el("div", { class: "ribbon", role: "img", "aria-label": ribbonWords(page) }, parts));
   }
+  byId("pictures-hint").textContent =
+    `As they were played. Images are reduced to at most ${page.image_size} pixels on the longer side.`;
   if (page.notes.length) {
     byId("notes").append(el("div", { class: "note" }, el("strong", {}, "What is missing"), el("ul", {}, page.notes.map((note) => el("li", {}, note)))));
   }
