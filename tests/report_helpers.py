@@ -1,4 +1,4 @@
-"""A real run for the tests of its page: the tiny model on drawn scenes, both stages, with an arena."""
+"""A real run for the tests of its page and of trackers: the tiny model on drawn scenes, both stages, with an arena."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.process_helpers import train_well
 from vision_zero.evaluation.compare import append
@@ -24,13 +26,23 @@ OPTIONS: dict[str, Any] = {
     "arena_games": 4,
     "arena_images": "drawn:4@heldout",
     "save_steps": 6,
+    "report_to": "wandb,tensorboard",
+    "wandb_games": 2,
+    "run_name": "recorded",
 }
 N_GAMES = OPTIONS["iterations"] * OPTIONS["games_per_iteration"]
 
 
-def trained_run(folder: Path, **options: Any) -> Path:
-    """A run folder with metrics, arena, switches, games and, in the form that `evaluate` writes, an evaluation."""
-    train_well(folder, **{**OPTIONS, **options})
+def trained_run(folder: Path) -> Path:
+    """A run folder with metrics, arena, switches, games and, in the form that `evaluate` writes, an evaluation.
+
+    Beside it is what wandb keeps offline.
+    """
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("WANDB_MODE", "offline")
+        environment.setenv("WANDB_DIR", str(folder.parent))
+        environment.setenv("WANDB_DATA_DIR", str(folder.parent / "data"))
+        train_well(folder, **OPTIONS)
     last = json.loads((folder / "arena.jsonl").read_text().splitlines()[-1])
     figures = {name: last[name] for name in ("figures", "start")}
     append(folder / "evaluation.jsonl", {"model": "the last checkpoint", "games": 4, **figures})

@@ -10,27 +10,15 @@ import pytest
 from PIL import Image
 from wandb.proto import wandb_internal_pb2
 
-from tests.process_helpers import flags, train
+from tests.process_helpers import flags
+from tests.report_helpers import OPTIONS
+from vision_zero.data.drawings import drawn_pairs
 from vision_zero.evaluation.seen_images import seen_images
 from vision_zero.run_folder import read_json_lines
 from vision_zero.tracked_games import COLUMNS
 from vision_zero.train import main
 
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two iterations of four games, in wandb offline and in TensorBoard's files."""
-    folder = tmp_path_factory.mktemp("tracked")
-    options = {"iterations": 2, "report_to": "wandb,tensorboard", "wandb_games": 2, "run_name": "tracked"}
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("WANDB_MODE", "offline")
-        environment.setenv("WANDB_DIR", str(folder))
-        environment.setenv("WANDB_DATA_DIR", str(folder / "data"))
-        finished = train(folder / "run", **options)
-    assert finished.status == 0, finished.output[-4000:]
-    return folder / "run"
-
-
+pytestmark = pytest.mark.xdist_group("report")
 BLOCK = 32 * 1024
 FULL, LAST = 1, 4
 
@@ -58,32 +46,33 @@ def kept(folder: Path) -> list[wandb_internal_pb2.Record]:
     return [wandb_internal_pb2.Record.FromString(data) for data in records(file)]
 
 
-def test_wandb_keeps_the_numbers(run: Path) -> None:
-    items = [item for record in kept(run.parent) for item in record.history.item]
+def test_wandb_keeps_the_numbers(recorded_run: Path) -> None:
+    items = [item for record in kept(recorded_run.parent) for item in record.history.item]
     accuracy = [json.loads(item.value_json) for item in items if [*item.nested_key] == ["train/stage/accuracy"]]
-    assert accuracy == [line["stage/accuracy"] for line in read_json_lines(run / "metrics.jsonl")]
+    assert accuracy == [line["stage/accuracy"] for line in read_json_lines(recorded_run / "metrics.jsonl")]
 
 
-def test_wandb_keeps_the_games_with_their_images(run: Path) -> None:
+def test_wandb_keeps_the_games_with_their_images(recorded_run: Path) -> None:
     """A table of every iteration, its first games, and both images of each as files that a later sync finds."""
-    tables = [record.artifact for record in kept(run.parent) if record.artifact.type == "run_table"]
-    assert len(tables) == 2
+    tables = [record.artifact for record in kept(recorded_run.parent) if record.artifact.type == "run_table"]
+    assert len(tables) == OPTIONS["iterations"]
+    pairs = {pair.id: pair for pair in drawn_pairs(range(6))}
     for step, table in enumerate(tables):
         files = {one.path: Path(one.local_path) for one in table.manifest.contents}
         read = json.loads(files["games.table.json"].read_text())
         assert read["columns"] == list(COLUMNS)
-        played = read_json_lines(run / "games" / f"step-{step:06d}.jsonl")[:2]
+        played = read_json_lines(recorded_run / "games" / f"step-{step:06d}.jsonl")[: OPTIONS["wandb_games"]]
         assert [row[:3] for row in read["data"]] == [[step + 1, record["stage"], record["pair"]] for record in played]
         for row, record in zip(read["data"], played, strict=True):
             assert [line.partition(": ")[2] for line in row[6].split("\n")] == [one["clue"] for one in record["clues"]]
-            seen = seen_images(record)
+            seen = seen_images(record, pairs)
             for cell, image in zip(row[3:5], seen, strict=True):
                 with Image.open(files[cell["path"]]) as sent:
                     assert sent.convert("RGB").tobytes() == image.tobytes()
 
 
-def test_tensorboard_has_the_numbers(run: Path) -> None:
-    (file,) = run.rglob("events.out.tfevents.*")
+def test_tensorboard_has_the_numbers(recorded_run: Path) -> None:
+    (file,) = recorded_run.rglob("events.out.tfevents.*")
     assert b"train/stage/accuracy" in file.read_bytes()
 
 

@@ -33,6 +33,11 @@ WHOLE = {
 }
 
 
+@pytest.fixture(scope="module")
+def run(recorded_run: Path) -> Path:
+    return recorded_run
+
+
 def block(text: str, name: str) -> Any:
     found = re.findall(rf'<script type="application/json" id="{name}">(.*?)</script>', text, re.DOTALL)
     assert len(found) == 1

@@ -23,6 +23,11 @@ pytestmark = [pytest.mark.xdist_group("report"), pytest.mark.skipif(CHROMIUM is 
 CLUE = "<script>document.title = 'taken'</script><img src=x onerror=\"document.title = 'taken'\">"
 
 
+@pytest.fixture(scope="module")
+def run(recorded_run: Path) -> Path:
+    return recorded_run
+
+
 def ready(page: Page) -> None:
     """Not by `wait_for_function`: the page's policy allows no script that is made of text."""
     expect(page.locator("html")).to_have_attribute("data-ready", "true", timeout=30_000)
@@ -366,7 +371,7 @@ def test_500_games_of_a_real_run(
     """How long it takes is printed; that the list is not all made at once, and answers, is asserted."""
     options = {"images": "drawn:250", "iterations": 25, "games_per_iteration": 20, "arena_every": 0, "save_steps": 25}
     monkeypatch.setattr(process_helpers, "TIMEOUT", 1500)
-    kept = {name: value for name, value in OPTIONS.items() if not name.startswith("arena")}
+    kept = {name: value for name, value in OPTIONS.items() if not name.startswith(("arena", "report_to"))}
     kept |= {"civilians": 4, "rounds": 2, "num_generations": 8, "per_device_train_batch_size": 32}
     process_helpers.train_well(tmp_path / "run", **{**kept, **options})
     started = time.perf_counter()
