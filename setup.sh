@@ -6,7 +6,7 @@
 #   --cpu, --gpu   which stack; without either: the one that is installed already, else GPU where an NVIDIA driver
 #                  answers and CPU elsewhere
 #   --browser      also Chromium, for pictures of the HTML reports (apt-get, Debian)
-#   --blender      also the system libraries of Blender's Python module (apt-get, Debian)
+#   --blender      also Blender's Python module, in an environment of its own, and its system libraries (apt-get, Debian)
 #   --force        install again, even if nothing changed since the last time
 #
 # Goes into the active virtual or conda environment. With none active, into .venv beside this file, made with Python
@@ -69,7 +69,11 @@ apt_install() {
 
 step="installing system packages"
 if [ "$browser" = 1 ]; then apt_install "${BROWSER_PACKAGES[@]}"; fi
-if [ "$blender" = 1 ]; then apt_install "${BLENDER_PACKAGES[@]}"; fi
+if [ "$blender" = 1 ]; then
+    apt_install "${BLENDER_PACKAGES[@]}"
+    step="installing Blender"
+    if [ "$force" = 1 ]; then bash run_scripts/setup_blender.sh --force; else bash run_scripts/setup_blender.sh; fi
+fi
 
 # ------------------------------------------------------------------------------------------------ the environment
 

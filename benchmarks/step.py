@@ -3,11 +3,12 @@
     python benchmarks/step.py
     python benchmarks/step.py --games 64 --micro_batch 8 --gradient_checkpointing
     python benchmarks/step.py --freeze_vision
+    python benchmarks/step.py --whole_rows
     python benchmarks/step.py --shortest 8
 
 The first step of each stage warms up and is not counted. After the counted steps as many follow in which rows are cut
-and scored as TRL does it, in the order of games and padded to the longest row of all. Replies have one length unless
-`--shortest` cuts them, so only prompts differ.
+and scored as TRL does it: whole, in the order of games and padded to the longest row of all. Replies have one length
+unless `--shortest` cuts them, so only prompts differ.
 """
 
 from __future__ import annotations
@@ -113,6 +114,7 @@ class TimedTrainer(IterativeSPOTrainer):
             done = self._step // self.args.steps_per_generation
             self.after[done] = self._totals()
             self.as_trl = done > self.counted
+            self.shares_prefixes = self.shares_prefixes and not self.as_trl
         return result
 
 
@@ -131,6 +133,7 @@ def time_stage(stage: Stage, options: Any) -> dict[str, float]:
             min_vote_tokens=options.tokens,
             rollout_batch_size=options.batch,
             logprob_tokens=options.logprob_tokens,
+            share_prefixes=not options.whole_rows,
             freeze_vision=options.freeze_vision,
             gradient_checkpointing=options.gradient_checkpointing,
             beta=options.kl,
@@ -153,19 +156,20 @@ def time_stage(stage: Stage, options: Any) -> dict[str, float]:
         )
         trainer.train()
     ours, as_trl = (trainer.per_game(start, start + options.steps) for start in (1, 1 + options.steps))
-    padding, padding_of_trl = (trainer.state.log_history[n]["update/padding"] for n in (1, 1 + options.steps))
+    first, first_as_trl = (trainer.state.log_history[n] for n in (1, 1 + options.steps))
     return {
         f"{stage}: step, CPU s per game": ours["step"],
         f"{stage}:   rollout": ours["rollout"],
         f"{stage}:   rows (processor, reference)": ours["rows"],
         f"{stage}:   deal, score, log": ours["play and score"] - ours["rollout"] - ours["rows"],
         f"{stage}:   update (forward, backward)": ours["update"],
-        f"{stage}: padding share of the update": padding,
+        f"{stage}: share of the rows' tokens that others had": first["update/shared"],
+        f"{stage}: padding share of the update": first["update/padding"],
         f"{stage}: images preprocessed per game": ours["images preprocessed"],
         f"{stage}: images encoded per game": ours["images encoded"],
         f"{stage}: cut as TRL does it, rows": as_trl["rows"],
         f"{stage}: cut as TRL does it, update": as_trl["update"],
-        f"{stage}: cut as TRL does it, padding share": padding_of_trl,
+        f"{stage}: cut as TRL does it, padding share": first_as_trl["update/padding"],
         f"{stage}: ratio of rows and update": (as_trl["rows"] + as_trl["update"]) / (ours["rows"] + ours["update"]),
         f"{stage}: public code, CPU s per game": PUBLIC[f"{stage} step"],
         f"{stage}: ratio to public code": PUBLIC[f"{stage} step"] / ours["step"],
@@ -179,6 +183,7 @@ def main() -> None:
     parser.add_argument("--kl", type=float, default=0.04, help="KL weight; 0 needs no reference model")
     parser.add_argument("--shortest", type=int, help="replies are cut to this many tokens or more; none: to --tokens")
     parser.add_argument("--logprob_tokens", type=int, default=16384, help="tokens in a forward of the reference")
+    parser.add_argument("--whole_rows", action="store_true", help="rows do not share their common beginnings")
     parser.add_argument("--freeze_vision", action="store_true", help="the vision tower does not train")
     parser.add_argument("--gradient_checkpointing", action="store_true")
     parser.add_argument("--stages", nargs="+", default=["decision", "clue"], choices=["decision", "clue"])

@@ -17,6 +17,7 @@ LOGPROB, LOSS = 1e-5, 1e-4
 UNEQUAL_BY_NATURE = (
     "rollout/images/preprocessed",  # games on two processes may share a blank image
     "update/padding",  # other rows share a micro-batch
+    "update/shared",
 )
 
 

@@ -1,6 +1,7 @@
 """What the pages tell a reader to run, set or open is there."""
 
 import re
+from argparse import ArgumentParser
 from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from trl import ModelConfig
 
+from vision_zero import diffusion_editor
 from vision_zero.config import GameConfig, IterativeSPOConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -15,12 +17,25 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*
 OPTIONS = {option.name for config in (GameConfig, IterativeSPOConfig, ModelConfig) for option in fields(config)}
 OTHER_FLAGS = {
     "all", "browser", "blender", "cpu", "fix", "force", "gpu", "help",  # setup.sh, test.sh, ruff
+    "changed", "edits", "kinds", "min_difference", "parts_per_table", "tables",  # make_data charts
+    "batch", "max_tokens", "model", "use_cpu",  # chart_reading
     "config", "name", "standalone", "nproc_per_node",  # TrlParser, torchrun, VLMEvalKit
     "game", "out", "sheet", "step",  # inspect_data, draw_game
     "drawn", "games", "other_seed",  # evaluate
     "evaluation", "image_size", "logdir",  # report, tensorboard
     "collect",  # gpu_checklist.sh --collect-wheels
+    "against", "against_columns", "distance",  # inspect_data
+    "archives", "domain", "layout", "limit", "part", "revision", "source", "split",  # download_data
+    "n", "size", "workers",  # make_data
+    "attributes", "edit_share", "edited", "gap", "margin", "min_pixels", "objects",  # make_data clevr
+    "blender_threads", "blender_timeout", "camera_jitter", "lamp_jitter", "renderer", "samples",  # make_data clevr
+    "pixels",  # clevr_rules
+    "local", "repo",  # hf download --local-dir, --repo-type
 }  # fmt: skip
+_PHOTOS = ArgumentParser()
+diffusion_editor.add_arguments(_PHOTOS)
+OTHER_FLAGS |= {option.dest for option in _PHOTOS._actions} | {"n", "size", "workers"}  # make_data
+OTHER_FLAGS |= {"model"}  # edit_proposals
 
 
 @pytest.fixture(params=PAGES, ids=lambda path: path.name)

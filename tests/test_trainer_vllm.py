@@ -53,6 +53,13 @@ def test_a_run_stops_when_the_engine_has_other_weights(training: dict[str, Any])
     assert "--resume" in training["refusal"]
 
 
+def test_a_run_stops_when_a_prompt_and_its_reply_do_not_fit(training: dict[str, Any]) -> None:
+    assert training["too_long"].startswith("game ")
+    assert "a reply of up to 1000 are more than the engine holds, 1024" in training["too_long"]
+    assert "--vllm_max_model_length" in training["too_long"]
+    assert "the run was saved at" in training["too_long"]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -67,6 +74,10 @@ def test_a_run_stops_when_the_engine_has_other_weights(training: dict[str, Any])
         ({"vllm_gpu_memory_utilization": 7.0}, "vllm_gpu_memory_utilization=7"),
         ({"vllm_max_model_length": -1}, "vllm_max_model_length=-1"),
         ({"vllm_enable_sleep_mode": True}, "vllm_enable_sleep_mode=True"),
+        ({"vllm_mode": "server", "vllm_server_port": 70000}, "vllm_server_port=70000 must be a port"),
+        ({"vllm_mode": "server", "vllm_group_port": 0}, "vllm_group_port=0 must be a port"),
+        ({"vllm_mode": "server", "vllm_server_timeout": 0.0}, "vllm_server_timeout=0"),
+        ({"vllm_mode": "server", "vllm_server_base_url": "gpu-box:8000"}, "vllm_server_base_url=gpu-box:8000"),
         ({"max_logp_difference": -1.0}, "max_logp_difference=-1"),
     ],
 )

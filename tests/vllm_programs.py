@@ -281,7 +281,7 @@ def training() -> dict[str, Any]:
     from vision_zero.models import load_processor
     from vision_zero.playing_model import SamplingMismatchError
     from vision_zero.rollout.engine import Table, play
-    from vision_zero.rollout.policy import TokenLimits
+    from vision_zero.rollout.policy import PromptTooLongError, TokenLimits
     from vision_zero.rollout.sampling import Sampling
     from vision_zero.rollout.transformers import TransformersPolicy
     from vision_zero.rollout.vllm import VLLMPolicy
@@ -326,6 +326,16 @@ def training() -> dict[str, Any]:
             maker.scale = 1.0
         played = play(games, Table.of(player), limits, images=images)
 
+        # Replies for which the engine has no room beside the prompt.
+        inputs = [{"game": k} for k in range(4) for _ in range(8)]
+        trainer.args.max_clue_tokens = 1000
+        try:
+            trainer._generate_and_score_completions(inputs)
+            too_long = ""
+        except PromptTooLongError as error:
+            too_long = str(error)
+        trainer.args.max_clue_tokens = 24
+
         # Weights that the engine is not told of: the next step must not be taken.
         import torch
 
@@ -337,7 +347,7 @@ def training() -> dict[str, Any]:
         trainer.vllm_generation.sync_weights = lambda: None
         trainer.args.max_steps = trainer.state.max_steps = 21
         try:
-            trainer._generate_and_score_completions([{"game": k} for k in range(4) for _ in range(8)])
+            trainer._generate_and_score_completions(inputs)
             refusal = ""
         except SamplingMismatchError as error:
             refusal = str(error)
@@ -346,6 +356,7 @@ def training() -> dict[str, Any]:
             "unmoved": unmoved,
             "after": same(replies_of(by_hand.games), replies_of(played.games)),
             "refusal": refusal,
+            "too_long": too_long,
         }
 
 

@@ -73,28 +73,39 @@ def prefill_flops(shape: ModelShape, computed: int, mean_prompt: float, images: 
     return computed * per_token + images * shape.vision.forward_flops(*size)
 
 
-def forward_flops(shape: ModelShape, rows: Sequence[Tokens], images: int, size: tuple[int, int]) -> int:
-    """Rows through the model, logits of the reply's tokens only, `images` pictures encoded."""
+def forward_flops(
+    shape: ModelShape, rows: Sequence[Tokens], images: int, size: tuple[int, int], shared: float = 0.0
+) -> float:
+    """Rows through the model, logits of the reply's tokens only, `images` pictures encoded.
+
+    `shared` is the share of the rows' tokens that are computed for another row; attention is taken to fall with it.
+    """
     matrices = sum(2 * shape.layers * shape.layer_weights * (row.prompt + row.reply) for row in rows)
     attention = sum(shape.attention_flops(row.prompt + row.reply) for row in rows)
     head = sum(2 * shape.head_weights * row.reply for row in rows)
-    return matrices + attention + head + images * shape.vision.forward_flops(*size)
+    return (1 - shared) * (matrices + attention) + head + images * shape.vision.forward_flops(*size)
 
 
 def update_flops(
-    shape: ModelShape, rows: Sequence[Tokens], images: int, size: tuple[int, int], mode: Mode, rank: int = 0
-) -> int:
+    shape: ModelShape,
+    rows: Sequence[Tokens],
+    images: int,
+    size: tuple[int, int],
+    mode: Mode,
+    rank: int = 0,
+    shared: float = 0.0,
+) -> float:
     """Forward and backward. Backward is twice the forward: gradients of the inputs and of the weights.
 
     With LoRA the weights of the model have no gradient (once the forward instead of twice), attention has all of its
     backward, the encoder has none, and the adapters are trained.
     """
     if mode == "full":
-        return 3 * forward_flops(shape, rows, images, size)
-    tokens = sum(row.prompt + row.reply for row in rows)
-    attention = sum(shape.attention_flops(row.prompt + row.reply) for row in rows)
+        return 3 * forward_flops(shape, rows, images, size, shared)
+    tokens = (1 - shared) * sum(row.prompt + row.reply for row in rows)
+    attention = (1 - shared) * sum(shape.attention_flops(row.prompt + row.reply) for row in rows)
     vision = images * shape.vision.forward_flops(*size)
-    matrices = forward_flops(shape, rows, images, size) - attention - vision
+    matrices = forward_flops(shape, rows, images, size, shared) - attention - vision
     return 2 * matrices + 3 * attention + vision + 6 * tokens * shape.adapter_parameters(rank)
 
 

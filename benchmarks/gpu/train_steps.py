@@ -110,7 +110,7 @@ class _Lines(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
         if "grad_norm" in logs and state.global_step > 1:
-            line = step_line(self.trainer, self.shape, self.mode) | {
+            line = step_line(self.trainer, self.shape, self.mode, logs["update/shared"]) | {
                 name: float(logs[name]) for name in ("loss", "grad_norm")
             }
             self.write(line | {"problems": problems(line, self.trainer)})
@@ -134,7 +134,8 @@ def problems(line: Line, trainer: TimedTrainer) -> list[str]:
     return found
 
 
-def step_line(trainer: TimedTrainer, shape: ModelShape, mode: floors.Mode) -> Line:
+def step_line(trainer: TimedTrainer, shape: ModelShape, mode: floors.Mode, shared: float) -> Line:
+    """`shared`: the share of the trained tokens that the update computes for another row."""
     settings, watch, counters = trainer.settings, trainer.watch, trainer.counters
     seconds = watch.seconds
     calls, rows = trainer.calls, trainer.trained
@@ -146,8 +147,8 @@ def step_line(trainer: TimedTrainer, shape: ModelShape, mode: floors.Mode) -> Li
     )
     # With an engine TRL also asks the policy for log-probabilities, to correct for the engine's rounding.
     forwards = 2 if trainer.use_vllm else 1
-    scored = forwards * floors.forward_flops(shape, rows, trainer.encoded_images, settings.size)
-    update = floors.update_flops(shape, rows, trainer.encoded_images, settings.size, mode, rank)
+    scored = forwards * floors.forward_flops(shape, rows, trainer.encoded_images, settings.size, shared)
+    update = floors.update_flops(shape, rows, trainer.encoded_images, settings.size, mode, rank, shared)
     line: Line = {
         "stage": trainer.stage,
         "seconds": {
@@ -166,6 +167,7 @@ def step_line(trainer: TimedTrainer, shape: ModelShape, mode: floors.Mode) -> Li
         },
         "trained_rows": len(rows),
         "trained_tokens": sum(row.prompt + row.reply for row in rows),
+        "shared_tokens": shared,
         "update_flops": update,
         "peak_gib": {part: watch.peak_bytes[part] / floors.GIB for part in ("rollout", "rows", "update")},
         "moved": trainer.moved,

@@ -127,6 +127,11 @@ class IterativeSPOConfig(GRPOConfig):
         "The vision tower does not train and sees every image once per step; a merger inside it (Qwen2.5-VL) is frozen "
         "too, a projector outside (InternVL) trains (TRL: all weights train)",
     )
+    share_prefixes: bool = option(
+        True,
+        "Rows of a forward that begin alike compute their common beginning once; needs attn_implementation sdpa or "
+        "eager (TRL: every row by itself)",
+    )
     logprob_tokens: int = option(
         16384,
         "Tokens, padding included, in one forward of old and reference log-probs; as many as memory allows "

@@ -136,10 +136,18 @@ def _check_vllm(args: IterativeSPOConfig) -> None:
     if args.vllm_enable_sleep_mode and args.use_cpu:
         raise ValueError("vllm_enable_sleep_mode=True gives a GPU's memory back; leave it out on a CPU")
     if args.vllm_mode == "server":
-        _check_left_to_server(args)
+        _check_server(args)
 
 
-def _check_left_to_server(args: IterativeSPOConfig) -> None:
+def _check_server(args: IterativeSPOConfig) -> None:
+    for name in ("vllm_server_port", "vllm_group_port"):
+        if not 0 < getattr(args, name) < 65536:
+            raise ValueError(f"{name}={getattr(args, name)} must be a port, 1 to 65535")
+    if args.vllm_server_timeout <= 0:
+        raise ValueError(f"vllm_server_timeout={args.vllm_server_timeout} must be a number of seconds above 0")
+    url = args.vllm_server_base_url
+    if url is not None and not url.startswith(("http://", "https://")):
+        raise ValueError(f"vllm_server_base_url={url} must be http://HOST:PORT")
     for name, instead in OF_THE_SERVER.items():
         if getattr(args, name) != args.__dataclass_fields__[name].default:
             raise ValueError(

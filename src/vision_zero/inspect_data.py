@@ -1,15 +1,17 @@
 """Check a source of image pairs before a run: count it, open a sample, list what is bad, draw a contact sheet.
 
     python -m vision_zero.inspect_data data/photos --sheet sheet.jpg
+    python -m vision_zero.inspect_data my/photos --against benchmark/images      # do they share an image?
 
-Ends with 1 if the source is not laid out as it should be or a pair is bad.
+Ends with 1 if the source is not laid out as it should be, a pair is bad or an image is shared.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -19,6 +21,8 @@ from vision_zero.data.check import PairReport, check_pairs, open_pair, sample_ro
 from vision_zero.data.images import BadImageError
 from vision_zero.data.layouts import PairSourceError
 from vision_zero.data.pairs import load_pairs
+from vision_zero.data.perceptual_hash import N_BITS
+from vision_zero.data.shared_images import DEFAULT_DISTANCE, HashedImages, hash_images, shared_images
 from vision_zero.types import ImagePair
 
 CELL = 200
@@ -40,10 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"bad: {bad.id}: {bad.reason}")
         if args.sheet is not None:
             save_sheet(pairs, args.sheet, args.sheet_pairs, args.seed)
+        shares = bool(args.against) and share_an_image(pairs, args.against, args.against_columns, args.distance)
     except (PairSourceError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 1 if report.bad else 0
+    return 1 if report.bad or shares else 0
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -61,6 +66,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="which pairs are sampled (default: 0)")
     parser.add_argument("--sheet", type=Path, metavar="FILE.jpg", help="write a contact sheet of sampled pairs")
     parser.add_argument("--sheet_pairs", type=positive, default=16, help="pairs on the contact sheet (default: 16)")
+    parser.add_argument("--against", nargs="+", metavar="SOURCE", help="report images that this source has too")
+    parser.add_argument("--against_columns", nargs="+", metavar="FIELD=NAME", help="--columns of that source")
+    parser.add_argument(
+        "--distance",
+        type=int,
+        choices=range(N_BITS + 1),
+        metavar="BITS",
+        default=DEFAULT_DISTANCE,
+        help="with --against: bits of the 64 of a perceptual hash that may differ (default: %(default)s)",
+    )
     return parser.parse_args(argv)
 
 
@@ -84,13 +99,45 @@ def columns(named: Sequence[str] | None) -> Mapping[str, str] | None:
 
 def check_with_progress(pairs: Sequence[ImagePair], sample: int | None, seed: int) -> PairReport:
     """`check_pairs`, all bad pairs collected, with a progress bar where there is a terminal."""
-    with tqdm(total=0, desc="opening pairs", unit="pair", disable=None, leave=False) as bar:
+    with progress("opening pairs", "pair") as show:
+        return check_pairs(pairs, sample, seed, on_progress=show, collect=True)
+
+
+@contextmanager
+def progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar that is told (done, total), where there is a terminal."""
+    with tqdm(total=0, desc=what, unit=unit, disable=None, leave=False) as bar:
 
         def show(n_done: int, n_all: int) -> None:
             bar.total = n_all
             bar.update(n_done - bar.n)
 
-        return check_pairs(pairs, sample, seed, on_progress=show, collect=True)
+        yield show
+
+
+def share_an_image(
+    pairs: Sequence[ImagePair], against: Sequence[str], named: Sequence[str] | None, max_distance: int
+) -> bool:
+    """Report the images that look the same as one of `against`; whether there are any, or any that cannot be opened."""
+    sources = against[0] if len(against) == 1 else against
+    others = hash_with_progress(load_pairs(sources, columns=columns(named)), ", ".join(against))
+    ours = hash_with_progress(pairs, "the source")
+    with progress("comparing", "image") as show:
+        found = shared_images(ours, others, max_distance, on_progress=show)
+    print(f"{'compared':<22} {len(ours.ids)} images with {len(others.ids)} of {', '.join(against)}")
+    print(f"{'shared':<22} {len(found)} (within {max_distance} of {N_BITS} bits)")
+    for one in found:
+        print(f"shared: {one.id} looks like {one.other_id} of the other source ({one.distance} bits)")
+    return bool(found or ours.bad or others.bad)
+
+
+def hash_with_progress(pairs: Sequence[ImagePair], name: str) -> HashedImages:
+    """`hash_images`; what cannot be opened is reported."""
+    with progress(f"hashing {name}", "image") as show:
+        hashed = hash_images(pairs, on_progress=show)
+    for bad in hashed.bad:
+        print(f"not compared: {bad.id}: {bad.reason}")
+    return hashed
 
 
 def table(source: str, pairs: Sequence[ImagePair], report: PairReport) -> str:

@@ -7,7 +7,7 @@ rows or tokens, so neither the order of the rows nor the empty columns change th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -61,19 +61,39 @@ def order_rows(rows: Sequence[Row], n_micro_batches: int, n_updates: int, image_
     return order
 
 
-def _orders(rows: Sequence[Row], numbers: Sequence[int], size: int) -> list[list[int]]:
-    def length(number: int) -> int:
-        return len(rows[number].prompt_ids) + len(rows[number].token_ids)
+def rows_of_games_together(rows: Sequence[Row], n_updates: int) -> list[int]:
+    """Numbers of `rows` by game and then by image, none moved to another update: for rows that share beginnings."""
+    per_update = len(rows) // n_updates
+    order = []
+    for start in range(0, len(rows), per_update):
+        order += _by_game(rows, range(start, start + per_update), by_image=True)
+    return order
 
+
+def _by_game(rows: Sequence[Row], numbers: Sequence[int], *, by_image: bool = False) -> list[int]:
+    """Games by their longest row, rows of a game by length, the longest first; with `by_image` by image before that."""
     longest: dict[int, int] = {}
     for number in numbers:
         game = rows[number].game
-        longest[game] = max(longest.get(game, 0), length(number))
-    by_game = sorted(numbers, key=lambda number: (-longest[rows[number].game], rows[number].game, -length(number)))
+        longest[game] = max(longest.get(game, 0), _length(rows[number]))
+
+    def place(number: int) -> tuple[int, int, str, int]:
+        row = rows[number]
+        return (-longest[row.game], row.game, row.image.key if by_image else "", -_length(row))
+
+    return sorted(numbers, key=place)
+
+
+def _length(row: Row) -> int:
+    return len(row.prompt_ids) + len(row.token_ids)
+
+
+def _orders(rows: Sequence[Row], numbers: Sequence[int], size: int) -> list[list[int]]:
+    by_game = _by_game(rows, numbers)
     orders, window = [by_game], size
     while window < 2 * len(by_game):
         blocks = [by_game[start : start + window] for start in range(0, len(by_game), window)]
-        orders.append([number for block in blocks for number in sorted(block, key=lambda one: -length(one))])
+        orders.append([number for block in blocks for number in sorted(block, key=lambda one: -_length(rows[one]))])
         window *= 2
     return orders
 
@@ -89,14 +109,19 @@ def _cost(rows: Sequence[Row], order: Sequence[int], size: int, image_cost: floa
 
 def image_cost(model: PreTrainedModel, image_tokens: int) -> float:
     """What encoding an image costs in tokens of the language model, by the number of weights that are multiplied."""
-    tower, decoder = model.get_encoder("image"), model.get_decoder()
-    per_token = _n_weights(decoder) - _n_weights(decoder.get_input_embeddings())
-    return PATCHES_PER_IMAGE_TOKEN * image_tokens * _n_weights(tower) / per_token
+    tower = n_weights(model.get_encoder("image").parameters())
+    return PATCHES_PER_IMAGE_TOKEN * image_tokens * tower / weights_per_token(model)
 
 
-def _n_weights(module: torch.nn.Module) -> int:
+def weights_per_token(model: PreTrainedModel) -> int:
+    """Weights of the language model that a token is multiplied with, its head left out."""
+    decoder = model.get_decoder()
+    return n_weights(decoder.parameters()) - n_weights(decoder.get_input_embeddings().parameters())
+
+
+def n_weights(parameters: Iterable[torch.nn.Parameter]) -> int:
     # Under ZeRO-3 a parameter is empty here and says elsewhere how large it is.
-    return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in module.parameters())
+    return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in parameters)
 
 
 # ----------------------------------------------------------------------------------------------------- cut and trimmed

@@ -32,6 +32,11 @@ LOGP_DIFFERENCE = "sampling/sampling_logp_difference/mean"
 OTHER_SERVER = "Start the server again with run_scripts/vllm_server.sh and continue with --resume"
 """What a user can do about a server that was lost."""
 
+SHORTER_PROMPTS = (
+    "Raise --vllm_max_model_length, or give fewer civilians or rounds, shorter replies (--max_clue_tokens, "
+    "--max_vote_tokens) or smaller images (--max_pixels), and continue with --resume"
+)
+
 
 class SamplingMismatchError(RuntimeError):
     """The replies were not sampled by the policy that trains."""

@@ -31,6 +31,7 @@ from vision_zero.data.pairs import BadImageError, check_pairs
 from vision_zero.evaluation.during_training import ArenaCallback, training_arena
 from vision_zero.models import attention_implementation, load_model, load_processor, whole_models
 from vision_zero.playing_model import SamplingMismatchError
+from vision_zero.rollout.policy import PromptTooLongError
 from vision_zero.rollout.vllm_connection import VLLMServerError
 from vision_zero.tracked_games import GamesTable
 from vision_zero.trainer import IterativeSPOTrainer
@@ -103,7 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except (BadImageError, SamplingMismatchError, VLLMServerError) as error:
+    except (BadImageError, PromptTooLongError, SamplingMismatchError, VLLMServerError) as error:
         sys.exit(f"error: {error}")
     finish(trainer)
 

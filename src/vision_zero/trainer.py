@@ -31,13 +31,13 @@ from vision_zero.config import IterativeSPOConfig
 from vision_zero.data.pairs import BadImageError
 from vision_zero.frozen_tower import FrozenTower
 from vision_zero.metrics import iteration_metrics, summarize
-from vision_zero.playing_model import OTHER_SERVER, PlayingModel
+from vision_zero.playing_model import OTHER_SERVER, SHORTER_PROMPTS, PlayingModel
 from vision_zero.progress import game_bar
 from vision_zero.rollout.dealer import deal_onto_pairs
 from vision_zero.rollout.engine import Rollout, Table, play
 from vision_zero.rollout.images import memoize_images
 from vision_zero.rollout.numbered_images import NumberedImages, look_images_up
-from vision_zero.rollout.policy import GameImages, Policy
+from vision_zero.rollout.policy import GameImages, Policy, PromptTooLongError
 from vision_zero.rollout.record import game_record
 from vision_zero.rollout.transformers import without_adapter_wrapper
 from vision_zero.rollout.vllm_connection import VLLMServerError
@@ -135,6 +135,7 @@ class IterativeSPOTrainer(TightBatches, PlayingModel):
         models = [without_adapter_wrapper(self.accelerator.unwrap_model(model)) for model in wrapped]
         for one in models:
             look_images_up(one, self.images)
+        self.decide_sharing()
         self.frozen = FrozenTower(models, self.images) if args.freeze_vision else None
         self.reward_func_names = ["reward", "format"]
         self.reward_weights = torch.tensor([1.0, args.format_weight])
@@ -199,6 +200,7 @@ class IterativeSPOTrainer(TightBatches, PlayingModel):
             self.frozen.clear()
         preprocessed = self.memo.preprocessed
         lost: VLLMServerError | None = None
+        too_long: PromptTooLongError | None = None
         with (
             self.playing() as policy,
             game_bar(
@@ -220,7 +222,10 @@ class IterativeSPOTrainer(TightBatches, PlayingModel):
                 )
             except VLLMServerError as error:
                 lost = error
+            except PromptTooLongError as error:
+                too_long = error
         self.stop_if_any(lost, VLLMServerError, OTHER_SERVER)
+        self.stop_if_any(too_long, PromptTooLongError, SHORTER_PROMPTS)
         counters: dict[str, float] = {
             "calls": rollout.calls,
             "tokens/new": policy.new_tokens,

@@ -91,6 +91,18 @@ def test_flops_of_an_update() -> None:
     assert lora == 2 * matrices + 3 * attention + 2 * image + 6 * 7 * 116
 
 
+def test_tokens_that_rows_share_are_counted_once() -> None:
+    """Two rows of 4 tokens, half of which are the same: as one row and the head of both."""
+    rows, image = [Tokens(3, 1), Tokens(3, 1)], SMALL_VISION.forward_flops(56, 56)
+    rest = 2 * 120 * 4 + SMALL.attention_flops(4)
+    head = 2 * 40 * 2
+    assert floors.forward_flops(SMALL, rows, 1, (56, 56), shared=0.5) == rest + head + image
+    assert floors.update_flops(SMALL, rows, 1, (56, 56), "full", shared=0.5) == 3 * (rest + head + image)
+    lora = floors.update_flops(SMALL, rows, 1, (56, 56), "lora", rank=2, shared=0.5)
+    matrices = 2 * 120 * 4 + head
+    assert lora == 2 * matrices + 3 * SMALL.attention_flops(4) + image + 6 * 4 * 116
+
+
 def test_decoding_reads_weights_and_caches() -> None:
     """Two replies of 3 and 2 tokens after prompts of 4: two steps, the second with one reply."""
     calls = [[Tokens(4, 3), Tokens(4, 2)]]

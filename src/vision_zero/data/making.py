@@ -1,4 +1,8 @@
-"""What a maker of image pairs is: a function of options and a seeded generator, which may refuse an attempt."""
+"""What a maker of image pairs is: a function of options and a seeded generator, which may refuse an attempt.
+
+A module of a domain has a maker and two functions: `add_arguments(parser)` adds the domain's options, and
+`from_arguments(args) -> Maker` builds the maker of the parsed ones. `vision_zero.make_data` does the rest.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import random
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -15,6 +19,10 @@ from vision_zero.types import Domain
 
 class Rejected(Exception):
     """An attempt at a pair that breaks a rule. Its text is short and of few kinds: rejects are counted by it."""
+
+
+class MakingError(RuntimeError):
+    """Making pairs cannot go on. The message names the file or the pair and says what to do."""
 
 
 @dataclass(frozen=True)
@@ -42,3 +50,23 @@ class Maker(Protocol):
     """Attempts at one pair before it is given up."""
 
     def open(self) -> AbstractContextManager[Make]: ...
+
+
+@runtime_checkable
+class KnowsHowMany(Protocol):
+    """A maker whose material sets how many pairs it makes when nobody says."""
+
+    @property
+    def default_n(self) -> int: ...
+
+
+@runtime_checkable
+class Summarizes(Protocol):
+    """A maker that has something to say of its material (how many tables, styles): JSON, the same in every run."""
+
+    def summary(self) -> Mapping[str, Any]: ...
+
+
+def attempt_rng(name: str, seed: int, number: int, attempt: int) -> random.Random:
+    """The generator of one attempt: a function of the arguments alone, not of n, of workers or of other pairs."""
+    return random.Random(f"vision-zero/{name}/{seed}/{number}/{attempt}")

@@ -123,6 +123,10 @@ class TurnRequest:
     limits: TokenLimits
 
 
+class PromptTooLongError(RuntimeError):
+    """A prompt and its longest reply do not fit into what an engine can hold."""
+
+
 class Policy(Protocol):
     """Anything that answers turns, in the order asked."""
 

@@ -29,7 +29,7 @@ from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 from vllm.utils.network_utils import get_open_port
 
-from vision_zero.rollout.policy import EngineOptions, QueuedPolicy, TurnRequest
+from vision_zero.rollout.policy import EngineOptions, PromptTooLongError, QueuedPolicy, TurnRequest
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.shared_engine import SharedEnginePolicy
 from vision_zero.rollout.vllm_requests import Questions
@@ -159,10 +159,13 @@ class VLLMPolicy(QueuedPolicy):
         self._last: tuple[tuple[str, str], Any] | None = None
 
     def submit(self, request: TurnRequest) -> None:
+        """Raises PromptTooLongError, before the engine is asked."""
+        prompt = self._prompt(request)
+        self._check_length(request, len(prompt["prompt_token_ids"]))  # with the image's tokens
         name = str(self._n_submitted)
         self._n_submitted += 1
         self._waiting[name] = request
-        self.engine.add_request(name, self._prompt(request), self._parameters(request))
+        self.engine.add_request(name, prompt, self._parameters(request))
 
     def advance(self) -> list[tuple[TurnRequest, Reply]]:
         done: list[tuple[TurnRequest, Reply]] = []
@@ -176,13 +179,23 @@ class VLLMPolicy(QueuedPolicy):
         """What the engine makes of the prompt; once for turns that ask the same, such as the votes of a game."""
         key = (request.image.key, request.prompt.text)
         if self._last is None or self._last[0] != key:
+            ids = self._questions.prompt_ids(request)
+            self._check_length(request, len(ids))
             prompt = {
-                "prompt_token_ids": self._questions.prompt_ids(request),
+                "prompt_token_ids": ids,
                 "multi_modal_data": {"image": request.image},
                 "multi_modal_uuids": {"image": [request.image.key]},
             }
             self._last = (key, self.engine.renderer.render_cmpl([prompt])[0])
         return self._last[1]
+
+    def _check_length(self, request: TurnRequest, n_prompt: int) -> None:
+        most = self.engine.model_config.max_model_len
+        if n_prompt + request.limits.maximum > most:
+            raise PromptTooLongError(
+                f"game {request.game.index}, pair {request.game.pair.id}: a prompt of {n_prompt} tokens and a reply of "
+                f"up to {request.limits.maximum} are more than the engine holds, {most}"
+            )
 
     def _parameters(self, request: TurnRequest) -> SamplingParams:
         return SamplingParams(**self._questions.parameters(request), output_kind=RequestOutputKind.FINAL_ONLY)

@@ -1,0 +1,243 @@
+"""Runs inside Blender's Python: draws the scenes it is sent, one JSON line each, until its input ends.
+
+    .venv-blender/bin/python blender_worker.py
+
+It says first {"ready": true, "version": ..., "device": ...}; then it answers each request {"scene": ..., "width",
+"height", "samples", "path"} with {"path": ...} once the PNG is written. `render_blender` is the other end, and says
+what a scene looks like in JSON. Nothing of ours is imported here, as this Python has nothing of ours; what fails ends
+the program with its traceback on stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from typing import Any
+
+import bpy
+
+GPU_KINDS = ("OPTIX", "CUDA", "HIP", "ONEAPI", "METAL")
+
+
+def main() -> None:
+    # Blender prints to standard output from C. What is ours goes through a copy, and theirs to standard error.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    threads = int(sys.argv[1]) if len(sys.argv) > 1 else 0
+    device = set_up(threads)
+    studio = Studio()
+    say(answers, {"ready": True, "version": bpy.app.version_string, "device": device})
+    for line in sys.stdin:
+        request = json.loads(line)
+        studio.draw(request)
+        say(answers, {"path": request["path"]})
+
+
+def say(stream: Any, answer: dict[str, Any]) -> None:
+    stream.write(json.dumps(answer) + "\n")
+    stream.flush()
+
+
+def set_up(threads: int) -> str:
+    """An empty file, the settings that no scene changes, and a GPU if there is one. Returns the device's name."""
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    scene = bpy.context.scene
+    render, cycles = scene.render, scene.cycles
+    render.engine = "CYCLES"
+    render.resolution_percentage = 100
+    render.image_settings.file_format = "PNG"
+    render.image_settings.color_mode = "RGB"
+    render.dither_intensity = 0  # noise that hides banding would differ between the images of a pair
+    render.use_persistent_data = False  # it keeps what removed objects were made of
+    scene.view_settings.view_transform = "Standard"
+    if threads:
+        render.threads_mode = "FIXED"
+        render.threads = threads
+    cycles.seed = 0
+    cycles.max_bounces = 4
+    cycles.use_denoising = True
+    cycles.denoiser = "OPENIMAGEDENOISE"
+    cycles.denoising_prefilter = "FAST"
+    return use_gpu(cycles)
+
+
+def use_gpu(cycles: Any) -> str:
+    preferences = bpy.context.preferences.addons["cycles"].preferences
+    for kind in GPU_KINDS:
+        try:
+            preferences.compute_device_type = kind
+        except TypeError:  # this build does not know that kind
+            continue
+        preferences.get_devices()
+        devices = [device for device in preferences.devices if device.type == kind]
+        if devices:
+            for device in preferences.devices:
+                device.use = device.type == kind
+            cycles.device = "GPU"
+            return f"{kind}: {devices[0].name}"
+    preferences.compute_device_type = "NONE"
+    cycles.device = "CPU"
+    return "CPU"
+
+
+class Studio:
+    """Ground, lamps, camera, one mesh a shape and one material a look, all made once; objects come and go."""
+
+    def __init__(self) -> None:
+        self.scene = bpy.context.scene
+        self.meshes = {"sphere": sphere(), "cube": cube(), "cylinder": cylinder()}
+        self.materials: dict[tuple[str, tuple[float, ...]], Any] = {}
+        self.lamps: dict[str, Any] = {}
+        self.camera = self._link("camera", bpy.data.cameras.new("camera"))
+        self.scene.camera = self.camera
+        self.scene.world = bpy.data.worlds.new("world")
+        self.scene.world.use_nodes = True
+        self.ground = self._link("ground", plane())
+
+    def _link(self, name: str, data: Any) -> Any:
+        made = bpy.data.objects.new(name, data)
+        self.scene.collection.objects.link(made)
+        return made
+
+    def draw(self, request: dict[str, Any]) -> None:
+        described = request["scene"]
+        self._light(described["lights"], described["sky"])
+        self.ground.data.materials.clear()
+        self.ground.data.materials.append(self._material(described["ground"]))
+        self._aim_camera(described["camera"])
+        objects = [self._place(one) for one in described["objects"]]
+        render = self.scene.render
+        render.resolution_x, render.resolution_y = request["width"], request["height"]
+        render.filepath = request["path"]
+        self.scene.cycles.samples = request["samples"]
+        bpy.ops.render.render(write_still=True)
+        for one in objects:
+            bpy.data.objects.remove(one, do_unlink=True)
+
+    def _light(self, lights: list[dict[str, Any]], sky: float) -> None:
+        background = self.scene.world.node_tree.nodes["Background"]
+        background.inputs["Color"].default_value = (sky, sky, sky, 1)
+        for number, light in enumerate(lights):
+            name = f"light {number}"
+            if name not in self.lamps:
+                self.lamps[name] = self._link(name, bpy.data.lights.new(name, light["type"]))
+            lamp = self.lamps[name]
+            lamp.data.color, lamp.data.energy = light["color"], light["energy"]
+            if light["type"] == "SUN":
+                lamp.data.angle = light["angle"]
+            else:
+                lamp.data.size = light["size"]
+                lamp.location = light["position"]
+            look(lamp, [-one for one in light["direction"]])
+
+    def _aim_camera(self, camera: dict[str, Any]) -> None:
+        self.camera.location = camera["position"]
+        self.camera.data.lens, self.camera.data.sensor_width = camera["lens"], camera["sensor"]
+        self.camera.data.sensor_fit = "AUTO"  # the sensor spans the longer side
+        look(self.camera, [-one for one in camera["position"]])
+
+    def _place(self, one: dict[str, Any]) -> Any:
+        made = self._link("object", self.meshes[one["shape"]])
+        made.location, made.scale = one["position"], [one["radius"]] * 3
+        made.rotation_euler = (0, 0, math.radians(one["rotation"]))
+        if one["shape"] != "sphere":
+            bevel = made.modifiers.new("bevel", "BEVEL")
+            bevel.width, bevel.segments = one["bevel"], 4
+            bevel.limit_method, bevel.angle_limit = "ANGLE", math.radians(40)
+            bevel.harden_normals = True
+        made.material_slots[0].link = "OBJECT"
+        made.material_slots[0].material = self._material(one)
+        return made
+
+    def _material(self, one: dict[str, Any]) -> Any:
+        key = (one["material"], tuple(one["rgb"]))
+        if key not in self.materials:
+            made = bpy.data.materials.new("material")
+            made.use_nodes = True
+            {"rubber": rubber, "metal": metal, "ground": matt}[one["material"]](made.node_tree, (*one["rgb"], 1))
+            self.materials[key] = made
+        return self.materials[key]
+
+
+def look(one: Any, direction: list[float]) -> None:
+    """Turn a camera or a lamp, which look down their own -z, into a direction, top up."""
+    from mathutils import Vector  # it is there once bpy is
+
+    one.rotation_euler = Vector(direction).to_track_quat("-Z", "Y").to_euler()
+
+
+def sphere() -> Any:
+    bpy.ops.mesh.primitive_uv_sphere_add(segments=96, ring_count=48)
+    return taken_mesh()
+
+
+def cube() -> Any:
+    bpy.ops.mesh.primitive_cube_add(size=2)
+    return taken_mesh()
+
+
+def cylinder() -> Any:
+    bpy.ops.mesh.primitive_cylinder_add(vertices=128, radius=1, depth=2)
+    return taken_mesh()
+
+
+def plane() -> Any:
+    bpy.ops.mesh.primitive_plane_add(size=200)
+    return taken_mesh()
+
+
+def taken_mesh() -> Any:
+    """The mesh of the object just added, smooth, with an empty slot for a material, without the object."""
+    added = bpy.context.object
+    mesh = added.data
+    mesh.polygons.foreach_set("use_smooth", [True] * len(mesh.polygons))
+    mesh.materials.append(None)
+    bpy.data.objects.remove(added, do_unlink=True)
+    return mesh
+
+
+def nodes_of(tree: Any) -> tuple[Any, Any]:
+    """The emptied tree's output socket, and a function that adds a shader of a kind."""
+    tree.nodes.clear()
+    output = tree.nodes.new("ShaderNodeOutputMaterial")
+
+    def add(kind: str, colour: tuple[float, ...], roughness: float) -> Any:
+        node = tree.nodes.new(kind)
+        node.inputs["Color"].default_value = colour
+        node.inputs["Roughness"].default_value = roughness
+        return node.outputs["BSDF"]
+
+    return output.inputs["Surface"], add
+
+
+def mixed(tree: Any, first: Any, second: Any, share: float) -> Any:
+    node = tree.nodes.new("ShaderNodeMixShader")
+    node.inputs[0].default_value = share
+    tree.links.new(first, node.inputs[1])
+    tree.links.new(second, node.inputs[2])
+    return node.outputs[0]
+
+
+def matt(tree: Any, colour: tuple[float, ...]) -> None:
+    surface, add = nodes_of(tree)
+    tree.links.new(add("ShaderNodeBsdfDiffuse", colour, 0.0), surface)
+
+
+def rubber(tree: Any, colour: tuple[float, ...]) -> None:
+    surface, add = nodes_of(tree)
+    diffuse = add("ShaderNodeBsdfDiffuse", colour, 0.0)
+    gloss = add("ShaderNodeBsdfAnisotropic", (1, 1, 1, 1), 0.6)
+    tree.links.new(mixed(tree, diffuse, gloss, 0.04), surface)
+
+
+def metal(tree: Any, colour: tuple[float, ...]) -> None:
+    surface, add = nodes_of(tree)
+    blurred = add("ShaderNodeBsdfAnisotropic", colour, 0.447)
+    sharp = add("ShaderNodeBsdfAnisotropic", colour, 0.1)
+    tree.links.new(mixed(tree, blurred, sharp, 0.6), surface)
+
+
+if __name__ == "__main__":
+    main()

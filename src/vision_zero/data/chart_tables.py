@@ -1,0 +1,257 @@
+"""Tables that charts are drawn from: as a chart shows them, as a source holds them, and as a CSV text has them.
+
+A chart shows a `ChartTable`: few rows, few series, every value there. A source holds `SourceTable`s: as many rows and
+series as it has, with gaps; charts show parts of them (`chart_slices`). CSV comes from users and from models that read
+charts, so reading it is total: a `SourceTable`, or a `TableError` with the reason.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+import re
+import unicodedata
+from calendar import month_name
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+Whole = Literal["", "row", "column"]
+"""What adds up: nothing that is known, the series of every row, or the rows of every series."""
+
+RowsAre = Literal["categories", "times", "points"]
+"""Rows can be put in any order, stand in the order of time, or are observations that are points of a scatter chart."""
+
+MAX_CSV_CHARS = 5_000_000
+MAX_CSV_ROWS = 20_000
+MAX_CSV_COLUMNS = 400
+MAX_LABEL_CHARS = 200
+
+MISSING = frozenset({"", "-", "–", "—", "..", "...", "na", "n/a", "nan", "none", "null", "*"})
+_NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][+-]?\d{1,3})?")
+_MONTHS = tuple(name.lower() for name in month_name[1:])
+
+
+class TableError(ValueError):
+    """A text that is no table of numbers. The message is short and of few kinds: they are counted by it."""
+
+
+@dataclass(frozen=True)
+class ChartTable:
+    """What one chart shows: `values[s][r]` is series s at row r, in `units[s]`.
+
+    Rows of a `timed` table are times, in order. A scatter chart has series x and y.
+
+    Raises ValueError for values that do not fit the names, are not finite, or names that are there twice.
+    """
+
+    title: str
+    row_name: str
+    rows: tuple[str, ...]
+    series: tuple[str, ...]
+    units: tuple[str, ...]
+    values: tuple[tuple[float, ...], ...]
+    source: str
+    timed: bool = False
+
+    def __post_init__(self) -> None:
+        if not len(self.series) == len(self.units) == len(self.values):
+            raise ValueError(f"{self.source}: {len(self.series)} series, but {len(self.values)} columns of values")
+        if any(len(column) != len(self.rows) for column in self.values):
+            raise ValueError(f"{self.source}: a column of values is not as long as the {len(self.rows)} rows")
+        if not all(math.isfinite(value) for column in self.values for value in column):
+            raise ValueError(f"{self.source}: a value is not a finite number")
+        if len(set(self.rows)) < len(self.rows) or len(set(self.series)) < len(self.series):
+            raise ValueError(f"{self.source}: two rows or two series have the same name")
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "title": self.title,
+            "row_name": self.row_name,
+            "rows": list(self.rows),
+            "series": [
+                {"name": name, "unit": unit, "values": list(column)}
+                for name, unit, column in zip(self.series, self.units, self.values, strict=True)
+            ],
+            "source": self.source,
+        }
+
+    def fingerprint(self) -> str:
+        """Equal for tables of equal names and numbers, whatever they are called."""
+        content = json.dumps([self.rows, self.series, self.values])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class SourceTable:
+    """A table as its source has it. `values[s][r]` is None where the source has no number.
+
+    `series_name` says what the series are (`Industry`). `title` is that of a chart of several series; in
+    `single_title`, that of a chart of one, `{series}` stands for its name. Empty ones are not drawn.
+    """
+
+    name: str
+    row_name: str
+    rows: tuple[str, ...]
+    series: tuple[str, ...]
+    units: tuple[str, ...]
+    values: tuple[tuple[float | None, ...], ...]
+    rows_are: RowsAre
+    whole: Whole = ""
+    series_name: str = ""
+    title: str = ""
+    single_title: str = "{series}"
+
+    def __post_init__(self) -> None:
+        if not len(self.series) == len(self.units) == len(self.values):
+            raise ValueError(f"{self.name}: {len(self.series)} series, but {len(self.values)} columns of values")
+        if any(len(column) != len(self.rows) for column in self.values):
+            raise ValueError(f"{self.name}: a column of values is not as long as the {len(self.rows)} rows")
+
+
+def read_number(text: str) -> float | None:
+    """The number of a cell: `1,234.5`, `-3`, `12%`, `$5`, `2e3`. None for anything else, also for `3,5`."""
+    plain = unicodedata.normalize("NFKC", text).strip().replace("−", "-").replace(" ", "")
+    plain = plain.removesuffix("%")
+    sign = "-" if plain.startswith("-") else ""
+    plain = sign + plain.removeprefix("-").lstrip("$£€")
+    if not _NUMBER.fullmatch(plain) or not any(character.isdecimal() for character in plain.lower().split("e")[0]):
+        return None
+    value = float(plain.replace(",", ""))
+    return value if math.isfinite(value) else None
+
+
+def clean_label(text: str) -> str:
+    """A name on one line without control characters, at most MAX_LABEL_CHARS long."""
+    visible = "".join(" " if unicodedata.category(one) in ("Cc", "Cf", "Zl", "Zp") else one for one in text)
+    line = " ".join(visible.split())
+    return line if len(line) <= MAX_LABEL_CHARS else line[: MAX_LABEL_CHARS - 1] + "…"
+
+
+def parse_csv(text: str, name: str) -> SourceTable:
+    """A table from CSV text: a header, then one row a line, its name first. `name` is the source's.
+
+    Columns after the first that hold a text that is no number are not series. Times are put in order. Raises TableError
+    for a text without two rows and one series.
+    """
+    header, *lines = _cells(text)
+    if len(header) < 2:
+        raise TableError("one column only")
+    if any(len(line) != len(header) for line in lines):
+        raise TableError("rows of different lengths")
+    rows = tuple(clean_label(line[0]) for line in lines)
+    if len(rows) < 2:
+        raise TableError("fewer than two rows")
+    if len(set(rows)) < len(rows) or "" in rows:
+        raise TableError("rows without a name of their own")
+    columns = [(clean_label(header[c]), [line[c].strip() for line in lines]) for c in range(1, len(header))]
+    numeric = [(title, cells) for title, cells in columns if _is_numeric(cells)]
+    if not numeric:
+        raise TableError("no column of numbers")
+    series = tuple(title for title, _ in numeric)
+    if len(set(series)) < len(series) or "" in series:
+        raise TableError("series without a name of their own")
+    values = [tuple(read_number(cell) for cell in cells) for _, cells in numeric]
+    order = time_order(rows)
+    if order is not None and list(order) != list(range(len(rows))):
+        rows = tuple(rows[r] for r in order)
+        values = [tuple(column[r] for r in order) for column in values]
+    return SourceTable(
+        name=name,
+        row_name=clean_label(header[0]),
+        rows=rows,
+        series=series,
+        units=tuple(_unit(cells) for _, cells in numeric),
+        values=tuple(values),
+        rows_are="categories" if order is None else "times",
+        whole=_whole(values),
+    )
+
+
+def _cells(text: str) -> list[list[str]]:
+    """Header and lines; blank lines are none. Raises TableError for what is too large, or no CSV, or empty."""
+    if len(text) > MAX_CSV_CHARS:
+        raise TableError("too large")
+    text = text.lstrip("\ufeff").strip()
+    readings = [_split(text, delimiter) for delimiter in ",;\t"]
+    for cells in readings:
+        if cells and len(cells[0]) > 1 and all(len(line) == len(cells[0]) for line in cells):
+            break
+    else:
+        cells = readings[0]
+    if not cells:
+        raise TableError("empty")
+    if len(cells) > MAX_CSV_ROWS or len(cells[0]) > MAX_CSV_COLUMNS:
+        raise TableError("too large")
+    return cells
+
+
+def _split(text: str, delimiter: str) -> list[list[str]]:
+    try:
+        return [line for line in csv.reader(io.StringIO(text), delimiter=delimiter) if any(map(str.strip, line))]
+    except csv.Error as error:
+        raise TableError("not CSV") from error
+
+
+def _is_numeric(cells: Sequence[str]) -> bool:
+    there = [cell for cell in cells if cell.lower() not in MISSING]
+    return len(there) >= 2 and all(read_number(cell) is not None for cell in there)
+
+
+def _unit(cells: Sequence[str]) -> str:
+    """`%` or a currency sign where every number of the column has it."""
+    there = [cell for cell in cells if cell.lower() not in MISSING]
+    if all(cell.endswith("%") for cell in there):
+        return "%"
+    return next((sign for sign in "$£€" if all(sign in cell[:2] for cell in there)), "")
+
+
+def _whole(values: Sequence[Sequence[float | None]]) -> Whole:
+    """Shares in percent are recognised by their sum, 98 to 102."""
+
+    def is_hundred(numbers: Sequence[float | None]) -> bool:
+        there = [number for number in numbers if number is not None]
+        return len(there) == len(numbers) > 1 and min(there) >= 0 and 98 <= sum(there) <= 102
+
+    if len(values) > 1 and all(is_hundred(row) for row in zip(*values, strict=True)):
+        return "row"
+    return "column" if all(is_hundred(column) for column in values) else ""
+
+
+def time_order(rows: Sequence[str]) -> list[int] | None:
+    """Positions of `rows` in the order of time, if all are dates or years and stand forwards or backwards; else None.
+
+    Only rows that are in order already, or in reverse, are taken: anything else is in an order of its own.
+    """
+    moments = [_moment(row) for row in rows]
+    known = [moment for moment in moments if moment is not None]
+    if len(known) < len(moments) or len(known) < 3:
+        return None
+    steps = list(pairwise(known))
+    if all(before < after for before, after in steps):
+        return list(range(len(known)))
+    if all(before > after for before, after in steps):
+        return list(reversed(range(len(known))))
+    return None
+
+
+def _moment(row: str) -> tuple[int, int, int] | None:
+    """(year, month, day) of `2019`, `2019*`, `2018/19`, `2019-05`, `2019-05-01`, `Q2 2019`, `May 2019`, `May`."""
+    text = row.strip().rstrip("*").lower()
+    if match := re.fullmatch(r"(1[0-9]{3}|20[0-9]{2}|21[0-9]{2})(?:[/–-](\d{2}|\d{4}))?", text):
+        second = match[2]
+        is_month = second is not None and "-" in text and len(second) == 2 and 1 <= int(second) <= 12
+        return int(match[1]), int(second) if is_month else 0, 0
+    if match := re.fullmatch(r"(\d{4})-(\d{2})-(\d{2})", text):
+        return int(match[1]), int(match[2]), int(match[3])
+    if match := re.fullmatch(r"q([1-4])\s+'?(\d{4}|\d{2})", text) or re.fullmatch(r"(\d{4})\s+q([1-4])", text):
+        quarter, year = (int(match[1]), int(match[2])) if text.startswith("q") else (int(match[2]), int(match[1]))
+        return year, 3 * quarter, 0
+    if match := re.fullmatch(r"([a-z]{3,})\.?(?:\s+'?(\d{4}|\d{2}))?", text):
+        month = next((m for m, name in enumerate(_MONTHS, start=1) if name.startswith(match[1])), None)
+        return None if month is None else (int(match[2] or 0), month, 0)
+    return None
