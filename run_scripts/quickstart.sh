@@ -54,4 +54,6 @@ echo "quickstart.sh: training data/tiny_vlm in $RUN_DIR (options: configs/quicks
 
 echo
 python -m vision_zero.summary "$RUN_DIR"
+printf '\n=== a page to look at\n'
+python -m vision_zero.report "$RUN_DIR"
 if [ -n "$activate" ]; then printf '\nbefore any of these commands: %s\n' "$activate"; fi

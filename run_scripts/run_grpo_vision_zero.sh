@@ -265,6 +265,7 @@ mkdir -p "$OUTPUT_BASE_DIR"
 tracker="$REPORT_TO"
 if [[ "$REPORT_TO" == *wandb* ]]; then
     export WANDB_PROJECT WANDB_DIR="${WANDB_DIR:-$OUTPUT_BASE_DIR}"
+    export WANDB_DATA_DIR="${WANDB_DATA_DIR:-$WANDB_DIR/wandb/data}" # images of games, which a later sync needs
     if [ -z "${WANDB_MODE:-}" ] && [ -z "${WANDB_API_KEY:-}" ] &&
         ! grep -qs 'api\.wandb\.ai' "${NETRC:-${HOME:-}/.netrc}"; then
         export WANDB_MODE=offline
@@ -280,5 +281,6 @@ curves       $output_dir/metrics.jsonl; tracker: $tracker
 games        $output_dir/games/
 checkpoints  $output_dir/checkpoint-N every $SAVE_EVERY iterations, the last with export/
 afterwards   python -m vision_zero.summary $output_dir
+             python -m vision_zero.report $output_dir
 REPORT
 exec "${command[@]}"

@@ -4,6 +4,9 @@
 #   bash run_scripts/test.sh [--all] [pytest arguments, e.g. -k stages]
 #
 #   --all          also the slow tests (training runs of minutes)
+#
+# With --all, or with CI=true in the environment, Chromium is installed too (apt-get), for the tests that open the HTML
+# page of a run. Where it is not installed and cannot be, these are skipped, and say so.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -14,8 +17,11 @@ export TOKENIZERS_PARALLELISM=false     # the tests fork
 export HF_HUB_OFFLINE=1                 # no test downloads anything
 export WANDB_MODE=offline
 
+browser=0
+if [ "${CI:-}" = true ]; then browser=1; fi
 selection=()
 if [ "${1:-}" = "--all" ]; then
+    browser=1
     selection=(-m "")
     shift
 fi
@@ -23,7 +29,10 @@ fi
 section() { printf '\n=== %s\n' "$*"; }
 
 section "setup"
-bash setup.sh
+if [ "$browser" = 0 ] || ! bash setup.sh --browser; then
+    if [ "$browser" = 1 ]; then echo "test.sh: no Chromium (why: above): the tests that open a page will be skipped"; fi
+    bash setup.sh
+fi
 # shellcheck source=/dev/null
 [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] || source .venv/bin/activate
 

@@ -59,6 +59,7 @@ evaluate=(python -m vision_zero.evaluate win-rate "$OUT" --drawn "$HELDOUT" --ga
     --out "$OUT/evaluation.jsonl")
 summarize=(python -m vision_zero.summary "$OUT")
 draw=(python -m vision_zero.draw_run "$OUT" --out "$OUT/run.png")
+page=(python -m vision_zero.report "$OUT")
 
 if [ "$DRY_RUN" = 1 ]; then
     printf '%q ' "${train[@]}"
@@ -87,3 +88,4 @@ printf '\n=== what happened\n'
 "${summarize[@]}"
 printf '\n'
 "${draw[@]}"
+"${page[@]}"

@@ -21,7 +21,8 @@ OTHER_FLAGS = {
     "batch", "max_tokens", "model", "use_cpu",  # chart_reading
     "config", "name", "standalone", "nproc_per_node",  # TrlParser, torchrun, VLMEvalKit
     "game", "out", "sheet", "step",  # inspect_data, draw_game
-    "drawn", "games",  # evaluate
+    "drawn", "games", "other_seed",  # evaluate
+    "evaluation", "image_size", "logdir",  # report, tensorboard
     "collect",  # gpu_checklist.sh --collect-wheels
     "against", "against_columns", "distance",  # inspect_data
     "archives", "domain", "layout", "limit", "part", "revision", "source", "split",  # download_data

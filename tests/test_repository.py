@@ -110,14 +110,15 @@ def test_all_deepspeed_configurations_are_there() -> None:
     assert names == {"zero2.json", "zero3.json", "zero3_offload.json"}
 
 
-def test_package_ships_every_template() -> None:
+def test_package_ships_every_file_that_is_no_module() -> None:
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["vision_zero"]
     package = ROOT / "src" / "vision_zero"
     # A pattern ends with "**": every file below; pathlib of Python 3.11 lists folders for it, hence the "/*".
     shipped = {path for pattern in patterns for path in package.glob(f"{pattern}/*") if path.is_file()}
-    templates = {path for path in (package / "game" / "templates").rglob("*") if path.is_file()}
-    assert templates
-    assert templates <= shipped
+    for folder in (package / "game" / "templates", package / "evaluation" / "page"):
+        needed = {path for path in folder.rglob("*") if path.is_file()}
+        assert needed
+        assert needed <= shipped
 
 
 def test_licence() -> None:

@@ -124,6 +124,7 @@ def test_a_whole_run(run: tuple[Path, str]) -> None:
     assert "voters_gain" in evaluation[0]["figures"]
     for said in ("win_rate", "iterations  2 of 2 (1 decision, 1 clue)", f"{out}/run.png"):
         assert said in printed
+    assert (out / "report.html").read_text("utf-8").startswith("<!doctype html>")
     with Image.open(out / "run.png") as picture:
         assert picture.width > 1000
 

@@ -118,6 +118,9 @@ class IterativeSPOConfig(GRPOConfig):
     resume: bool = option(False, "Continue the run in output_dir from its last complete checkpoint")
     export_every: int = option(0, "Portable export beside every n-th checkpoint; 0: at the end only")
     record_games_every: int = option(1, "Write the games of every n-th iteration to output_dir/games; 0: never")
+    wandb_games: int = option(
+        4, "With report_to=wandb: games of every recorded iteration in its table, with images; 0: no table"
+    )
     rollout_batch_size: int = option(256, "Replies generated at once by the transformers policy")
     freeze_vision: bool = option(
         False,
@@ -219,6 +222,8 @@ class IterativeSPOConfig(GRPOConfig):
     def __post_init__(self) -> None:
         if self.bf16 is None:
             self.bf16 = torch.cuda.is_available() and not self.use_cpu
+        if isinstance(self.report_to, str) and "," in self.report_to:
+            self.report_to = self.report_to.split(",")
         check_options(self)
         self.limits()
         self.sampling()

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from transformers import IntervalStrategy
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 if TYPE_CHECKING:
     from vision_zero.config import IterativeSPOConfig
@@ -17,9 +18,10 @@ LEAST = {
     **dict.fromkeys(("iterations", "games_per_iteration", "updates_per_iteration", "num_iterations"), 1),
     **dict.fromkeys(("per_device_train_batch_size", "rollout_batch_size", "save_steps", "save_total_limit"), 1),
     **dict.fromkeys(
-        ("export_every", "record_games_every", "arena_every", "beta", "kl_clue", "kl_decision", "learning_rate"), 0
+        ("export_every", "record_games_every", "wandb_games", "arena_every", "beta", "kl_clue", "kl_decision"), 0
     ),
     **dict.fromkeys(("vllm_max_num_seqs", "vllm_block_size", "vllm_tensor_parallel_size", "vllm_request_timeout"), 1),
+    "learning_rate": 0,
     "max_logp_difference": 0,
     "logprob_tokens": 1,
     "num_generations": 2,
@@ -79,6 +81,7 @@ def check_options(args: IterativeSPOConfig) -> None:
             f"multi_objective_aggregation={args.multi_objective_aggregation!r} would change the normalisation of "
             "the votes; use sum_then_normalize"
         )
+    _check_trackers(args)
     if args.use_vllm:
         _check_vllm(args)
     if IntervalStrategy(args.eval_strategy) is not IntervalStrategy.NO:
@@ -102,6 +105,19 @@ def check_options(args: IterativeSPOConfig) -> None:
             f"train_stages=both has rows of both stages in one batch, which has one KL weight: kl_clue="
             f"{args.kl_weight('clue')} and kl_decision={args.kl_weight('decision')} must be equal"
         )
+
+
+def _check_trackers(args: IterativeSPOConfig) -> None:
+    """Refused here, not when the model has been loaded."""
+    for name in [args.report_to] if isinstance(args.report_to, str) else args.report_to or []:
+        if name in ("all", "none"):
+            continue
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise ValueError(
+                f"report_to={name} is not known; trackers are {', '.join(sorted(INTEGRATION_TO_CALLBACK))}"
+            )
+        if name not in get_available_reporting_integrations() and name != "flyte":  # that one says so itself
+            raise ValueError(f"report_to={name}: its package is not installed here; install it, or use another tracker")
 
 
 def _check_vllm(args: IterativeSPOConfig) -> None:

@@ -18,10 +18,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vision_zero import run_folder
-from vision_zero.data.failed_edits import BlankOf
-from vision_zero.data.pairs import BadImageError, ImageFile
-from vision_zero.rollout.policy import open_images
-from vision_zero.types import Game, GameRules, ImagePair, ImageSource
+from vision_zero.data.pairs import BadImageError
+from vision_zero.evaluation.seen_images import seen_images
 
 SPY, CIVILIAN, GREY = "#c0392b", "#2c5f8a", "#666666"
 CLUE_WIDTH = 74
@@ -66,28 +64,6 @@ def find_game(run: Path, step: int | None = None, game: int | None = None) -> Re
         if game is None or record["game"] == game:
             return record
     raise NoGameError(f"{path} has no game {game}; it holds {', '.join(str(record['game']) for record in records)}")
-
-
-def seen_images(record: Record) -> tuple[Any, Any]:
-    """What the civilians and what the spy saw. Raises BadImageError when the image is no longer where it was."""
-    edited: ImageSource | None = None if record["edited"] is None else ImageFile(Path(record["edited"]))
-    if record.get("failed_edit") == "blank":  # no file; absent in records of earlier versions
-        edited = BlankOf(ImageFile(Path(record["image"])))
-    pair = ImagePair(
-        id=record["pair"],
-        image=ImageFile(Path(record["image"])),
-        edited=edited,
-    )
-    game = Game(
-        index=record["game"],
-        seed=record["seed"],
-        pair=pair,
-        rules=GameRules(**record["rules"]),
-        spy=record["spy"],
-        spy_view=record["spy_view"],
-    )
-    images = open_images([game])
-    return images[game.index, "civilian"], images[game.index, "spy"]
 
 
 def draw_game(record: Record) -> Figure:

@@ -11,17 +11,15 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 from vision_zero import run_folder
+from vision_zero.run_lines import StageSpan, read_arena, read_iterations, stage_spans
 
-Line = Mapping[str, Any]
 BAND = "#e8d9b5"
 WIDTH, HEIGHT, DPI = 4.0, 3.1, 130
 
@@ -62,40 +60,15 @@ class NoCurvesError(ValueError):
     """A folder that is no run, or a run that has not finished an iteration."""
 
 
-@dataclass(frozen=True)
-class StageSpan:
-    """Iterations `first` to `last` (counted from 1) trained `stage`."""
-
-    stage: str
-    first: int
-    last: int
-
-
-def stage_spans(iterations: Sequence[Line]) -> list[StageSpan]:
-    """The stages of metrics.jsonl's iterations, in order."""
-    stages = ["clue" if line["stage/is_clue"] > 0.5 else "decision" for line in iterations]
-    spans = []
-    for stage, group in groupby(enumerate(stages, start=1), key=lambda one: one[1]):
-        numbers = [number for number, _ in group]
-        spans.append(StageSpan(stage, numbers[0], numbers[-1]))
-    return spans
-
-
 def draw_run(run: Path) -> Figure:
     """The figure of a run folder. Raises NoCurvesError, and RunFolderError for a damaged file."""
     if not (run / run_folder.CONFIG).is_file():
         raise NoCurvesError(f"{run} is not a run folder: it has no {run_folder.CONFIG}")
-    metrics, arena_file = run / run_folder.METRICS, run / run_folder.ARENA
-    iterations = [line for line in run_folder.read_json_lines(metrics, "step") if "stage/is_clue" in line]
-    for line in iterations:
-        check_numbers(metrics, line, [line.get(name) for name in ("step", "stage/is_clue", "stage/accuracy")])
+    iterations = read_iterations(run)
     if not iterations:
         raise NoCurvesError(f"{run} has not finished an iteration yet")
     steps_per_iteration = iterations[1]["step"] - iterations[0]["step"] if len(iterations) > 1 else 1
-    arena = []
-    for line in run_folder.read_json_lines(arena_file, "step", "figures"):
-        check_numbers(arena_file, line, [line["step"]])
-        arena.append((line["step"] / steps_per_iteration, checked_figures(arena_file, line)))
+    arena = [(step / steps_per_iteration, figures) for step, figures in read_arena(run)]
     panels = PANELS if arena else PANELS[1:2]
     figure = Figure(figsize=(WIDTH * len(panels), HEIGHT), layout="constrained")
     for axes, (title, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
@@ -117,19 +90,6 @@ def draw_run(run: Path) -> Figure:
     if arena:
         figure.axes[0].axhline(0.5, color="grey", linewidth=0.8, linestyle=":")
     return figure
-
-
-def check_numbers(file: Path, line: Line, values: object) -> None:
-    if not isinstance(values, list) or not all(isinstance(value, (int, float)) for value in values):
-        raise run_folder.RunFolderError(f"{file}, step {line['step']}: not the numbers of a run; repair or remove it")
-
-
-def checked_figures(file: Path, line: Line) -> Mapping[str, Sequence[float]]:
-    """Value, low and high of every figure."""
-    figures = line["figures"]
-    for figure in figures.values() if isinstance(figures, dict) else [None]:
-        check_numbers(file, line, figure if isinstance(figure, list) and len(figure) == 3 else None)
-    return figures if isinstance(figures, dict) else {}
 
 
 def draw_stages(axes: Axes, spans: Sequence[StageSpan]) -> None:

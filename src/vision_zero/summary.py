@@ -110,7 +110,7 @@ def places(run: Path) -> str:
     """Where the run's files are, and the lines that load its last export."""
     lines = [
         f"every number  {run / run_folder.METRICS}  (docs/metrics.md says what they mean)",
-        f"every game    {run / run_folder.GAMES}/  (a picture: python -m vision_zero.draw_game {run})",
+        f"every game    {run / run_folder.GAMES}/  (a page with all: python -m vision_zero.report {run})",
     ]
     exports = [path / run_folder.EXPORT for path in run_folder.complete_checkpoints(run)]
     exports = [path for path in exports if path.is_dir()]

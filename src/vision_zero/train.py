@@ -33,8 +33,10 @@ from vision_zero.models import attention_implementation, load_model, load_proces
 from vision_zero.playing_model import SamplingMismatchError
 from vision_zero.rollout.policy import PromptTooLongError
 from vision_zero.rollout.vllm_connection import VLLMServerError
+from vision_zero.tracked_games import GamesTable
 from vision_zero.trainer import IterativeSPOTrainer
 from vision_zero.types import ImagePair
+from vision_zero.update_bar import UpdateBar
 
 
 class MetricsFile(TrainerCallback):
@@ -183,6 +185,7 @@ def build(
             trust_remote_code=args.trust_remote_code,
         )
     peft: PeftConfig | None = get_peft_config(model)
+    games_table = [GamesTable(pairs)] if args.wandb_games and "wandb" in args.report_to else []
     trainer = IterativeSPOTrainer(
         model.model_name_or_path,
         args,
@@ -192,7 +195,7 @@ def build(
         template=game.template,
         on_bad_image=game.on_bad_image,
         peft_config=peft,
-        callbacks=[MetricsFile(), IterationLine()],
+        callbacks=[MetricsFile(), IterationLine(), UpdateBar(), *games_table],
         **kwargs,
     )
     trainer.remove_callback(ProgressCallback)  # either of the two prints every logged number

@@ -32,6 +32,7 @@ from vision_zero.data.pairs import BadImageError
 from vision_zero.frozen_tower import FrozenTower
 from vision_zero.metrics import iteration_metrics, summarize
 from vision_zero.playing_model import OTHER_SERVER, SHORTER_PROMPTS, PlayingModel
+from vision_zero.progress import game_bar
 from vision_zero.rollout.dealer import deal_onto_pairs
 from vision_zero.rollout.engine import Rollout, Table, play
 from vision_zero.rollout.images import memoize_images
@@ -202,13 +203,12 @@ class IterativeSPOTrainer(TightBatches, PlayingModel):
         too_long: PromptTooLongError | None = None
         with (
             self.playing() as policy,
-            tqdm(
-                total=len(games) * (self.rules.n_players * self.rules.n_rounds + self.rules.n_votes),
-                desc=f"playing {len(games)} games ({stage})",
-                unit="turn",
-                leave=False,
-                disable=self.args.disable_tqdm or not self.accelerator.is_local_main_process,
-            ) as bar,
+            game_bar(
+                f"playing ({stage})",
+                len(games) * self.accelerator.num_processes,
+                len(games) * (self.rules.n_players * self.rules.n_rounds + self.rules.n_votes),
+                shown=self.accelerator.is_local_main_process and not self.args.disable_tqdm,
+            ) as answered,
         ):
             try:
                 rollout = play(
@@ -218,7 +218,7 @@ class IterativeSPOTrainer(TightBatches, PlayingModel):
                     images=images,
                     template=self.template,
                     lock_step=self.args.lock_step,
-                    on_call=bar.update,
+                    on_call=answered,
                 )
             except VLLMServerError as error:
                 lost = error

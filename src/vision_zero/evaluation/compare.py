@@ -15,6 +15,7 @@ from vision_zero.evaluation.contest import Contest, Verdict
 from vision_zero.evaluation.options import WinRateOptions
 from vision_zero.evaluation.players import check_model, find_models, load_player, step_of
 from vision_zero.evaluation.win_rate import CROSS_PLAY, ITSELF, WIN_RATE, WITH_ANOTHER_SEED, Figures
+from vision_zero.progress import game_bar
 from vision_zero.run_folder import append_json_line, check_appendable
 
 IN_ONE_LINE = ("win_rate", "as_table", "as_spy", "sight")
@@ -48,8 +49,8 @@ def compare(options: WinRateOptions) -> list[dict[str, Any]]:
     start = load_player(str(config.reference), loading)
     other = load_player(config.other_seed, loading) if config.other_seed else None
     lines = []
-    with tqdm(desc="answered", unit="turn", disable=None, leave=False) as bar:
-        contest = Contest(arena, start, other, on_call=bar.update)
+    contest = Contest(arena, start, other)
+    with game_bar("playing", *contest.size(line_ups, len(models))) as contest.on_call:
         for model in models:
             started = time.perf_counter()
             new = start if model == config.reference else load_player(model, loading)

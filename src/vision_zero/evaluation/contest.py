@@ -44,6 +44,22 @@ class Contest:
         self._frozen: list[Outcome] = []
         self._known = RememberingPlayer(start).known
 
+    def size(self, line_ups: Sequence[LineUp], n_models: int = 1) -> tuple[int, int]:
+        """Games, and turns of this process, when `n_models` are held against the start: what `on_call` will be told.
+
+        Turns that are answered from memory count: these are quicker, so that a rate so far is rather too low.
+        """
+        asked = [line_up for line_up in line_ups if line_up != FROZEN] * n_models
+        if not self._frozen:
+            asked.append(FROZEN)
+        deals = self.arena.deals[self.part[0] :: self.part[1]]
+        blind = sum(line_up in (FROZEN, ITSELF) for line_up in asked)
+        turns = sum(
+            len(asked) * (deal.rules.n_players * deal.rules.n_rounds + deal.rules.n_votes) + blind * deal.rules.n_votes
+            for deal in deals
+        )
+        return len(asked) * len(self.arena.deals), turns
+
     def against(self, new: ModelPlayer, line_ups: Sequence[LineUp]) -> Verdict:
         """The figures of `line_ups`, and how `new` and the start play by themselves, seeing and blind.
 

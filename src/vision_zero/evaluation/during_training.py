@@ -29,6 +29,7 @@ from vision_zero.evaluation.compare import verdict_line
 from vision_zero.evaluation.contest import Contest
 from vision_zero.evaluation.players import ModelPlayer
 from vision_zero.evaluation.win_rate import CROSS_PLAY
+from vision_zero.progress import game_bar
 from vision_zero.rollout.transformers import TransformersPolicy
 from vision_zero.types import ImagePair
 
@@ -86,19 +87,21 @@ class ArenaCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.global_step == 0:
-            self._play(state)
+            self._play(args, state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         iteration, rest = divmod(state.global_step, args.optimizer_steps_per_iteration)
         if not rest and (iteration % args.arena_every == 0 or state.global_step >= state.max_steps):
-            self._play(state)
+            self._play(args, state)
 
-    def _play(self, state: TrainerState) -> None:
+    def _play(self, args: TrainingArguments, state: TrainerState) -> None:
         started = time.perf_counter()
         contest = self._contest = self._contest or self._new_contest()
         # Before the first step the policy is its start: then it is not played twice.
         new = self._player(self._policy()) if state.global_step else contest.start
-        verdict = contest.against(new, CROSS_PLAY)
+        shown = state.is_local_process_zero and not args.disable_tqdm
+        with game_bar("arena", *contest.size(CROSS_PLAY), shown=shown) as contest.on_call:
+            verdict = contest.against(new, CROSS_PLAY)
         seconds = time.perf_counter() - started
         figures = verdict.figures
         if state.is_world_process_zero:

@@ -80,25 +80,40 @@ class Gallery:
             self._shown_by[said] = sum(said <= objects for objects in self._objects.values())
         return (len(self._objects) - self._shown_by[said]) / (len(self._objects) - 1)
 
-    def judge(self, pair_id: str, spy: int, clues: Sequence[SaidClue]) -> dict[Role, ClueTruth]:
-        """By role, for the clues of one game in the order they were said."""
-        judged: dict[Role, list[ClueTruth]] = {role: [] for role in Role}
-        heard: set[str] = set()
-        for clue in clues:
+    def judge_clues(self, pair_id: str, clues: Sequence[SaidClue]) -> list[ClueTruth]:
+        """Each clue of one game by itself, in the order they were said."""
+        judged = []
+        for clue, copied in zip(clues, copies(clues), strict=True):
             said = frozenset(claims(clue.text)) if clue.readable else frozenset()
-            words = said or frozenset({" ".join(clue.text.lower().split())})
-            judged[Role.SPY if clue.seat == spy else Role.CIVILIAN].append(
+            judged.append(
                 ClueTruth(
                     true=float(self.shows(pair_id, said)),
                     telling=self.telling(pair_id, said),
-                    copied=float(clue.readable and words <= heard),
+                    copied=float(copied),
                     claimless=float(not said),
                     unreadable=float(not clue.readable),
                 )
             )
-            if clue.readable:
-                heard |= words
+        return judged
+
+    def judge(self, pair_id: str, spy: int, clues: Sequence[SaidClue]) -> dict[Role, ClueTruth]:
+        """By role, for the clues of one game in the order they were said."""
+        judged: dict[Role, list[ClueTruth]] = {role: [] for role in Role}
+        for clue, truth in zip(clues, self.judge_clues(pair_id, clues), strict=True):
+            judged[Role.SPY if clue.seat == spy else Role.CIVILIAN].append(truth)
         return {role: _mean(of_role) for role, of_role in judged.items() if of_role}
+
+
+def copies(clues: Sequence[SaidClue]) -> list[bool]:
+    """Of every clue of one game, whether it was said before. This needs no description of the picture."""
+    copied = []
+    heard: set[str] = set()
+    for clue in clues:
+        words = frozenset(claims(clue.text)) or frozenset({" ".join(clue.text.lower().split())})
+        copied.append(clue.readable and words <= heard)
+        if clue.readable:
+            heard |= words
+    return copied
 
 
 def _mean(clues: Sequence[ClueTruth]) -> ClueTruth:
