@@ -166,38 +166,31 @@ def difference(one: Image.Image, other: Image.Image) -> float:
 
 
 def teach(
-    start: Path, out: Path, requests: Sequence[ChatRequest], answers: Sequence[str], *, until: float = 0.02,
-    max_steps: int = 600, max_pixels: int | None = None, system_prompt: str | None = None,
+    start: Path, out: Path, requests: Sequence[ChatRequest], answers: Sequence[str], *, max_steps: int = 800,
+    max_pixels: int | None = None, system_prompt: str | None = None,
 ) -> Path:  # fmt: skip
-    """`start` over-fitted on `requests` with the replies `\\boxed{answer}`, saved in `out`. Ends at a mean loss."""
+    """`start` over-fitted on `requests` with the replies `\\boxed{answer}`, saved in `out`: until it answers all of
+    them right, or for `max_steps`."""
     model: Any = load_model(start, dtype="float32")
     processor = load_processor(str(start), None, max_pixels)
-    chat = ChatModel(model, processor, system_prompt=system_prompt)
-    tokenizer = processor.tokenizer
-    tokenizer.padding_side = "right"
+    chat = ChatModel(model, processor, post_process=True, system_prompt=system_prompt)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.0)
     rng = random.Random("vision-zero/teach")
     rows = list(zip(requests, answers, strict=True))
-    model.train()
-    losses = [9.0] * max(1, len(rows) // 8)
     for step in range(max_steps):
-        batch = rng.sample(rows, min(8, len(rows)))
-        texts = [f"{chat.prompt(request)}\\boxed{{{answer}}}<|im_end|>" for request, answer in batch]
-        images = [list(request.images) for request, _ in batch]
-        inputs = processor(text=texts, images=images, padding=True, return_tensors="pt")
-        labels = torch.full_like(inputs["input_ids"], -100)
-        for number, ((_, answer), end) in enumerate(zip(batch, inputs["attention_mask"].sum(-1).tolist(), strict=True)):
-            reply = tokenizer(f"\\boxed{{{answer}}}<|im_end|>")["input_ids"]
-            labels[number, end - len(reply) : end] = torch.tensor(reply)
-        loss = model(**inputs, labels=labels).loss
+        model.train()
+        loss = reply_loss(model, chat, rng.sample(rows, min(8, len(rows))))
         optimizer.param_groups[0]["lr"] = 1e-3 * min(1.0, (step + 1) / 20)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        losses = [*losses[1:], loss.item()]
-        if sum(losses) / len(losses) < until:
-            break
+        if step >= 150 and step % 25 == 0:
+            model.eval()
+            wrong = sum(one.text != answer for one, answer in zip(chat.answer(requests), answers, strict=True))
+            print(f"step {step}: {wrong} of {len(rows)} wrong", flush=True)
+            if not wrong:
+                break
     model.eval()
     out.mkdir(parents=True)
     for path in start.iterdir():
@@ -205,3 +198,16 @@ def teach(
             (out / path.name).write_bytes(path.read_bytes())
     save_model(model, out)
     return out
+
+
+def reply_loss(model: Any, chat: ChatModel, batch: Sequence[tuple[ChatRequest, str]]) -> torch.Tensor:
+    """Mean cross-entropy of the replies' tokens. Padded on the left, as the server pads."""
+    texts = [f"{chat.prompt(request)}\\boxed{{{answer}}}<|im_end|>" for request, answer in batch]
+    inputs = chat.processor(
+        text=texts, images=[list(request.images) for request, _ in batch], padding=True, return_tensors="pt"
+    )
+    labels = torch.full_like(inputs["input_ids"], -100)
+    for number, (_, answer) in enumerate(batch):
+        reply = chat.processor.tokenizer(f"\\boxed{{{answer}}}<|im_end|>")["input_ids"]
+        labels[number, -len(reply) :] = torch.tensor(reply)
+    return model(**inputs, labels=labels).loss
