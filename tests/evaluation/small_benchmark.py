@@ -93,7 +93,7 @@ metric_list:
     aggregation: mean
     higher_is_better: true
 """
-UTILS = '''\
+UTILS = """\
 import base64
 import io
 
@@ -111,7 +111,7 @@ def prompt(doc, lmms_eval_specific_kwargs=None):
 
 def score(doc, results):
     return {"right": float(results[0].strip() == doc["answer"])}
-'''
+"""
 
 
 def write_lmms_task(folder: Path, name: str, asked: Sequence[Question]) -> Path:
