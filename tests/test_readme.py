@@ -9,16 +9,19 @@ import pytest
 from trl import ModelConfig
 
 from vision_zero.config import GameConfig, IterativeSPOConfig
+from vision_zero.evaluation.benchmark_options import BenchmarkConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
-OPTIONS = {option.name for config in (GameConfig, IterativeSPOConfig, ModelConfig) for option in fields(config)}
+CONFIGS = (GameConfig, IterativeSPOConfig, ModelConfig, BenchmarkConfig)
+OPTIONS = {option.name for config in CONFIGS for option in fields(config)}
 OTHER_FLAGS = {
     "all", "browser", "blender", "cpu", "fix", "force", "gpu", "help",  # setup.sh, test.sh, ruff
     "config", "name", "standalone", "nproc_per_node",  # TrlParser, torchrun, VLMEvalKit
     "game", "out", "sheet", "step",  # inspect_data, draw_game
-    "drawn", "games",  # evaluate
+    "drawn", "games", "with",  # evaluate
     "collect",  # gpu_checklist.sh --collect-wheels
+    "port",  # chat_server, vllm serve
 }  # fmt: skip
 
 

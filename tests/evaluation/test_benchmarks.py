@@ -301,6 +301,13 @@ def test_lmms_eval_by_question(tmp_path: Path) -> None:
         lmms_eval.read(tmp_path / "a", "other", None)
 
 
+def test_a_real_run_of_lmms_eval() -> None:
+    found = lmms_eval.read(RESULTS / "lmms-eval", "drawn_shapes", None)
+    assert len(found.questions) == 40
+    assert sum(found.questions.values()) == 10
+    assert found.metrics["right,none"] == 0.25
+
+
 # ---------------------------------------------------------------------------------------------------- pairs, scores
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Scoring = Literal[
     "choice", "yes_no", "vqa", "ocrbench", "crpe", "mathvista", "mathvision", "mathverse", "judged_choice", "correct",
@@ -49,8 +49,8 @@ class Benchmark:
     paper: PaperValues | None = None
 
 
-def _choice(kit_name: str, group: str, paper: PaperValues, label: str = "", **more: str) -> Benchmark:
-    usual = {"kit_class": "ImageMCQDataset", "headline": "split=none|Overall"}
+def _choice(kit_name: str, group: str, paper: PaperValues, label: str = "", **more: Any) -> Benchmark:
+    usual: dict[str, Any] = {"kit_class": "ImageMCQDataset", "headline": "split=none|Overall"}
     return Benchmark(kit_name, scoring="choice", label=label or kit_name, group=group, paper=paper, **(usual | more))
 
 
