@@ -1,10 +1,13 @@
 """The real VLMEvalKit and the real lmms-eval, unmodified, score tiny models on a small benchmark of drawn scenes."""
 
 import json
+import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +24,10 @@ from tests.evaluation.small_benchmark import (
     write_lmms_task,
     write_tsv,
 )
-from tests.process_helpers import ROOT, without_weight
-from vision_zero.evaluation.benchmark_options import PYTHONS, SYSTEM_PROMPT
+from tests.process_helpers import ROOT, TINY_VLM, without_weight
+from vision_zero.evaluation.benchmark_options import PYTHONS, SYSTEM_PROMPT, BenchmarkConfig
 from vision_zero.evaluation.benchmarks import BENCHMARKS
+from vision_zero.evaluation.kit_config import direct_entry
 
 NAME, N = "drawn_shapes", 40
 ASKED = questions(N)
@@ -48,12 +52,18 @@ class Finished:
         return self.result["benchmarks"][NAME]["scores"][str(model)]["mean"]
 
 
-def evaluate(tool: str, out: Path, data: Path, base: Path, *models: Path, words: tuple[str, ...] = ()) -> Finished:
+def command(tool: str, out: Path, data: Path, base: Path, *models: Path, words: tuple[str, ...] = ()) -> list[str]:
     where = ["--data_dir", data] if tool == "vlmevalkit" else ["--include_path", data]
-    command = [sys.executable, "-m", "vision_zero.evaluate", "vlmevalkit", *models, "--base", base, "--with", tool]
-    command += ["--benchmarks", NAME, *where, "--out", out, "--python", tool_python(tool), "--use_cpu"]
-    command += ["--min_pixels", 56 * 56, "--max_pixels", MAX_PIXELS, "--max_new_tokens", 16, *words]
-    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, check=False)
+    line = [sys.executable, "-m", "vision_zero.evaluate", "vlmevalkit", *(models or [base]), "--base", base]
+    line += ["--with", tool, "--benchmarks", NAME, *where, "--out", out, "--python", tool_python(tool), "--use_cpu"]
+    line += ["--min_pixels", 56 * 56, "--max_pixels", MAX_PIXELS, "--max_new_tokens", 16, *words]
+    return list(map(str, line))
+
+
+def evaluate(tool: str, out: Path, data: Path, base: Path, *models: Path, words: tuple[str, ...] = ()) -> Finished:
+    done = subprocess.run(
+        command(tool, out, data, base, *models, words=words), cwd=ROOT, capture_output=True, text=True, check=False
+    )
     output = done.stdout + done.stderr
     print(output)
     file = out / "result.json"
@@ -148,19 +158,52 @@ def test_a_broken_model_is_reported_as_failed_and_not_as_zero(tool: str, pupils:
     assert done.output.count("| not scored |") == 2
 
 
+@pytest.mark.slow
+def test_an_interrupted_run_ends_all_it_started_and_goes_on(tmp_path: Path) -> None:
+    tool_python("vlmevalkit")
+    write_tsv(tmp_path / "data", NAME, ASKED)
+    start, out = untrained(tmp_path / "random"), tmp_path / "out"
+    with Path(os.devnull).open("w") as nowhere:
+        process = subprocess.Popen(command("vlmevalkit", out, tmp_path / "data", start), cwd=ROOT, stderr=nowhere)
+    try:
+        end = time.monotonic() + 300
+        while not list(out.rglob("*_checkpoint.pkl")) and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 130
+    finally:
+        process.kill()
+    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(start).encode() in read_quietly(path)]
+    assert not list(out.rglob(f"scores/*/{NAME}.json"))
+    again = evaluate("vlmevalkit", out, tmp_path / "data", start)
+    assert again.status == 0
+    assert again.result["benchmarks"][NAME]["scores"][str(start)]["counts"]["answered"] < N  # some were kept
+
+
+def read_quietly(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
 KNOWN = """
-import json, sys
-import vlmeval.dataset as sets
-print("\\n" + json.dumps([
-    name for name, kind in json.loads(sys.argv[1]) if name not in getattr(sets, kind).supported_datasets()
-]))
+import inspect, json, sys
+import vlmeval.api, vlmeval.dataset as sets, vlmeval.vlm
+asked, entry = json.loads(sys.argv[1]), json.loads(sys.argv[2])
+unknown = [name for name, kind in asked if name not in getattr(sets, kind).supported_datasets()]
+takes = inspect.signature(getattr(vlmeval.vlm, entry.pop("class")).__init__).parameters
+print("\\n" + json.dumps([*unknown, *(name for name in entry if name not in takes)]))
 """
 
 
 @pytest.mark.slow
-def test_every_benchmark_is_named_as_vlmevalkit_names_it() -> None:
+def test_benchmarks_and_options_are_named_as_vlmevalkit_names_them() -> None:
     asked = json.dumps([(one.kit_name, one.kit_class) for one in BENCHMARKS])
+    entry = json.dumps(direct_entry(str(TINY_VLM), BenchmarkConfig()))
     python = tool_python("vlmevalkit")
-    done = subprocess.run([python, "-W", "ignore", "-c", KNOWN, asked], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [python, "-W", "ignore", "-c", KNOWN, asked, entry], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout.splitlines()[-1]) == []

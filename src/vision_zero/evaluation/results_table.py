@@ -89,7 +89,7 @@ def _judges(result: Mapping[str, Any]) -> set[str]:
 
 def _row(name: str, model: str, found: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     known = BY_NAME.get(name) if result["tool"] == "vlmevalkit" else None
-    label = _label(name, known)
+    label, shown = _label(name, known), model.replace("|", "\\|")
     paper = grey(known.paper) if known else ""
     compared = found["differences"].get(model)
     if compared is not None:
@@ -98,12 +98,12 @@ def _row(name: str, model: str, found: Mapping[str, Any], result: Mapping[str, A
         gain = _percent(compared["difference"]["value"], sign=True)
         counts = f"{compared['better']} / {compared['worse']}"
         return (
-            f"| {label} | `{model}` | {compared['questions']} | {base} | {own} | {gain} ({low} to {high}) | {counts} "
+            f"| {label} | `{shown}` | {compared['questions']} | {base} | {own} | {gain} ({low} to {high}) | {counts} "
             f"| {paper} |"
         )
     base, own = (_alone(found["scores"].get(one)) for one in (result["base"], model))
     number = next((str(score["questions"]) for score in found["scores"].values()), "")
-    return f"| {label} | `{model}` | {number} | {base} | {own if model != result['base'] else ''} | | | {paper} |"
+    return f"| {label} | `{shown}` | {number} | {base} | {own if model != result['base'] else ''} | | | {paper} |"
 
 
 def _label(name: str, known: Benchmark | None) -> str:

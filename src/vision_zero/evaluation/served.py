@@ -61,6 +61,14 @@ class Served:
     process: subprocess.Popen[bytes]
     log: Path
 
+    def check(self) -> None:
+        """Raises ProcessFailedError, which names the log, when it has ended."""
+        if self.process.poll() is not None:
+            raise ProcessFailedError(
+                f"lost the server, which ended with status {self.process.returncode}:\n{last_lines(self.log)}\n"
+                f"(log: {self.log})"
+            )
+
     def counts(self) -> dict[str, int]:
         """How many requests were answered, failed, cut off at the longest answer, and answered by nothing."""
         answer = httpx.get(f"{self.url}/health", timeout=30, trust_env=False).raise_for_status().json()

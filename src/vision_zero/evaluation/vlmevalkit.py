@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 from tqdm import tqdm
 
 from vision_zero.evaluation import kit_reader
@@ -68,12 +69,18 @@ class Progress:
         self.bar = tqdm(desc=name, unit="question", disable=None if server else True, leave=False)
 
     def tick(self) -> None:
-        if self.server is not None and self.server.process.poll() is None:
+        """Raises ProcessFailedError, which names the log, when the server has ended."""
+        if self.server is None:
+            return
+        self.server.check()
+        with suppress(httpx.HTTPError):  # a busy server may be late; the next tick asks again
             self.bar.update(self.server.counts()["answered"] - self.bar.n)
 
     def counts(self) -> dict[str, int]:
         self.bar.close()
-        return self.server.counts() if self.server is not None and self.server.process.poll() is None else {}
+        with suppress(httpx.HTTPError):
+            return self.server.counts() if self.server is not None else {}
+        return {}
 
 
 def score(
