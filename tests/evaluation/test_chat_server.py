@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.process_helpers import ROOT, TINY_VLM, without_weight
+from tests.test_trainer_families import save_internvl
 from vision_zero.data.drawings import draw, scenes_of
 from vision_zero.evaluation.chat_answers import BadRequestError, ChatModel, boxed_answer, read_request
 from vision_zero.evaluation.processes import ProcessFailedError, started, wait_for
@@ -108,6 +109,16 @@ def test_a_batch_is_answered_as_its_requests_are_alone() -> None:
     short = model.answer([read_request(body(max_tokens=2), 12), requests[1]])
     assert (short[0].new_tokens, short[0].truncated) == (2, True)
     assert short[1].text == alone[1]
+
+
+def test_another_family_is_served_alike(tmp_path: Path) -> None:
+    save_internvl(tmp_path / "internvl")
+    model = ChatModel.load(str(tmp_path / "internvl"), use_cpu=True, system_prompt="think")
+    requests = [read_request(body(seed, text), 6) for seed, text in enumerate(("name one", "what is where?"))]
+    assert model.prompt(requests[0]).count("think") == 1
+    alone = [model.answer([request])[0] for request in requests]
+    assert model.answer(requests) == alone
+    assert all(one.prompt_tokens > 20 for one in alone)
 
 
 @pytest.fixture(scope="module")
