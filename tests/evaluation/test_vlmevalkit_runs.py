@@ -25,9 +25,11 @@ from tests.evaluation.small_benchmark import (
     write_tsv,
 )
 from tests.process_helpers import ROOT, TINY_VLM, without_weight
+from vision_zero.evaluation import kit_reader
 from vision_zero.evaluation.benchmark_options import PYTHONS, SYSTEM_PROMPT, BenchmarkConfig
-from vision_zero.evaluation.benchmarks import BENCHMARKS
+from vision_zero.evaluation.benchmarks import BENCHMARKS, BY_NAME
 from vision_zero.evaluation.kit_config import direct_entry
+from vision_zero.evaluation.kit_outcomes import outcome
 
 NAME, N = "drawn_shapes", 40
 ASKED = questions(N)
@@ -207,3 +209,34 @@ def test_benchmarks_and_options_are_named_as_vlmevalkit_names_them() -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+WANTED = {
+    "ChartQA_TEST": [1, 1, 0, 0],  # within 5%
+    "TextVQA_VAL": [1, (2 * 1 / 3 + 8 * 2 / 3) / 10, 0],  # of ten annotators: min(1, others who agree / 3), averaged
+    "DocVQA_VAL": [1, 0.8, 0],  # 1 - edit distance / length, nothing below 0.5
+    "InfoVQA_VAL": [1, 0],
+    "OCRBench": [1, 0, 1, 0, 1],
+    "CRPE_RELATION": [1, 0],
+    "HallusionBench": [1, 0, 1, 0],
+    "MathVista_MINI": [1, 0, 1, 0],
+    "MathVision": [1, 0, 1, 0],
+    "DynaMath": [1, 1, 1, 0],
+}
+
+
+@pytest.mark.slow
+def test_questions_are_read_as_vlmevalkits_own_code_scores_them(tmp_path: Path) -> None:
+    python, source = tool_python("vlmevalkit"), Path(kit_reader.__file__).parent
+    line = [python, "-W", "ignore", Path(__file__).with_name("kit_files.py"), tmp_path, source]
+    done = subprocess.run(list(map(str, line)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found.keys() == WANTED.keys()
+    for name, values in WANTED.items():
+        assert list(found[name]["questions"].values()) == pytest.approx(values), name
+        total = len(values) * (4 if name == "CRPE_RELATION" else 1)
+        status = {name: {"status": "done", "metrics": found[name]["metrics"]}}
+        read = {name: {"failed": 0, "total": total, "judge_failed": 0, "questions": found[name]["questions"]}}
+        notes = outcome(BY_NAME[name], status, read).notes  # raises if the headline is another
+        assert not any("have no '" in note for note in notes), (name, found[name]["metrics"])

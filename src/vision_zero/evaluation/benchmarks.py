@@ -112,7 +112,10 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     Benchmark(
         "MMMU_DEV_VAL", "MMMUDataset", "choice", "MMMU", MORE, note="dev and val together; VLMEvalKit reports each"
     ),
-    Benchmark("HallusionBench", "ImageYORNDataset", "yes_no", "HallusionBench", MORE),
+    Benchmark(
+        "HallusionBench", "ImageYORNDataset", "yes_no", "HallusionBench", MORE,
+        headline="split=Overall|aAcc", headline_scale=100.0,
+    ),
     Benchmark("CharXiv_reasoning_val", "CharXiv", "score", "CharXiv (reasoning)", MORE, True, "Overall"),
 )  # fmt: skip
 
