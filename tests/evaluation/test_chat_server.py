@@ -21,8 +21,10 @@ from PIL import Image
 
 from tests.process_helpers import ROOT, TINY_VLM, without_weight
 from tests.test_trainer_families import save_internvl
+from tests.vllm_server_helpers import unused_url
 from vision_zero.data.drawings import draw, scenes_of
 from vision_zero.evaluation.chat_answers import BadRequestError, ChatModel, boxed_answer, read_request
+from vision_zero.evaluation.judges import check_judge
 from vision_zero.evaluation.processes import ProcessFailedError, started, wait_for
 from vision_zero.evaluation.served import Served, Serving, served
 
@@ -158,6 +160,15 @@ def test_what_cannot_be_answered_says_why(server: Served) -> None:
     assert ask(server, {}, "/v2").status_code == 404
     assert httpx.get(f"{server.url}/v1/models", trust_env=False).json()["data"][0]["id"] == "tiny"
     assert ask(server, {"messages": [{"role": "user", "content": "no image"}]}).status_code == 200
+
+
+def test_a_judge_is_asked_before_the_start(server: Served) -> None:
+    check_judge("tiny", f"{server.url}/v1")
+    with pytest.raises(ValueError, match=r"--judge_url .*/v2, --judge_model tiny: says 404: .*no such path"):
+        check_judge("tiny", f"{server.url}/v2")
+    for url in (unused_url(), "nonsense"):
+        with pytest.raises(ValueError, match=f"--judge_url {url}, --judge_model tiny: no answer: "):
+            check_judge("tiny", url)
 
 
 def test_a_model_that_lacks_weights_is_not_served(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.evaluation.small_benchmark import (
@@ -28,6 +29,7 @@ from tests.process_helpers import ROOT, TINY_VLM, without_weight
 from vision_zero.evaluation import kit_reader
 from vision_zero.evaluation.benchmark_options import PYTHONS, SYSTEM_PROMPT, BenchmarkConfig
 from vision_zero.evaluation.benchmarks import BENCHMARKS, BY_NAME
+from vision_zero.evaluation.chat_server import READY
 from vision_zero.evaluation.kit_config import direct_entry
 from vision_zero.evaluation.kit_outcomes import outcome
 
@@ -165,11 +167,13 @@ def test_an_interrupted_run_ends_all_it_started_and_goes_on(tmp_path: Path) -> N
     tool_python("vlmevalkit")
     write_tsv(tmp_path / "data", NAME, ASKED)
     start, out = untrained(tmp_path / "random"), tmp_path / "out"
+    few = ("--nproc", "4", "--max_batch", "4")
+    line = command("vlmevalkit", out, tmp_path / "data", start, words=few)
     with Path(os.devnull).open("w") as nowhere:
-        process = subprocess.Popen(command("vlmevalkit", out, tmp_path / "data", start), cwd=ROOT, stderr=nowhere)
+        process = subprocess.Popen(line, cwd=ROOT, stderr=nowhere)
     try:
         end = time.monotonic() + 300
-        while not list(out.rglob("*_checkpoint.pkl")) and process.poll() is None and time.monotonic() < end:
+        while answered(out) < 20 and process.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 130
@@ -177,9 +181,17 @@ def test_an_interrupted_run_ends_all_it_started_and_goes_on(tmp_path: Path) -> N
         process.kill()
     assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(start).encode() in read_quietly(path)]
     assert not list(out.rglob(f"scores/*/{NAME}.json"))
-    again = evaluate("vlmevalkit", out, tmp_path / "data", start)
+    again = evaluate("vlmevalkit", out, tmp_path / "data", start, words=few)
     assert again.status == 0
     assert again.result["benchmarks"][NAME]["scores"][str(start)]["counts"]["answered"] < N  # some were kept
+
+
+def answered(out: Path) -> int:
+    """How many questions the server of a run has answered; 0 before it is up."""
+    for log in out.rglob("server.log"):
+        if urls := [line.removeprefix(READY) for line in log.read_text().splitlines() if line.startswith(READY)]:
+            return httpx.get(f"{urls[0]}/health", timeout=30, trust_env=False).json()["answered"]
+    return 0
 
 
 def read_quietly(path: Path) -> bytes:

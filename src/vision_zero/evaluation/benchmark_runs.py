@@ -28,6 +28,7 @@ from vision_zero.evaluation.benchmark_options import (
     settings_of,
 )
 from vision_zero.evaluation.benchmarks import BY_NAME, said_of_judges
+from vision_zero.evaluation.judges import check_judge
 from vision_zero.evaluation.kit_config import ToolEnvironment, choose, look_at, pixel_bounds
 from vision_zero.evaluation.kit_outcomes import NoScoreError, Outcome
 from vision_zero.evaluation.paired import Comparison, compare_questions
@@ -174,6 +175,9 @@ def prepare(options: BenchmarkOptions) -> Run:
         names = [one.kit_name for one in benchmarks]
         environment = look_at(options.python, vlmevalkit.PACKAGES, "")
         print(said_of_judges(benchmarks))
+        config = options.config
+        if config.judge_model and config.judge_url and any(one.needs_judge for one in benchmarks):
+            check_judge(config.judge_model, config.judge_url)
     else:
         names = list(dict.fromkeys(options.config.benchmarks))
         environment = look_at(options.python, lmms_eval.PACKAGES, " --with lmms-eval")
