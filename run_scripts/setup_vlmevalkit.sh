@@ -69,7 +69,7 @@ done
 [ -n "$python" ] || die "no Python 3.11 or 3.12 on the PATH"
 
 stamp="$environment/.vision_zero_setup"
-fingerprint="$stack $package $("$python" -V) $(cat "$requirements" "$base.txt" "$base-lock.txt" | sha256sum)"
+fingerprint="$stack $package $("$python" -V) $(cat "$requirements" "requirements-$tool-lock.txt" "$base.txt" "$base-lock.txt" | sha256sum)"
 if [ "$force" = 0 ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$fingerprint" ]; then
     say "$environment is up to date ($stack); --force makes it anew"
     exit 0
@@ -89,9 +89,8 @@ pip_install -c "$base-lock.txt" "${torch[@]}"
 
 step="installing $requirements"
 say "2/3 $requirements, and $package"
-# A build from source may ask for setuptools; what these packages pull in themselves is not pinned.
-pip_install setuptools wheel
-pip_install "${torch[@]}" -r "$requirements"
+pip_install setuptools wheel # a build from source may ask for them
+pip_install -c "requirements-$tool-lock.txt" "${torch[@]}" -r "$requirements"
 pip_install --no-deps "$package"
 
 step="checking the installation"

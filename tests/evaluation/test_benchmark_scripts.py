@@ -79,7 +79,8 @@ def test_requirements_are_exact_say_why_and_agree_with_the_training_environment(
     for line in (ROOT / name).read_text().splitlines():
         if "==" in line.partition("#")[0]:
             assert re.search(r"  # \w", line), f"{name}: '{line}' does not say what it is for"
-    wanted, ours = pins(name), pins("requirements-cpu.txt")
+    wanted, ours, lock = pins(name), pins("requirements-cpu.txt"), pins(name.replace(".txt", "-lock.txt"))
+    assert {package: lock.get(package) for package in wanted} == wanted
     shared = {package: version for package, version in wanted.items() if package in ours}
     assert shared
     assert shared == {package: ours[package] for package in shared}
