@@ -11,17 +11,19 @@ from trl import ModelConfig
 
 from vision_zero import diffusion_editor
 from vision_zero.config import GameConfig, IterativeSPOConfig
+from vision_zero.evaluation.benchmark_options import BenchmarkConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
-OPTIONS = {option.name for config in (GameConfig, IterativeSPOConfig, ModelConfig) for option in fields(config)}
+CONFIGS = (GameConfig, IterativeSPOConfig, ModelConfig, BenchmarkConfig)
+OPTIONS = {option.name for config in CONFIGS for option in fields(config)}
 OTHER_FLAGS = {
     "all", "browser", "blender", "cpu", "fix", "force", "gpu", "help",  # setup.sh, test.sh, ruff
     "changed", "edits", "kinds", "min_difference", "parts_per_table", "tables",  # make_data charts
     "batch", "max_tokens", "model", "use_cpu",  # chart_reading
     "config", "name", "standalone", "nproc_per_node",  # TrlParser, torchrun, VLMEvalKit
     "game", "out", "sheet", "step",  # inspect_data, draw_game
-    "drawn", "games", "other_seed",  # evaluate
+    "drawn", "games", "other_seed", "with",  # evaluate
     "evaluation", "image_size", "logdir",  # report, tensorboard
     "collect",  # gpu_checklist.sh --collect-wheels
     "against", "against_columns", "distance",  # inspect_data
@@ -31,11 +33,11 @@ OTHER_FLAGS = {
     "blender_threads", "blender_timeout", "camera_jitter", "lamp_jitter", "renderer", "samples",  # make_data clevr
     "pixels",  # clevr_rules
     "local", "repo",  # hf download --local-dir, --repo-type
+    "port",  # chat_server, vllm serve
 }  # fmt: skip
 _PHOTOS = ArgumentParser()
 diffusion_editor.add_arguments(_PHOTOS)
-OTHER_FLAGS |= {option.dest for option in _PHOTOS._actions} | {"n", "size", "workers"}  # make_data
-OTHER_FLAGS |= {"model"}  # edit_proposals
+OTHER_FLAGS |= {option.dest for option in _PHOTOS._actions}  # make_data photos, edit_proposals
 
 
 @pytest.fixture(params=PAGES, ids=lambda path: path.name)

@@ -2,6 +2,7 @@
 
 win-rate MODEL ...   trained models against the frozen start model, as the table and as the spy, with cross-play
 clues RUN            whether the clues of a run were true, told pictures apart, or copied, over training
+vlmevalkit MODEL ... trained models and their base on benchmarks, through VLMEvalKit or lmms-eval
 """
 
 from __future__ import annotations
@@ -27,7 +28,17 @@ def clues(arguments: Sequence[str]) -> None:
     main(arguments)
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"win-rate": win_rate, "clues": clues}
+def vlmevalkit(arguments: Sequence[str]) -> None:
+    from vision_zero.evaluation.benchmark_runs import main
+
+    main(arguments)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "win-rate": win_rate,
+    "clues": clues,
+    "vlmevalkit": vlmevalkit,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
