@@ -67,8 +67,8 @@ def test_flags_exist(page: Path) -> None:
 
 
 def test_variables_of_the_scripts_exist() -> None:
-    script = (ROOT / "run_scripts" / "run_grpo_vision_zero.sh").read_text()
-    known = set(re.findall(r"^([A-Z_]+)=", script, re.MULTILINE))
+    scripts = [path.read_text() for path in ROOT.glob("run_scripts/*.sh")]
+    known = {name for script in scripts for name in re.findall(r"^([A-Z_]+)=", script, re.MULTILINE)}
     used = set(re.findall(r"\b([A-Z_]{2,})=", (ROOT / "README.md").read_text()))
     assert used
     assert used - known == set()

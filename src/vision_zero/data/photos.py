@@ -213,8 +213,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--instructions",
-        type=Path,
-        default=DEFAULT_TEMPLATES,
+        type=Path,  # none stands for the package's own, whose path is another on every machine
         help="what a learned editor is told: templates (.txt) or proposals for each image (.jsonl) (default: ours)",
     )
 
@@ -230,5 +229,5 @@ def from_arguments(args: argparse.Namespace, editor: EditorLoader | None = None)
         failed_edits_seed=args.failed_edits_seed,
         size=args.size,
         editor=editor,
-        instructions=args.instructions,
+        instructions=args.instructions or DEFAULT_TEMPLATES,
     )
