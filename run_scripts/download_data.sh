@@ -10,11 +10,8 @@
 # run. docs/making-data.md lists the sets.
 
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-die() {
-    echo "download_data.sh: error: $*" >&2
-    exit 1
-}
+# shellcheck source=run_scripts/launch.sh
+source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
 
 SET="${SET:-vision-zero-clevr}"         # a name that --help lists, or OWNER/NAME on the Hub
 SOURCE="${SOURCE:-}"                    # a folder with the set's files, in place of the Hub
@@ -27,29 +24,15 @@ DRY_RUN="${DRY_RUN:-0}"                 # 1: print the command and stop
 # ----------------------------------------------------------------------------------------------------------- the command
 
 command=(python -m vision_zero.download_data "$SET" --out "$OUT")
-option() { # NAME VALUE: adds --NAME VALUE to the command, unless VALUE is empty
-    if [ -n "$2" ]; then command+=("--$1" "$2"); fi
-}
 option source "$SOURCE"
 option limit "$LIMIT"
 option split "$SPLIT"
-if [ -n "$COLUMNS_OF" ]; then
-    read -ra columns <<<"$COLUMNS_OF"
-    command+=(--columns "${columns[@]}")
-fi
+options columns "$COLUMNS_OF"
 command+=("$@")
 
-if [ "$DRY_RUN" = 1 ]; then
-    printf '%q ' "${command[@]}"
-    echo
-    exit 0
-fi
+stop_if_dry
 
 # ------------------------------------------------------------------------------------------------------------------- run
 
-if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
-    [ -f "$root/.venv/bin/activate" ] || die "nothing is installed yet: run bash $root/setup.sh"
-    # shellcheck source=/dev/null
-    source "$root/.venv/bin/activate"
-fi
+activate
 exec "${command[@]}"

@@ -10,11 +10,8 @@
 # docs/benchmarks.md.
 
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-die() {
-    echo "eval_vlmevalkit.sh: error: $*" >&2
-    exit 1
-}
+# shellcheck source=run_scripts/launch.sh
+source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
 
 # -------------------------------------------------------------------------------------------------------------- models
 
@@ -47,26 +44,17 @@ DRY_RUN="${DRY_RUN:-0}"                 # 1: print the command and stop
 read -ra models <<<"$MODEL"
 read -ra benchmarks <<<"$BENCHMARKS"
 command=(python -m vision_zero.evaluate vlmevalkit "${models[@]}" --with "$TOOL" --benchmarks "${benchmarks[@]}" --out "$OUT")
-add() { if [ -n "$2" ]; then command+=("$1" "$2"); fi; }
-add --base "$BASE"
-add --limit "$LIMIT"
-add --data_dir "$DATA_DIR"
-add --judge_model "$JUDGE_MODEL"
-add --judge_url "$JUDGE_URL"
-add --min_pixels "$MIN_PIXELS"
-add --max_pixels "$MAX_PIXELS"
+option base "$BASE"
+option limit "$LIMIT"
+option data_dir "$DATA_DIR"
+option judge_model "$JUDGE_MODEL"
+option judge_url "$JUDGE_URL"
+option min_pixels "$MIN_PIXELS"
+option max_pixels "$MAX_PIXELS"
 command+=(--max_new_tokens "$MAX_NEW_TOKENS" --how "$HOW" --max_batch "$MAX_BATCH")
 if [ "$USE_CPU" = 1 ]; then command+=(--use_cpu); fi
 command+=("$@")
 
-if [ "$DRY_RUN" = 1 ]; then
-    printf '%q ' "${command[@]}"
-    echo
-    exit 0
-fi
-if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
-    [ -f "$root/.venv/bin/activate" ] || die "nothing is installed yet: run bash $root/setup.sh"
-    # shellcheck source=/dev/null
-    source "$root/.venv/bin/activate"
-fi
+stop_if_dry
+activate
 exec "${command[@]}"

@@ -8,11 +8,8 @@
 # run. `python -m vision_zero.make_data charts --help` says what each option means; docs/making-charts.md shows it.
 
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-die() {
-    echo "make_charts.sh: error: $*" >&2
-    exit 1
-}
+# shellcheck source=run_scripts/launch.sh
+source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
 
 OUT="${OUT:-$root/runs/charts}"           # the folder: new, or begun with the same values
 N="${N:-1000}"                            # pairs [paper]
@@ -30,14 +27,6 @@ DRY_RUN="${DRY_RUN:-0}"                   # 1: print the command and stop
 # ----------------------------------------------------------------------------------------------------------- the command
 
 command=(python -m vision_zero.make_data charts --out "$OUT" --seed "$SEED" --workers "$WORKERS")
-option() { # NAME VALUE: adds --NAME VALUE to the command, unless VALUE is empty
-    if [ -n "$2" ]; then command+=("--$1" "$2"); fi
-}
-options() { # NAME VALUES: the same for several values, separated by spaces
-    local values
-    read -ra values <<<"$2"
-    if [ "${#values[@]}" -gt 0 ]; then command+=("--$1" "${values[@]}"); fi
-}
 option n "$N"
 option size "$SIZE"
 options tables "$TABLES"
@@ -48,17 +37,9 @@ option parts_per_table "$PARTS_PER_TABLE"
 options changed "$CHANGED"
 command+=("$@")
 
-if [ "$DRY_RUN" = 1 ]; then
-    printf '%q ' "${command[@]}"
-    echo
-    exit 0
-fi
+stop_if_dry
 
 # ------------------------------------------------------------------------------------------------------------------- run
 
-if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
-    [ -f "$root/.venv/bin/activate" ] || die "nothing is installed yet: run bash $root/setup.sh"
-    # shellcheck source=/dev/null
-    source "$root/.venv/bin/activate"
-fi
+activate
 exec "${command[@]}"

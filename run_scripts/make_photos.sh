@@ -8,11 +8,8 @@
 # run. `python -m vision_zero.make_data photos --help` says what each option means; docs/making-photos.md shows it.
 
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-die() {
-    echo "make_photos.sh: error: $*" >&2
-    exit 1
-}
+# shellcheck source=run_scripts/launch.sh
+source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
 
 OUT="${OUT:-$root/runs/photos}"         # the folder: new, or begun with the same values
 N="${N:-}"                              # pairs; empty: as the photographs give [paper: 1000]
@@ -31,14 +28,6 @@ DRY_RUN="${DRY_RUN:-0}"                 # 1: print the command and stop
 # ----------------------------------------------------------------------------------------------------------- the command
 
 command=(python -m vision_zero.make_data photos --out "$OUT" --seed "$SEED" --workers "$WORKERS")
-option() { # NAME VALUE: adds --NAME VALUE to the command, unless VALUE is empty
-    if [ -n "$2" ]; then command+=("--$1" "$2"); fi
-}
-options() { # NAME VALUES: the same for several values, separated by spaces
-    local values
-    read -ra values <<<"$2"
-    if [ "${#values[@]}" -gt 0 ]; then command+=("--$1" "${values[@]}"); fi
-}
 option n "$N"
 option size "$SIZE"
 [ -n "$PHOTOS" ] || die "set PHOTOS to your photographs"
@@ -52,17 +41,9 @@ option editor "$EDITOR"
 option instructions "$INSTRUCTIONS"
 command+=("$@")
 
-if [ "$DRY_RUN" = 1 ]; then
-    printf '%q ' "${command[@]}"
-    echo
-    exit 0
-fi
+stop_if_dry
 
 # ------------------------------------------------------------------------------------------------------------------- run
 
-if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
-    [ -f "$root/.venv/bin/activate" ] || die "nothing is installed yet: run bash $root/setup.sh"
-    # shellcheck source=/dev/null
-    source "$root/.venv/bin/activate"
-fi
+activate
 exec "${command[@]}"

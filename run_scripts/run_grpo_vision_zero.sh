@@ -11,20 +11,8 @@
 # default, [ours] a choice of this repository. `python -m vision_zero.train --help` says what each option means.
 
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-die() {
-    echo "run_grpo_vision_zero.sh: error: $*" >&2
-    exit 1
-}
-count_gpus() {
-    local gpus
-    if [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then
-        IFS=, read -ra gpus <<<"$CUDA_VISIBLE_DEVICES"
-    else
-        mapfile -t gpus < <(nvidia-smi -L 2>/dev/null | grep '^GPU')
-    fi
-    echo "${#gpus[@]}"
-}
+# shellcheck source=run_scripts/launch.sh
+source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
 
 # ------------------------------------------------------------------------------------------------ images, model, names
 
@@ -229,33 +217,22 @@ command+=(
     --report_to "$REPORT_TO"
     "${device[@]}"
 )
-if [ -n "$SCENES_DIR" ]; then command+=(--scenes_dir "$SCENES_DIR"); fi
-if [ -n "$IMAGE_COLUMNS" ]; then
-    read -ra columns <<<"$IMAGE_COLUMNS"
-    command+=(--columns "${columns[@]}")
-fi
-if [ -n "$MIN_PIXELS" ]; then command+=(--min_pixels "$MIN_PIXELS"); fi
-if [ -n "$MAX_PIXELS" ]; then command+=(--max_pixels "$MAX_PIXELS"); fi
-if [ -n "$KL_CLUE" ]; then command+=(--kl_clue "$KL_CLUE"); fi
-if [ -n "$KL_DECISION" ]; then command+=(--kl_decision "$KL_DECISION"); fi
-if [ -n "$ATTENTION" ]; then command+=(--attn_implementation "$ATTENTION"); fi
+option scenes_dir "$SCENES_DIR"
+options columns "$IMAGE_COLUMNS"
+option min_pixels "$MIN_PIXELS"
+option max_pixels "$MAX_PIXELS"
+option kl_clue "$KL_CLUE"
+option kl_decision "$KL_DECISION"
+option attn_implementation "$ATTENTION"
 if [ "$DEEPSPEED" != none ]; then command+=(--deepspeed "$DEEPSPEED"); fi
 if [ "$RESUME" = 1 ]; then command+=(--resume true); fi
 command+=("$@")
 
-if [ "$DRY_RUN" = 1 ]; then
-    printf '%q ' "${command[@]}"
-    echo
-    exit 0
-fi
+stop_if_dry
 
 # ----------------------------------------------------------------------------------------------------------------- run
 
-if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
-    [ -f "$root/.venv/bin/activate" ] || die "nothing is installed yet: run bash $root/setup.sh"
-    # shellcheck source=/dev/null
-    source "$root/.venv/bin/activate"
-fi
+activate
 if [ "$NUM_GPUS" -gt 0 ]; then
     found="$(count_gpus)"
     [ "$found" -ge "$NUM_GPUS" ] || die "NUM_GPUS=$NUM_GPUS, but this machine shows $found; NUM_GPUS=0 trains on the CPU"

@@ -51,7 +51,7 @@ lint-imports --no-logo
 section "shell scripts: bash -n, shellcheck"
 mapfile -d '' -t scripts < <(find . -name '*.sh' -not -path './.*/*' -print0; printf '%s\0' .ci/run)
 for script in "${scripts[@]}"; do bash -n "$script"; done
-shellcheck "${scripts[@]}"
+shellcheck -x "${scripts[@]}"
 echo "${#scripts[@]} scripts"
 
 section "pytest"

@@ -13,20 +13,8 @@
 # [vLLM] the default of vLLM 0.31, [TRL] that of TRL 1.16, [ours] a choice of this repository.
 
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-die() {
-    echo "vllm_server.sh: error: $*" >&2
-    exit 1
-}
-count_gpus() {
-    local gpus
-    if [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then
-        IFS=, read -ra gpus <<<"$CUDA_VISIBLE_DEVICES"
-    else
-        mapfile -t gpus < <(nvidia-smi -L 2>/dev/null | grep '^GPU')
-    fi
-    echo "${#gpus[@]}"
-}
+# shellcheck source=run_scripts/launch.sh
+source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
 
 # ------------------------------------------------------------------------------------------- the same as the training's
 
@@ -93,21 +81,13 @@ else
 fi
 command+=("$@")
 
-if [ "$DRY_RUN" = 1 ]; then
-    printf '%q ' VLLM_SERVER_DEV_MODE=1 "${command[@]}"
-    echo
-    exit 0
-fi
+environment=(VLLM_SERVER_DEV_MODE=1) # the calls that give it new weights and drop its caches
+stop_if_dry
 
 # ------------------------------------------------------------------------------------------------------------------ run
 
-if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
-    [ -f "$root/.venv/bin/activate" ] || die "nothing is installed yet: run bash $root/setup.sh"
-    # shellcheck source=/dev/null
-    source "$root/.venv/bin/activate"
-fi
-export VLLM_SERVER_DEV_MODE=1 # the calls that give it new weights and drop its caches
+activate
 if [ "$NUM_GPUS" = 0 ]; then
     export VLLM_CPU_KVCACHE_SPACE="${VLLM_CPU_KVCACHE_SPACE:-1}" VLLM_CPU_OMP_THREADS_BIND=nobind TORCH_COMPILE_DISABLE=1
 fi
-exec "${command[@]}"
+exec env "${environment[@]}" "${command[@]}"

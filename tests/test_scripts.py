@@ -131,7 +131,7 @@ def expect(options: Mapping[str, str], **wanted: object) -> None:
 )
 def test_scripts_are_clean(name: str) -> None:
     subprocess.run(["bash", "-n", str(SCRIPTS / name)], check=True)
-    subprocess.run([str(Path(sys.executable).parent / "shellcheck"), str(SCRIPTS / name)], check=True)
+    subprocess.run([str(Path(sys.executable).parent / "shellcheck"), "-x", str(SCRIPTS / name)], cwd=ROOT, check=True)
 
 
 def test_eight_gpus_with_zero3_are_one_variable_away() -> None:
