@@ -239,6 +239,25 @@ def test_clues_need_the_source_of_the_games_and_its_descriptions(run: Path, tmp_
         clue_windows(tmp_path, [str(PHOTOS)])
 
 
+def test_clues_of_pairs_without_descriptions_are_left_out_and_counted(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a run on scenes and photographs: one of its four games is on a photograph."""
+    sources = ["drawn:8", str(PHOTOS)]
+    mixed = {pair.id.split("/")[-1]: pair.id for pair in load_pairs(sources)}
+    photo = load_pairs(str(PHOTOS))[0].id
+    shutil.copytree(run / "games", tmp_path / "games")
+    shutil.copy(run / "config.yaml", tmp_path)
+    for file in sorted((tmp_path / "games").iterdir()):
+        records = [{**record, "pair": mixed[record["pair"]]} for record in read_json_lines(file)]
+        if file.name == "step-000001.jsonl":
+            records[0]["pair"] = mixed[photo]
+        file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    first, second = clue_windows(tmp_path, sources, window=1)
+    assert (first.n_games, second.n_games) == (2, 1)
+    assert "note: 1 of 4 games are left out, their pairs are not described" in capsys.readouterr().err
+
+
 def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
     for words, status in ((["--help"], 0), ([], 2), (["winrate"], 2)):
         with pytest.raises(SystemExit) as stopped:

@@ -182,6 +182,7 @@ def contact_sheet(pairs: Sequence[ImagePair]) -> Image.Image:
 def draw_pair(sheet: Image.Image, pair: ImagePair, left: int, top: int, n_wide: int) -> None:
     """Draw one pair with its upper left corner at (left, top)."""
     draw = ImageDraw.Draw(sheet)
+    height = CELL
     try:
         images = open_pair(pair)
     except BadImageError:
@@ -189,11 +190,12 @@ def draw_pair(sheet: Image.Image, pair: ImagePair, left: int, top: int, n_wide: 
         draw.line((left, top, right, bottom), fill="red", width=2)
         draw.line((left, bottom, right, top), fill="red", width=2)
     else:
-        for number, image in enumerate(images):
-            if image is not None:
-                image.thumbnail((CELL - MARGIN // 2, CELL))
-                sheet.paste(image, (left + number * CELL, top))
-    draw.text((left, top + CELL + 2), fitted(draw, pair.id, n_wide * CELL - MARGIN), fill="black", font=font())
+        shown = [image for image in images if image is not None]
+        for number, image in enumerate(shown):
+            image.thumbnail((CELL - MARGIN // 2, CELL))
+            sheet.paste(image, (left + number * CELL, top))
+        height = max(image.height for image in shown)
+    draw.text((left, top + height + 2), fitted(draw, pair.id, n_wide * CELL - MARGIN), fill="black", font=font())
 
 
 def fitted(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:

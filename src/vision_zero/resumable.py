@@ -57,6 +57,9 @@ class ResumableTrainer(GRPOTrainer):
                 self.export(folder)
         self.accelerator.wait_for_everyone()
 
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """None: TRL's would name a base model, a method and a paper that are not this run's."""
+
     def export(self, checkpoint: Path) -> Path:
         """The portable model of a complete checkpoint, in its `export/`. For the main process alone.
 

@@ -27,6 +27,8 @@ ROWS: tuple[tuple[str, str, int], ...] = (
     ("reward of the spy's clues", "reward/spy", 2),
     ("tokens per clue", "length/clue", 1),
     ("tokens per vote", "length/vote", 1),
+    ("clues cut at the longest length", "length/clue_cut", 2),
+    ("votes cut at the longest length", "length/vote_cut", 2),
     ("KL to the start model", "kl", 4),
     ("gradient norm", "grad_norm", 2),
     ("seconds per iteration", "step_time", 1),

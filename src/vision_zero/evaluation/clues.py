@@ -45,7 +45,8 @@ def clue_windows(
     """Windows of `window` iterations, counted from 1, over the recorded games of `run`.
 
     `images` are where the pairs are now, if not where the run had them. Raises ValueError when no games were recorded,
-    when pairs of theirs are not in the source, or when these have no scene description.
+    when pairs of theirs are not in the source, or when none of these has a scene description; games of pairs that have
+    none are left out and counted.
     """
     if run_of(str(run)) != run:
         raise ValueError(f"{run} is not a run folder")
@@ -54,12 +55,15 @@ def clue_windows(
     records = _records(run / GAMES)
     if not records:
         raise ValueError(f"{run / GAMES}: no games were recorded (record_games_every)")
-    gallery = _gallery(
+    gallery, described = _gallery(
         records, list(images) or config["images"], scenes if images else config.get("scenes_dir"), config
     )
+    judged = [record for record in records if record["pair"] in described]
+    if left_out := len(records) - len(judged):
+        print(f"note: {left_out} of {len(records)} games are left out, their pairs are not described", file=sys.stderr)
     steps = config["updates_per_iteration"] * config["num_iterations"]
     games: dict[int, list[TruthByRole]] = {}
-    for record in records:
+    for record in judged:
         truth = gallery.judge(record["pair"], record["spy"], said_in_record(record))
         games.setdefault(record["step"] // steps // window, []).append(truth)
     last = max(record["step"] // steps for record in records) + 1
@@ -85,7 +89,10 @@ def _records(folder: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _gallery(records: Sequence[dict[str, Any]], images: Sequence[str], scenes: Any, config: dict[str, Any]) -> Gallery:
+def _gallery(
+    records: Sequence[dict[str, Any]], images: Sequence[str], scenes: Any, config: dict[str, Any]
+) -> tuple[Gallery, set[str]]:
+    """The described pictures of the games, and their pairs' ids. Raises ValueError when there is none."""
     names = {record["pair"] for record in records}
     source = load_pairs(list(images), columns=config.get("columns") or None, scenes=scenes)
     pairs = [pair for pair in source if pair.id in names]
@@ -93,9 +100,13 @@ def _gallery(records: Sequence[dict[str, Any]], images: Sequence[str], scenes: A
         raise ValueError(
             f"{', '.join(images)}: not the source of these games, {missing[0]!r} is not there; see --images"
         )
-    if plain := [pair.id for pair in pairs if not is_described(pair)]:
-        raise ValueError(f"{', '.join(images)}: {plain[0]!r} has no scene description, so its clues cannot be judged")
-    return Gallery(pairs)
+    described = [pair for pair in pairs if is_described(pair)]
+    if not described:
+        raise ValueError(
+            f"{', '.join(images)}: {pairs[0].id!r} has no scene description, and no other pair has, so clues cannot be "
+            "judged; drawn scenes and those of make_data clevr are described"
+        )
+    return Gallery(described), {pair.id for pair in described}
 
 
 def table(windows: Sequence[ClueWindow]) -> str:

@@ -14,7 +14,7 @@ from vision_zero.run_lines import Figures, Line
 
 Colour = Literal["main", "second", "third", "fourth", "fifth", "spy", "civilian", "quiet"]
 Style = Literal["line", "bold", "thin", "points"]
-NO_ARENA = "arena.jsonl has nothing that can be drawn; --arena_every plays games against the start model"
+NO_ARENA = "nothing was measured while training (no arena.jsonl); --arena_every plays games against the start model"
 NO_VLLM = "the run did not play with vLLM, whose log-probs are compared (--use_vllm true)"
 
 

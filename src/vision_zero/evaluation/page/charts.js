@@ -3,6 +3,11 @@
 const WIDTHS = { bold: 2.4, line: 1.6, thin: 1, points: 1.2 };
 const HEIGHT = 190;
 
+/** Pixels of a vertical axis: as wide as its longest number, about 7 a character. */
+function labelWidth(plot, numbers) {
+  return Math.max(46, 14 + 7 * Math.max(0, ...(numbers || []).map((number) => number.length)));
+}
+
 class Charts {
   /** Cards for every chart that has numbers, in `place`; `spoken` says a point aloud that is reached by the keyboard. */
   constructor(page, place, spoken) {
@@ -116,7 +121,7 @@ class Charts {
       },
       axes: [
         { ...axis, size: 26, incrs: [1, 2, 5, 10, 20, 25, 50, 100, 200, 500, 1000, 2000, 5000, 10000], space: 42 },
-        { ...axis, size: 46, space: 28, values: (plot, ticks) => ticks.map((value) => (value === null ? "" : digits(value))) },
+        { ...axis, size: labelWidth, space: 28, values: (plot, ticks) => ticks.map((value) => (value === null ? "" : digits(value))) },
       ],
       series,
       bands,

@@ -11,6 +11,7 @@ function start() {
   missing(page);
   byId("switch-table").append(switches(page));
   byId("evaluations").append(...evaluations(page));
+  byId("evaluation").hidden = byId("to-evaluation").hidden = !page.evaluations.length;
   // The curves are painted before the games are made.
   requestAnimationFrame(() =>
     setTimeout(() => {
