@@ -30,7 +30,7 @@ from transformers import (
     T5EncoderModel,
 )
 
-from vision_zero.data.making import Rejected
+from vision_zero.data.making import MakingError, Rejected
 from vision_zero.data.photos import PhotoMaker
 from vision_zero.diffusion_editor import DiffusionEditor, OpenEditor, add_arguments, from_arguments
 
@@ -208,7 +208,7 @@ def test_options_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             DiffusionEditor(**{"name": "flux-kontext", **options})  # type: ignore[arg-type]
     absent = DiffusionEditor("flux-kontext", str(tmp_path / "absent"), use_cpu=True)
-    with pytest.raises(ValueError, match=r"editor flux-kontext, model .*absent"), absent.open():
+    with pytest.raises(MakingError, match=r"editor flux-kontext, model .*absent"), absent.open():
         pass
 
 

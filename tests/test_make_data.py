@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -390,3 +391,78 @@ def test_summary_by_hand() -> None:
     assert (summary["pairs"], summary["given_up"], summary["attempts"]) == (2, ["b"], 8)
     assert list(summary["rejects"].items()) == [("dark", 3), ("small", 3)]
     assert summary["changed_pixels"]["50%"] == 0.2
+
+
+# ------------------------------------------------------------------------------------------------ files of the user's
+
+
+def photographs(folder: Path, names: str) -> Path:
+    folder.mkdir()
+    for name in names.split():
+        shutil.copy(Path(__file__).parent.parent / "data" / "photos" / f"{name}.jpg", folder)
+    return folder
+
+
+def make_photos(folder: Path, out: Path, *options: str) -> int:
+    return make_data.main(
+        ["photos", "--photos", str(folder), "--out", str(out), "--workers", "1", "--size", "96x96", *options]
+    )
+
+
+def test_other_photographs_are_refused_once_a_pair_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Else pair k of a folder would show another photograph than pair k of the same folder made at once."""
+    folder, out = photographs(tmp_path / "photos", "cat chicken hedgehog"), tmp_path / "out"
+    assert make_photos(folder, out, "--n", "1", "--edits", "recolour_object") == 0
+    (folder / "cat.jpg").unlink()
+    assert make_photos(folder, out, "--n", "2", "--edits", "recolour_object") == 1
+    assert f"{out}: was begun with other files" in capsys.readouterr().err
+
+
+def test_a_broken_photograph_is_named_and_a_repaired_one_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = photographs(tmp_path / "photos", "cat chicken"), tmp_path / "out"
+    whole = (folder / "cat.jpg").read_bytes()
+    (folder / "cat.jpg").write_bytes(whole[:2000])
+    assert make_photos(folder, out, "--edits", "recolour_object") == 1
+    error = capsys.readouterr().err
+    assert str(folder / "cat.jpg") in error
+    assert "Traceback" not in error
+    (folder / "cat.jpg").write_bytes(whole)
+    assert make_photos(folder, out, "--edits", "recolour_object") == 0
+
+
+def test_sources_that_are_no_use_begin_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, table = tmp_path / "out", tmp_path / "table.csv"
+    table.write_text("name\nonly names\n")
+    for sources in (str(table), str(tmp_path / "nowhere.csv")):
+        assert make_data.main(["charts", "--tables", sources, "--out", str(out), "--n", "1", "--workers", "1"]) == 1
+        assert sources in capsys.readouterr().err
+        assert not out.exists()
+
+
+def test_files_that_are_left_out_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    (folder / "good.csv").write_text(
+        "Year,Rain,Snow\n" + "".join(f"{2000 + k},{k * k + 1},{30 - k}\n" for k in range(9))
+    )
+    (folder / "bad.csv").write_text("name\nonly names\n")
+    options = ["--out", str(tmp_path / "out"), "--n", "1", "--workers", "1"]
+    assert make_data.main(["charts", "--tables", str(folder), *options]) == 0
+    assert "left out       1  files:" in capsys.readouterr().out
+
+
+def test_options_damaged_by_hand_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert make(out, n=1) == 0
+    options = json.loads((out / "options.json").read_text())
+    (out / "options.json").write_text(json.dumps({**options, "n": "3"}))
+    assert make(out, n=1) == 1
+    assert "has no whole number n" in capsys.readouterr().err
+
+
+def test_scenes_of_any_size_are_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--out", str(tmp_path / "out"), "--n", "1", "--workers", "1", "--size", "1000000x1000000"]
+    assert make_data.main(["clevr", *options]) == 1
+    assert "at most 4096 pixels" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from PIL import Image
 
 from vision_zero.data import photos
-from vision_zero.data.making import Rejected
+from vision_zero.data.making import MakingError, Rejected
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +56,7 @@ class DiffusionEditor:
 
     @contextmanager
     def open(self) -> Iterator[OpenEditor]:
-        """Load the pipeline. Raises ValueError, with the model's name, for what cannot be loaded."""
+        """Load the pipeline. Raises MakingError, with the model's name, for what cannot be loaded."""
         # Imported here, because scenes and charts are made by the same main and need not wait for them.
         import torch
         from diffusers import FluxKontextPipeline, StableDiffusionInstructPix2PixPipeline
@@ -68,7 +68,7 @@ class DiffusionEditor:
             pipeline = kinds[self.name].from_pretrained(model, dtype=torch.bfloat16 if on_gpu else torch.float32)
         except (OSError, ValueError, RuntimeError) as error:
             first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(f"editor {self.name}, model {model}: {first_line}") from error
+            raise MakingError(f"editor {self.name}, model {model}: {first_line}") from error
         pipeline.set_progress_bar_config(disable=True)
         yield OpenEditor(self, pipeline.to("cuda" if on_gpu else "cpu"))
 

@@ -25,8 +25,8 @@ from tqdm import tqdm
 from vision_zero.data.check import sample_rows
 from vision_zero.data.layouts import MANIFEST_NAME
 from vision_zero.data.made_files import PairJob, write_whole
-from vision_zero.data.made_folder import SHEET, Begun, begin, summarize, write_manifest, write_summary
-from vision_zero.data.making import KnowsHowMany, Maker, MakingError, Summarizes
+from vision_zero.data.made_folder import MATERIAL, SHEET, Begun, begin, summarize, write_manifest, write_summary
+from vision_zero.data.making import HasMaterial, KnowsHowMany, Maker, MakingError, Summarizes
 from vision_zero.data.pairs import load_pairs
 from vision_zero.data.workers import work
 from vision_zero.inspect_data import contact_sheet, positive
@@ -103,6 +103,8 @@ def number_of_pairs(args: argparse.Namespace, maker: Maker) -> int:
 def kept_options(args: argparse.Namespace, maker: Maker) -> dict[str, Any]:
     """What the pairs depend on, as JSON: the domain and all its options."""
     options = {name: as_json(value) for name, value in sorted(vars(args).items()) if name not in NOT_KEPT}
+    if isinstance(maker, HasMaterial):
+        options[MATERIAL] = maker.material()
     return {"domain": args.domain, "name": maker.name, "max_attempts": maker.max_attempts, **options}
 
 
@@ -141,6 +143,8 @@ def finish(out: Path, maker: Maker, n: int) -> int:
     write_summary(out, summary)
     for reason, count in summary["rejects"].items():
         print(f"rejected  {count:>6}  {reason}")
+    for reason, count in summary["material"].get("files_left_out", {}).items():
+        print(f"left out  {count:>6}  files: {reason}")
     if summary["given_up"]:
         given_up = summary["given_up"]
         print(

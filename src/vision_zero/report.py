@@ -51,7 +51,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE.jsonl",
         help="what evaluate win-rate --out wrote (default: evaluation*.jsonl in the run)",
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.out is not None and args.out.suffix.lower() not in (".html", ".htm"):  # else a slip would end another file
+        parser.error(f"--out {args.out}: must end in .html")
+    return args
 
 
 def at_least(least: int) -> Callable[[str], int]:

@@ -7,6 +7,7 @@ and places, so they differ by the change alone. Tables are parts of real ones (`
 from __future__ import annotations
 
 import argparse
+import hashlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -92,6 +93,11 @@ class ChartMaker:
     def parts(self) -> Mapping[Kind, Sequence[ChartTable]]:
         """What charts are drawn of, by kind. Raises TableSourceError."""
         return _parts(self.tables, self.drawn_kinds, self.parts_per_table)
+
+    def material(self) -> str:
+        """The tables that charts are drawn of. Raises TableSourceError."""
+        kinds = {kind: [table.fingerprint() for table in some] for kind, some in self.parts().items()}
+        return hashlib.sha256(repr(kinds).encode()).hexdigest()[:16]
 
     @property
     def drawn_kinds(self) -> tuple[Kind, ...]:

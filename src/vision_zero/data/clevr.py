@@ -29,6 +29,7 @@ Render = Callable[[Scene, tuple[int, int]], Image.Image]
 Renderer = Literal["numpy", "blender"]
 
 SIZE = (320, 240)
+MOST_PIXELS = 4096
 RENDERERS: tuple[Renderer, ...] = ("numpy", "blender")
 
 
@@ -59,6 +60,8 @@ class ClevrMaker:
         unknown = [name for name in self.attributes if name not in ATTRIBUTES]
         if unknown or not self.attributes or len(set(self.attributes)) < len(self.attributes):
             raise MakingError(f"--attributes {self.attributes}: some of {', '.join(ATTRIBUTES)}, each once")
+        if max(self.size) > MOST_PIXELS:
+            raise MakingError(f"--size {self.size[0]}x{self.size[1]}: at most {MOST_PIXELS} pixels wide and high")
         if self.min_pixels < 1:
             raise MakingError(f"--min_pixels {self.min_pixels}: must be at least 1, or objects would not be seen")
         if not 0 <= self.edit_share[0] < self.edit_share[1] <= 1:

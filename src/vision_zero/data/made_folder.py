@@ -36,6 +36,8 @@ from vision_zero.data.made_files import (
 )
 from vision_zero.data.making import MakingError
 
+MATERIAL = "material"
+"""The option that is a fingerprint of the user's files."""
 OPTIONS, SUMMARY, SHEET, LOCK = "options.json", "summary.json", "sheet.jpg", ".lock"
 FILES = frozenset({OPTIONS, SUMMARY, SHEET, LOCK, MANIFEST_NAME})
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)
@@ -151,14 +153,23 @@ def _keep_options(out: Path, options: Mapping[str, Any], n: int) -> None:
     path = out / OPTIONS
     now = json.loads(to_json({**options, "n": n}, "options"))
     if path.is_file():
-        kept = _read(path)
+        kept = written = _read(path)
+        if type(kept.get("n")) is not int:
+            raise MakingError(f"{path}: has no whole number n; remove the folder and make it again")
+        if not any((out / RECORDS).glob("*.json")):
+            kept = now  # it ended before its first pair, say for a misspelt option
         different = [key for key in sorted(kept.keys() | now.keys()) if key != "n" and kept.get(key) != now.get(key)]
+        if different == [MATERIAL]:
+            raise MakingError(
+                f"{out}: was begun with other files (photographs, tables or instructions), so that pairs to come would not "
+                "fit to those that are there; put the files back, or give another --out"
+            )
         if different:
             named = "; ".join(f"--{key} was {kept.get(key)!r}, is {now.get(key)!r}" for key in different)
             raise MakingError(f"{out}: was begun with other options ({named}); give the same ones or another --out")
         if kept["n"] > n:
             raise MakingError(f"{out}: was begun with --n {kept['n']}, now it is {n}; give as many or more, not fewer")
-        if kept["n"] == n:
+        if written == now:
             return
     write_whole(path, (json.dumps(now, ensure_ascii=False, indent=1) + "\n").encode())
 

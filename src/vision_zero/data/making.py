@@ -61,6 +61,14 @@ class KnowsHowMany(Protocol):
 
 
 @runtime_checkable
+class HasMaterial(Protocol):
+    """A maker that works on files of the user's."""
+
+    def material(self) -> str:
+        """A fingerprint of them: with other files, pair k would be another. Raises ValueError if they are no use."""
+
+
+@runtime_checkable
 class Summarizes(Protocol):
     """A maker that has something to say of its material (how many tables, styles): JSON, the same in every run."""
 

@@ -7,6 +7,7 @@ rejected, and the next attempt draws another. A share of the edits can be made t
 from __future__ import annotations
 
 import argparse
+import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -100,6 +101,12 @@ class PhotoMaker:
     def sources(self) -> Sequence[ImagePair]:
         """The photographs, in order; none is opened."""
         return load_pairs(list(self.photos))
+
+    def material(self) -> str:
+        """Names of the photographs in order, and what an editor is told. Raises PairSourceError."""
+        names = [pair.image.name for pair in self.sources()]
+        told = read_instructions(self.instructions)
+        return hashlib.sha256(repr((len(names), [Path(name).name for name in names], told)).encode()).hexdigest()[:16]
 
     @contextmanager
     def open(self) -> Iterator[Make]:

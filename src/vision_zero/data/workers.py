@@ -18,6 +18,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Protocol, TypeVar, cast
 
+from vision_zero.data.images import BadImageError
+from vision_zero.data.layouts import PairSourceError
 from vision_zero.data.making import MakingError
 
 Result = TypeVar("Result")
@@ -159,6 +161,9 @@ def _run(job: Job[Result], pipe: Connection) -> None:
                 number = _next(pipe)
     except MakingError as error:
         _tell(pipe, _Failure(str(error), is_ours=True))
+    except (BadImageError, PairSourceError) as error:
+        advice = "repair it and give the same command, or begin another --out without it"
+        _tell(pipe, _Failure(f"{error}; {advice}", is_ours=True))
     except Exception:  # a maker's own mistake: the parent shows where
         _tell(pipe, _Failure(traceback.format_exc().rstrip(), is_ours=False))
 
