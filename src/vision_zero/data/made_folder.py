@@ -161,8 +161,8 @@ def _keep_options(out: Path, options: Mapping[str, Any], n: int) -> None:
         different = [key for key in sorted(kept.keys() | now.keys()) if key != "n" and kept.get(key) != now.get(key)]
         if different == [MATERIAL]:
             raise MakingError(
-                f"{out}: was begun with other files (photographs, tables or instructions), so that pairs to come would not "
-                "fit to those that are there; put the files back, or give another --out"
+                f"{out}: was begun with other files (photographs, tables or instructions), which its pairs show; "
+                "put the files back, or give another --out"
             )
         if different:
             named = "; ".join(f"--{key} was {kept.get(key)!r}, is {now.get(key)!r}" for key in different)
