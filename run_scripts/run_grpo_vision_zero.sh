@@ -16,7 +16,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
 
 # ------------------------------------------------------------------------------------------------ images, model, names
 
-IMAGES_DIR="${IMAGES_DIR:-}"                            # required: a folder, manifest or data set; several with commas
+IMAGES_DIR="${IMAGES_DIR:-}"                            # required: a folder, manifest, data set or drawn:COUNT; several with commas
 SCENES_DIR="${SCENES_DIR:-}"                            # NAME_comparison.json of a folder of edited pairs, if any
 IMAGE_COLUMNS="${IMAGE_COLUMNS:-}"                      # data sets only: "IMAGE" or "IMAGE EDITED", if the names are not known ones
 HOLDOUT="${HOLDOUT:-0}"                                 # share of the pairs kept out of training [ours]
@@ -114,8 +114,10 @@ WANDB_PROJECT="${WANDB_PROJECT:-vision-zero}"           # where wandb lists the 
 # ---------------------------------------------------------------------------------------------------------------- check
 
 [ -n "$IMAGES_DIR" ] || die "set IMAGES_DIR to your images, e.g. IMAGES_DIR=$root/data/photos (layouts: docs/data.md)"
+[[ "$IMAGES_DIR" != *$'\n'* ]] || die "IMAGES_DIR has a line break; write its sources on one line, with commas between"
 IFS=, read -ra images <<<"$IMAGES_DIR"
 for source in "${images[@]}"; do
+    if [[ "$source" == drawn:* ]]; then continue; fi # drawn when opened: no files
     path="${source#scenes:}" path="${path#charts:}" path="${path#photos:}"
     [ -e "$path" ] || die "IMAGES_DIR: $path does not exist"
 done
@@ -123,7 +125,9 @@ done
 case "$MODEL" in
     /* | ./* | ../* | data/*) [ -f "$MODEL/config.json" ] || die "MODEL: $MODEL holds no model (no config.json)" ;;
 esac
-[[ "$NUM_GPUS" =~ ^[0-9]+$ ]] || die "NUM_GPUS=$NUM_GPUS is not a number"
+for name in NUM_GPUS NUM_PROCESSES SAVE_EVERY UPDATES; do
+    [[ "${!name}" =~ ^[0-9]+$ || "$name=${!name}" == NUM_PROCESSES= ]] || die "$name=${!name} is not a number"
+done
 
 device=()
 if [ "$NUM_GPUS" = 0 ]; then
@@ -210,7 +214,7 @@ command+=(
     --rollout_batch_size "$ROLLOUT_BATCH"
     --dtype "$DTYPE"
     --gradient_checkpointing "$GRADIENT_CHECKPOINTING"
-    --save_steps "$((SAVE_EVERY * UPDATES))"
+    --save_steps "$((10#$SAVE_EVERY * 10#$UPDATES))"
     --save_total_limit "$KEEP_CHECKPOINTS"
     --export_every "$EXPORT_EVERY"
     --record_games_every "$RECORD_GAMES_EVERY"

@@ -136,6 +136,17 @@ def test_a_line_that_a_kill_cut_off_is_asked_again(tmp_path) -> None:
     assert (tables.folder / "unreadable.jsonl").read_text() == f"{whole}\n"
 
 
+@pytest.mark.parametrize("line", ['{"id": 5', "[1]", '{"id": "a.png"}', "\xff"])
+def test_a_damaged_list_of_unreadable_charts_is_named(tmp_path, capsys, line: str) -> None:
+    folder, out = charts(tmp_path / "png", "a.png"), tmp_path / "tables"
+    out.mkdir()
+    (out / "unreadable.jsonl").write_text(line + "\n", encoding="latin-1")
+    assert main([str(folder), "--model", str(TINY), "--out", str(out)]) == 1
+    error = capsys.readouterr().err
+    assert f"{out / 'unreadable.jsonl'}, line 1: " in error
+    assert "repair or remove the line" in error
+
+
 def test_two_charts_of_one_name_and_names_that_lead_out_are_refused(tmp_path, capsys) -> None:
     folder = charts(tmp_path / "png", "a.png", "a.jpg")
     assert main([str(folder), "--model", str(TINY), "--out", str(tmp_path / "out")]) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -201,6 +202,37 @@ def test_official_set(packed: str, tmp_path: Path, capsys: pytest.CaptureFixture
         assert [one.tobytes() for one in open_pair(pair) if one] == [draw(one, 56).tobytes() for one in (before, after)]
 
 
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+@pytest.mark.parametrize("hurt", ["at a border", "in a header", "a header is none"])
+def test_a_tar_that_was_cut_off_is_damaged(
+    name: str, hurt: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`tarfile` itself takes each of these for the end of a tar of one member."""
+    stream, copy = io.BytesIO(), tmp_path / "copy"
+    copy.mkdir()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for one, data in (("0_original.png", scene(0)[0]), ("0_modified.png", scene(0)[1])):
+            tar.addfile(member(one, data), io.BytesIO(data))
+    whole = stream.getvalue()
+    second = border_in(whole)
+    packed = gzip.compress if name.endswith(".gz") else bytes
+    pieces = {
+        "at a border": whole[:second],
+        "in a header": whole[: second + 100],
+        "a header is none": whole[:second] + b"x" * 512 + whole[second + 512 :],
+    }
+    (copy / name).write_bytes(packed(pieces[hurt]))
+    assert fetch("vision-zero-realworld", copy, tmp_path / "out") == 1
+    reason = "neither a file nor the end mark" if hurt == "a header is none" else "it was cut off"
+    error = capsys.readouterr().err
+    assert f"{name}: the archive is damaged" in error
+    assert reason in error
+    (copy / name).write_bytes(packed(whole))
+    assert fetch("vision-zero-realworld", copy, tmp_path / "out") == 0
+    (copy / name).write_bytes(packed(whole[: second + 512 + -(-len(scene(0)[1]) // 512) * 512 + 512]))
+    assert fetch("vision-zero-realworld", copy, tmp_path / "lone") == 0  # one block of zeros is an end mark too
+
+
 def member(name: str, data: bytes) -> tarfile.TarInfo:
     info = tarfile.TarInfo(f"./{name}")
     info.size = len(data)
@@ -277,6 +309,14 @@ def imgedit(copy: Path) -> None:
     (copy / "Singleturn" / "results_add_part1.tar").write_bytes(b"never opened")
 
 
+def border_in(data: bytes) -> int:
+    """Where the second file of a tar begins."""
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        first = tar.next()
+    assert first is not None
+    return first.offset_data + -(-first.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
 def test_imgedit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy, out = tmp_path / "copy", tmp_path / "out"
     imgedit(copy)
@@ -293,10 +333,15 @@ def test_imgedit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "the row is not one image and its edit, or repeats one": 1,
     }
     cut = sorted((copy / "Singleturn").glob("*.split.*"))
+    whole = b"".join(part.read_bytes() for part in cut)
     for part in cut[2:]:  # the end comes within an image
         part.unlink()
     assert fetch("imgedit", copy, tmp_path / "second", "--part", "remove_part5") == 1
     assert "is damaged or lacks a part" in capsys.readouterr().err
+    cut[0].write_bytes(whole[: border_in(whole)])
+    cut[1].write_bytes(b"")
+    assert fetch("imgedit", copy, tmp_path / "second", "--part", "remove_part5") == 1
+    assert "is damaged or lacks a part (2 found): it ends without its end mark" in capsys.readouterr().err
     cut[0].unlink()
     assert fetch("imgedit", copy, tmp_path / "second", "--part", "remove_part5") == 1
     assert "part 0 of results_remove_laion_part5.tar is missing before it" in capsys.readouterr().err

@@ -235,7 +235,12 @@ def test_lora_layers_are_the_language_models() -> None:
         ({"SCENES_DIR": "/no/scenes"}, "/no/scenes is not a folder"),
         ({"MODEL": "/no/model"}, "/no/model holds no model"),
         ({"DEEPSPEED": "/no/zero.json"}, "/no/zero.json is not a file"),
+        ({"IMAGES_DIR": f"{PHOTOS}\n{DRAWN}"}, "IMAGES_DIR has a line break"),
         ({"NUM_GPUS": "all"}, "NUM_GPUS=all is not a number"),
+        ({"NUM_PROCESSES": "two"}, "NUM_PROCESSES=two is not a number"),
+        ({"SAVE_EVERY": "1.5"}, "SAVE_EVERY=1.5 is not a number"),
+        ({"SAVE_EVERY": "often"}, "SAVE_EVERY=often is not a number"),
+        ({"UPDATES": "-1"}, "UPDATES=-1 is not a number"),
         ({"RESUME": "1"}, "RESUME=1 needs the RUN_NAME"),
         ({"RESUME": "1", "RUN_NAME": "x", "OUTPUT_BASE_DIR": "/no/runs"}, "there is no run /no/runs/x"),
         ({"NUM_GPUS": "99", "DRY_RUN": "0"}, "NUM_GPUS=99, but this machine shows"),
@@ -247,6 +252,13 @@ def test_refused_before_anything_slow_starts(variables: dict[str, str], message:
     assert finished.returncode == 1
     assert message in finished.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_drawn_scenes_need_no_folder_and_numbers_are_decimal() -> None:
+    variables = {"NUM_GPUS": "0", "NUM_PROCESSES": "", "SAVE_EVERY": "08", "UPDATES": "010"}
+    line = command("run_grpo_vision_zero.sh", IMAGES_DIR=f"drawn:10,{PHOTOS}", **variables)
+    assert line[line.index("--images") + 1 :][:2] == ["drawn:10", str(PHOTOS)]
+    assert line[line.index("--save_steps") + 1] == "80"
 
 
 def test_refuses_another_runs_folder(tmp_path: Path) -> None:

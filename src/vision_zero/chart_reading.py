@@ -31,6 +31,7 @@ from vision_zero.evaluation.players import Loading, ModelPlayer, load_player
 from vision_zero.game.spy_game import deal, turn_seed
 from vision_zero.rollout.policy import GameImage, Policy, TokenLimits, TurnRequest
 from vision_zero.rollout.sampling import Sampling
+from vision_zero.run_folder import read_json_lines
 from vision_zero.types import GameRules, ImagePair, Prompt, Turn
 
 PROMPT = """\
@@ -134,11 +135,12 @@ class Tables:
     folder: Path
 
     def unreadable(self) -> dict[str, str]:
-        """Reason by id, of this and earlier runs. A last line that was cut off by a kill is not one."""
-        path = self.folder / UNREADABLE
-        lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
-        records = [json.loads(line) for line in lines[:-1]]
-        return {record["id"]: record["reason"] for record in records}
+        """Reason by id, of this and earlier runs. A last line that was cut off by a kill is not one.
+
+        Raises RunFolderError for a damaged file.
+        """
+        lines = read_json_lines(self.folder / UNREADABLE, "id", "reason")
+        return {str(line["id"]): str(line["reason"]) for line in lines}
 
     def missing(self, pairs: Sequence[ImagePair]) -> list[ImagePair]:
         """The charts that were not asked for yet. Raises ValueError for two that would have the same table."""

@@ -98,7 +98,7 @@ def _end_last_line(path: Path) -> None:
 def _record(line: bytes) -> dict[str, Any] | None:
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -132,14 +132,15 @@ def read_config(run: Path, **needed: type) -> dict[str, Any]:
         values = yaml.safe_load(file.read_text("utf-8"))
     except OSError as error:
         raise RunFolderError(f"{file}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, or a day that no month has
         values, reason = None, f" (not a YAML file: {' '.join(str(error).split())})"
     if not isinstance(values, dict):
         raise RunFolderError(f"{file} holds no options{reason}")
     for name, kind in needed.items():
-        if type(values.get(name)) is not kind or not values[name]:
+        value = values.get(name)
+        if type(value) is not kind or not value or (isinstance(value, int) and value < 1):
             wanted = {int: "a whole number above 0", list: "a list"}[kind]
-            raise RunFolderError(f"{file} has {name}: {values.get(name)!r}, which must be {wanted}")
+            raise RunFolderError(f"{file} has {name}: {value!r}, which must be {wanted}")
     return values
 
 

@@ -1,6 +1,7 @@
 """Benchmarks and their results without the tools: names, configuration, readers on real files, pairing, tables."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -292,4 +293,8 @@ def test_fill(tmp_path: Path) -> None:
     readme.write_text("no markers")
     with pytest.raises(ValueError, match="needs one line"):
         fill(readme, out / "result.json")
+    for path, reason in ((readme, "is not a UTF-8 text"), (out, "cannot be read")):
+        readme.write_bytes(b"\x89PNG\xff")
+        with pytest.raises(ValueError, match=f"--fill {re.escape(str(path))}: {reason}"):
+            fill(path, out / "result.json")
     assert results_table.grey(None) == ""

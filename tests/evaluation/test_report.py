@@ -8,10 +8,13 @@ import html
 import io
 import json
 import re
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
 
 from tests.report_helpers import N_GAMES, OPTIONS, change_game, copy_of
@@ -23,6 +26,7 @@ from vision_zero.evaluation.report_games import Pictures, choose, judge_clues, r
 from vision_zero.evaluation.seen_images import pairs_of, seen_images
 from vision_zero.evaluation.truth import Gallery, said_in_record
 from vision_zero.run_folder import RunFolderError, read_json_lines
+from vision_zero.run_lines import check_steps
 from vision_zero.types import Role
 
 pytestmark = pytest.mark.xdist_group("report")
@@ -147,6 +151,171 @@ def test_a_run_that_is_not_whole_has_a_page_that_says_so(run: Path, tmp_path: Pa
     assert any(said in reason for reason in reasons), reasons
 
 
+HUGE = 10**400
+NONSENSE = (float("nan"), float("inf"), None, "x", [], {}, HUGE, -1.5, True)
+
+
+def page_data(run: Path) -> dict[str, Any]:
+    """Of the command itself, which must end well."""
+    out = run / "page.html"
+    assert command.main([str(run), "--out", str(out)]) == 0
+    data: dict[str, Any] = block(out.read_text("utf-8"), "data")
+    return data
+
+
+def change_lines(file: Path, number: int, change: Any) -> None:
+    lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    change(lines[number])
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+
+
+def without_games(run: Path, folder: Path) -> Path:
+    """A copy whose page takes no time."""
+    broken = copy_of(run, folder)
+    shutil.rmtree(broken / "games")
+    return broken
+
+
+@pytest.mark.parametrize("value", NONSENSE)
+def test_odd_numbers_of_the_log_are_not_drawn(run: Path, tmp_path: Path, value: Any) -> None:
+    broken = without_games(run, tmp_path / "run")
+    names = set(read_json_lines(run / "metrics.jsonl")[0]) - {"step", "stage/is_clue", "stage/accuracy"}
+    change_lines(broken / "metrics.jsonl", 2, lambda line: line.update(dict.fromkeys(names, value)))
+    data = page_data(broken)
+    curve = next(chart for chart in data["charts"] if chart["id"] == "loss")["curves"][0]
+    assert curve["values"][2] == (value if value == -1.5 else None)
+    assert curve["values"][1] is not None
+    done = dict(data["facts"])["iterations"]
+    assert done.endswith(" s" if value == -1.5 else "and 1 of unknown time")
+
+
+def test_a_step_that_is_none_is_named(run: Path, tmp_path: Path) -> None:
+    for value in NONSENSE:
+        with pytest.raises(RunFolderError, match="not the number of a step"):
+            check_steps(tmp_path, [{"step": value}])
+    broken = without_games(run, tmp_path / "run")
+    change_lines(broken / "metrics.jsonl", 1, lambda line: line.update(step=[]))
+    change_lines(broken / "arena.jsonl", 1, lambda line: line.update(step=HUGE))
+    notes = page_data(broken)["notes"]
+    for file in ("metrics.jsonl", "arena.jsonl"):
+        assert any(f"{file}, step " in note and "not the number of a step" in note for note in notes)
+
+
+@pytest.mark.parametrize("value", [None, {}, {"win_rate": [1, 2]}])
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("arena.jsonl", "figures"),
+        ("evaluation.jsonl", "figures"),
+        ("evaluation.jsonl", "start"),
+        ("switches.jsonl", "na_average"),
+    ],
+)
+def test_what_the_pages_scripts_could_not_show_is_named(
+    run: Path, tmp_path: Path, file: str, name: str, value: Any
+) -> None:
+    broken = without_games(run, tmp_path / "run")
+    change_lines(broken / file, 0, lambda line: line.update({name: value}))
+    notes = page_data(broken)["notes"]
+    empty = value == {} and file != "switches.jsonl"  # no figures are none that is wrong
+    assert any("not the numbers of a run" in note for note in notes) is not empty, notes
+
+
+def spoilt(name: str, *values: Any) -> list[Any]:
+    """`name` is a path in the record, as clues/0/seat."""
+
+    def change(value: Any, record: Any) -> None:
+        *path, last = (int(part) if part.isdigit() else part for part in name.split("/"))
+        for part in path:
+            record = record[part]
+        record[last] = value
+
+    return [pytest.param(partial(change, value), id=f"{name}={str(value)[:12]}") for value in values]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *spoilt("step", None, float("nan"), float("inf"), "x", [], HUGE, -1, 1.0, True),
+        *spoilt("game", None, []),
+        *spoilt("seed", None, "x"),
+        *spoilt("pair", [], None, 5),
+        *spoilt("image", None, []),
+        *spoilt("edited", 5, []),
+        *spoilt("domain", {}),
+        *spoilt("stage", None),
+        *spoilt("failed_edit", []),
+        *spoilt("spy", None, 0, 9, "1", 1.0),
+        *spoilt("spy_view", None, "x", []),
+        *spoilt("rules", None, [], {"n_civilians": "x"}, {"n_civilians": 2, "unknown": 1}, {"n_civilians": HUGE}),
+        *spoilt("outcome", None, "x", {}, [[]], [99], [1.0]),
+        *spoilt("clue_rewards", None, [], ["x", "x", "x"], {}),
+        *spoilt("clue_advantages", None, [], [None, None, None]),
+        *spoilt("clues", None, 5, [5], ["x"], [{}], {"a": 1}),
+        *spoilt("clues/0/seat", None, "x", []),
+        *spoilt("clues/0/round", None),
+        *spoilt("clues/0/clue", None, 5, []),
+        *spoilt("clues/0/reply", None),
+        *spoilt("clues/0/readable", None, "x"),
+        *spoilt("clues/0/token_ids", None, 5),
+        *spoilt("votes", None, 5, [None], [{}]),
+        *spoilt("votes/0/vote", "x", 99, [], 1.5),
+        *spoilt("votes/0/reward", None, "x", []),
+        *spoilt("votes/0/reply", 5),
+        *spoilt("votes/0/seat", None),
+    ],
+)
+def test_a_game_with_an_odd_value_is_left_out_and_named(run: Path, tmp_path: Path, change: Any) -> None:
+    games = tmp_path / "games"
+    games.mkdir()
+    shutil.copy(run / "games" / "step-000001.jsonl", games)
+    change_lines(games / "step-000001.jsonl", 1, change)
+    recorded = read_games(tmp_path)
+    assert len(recorded.games) == OPTIONS["games_per_iteration"] - 1
+    (note,) = recorded.notes
+    assert "line 2 is not a recorded game" in note
+    assert len(note) < 700 + len(str(tmp_path))
+
+
+def test_games_that_cannot_be_pictured_are_on_the_page(run: Path, tmp_path: Path) -> None:
+    """Whatever the image is called; and a reward that is no number is shown as none."""
+    broken = copy_of(run, tmp_path / "run")
+    (broken / "games" / "step-1.jsonl").mkdir()
+    file = broken / "games" / "step-000001.jsonl"
+    change_lines(file, 0, lambda game: game.update(pair="gone", image="a\0b", edited="c"))
+    change_lines(file, 1, lambda game: game.update(pair="gone too", edited=None, spy_view="edited"))
+    change_lines(file, 2, lambda game: game["votes"][0].update(reward=float("nan")))
+    change_lines(file, 3, lambda game: game.update(step=None))
+    data = page_data(broken)
+    assert data["recorded"] == N_GAMES - 1
+    assert sum(game["no_image"] is not None for game in data["games"]) == 2
+    assert any("step-1.jsonl" in note and "directory" in note for note in data["notes"])
+    assert any("line 4 is not a recorded game (ValueError: step is None)" in note for note in data["notes"])
+    assert any(vote["reward"] is None for game in data["games"] for vote in game["votes"])
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *({"images": images} for images in (5, None, "x", [5], [None], {"a": 1}, True)),
+        *({"scenes_dir": value} for value in (7, [7], {"a": 1})),
+        *({"columns": value} for value in (7, [1], {"image": 5}, "x")),
+        {"images": ["data/photos"], "scenes_dir": 7},
+        {"acc_up": HUGE, "err_up": "x", "model_name_or_path": [], "schedule": {}},
+    ],
+)
+def test_odd_options_of_a_run(run: Path, tmp_path: Path, odd: dict[str, Any]) -> None:
+    broken = copy_of(run, tmp_path / "run")
+    for file in sorted((broken / "games").iterdir())[1:]:
+        file.unlink()
+    config = yaml.safe_load((broken / "config.yaml").read_text())
+    (broken / "config.yaml").write_text(yaml.safe_dump({**config, **odd}))
+    data = page_data(broken)
+    assert data["recorded"] == OPTIONS["games_per_iteration"]
+    if "acc_up" not in odd:
+        assert any("images" in note for note in data["notes"]) or not odd.get("images", True), data["notes"]
+
+
 def twice(file: Path) -> None:
     file.write_text(file.read_text() * 2)
 
@@ -174,9 +343,14 @@ def test_what_is_refused(tmp_path: Path, run: Path, capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit):
         command.main([str(run), "--image_size", "3"])
     assert "must be at least 16" in capsys.readouterr().err
-    (tmp_path / "config.yaml").write_text("iterations: many\n")
-    with pytest.raises(RunFolderError, match="must be a whole number"):
-        make_report(tmp_path)
+    for value in ("many", "-3", "0", "true", "1.5"):
+        (tmp_path / "config.yaml").write_text(f"iterations: {value}\n")
+        with pytest.raises(RunFolderError, match="must be a whole number above 0"):
+            make_report(tmp_path)
+    for text in ("iterations: 2026-13-45\n", "[" * 1500):
+        (tmp_path / "config.yaml").write_text(text)
+        with pytest.raises(RunFolderError, match="holds no options"):
+            make_report(tmp_path)
 
 
 HOSTILE = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)> & \u2028 \ud800 ]]> {{x}} $data ${title}"

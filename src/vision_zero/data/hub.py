@@ -138,13 +138,28 @@ def _members(stream: IO[bytes], path: str, where: str, opened: ExitStack) -> dic
                 if not one.is_dir()
             }
         packed = opened.enter_context(tarfile.open(fileobj=stream, mode="r:*"))  # noqa: SIM115
-        return {
+        members: dict[str, Reader] = {
             f"{path}/{one.name.removeprefix('./')}": lambda one=one: _of_tar(packed, one)  # type: ignore[misc]
             for one in packed
             if one.isfile()
         }
+        check_end(packed)
+        return members
     except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
         raise PairSourceError(f"{where}: the archive is damaged: {error}") from error
+
+
+def check_end(archive: tarfile.TarFile) -> None:
+    """Raises tarfile.ReadError for a tar whose last member was read and no end mark (two blocks of zeros) follows it.
+
+    `tarfile` takes a cut between two members, and what is no header, for the end. The position only moves forward.
+    """
+    stream = archive.fileobj
+    assert stream is not None
+    if stream.tell() - archive.offset < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("it ends without its end mark: it was cut off")
+    if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):
+        raise tarfile.ReadError("what follows its last whole file is neither a file nor the end mark")
 
 
 def _of_tar(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

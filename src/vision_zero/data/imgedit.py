@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import IO, cast
 
 from vision_zero.data.candidates import Candidate, pair_candidate
-from vision_zero.data.hub import Place
+from vision_zero.data.hub import Place, check_end
 from vision_zero.data.layouts import PairSourceError, shorten
 
 _PART = re.compile(r"(?P<stem>.+)\.tar(?:\.split\.(?P<number>\d+))?")
@@ -126,6 +126,7 @@ def _stream_tar(place: Place, name: str, parts: Sequence[str], wanted: Set[str])
                 content = archive.extractfile(member) if path in wanted else None
                 if content is not None:
                     yield path, content.read()
+            check_end(archive)
     except (tarfile.TarError, EOFError) as error:
         raise PairSourceError(
             f"{place.name}: {name}.tar is damaged or lacks a part ({len(parts)} found): {error}"

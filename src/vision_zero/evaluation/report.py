@@ -24,9 +24,18 @@ from tqdm import tqdm
 from vision_zero import run_folder
 from vision_zero.data.pairs import PairSourceError
 from vision_zero.evaluation.report_curves import charts
+from vision_zero.evaluation.report_curves import number as finite
 from vision_zero.evaluation.report_games import Pictures, choose, judge_clues, picture_games, read_games, shown_game
 from vision_zero.evaluation.seen_images import pairs_of
-from vision_zero.run_lines import Line, read_arena, read_iterations, stage_spans
+from vision_zero.run_lines import (
+    Line,
+    check_numbers,
+    check_steps,
+    checked_figures,
+    read_arena,
+    read_iterations,
+    stage_spans,
+)
 from vision_zero.types import ImagePair
 
 SCRIPTS = ("uplot/uPlot.iife.min.js", "elements.js", "charts.js", "game.js", "games.js", "page.js")
@@ -56,17 +65,11 @@ def make_report(run: Path, max_games: int = 500, image_size: int = 320, evaluati
     config = run_folder.read_config(run, iterations=int, updates_per_iteration=int, num_iterations=int)
     steps_per_iteration = config["updates_per_iteration"] * config["num_iterations"]
     notes: list[str] = []
-    steps = _read(notes, run / run_folder.METRICS, lambda: run_folder.read_json_lines(run / run_folder.METRICS, "step"))
+    steps = _read(notes, run / run_folder.METRICS, lambda: _steps(run / run_folder.METRICS))
     iterations = _read(notes, run / run_folder.METRICS, lambda: read_iterations(run)) if steps else []
     steps, iterations = _once(steps, notes), _once(iterations, [])
     arena = _read(notes, run / run_folder.ARENA, lambda: read_arena(run), optional=True)
-    needed = ("iteration", "from_stage", "to_stage", "reason", "accuracy_average", "na_average", "dwell")
-    switches = _read(
-        notes,
-        run / run_folder.SWITCHES,
-        lambda: run_folder.read_json_lines(run / run_folder.SWITCHES, *needed),
-        optional=True,
-    )
+    switches = _read(notes, run / run_folder.SWITCHES, lambda: _switches(run / run_folder.SWITCHES), optional=True)
     recorded = read_games(run)
     notes += recorded.notes
     pairs = _pairs(config, {game["pair"] for game in recorded.games}, notes)
@@ -94,7 +97,7 @@ def make_report(run: Path, max_games: int = 500, image_size: int = 320, evaluati
         "notes": notes,
         "iterations": len(iterations),
         "stages": [asdict(span) for span in stage_spans(iterations)],
-        "switches": [{name: line[name] for name in needed} for line in switches],
+        "switches": switches,
         "charts": [asdict(chart) for chart in drawn],
         "evaluations": _evaluations(run, evaluations, notes),
         "recorded": len(recorded.games),
@@ -119,12 +122,29 @@ def _read(notes: list[str], file: Path, read: Any, *, optional: bool = False) ->
         return []
     try:
         found: list[Any] = read()
-    except run_folder.RunFolderError as error:
+    except (run_folder.RunFolderError, OSError) as error:
         notes.append(f"left out: {error}")
         return []
     if not file.read_bytes().endswith(b"\n") and file.stat().st_size:
         notes.append(f"{file.name} ends inside a line, which is left out: the run was killed or is writing just now")
     return found
+
+
+def _steps(file: Path) -> list[dict[str, Any]]:
+    """Every line of metrics.jsonl. Raises RunFolderError for a damaged file."""
+    lines = run_folder.read_json_lines(file, "step")
+    check_steps(file, lines)
+    return lines
+
+
+def _switches(file: Path) -> list[dict[str, Any]]:
+    """What is shown of every switch of stage. Raises RunFolderError for a damaged file."""
+    numbers = ("iteration", "accuracy_average", "na_average", "dwell")
+    needed = (*numbers, "from_stage", "to_stage", "reason")
+    lines = run_folder.read_json_lines(file, *needed)
+    for number, line in enumerate(lines, start=1):
+        check_numbers(f"{file}, line {number}", [line[name] for name in numbers])
+    return [{name: line[name] for name in needed} for line in lines]
 
 
 def _once(lines: Sequence[Line], notes: list[str]) -> list[Line]:
@@ -143,7 +163,7 @@ def _pairs(config: Mapping[str, Any], names: set[str], notes: list[str]) -> dict
         return {}
     try:
         return pairs_of(config, names)
-    except (PairSourceError, OSError, ValueError) as error:
+    except (PairSourceError, OSError, ValueError, TypeError, AttributeError) as error:  # options of other types too
         notes.append(f"the run's image source cannot be read here, so clues are not judged: {error}")
         return {}
 
@@ -154,6 +174,9 @@ def _evaluations(run: Path, named: Sequence[Path], notes: list[str]) -> list[dic
     for file in named or sorted(run.glob(EVALUATIONS)):
         try:
             lines = run_folder.read_json_lines(file, "model", "figures", "start", "games")
+            for number, line in enumerate(lines, start=1):
+                checked_figures(f"{file}, line {number}", line["figures"])
+                checked_figures(f"{file}, line {number}", line["start"])
         except (run_folder.RunFolderError, OSError) as error:
             notes.append(f"left out: {error}")
             continue
@@ -165,9 +188,10 @@ def _evaluations(run: Path, named: Sequence[Path], notes: list[str]) -> list[dic
 
 def facts(run: Path, config: Mapping[str, Any], iterations: Sequence[Line]) -> list[tuple[str, str]]:
     """What was run, in words, for the head of the page."""
-    seconds = sum(line.get("step_time", 0.0) for line in iterations)
+    seconds = [finite(line.get("step_time")) for line in iterations]
     n_players = f"{config.get('civilians')} civilians and a spy, {config.get('rounds')} rounds"
     images = config.get("images") or []
+    images = images if isinstance(images, list) else [images]
     planned = config["iterations"]
     done = f"{len(iterations)} of {planned}"
     if len(iterations) > planned:  # the options are those it was started with
@@ -185,10 +209,14 @@ def facts(run: Path, config: Mapping[str, Any], iterations: Sequence[Line]) -> l
     ]
 
 
-def _duration(seconds: float) -> str:
-    hours, rest = divmod(int(seconds), 3600)
+def _duration(seconds: Sequence[float | None]) -> str:
+    """Of all iterations together; those whose time is not known are counted."""
+    known = [one for one in seconds if one is not None]
+    total = finite(sum(known)) or 0.0
+    hours, rest = divmod(int(total), 3600)
     minutes, left = divmod(rest, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {left} s"
+    unknown = f" and {len(seconds) - len(known)} of unknown time" if len(known) < len(seconds) else ""
+    return (f"{hours} h {minutes} min" if hours else f"{minutes} min {left} s") + unknown
 
 
 def page(data: Mapping[str, Any], images: Sequence[str]) -> str:

@@ -113,9 +113,12 @@ class _Log:
 
 def number(value: object) -> float | None:
     """The value, if it is a finite number: infinities and NaN are not drawn and are no JSON."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value)
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # a whole number of hundreds of digits
+        return None
 
 
 def checked(chart: Chart, reason: str) -> Chart:

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import io
 import random
+import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,14 +18,14 @@ from typing import Any
 from PIL import Image
 
 from vision_zero import run_folder
-from vision_zero.data.pairs import BadImageError
 from vision_zero.evaluation.report_curves import RoleShares
 from vision_zero.evaluation.seen_images import seen_images
 from vision_zero.evaluation.truth import TRUTH_FIGURES, ClueTruth, Gallery, copies, is_described, said_in_record
 from vision_zero.intervals import Interval
 from vision_zero.rollout.policy import GameImages
+from vision_zero.run_lines import is_whole
 from vision_zero.spo.rewards import plurality
-from vision_zero.types import ImagePair
+from vision_zero.types import GameRules, ImagePair
 
 QUALITY = 85
 """Of WebP, 0 to 100."""
@@ -48,10 +49,11 @@ def read_games(run: Path) -> Recorded:
     for file in files:
         try:
             records = run_folder.read_json_lines(file)
-        except run_folder.RunFolderError as error:
+            is_whole_file = file.read_bytes().endswith(b"\n")
+        except (run_folder.RunFolderError, OSError) as error:
             notes.append(f"left out: {error}")
             continue
-        if not file.read_bytes().endswith(b"\n"):
+        if not is_whole_file:
             notes.append(f"{file} ends inside a line: its last game is left out")
         for number, record in enumerate(records, start=1):
             try:
@@ -66,7 +68,10 @@ def read_games(run: Path) -> Recorded:
 
 
 def _light(record: Mapping[str, Any]) -> Record:
-    """What is shown and needed of a record. Raises KeyError, TypeError or ValueError for what is none."""
+    """What is shown and needed of a record. Raises KeyError, TypeError or ValueError for what is none.
+
+    Types are checked here, once: what is shown later is taken as it is, also by the page's scripts.
+    """
     kept = ("step", "stage", "game", "seed", "pair", "domain", "image", "edited", "spy", "spy_view", "rules", "outcome")
     game: Record = {name: record[name] for name in (*kept, "clue_rewards", "clue_advantages")}
     game["failed_edit"] = record.get("failed_edit")
@@ -80,11 +85,44 @@ def _light(record: Mapping[str, Any]) -> Record:
         | {"tokens": len(vote["token_ids"])}
         for vote in record["votes"]
     ]
-    n_players = game["rules"]["n_civilians"] + 1
-    if len(game["clue_rewards"]) != n_players or not 1 <= game["spy"] <= n_players:
-        raise ValueError(f"rewards and spy do not fit {n_players} players")
-    plurality(game["outcome"], n_players)
+    n_players = GameRules(**game["rules"]).n_players
+    _check(game, ("stage", "pair", "domain", "image"), _is_text)
+    _check(game, ("edited", "failed_edit"), lambda value: value is None or _is_text(value))
+    _check(game, ("step", "game"), is_whole)
+    _check(game, ("seed",), lambda value: type(value) is int)
+    _check(game, ("spy",), lambda value: is_whole(value) and 1 <= value <= n_players)
+    _check(game, ("spy_view",), lambda value: value in ("blank", "edited", "masked"))
+    _check(game, ("clue_rewards", "clue_advantages"), lambda values: _are_numbers(values, n_players))
+    _check(game, ("outcome",), lambda votes: isinstance(votes, list) and all(_is_vote(one, n_players) for one in votes))
+    for clue in game["clues"]:
+        _check(clue, ("clue", "reply"), _is_text)
+        _check(clue, ("readable",), lambda value: isinstance(value, bool))
+        _check(clue, ("seat", "round"), is_whole)
+    for vote in game["votes"]:
+        _check(vote, ("reply",), _is_text)
+        _check(vote, ("vote",), lambda value: _is_vote(value, n_players))
+        _check(vote, ("seat", "sample"), is_whole)
+        _check(vote, ("reward",), lambda value: _are_numbers([value], 1))
     return game
+
+
+def _check(record: Mapping[str, Any], names: Iterable[str], fits: Callable[[Any], bool]) -> None:
+    for name in names:
+        if not fits(record[name]):
+            raise ValueError(f"{name} is {reprlib.repr(record[name])}")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_vote(value: Any, n_players: int) -> bool:
+    return value is None or (is_whole(value) and value <= n_players)
+
+
+def _are_numbers(values: object, n: int) -> bool:
+    """NaN is a number: that a reward is none is for the page to show."""
+    return isinstance(values, list) and len(values) == n and all(type(value) in (int, float) for value in values)
 
 
 def choose(games: Sequence[Record], at_most: int) -> list[Record]:
@@ -193,7 +231,7 @@ def picture_games(
             known, last_pair = {}, game["pair"]
         try:
             civilians, spy = seen_images(game, pairs, known)
-        except BadImageError as error:
+        except ValueError as error:  # BadImageError, or a name that no file can have
             yield number, Seen(None, None, str(error))
             continue
         known = {(0, "civilian"): civilians}

@@ -16,12 +16,14 @@ NONE_YET = "No results yet: none of these benchmarks has been run on a model tra
 def fill(file: Path, result: Path) -> None:
     """Writes the table of `result` between the markers of `file`; without a result, the paper's values alone.
 
-    Raises ValueError for a file without the two markers, or a result that is damaged.
+    Raises ValueError for a file that is no text or lacks the two markers, or a result that is damaged.
     """
     try:
         text = file.read_text("utf-8")
     except OSError as error:
         raise ValueError(f"--fill {file}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--fill {file}: is not a UTF-8 text ({error})") from error
     if text.count(START) != 1 or text.count(END) != 1 or text.index(END) < text.index(START):
         raise ValueError(f"--fill {file}: needs one line {START} and after it one line {END}")
     content = None
@@ -29,13 +31,16 @@ def fill(file: Path, result: Path) -> None:
         try:
             content = json.loads(result.read_text("utf-8"))
             new = table(content)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{result}: not a result of this command ({error!r})") from error
     else:
         new = none_yet()
     before, rest = text.split(START)
     _, after = rest.split(END)
-    file.write_text(f"{before}{START}\n{new}\n{END}{after}", "utf-8")
+    try:
+        file.write_text(f"{before}{START}\n{new}\n{END}{after}", "utf-8")
+    except OSError as error:
+        raise ValueError(f"--fill {file}: cannot be written: {error.strerror}") from error
     print(f"{file}: " + (f"filled from {result}" if content else f"no results yet ({result} is not there)"))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vision_zero.data.failed_edits import BlankOf
-from vision_zero.data.pairs import ImageFile, load_pairs
+from vision_zero.data.pairs import BadImageError, ImageFile, load_pairs
 from vision_zero.rollout.policy import GameImage, GameImages, open_images
 from vision_zero.types import Game, GameRules, ImagePair, ImageSource
 
@@ -53,6 +53,8 @@ def _game(record: Record, pair: ImagePair) -> Game:
         edited = BlankOf(pair.image)
     elif failed == "identical":
         edited = pair.image
+    if record["spy_view"] == "edited" and edited is None:
+        raise BadImageError(f"{pair.id}: the edited image that the spy saw is not in the source any more")
     return Game(
         index=record["game"],
         seed=record["seed"],

@@ -29,8 +29,9 @@ function digits(value) {
   return String(Number(value.toPrecision(3))).replace("-", "−");
 }
 
-/** A reward with its sign. */
+/** A reward with its sign; a dash where there is none. */
 function signed(value) {
+  if (value === null || value === undefined) return "–";
   const rounded = Number(value).toFixed(2);
   return Number(rounded) === 0 ? "0.00" : rounded.startsWith("-") ? "−" + rounded.slice(1) : "+" + rounded;
 }
