@@ -11,7 +11,7 @@ from peft import LoraConfig
 from safetensors.torch import load_file
 
 from tests.by_hand import largest_difference
-from tests.test_trainer_families import ONE_TILE, THREE_TILES, Family, save_internvl, save_qwen
+from tests.test_trainer_families import Family, saved_family
 from tests.trainer_helpers import make_trainer, of_many_lengths, one_step, random_pairs
 from vision_zero.models import load_processor
 from vision_zero.trainer import IterativeSPOTrainer
@@ -22,12 +22,7 @@ LANGUAGE_ALONE = r".*language_model.*(q_proj|v_proj)"
 
 @pytest.fixture(scope="module", params=["qwen2.5-vl", "internvl3 in tiles"])
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
-    folder = tmp_path_factory.mktemp("family")
-    if request.param == "qwen2.5-vl":
-        save_qwen(folder)
-        return Family(folder, ONE_TILE, 4)
-    save_internvl(folder)
-    return Family(folder, THREE_TILES, 12)
+    return saved_family(request.param, tmp_path_factory.mktemp("family"))
 
 
 def trainer_of(family: Family, tmp_path: Path, **config: Any) -> IterativeSPOTrainer:

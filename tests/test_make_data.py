@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from tests.data.drawn_maker import DrawnMaker
+from tests.process_helpers import kill
 from vision_zero import make_data
 from vision_zero.data.made_files import attempt_pair, changed_share
 from vision_zero.data.made_folder import summarize
@@ -61,13 +62,7 @@ def program(out: Path, *options: str, n: int = 6, workers: int = 2, **setup: obj
     try:
         yield process
     finally:
-        kill_session(process)
-
-
-def kill_session(process: subprocess.Popen[str]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+        kill(process)
 
 
 def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
@@ -181,7 +176,7 @@ def test_a_killed_run_continues_to_the_same_bytes(six: Path, tmp_path: Path) -> 
     with program(out, "--seconds", "0.3") as process:
         before = n_records(out)
         wait_for(lambda: n_records(out) > before, process)
-        kill_session(process)
+        kill(process)
     assert n_records(out) < 6
     assert not (out / "manifest.jsonl").exists()
     (out / "images" / ".drawn_000005_original.png.1.part").write_text("half")

@@ -135,16 +135,20 @@ def save_internvl(folder: Path, head_dim: int = 16) -> None:
     )
 
 
-@pytest.fixture(scope="module", params=["qwen2.5-vl", "internvl3", "internvl3 in tiles"])
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
-    folder = tmp_path_factory.mktemp("family")
-    if request.param == "qwen2.5-vl":
+def saved_family(name: str, folder: Path) -> Family:
+    """Of `qwen2.5-vl`, `internvl3` and `internvl3 in tiles`."""
+    if name == "qwen2.5-vl":
         save_qwen(folder)
         return Family(folder, ONE_TILE, 4)
     save_internvl(folder)
-    if request.param == "internvl3":
+    if name == "internvl3":
         return Family(folder, ONE_TILE, 4)
     return Family(folder, THREE_TILES, 12)  # two tiles and a thumbnail
+
+
+@pytest.fixture(scope="module", params=["qwen2.5-vl", "internvl3", "internvl3 in tiles"])
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
+    return saved_family(request.param, tmp_path_factory.mktemp("family"))
 
 
 def family_trainer(family: Family, tmp_path: Path, **config: Any) -> Any:

@@ -153,14 +153,6 @@ def _n_alike(prompts: Sequence[np.ndarray]) -> int:
     return int(differs.argmax()) if differs.any() else shortest
 
 
-def layout_of(batch: Batch, images: Sequence[int], image_token: int, pair_cost: float) -> Layout:
-    """`shared_layout` of a batch of TRL's with its rows' `images`."""
-    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
-    mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
-    n_reply = batch["completion_ids"].shape[1]
-    return shared_layout(ids.cpu().numpy(), mask.cpu().numpy(), n_reply, images, image_token, pair_cost)
-
-
 def shared_tokens_and_cells(layout: Layout, batch: Batch) -> tuple[float, float]:
     """Tokens that are computed for rows that train, and all places of the shared rows.
 

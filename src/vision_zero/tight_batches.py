@@ -30,7 +30,7 @@ from vision_zero.rollout.numbered_images import NumberedImages
 from vision_zero.rollout.transformers import without_adapter_wrapper
 from vision_zero.rows import Row
 from vision_zero.shared_prefixes import (
-    layout_of,
+    Layout,
     of_rows,
     pair_cost,
     shared_inputs,
@@ -95,16 +95,24 @@ class TightBatches(GRPOTrainer):
         tokens, cells = tokens_and_cells(micro_batches)
         computed, cells_computed = tokens, cells
         if self.shares_prefixes:
-            image_token = self._inner(self.model).config.image_token_id
             computed = cells_computed = 0.0
             for batch in micro_batches:
-                layout = layout_of(batch, self.images.shown(batch["pixel_values"]), image_token, self._pair_cost)
+                ids, mask = (
+                    torch.cat([batch[f"prompt_{what}"], batch[f"completion_{what}"]], dim=1) for what in ("ids", "mask")
+                )
+                layout = self._layout(ids, mask, batch["completion_ids"].shape[1], batch["pixel_values"])
                 some, all_of_them = shared_tokens_and_cells(layout, batch)
                 computed, cells_computed = computed + some, cells_computed + all_of_them
         counted = torch.tensor([tokens, computed, cells_computed], device=self.accelerator.device)
         tokens, computed, cells_computed = self.accelerator.reduce(counted, reduction="sum").tolist()
         self._metrics["train"]["update/padding"].append(1 - computed / cells_computed)
         self._metrics["train"]["update/shared"].append(1 - computed / tokens)
+
+    def _layout(self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, n_reply: int, stand_ins: torch.Tensor) -> Layout:
+        """How rows share their beginnings, in a forward and in what is logged of it."""
+        image_token = self._inner(self.model).config.image_token_id
+        ids, mask = ids_BT.cpu().numpy(), mask_BT.cpu().numpy()
+        return shared_layout(ids, mask, n_reply, self.images.shown(stand_ins), image_token, self._pair_cost)
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -149,14 +157,7 @@ class TightBatches(GRPOTrainer):
         if compute_aux_loss:
             raise RuntimeError("a router's auxiliary loss was asked for of rows that share their beginnings")
         inner = self._inner(model)
-        layout = shared_layout(
-            input_ids.cpu().numpy(),
-            attention_mask.cpu().numpy(),
-            logits_to_keep,
-            self.images.shown(fields["pixel_values"]),
-            inner.config.image_token_id,
-            self._pair_cost,
-        )
+        layout = self._layout(input_ids, attention_mask, logits_to_keep, fields["pixel_values"])
         inputs = shared_inputs(inner, layout, input_ids, attention_mask, logits_to_keep, fields)
         with self.accelerator.autocast():
             outputs = model(**inputs, fused_lm_head=True)
