@@ -167,7 +167,7 @@ def test_schedules(tmp_path: Path) -> None:
 
 
 def test_rules_take_every_option_of_the_game() -> None:
-    game = GameConfig(civilians=3, rounds=1, spy_view="masked", mask_share=0.25, voter="civilian", max_clue_chars=40)
+    game = GameConfig(civilians=3, rounds=1, spy_view="masked", mask_share=0.25, voter="civilian")
     rules = game.rules(6)
-    assert (rules.n_civilians, rules.n_rounds, rules.n_votes, rules.max_clue_chars) == (3, 1, 6, 40)
+    assert (rules.n_civilians, rules.n_rounds, rules.n_votes) == (3, 1, 6)
     assert (rules.spy_view, rules.mask_share, rules.voter) == ("masked", 0.25, "civilian")

@@ -52,12 +52,12 @@ class GameConfig:
     images: list[str] = option_list("Image sources, mixed: folders, manifests, data sets; see docs/data.md")
     scenes_dir: str | None = option(None, "Scene descriptions (NAME_comparison.json) of a folder of edited pairs")
     columns: list[str] = option_list("Column names of a data set: the image and, if there is one, its edited version")
-    holdout: float = option(0.0, "Share of the pairs kept out of training (the split depends on --holdout_seed alone)")
-    holdout_seed: int = option(0, "Seed of the train / held-out split")
+    holdout: float = option(0.0, "Share of the pairs kept out of training (the split depends on the pairs alone)")
     failed_edits: float = option(
-        0.0, "Noise: this share of the edited images fails, half of them blank, half identical to the original"
+        0.0,
+        "Noise: this share of the edited images fails, half of them blank, half identical to the original (which ones "
+        "depends on the pairs' ids alone)",
     )
-    failed_edits_seed: int = option(0, "Seed of which edits fail (a function of this and the pair's id alone)")
     on_bad_image: Literal["stop", "skip"] = option(
         "stop", "A broken image stops the run after a checkpoint, or the game takes the next pair (counted and said)"
     )
@@ -76,7 +76,6 @@ class GameConfig:
         "One neutral prompt per game (code, paper's appendix) or every civilian from its seat (paper's text)",
     )
     template: str = option("auto", "Wording: auto (the pair's domain), scenes, charts, photos, compact, or a file")
-    max_clue_chars: int = option(300, "A public clue is cut at this many characters")
 
     def rules(self, n_votes: int) -> GameRules:
         return GameRules(
@@ -86,7 +85,6 @@ class GameConfig:
             voter=self.voter,
             n_votes=n_votes,
             mask_share=self.mask_share,
-            max_clue_chars=self.max_clue_chars,
         )
 
     def pairs(self, part: Literal["train", "heldout"]) -> Sequence[ImagePair]:
@@ -96,7 +94,6 @@ class GameConfig:
             columns=self.columns or None,
             split=part if self.holdout else None,
             holdout=self.holdout,
-            seed=self.holdout_seed,
             scenes=self.scenes_dir,
         )
 

@@ -50,9 +50,6 @@ class Interval:
         low, high = np.quantile(np.concatenate(means), [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
         return cls(mean, float(low), float(high))
 
-    def excludes(self, value: float) -> bool:
-        return not self.low <= value <= self.high
-
     def __str__(self) -> str:
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 

@@ -71,7 +71,7 @@ class IterationLine(TrainerCallback):
 def load_checked_pairs(game: GameConfig, main_process: bool) -> Any:
     """The training pairs; structure and 64 sampled images are checked before anything slow starts."""
     pairs = game.pairs("train")
-    noisy = PairsWithFailedEdits(pairs, game.failed_edits, game.failed_edits_seed)
+    noisy = PairsWithFailedEdits(pairs, game.failed_edits)
     if game.failed_edits:
         if game.spy_view in ("blank", "masked"):
             raise ValueError(f"failed_edits={game.failed_edits} changes nothing with spy_view={game.spy_view}")

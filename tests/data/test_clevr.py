@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from tests.data.clevr_rules import broken_rules, wrong_counts
+from tests.data.scene_from_json import scene_from_json
 from vision_zero.data.clevr import ClevrMaker, add_arguments, from_arguments
 from vision_zero.data.making import MadePair, MakingError, Rejected
 from vision_zero.data.pairs import load_pairs, open_pair
 from vision_zero.data.render_blender import BLENDER_PYTHON, BlenderOptions
 from vision_zero.data.render_numpy import render
-from vision_zero.data.scene_json import scene_from_json
 from vision_zero.evaluation.truth import Gallery, SaidClue, is_described, truth_figures, truth_of_game
 from vision_zero.game.spy_game import deal_games
 from vision_zero.rollout.engine import Table, play

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.data.drawn_files import write_pairs
 from vision_zero.data.drawings import (
     COLOURS,
     GRID,
@@ -18,7 +19,6 @@ from vision_zero.data.drawings import (
     edit_scene,
     sample_scene,
     scenes_of,
-    write_pairs,
 )
 from vision_zero.data.pairs import load_pairs, open_pair
 from vision_zero.rollout import scripted

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.data.drawn_files import write_pairs
 from tests.tiny_games import play_out
-from vision_zero.data.drawings import drawn_pairs, write_pairs
+from vision_zero.data.drawings import drawn_pairs
 from vision_zero.data.failed_edits import PairsWithFailedEdits, failed_edit
 from vision_zero.data.pairs import PairSourceError, load_pairs, open_pair
 from vision_zero.draw_game import seen_images

@@ -5,8 +5,9 @@ import random
 
 import pytest
 
+from tests.data.scene_from_json import scene_from_json
 from vision_zero.data.scene_camera import Camera
-from vision_zero.data.scene_json import comparison_json, relationships, scene_from_json, scene_json
+from vision_zero.data.scene_json import comparison_json, relationships, scene_json
 from vision_zero.data.scenes import Scene, SceneObject, SceneRules, edit_scene, sample_scene
 
 SIZE = (320, 240)

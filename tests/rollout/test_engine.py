@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tiny_games import noise_pairs, tiny_games
-from vision_zero.game.spy_game import clue_turns, is_over, turn_seed, vote_turns, votes_in_order
+from vision_zero.game.spy_game import clue_turns, open_turns, turn_seed, vote_turns, votes_in_order
 from vision_zero.rollout.engine import Table, play
 from vision_zero.rollout.policy import QueuedPolicy, TokenLimits, TurnRequest, open_images
 from vision_zero.rollout.scripted import FunctionPlayer, RandomPlayer
@@ -53,7 +53,7 @@ def test_calls_are_players_times_rounds_plus_one(n_games: int, n_civilians: int,
     n_clue_calls = (n_civilians + 1) * n_rounds
     assert rollout.calls == len(recorder.calls) == n_clue_calls + 1
     assert told == [len(call) for call in recorder.calls] == [n_games] * n_clue_calls + [6 * n_games]
-    assert all(is_over(game) for game in rollout.games)
+    assert not any(open_turns(game) for game in rollout.games)
     assert [game.index for game in rollout.games] == [game.index for game in games]
 
 
@@ -206,7 +206,7 @@ def test_a_table_with_and_without_queues_is_played_in_lock_step() -> None:
     recorder, queue = Recorder(), Queue(0)
     rollout = play(games, Table(civilian=queue, spy=queue, voter=recorder), LIMITS, template="compact")
     assert [len(call) for call in recorder.calls] == [10], "all votes at once"
-    assert all(is_over(game) for game in rollout.games)
+    assert not any(open_turns(game) for game in rollout.games)
 
 
 def test_two_queues_share_a_game() -> None:

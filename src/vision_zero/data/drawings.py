@@ -7,11 +7,9 @@ image token of Qwen2.5-VL. The edited scene changes the colour and the shape of 
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw
@@ -195,16 +193,3 @@ def drawn_pair(seed: int, size: int = 112) -> ImagePair:
 
 def drawn_pairs(seeds: Sequence[int], size: int = 112) -> list[ImagePair]:
     return [drawn_pair(seed, size) for seed in seeds]
-
-
-def write_pairs(folder: str | Path, n: int, seed: int, size: int = 112) -> None:
-    """Pairs `seed` to `seed + n - 1` as files: NAME_original.png, NAME_modified.png, scenes/NAME_comparison.json."""
-    folder = Path(folder)
-    (folder / "scenes").mkdir(parents=True, exist_ok=True)
-    for number in range(n):
-        name = f"drawn_{number:03d}"
-        original, edited = scenes_of(seed + number)
-        draw(original, size).save(folder / f"{name}_original.png", optimize=True)
-        draw(edited, size).save(folder / f"{name}_modified.png", optimize=True)
-        text = json.dumps(comparison(original, edited, size), indent=1)
-        (folder / "scenes" / f"{name}_comparison.json").write_text(text + "\n", encoding="utf-8")

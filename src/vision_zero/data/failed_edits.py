@@ -50,7 +50,7 @@ class PairsWithFailedEdits(LazyPairs):
     Only images change: `meta` still describes the edit that would have been.
     """
 
-    def __init__(self, pairs: Sequence[ImagePair], share: float, seed: int) -> None:
+    def __init__(self, pairs: Sequence[ImagePair], share: float, seed: int = 0) -> None:
         if not 0 <= share <= 1:
             raise PairSourceError(f"failed_edits (share of the edited pairs) must be in 0..1, got {share}")
         self.layout = "pairs with failed edits"

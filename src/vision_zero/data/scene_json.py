@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from vision_zero.data.scene_camera import Camera, dot, minus
-from vision_zero.data.scenes import Lamps, Scene, SceneObject
+from vision_zero.data.scenes import Scene, SceneObject
 
 RELATION_EPSILON = 0.2
 """One object is left of another if it is by more than this (CLEVR). A margin above it relates every two objects."""
@@ -81,21 +81,3 @@ def comparison_json(original: Mapping[str, Any], modified: Mapping[str, Any]) ->
             ]
         },
     }
-
-
-def scene_from_json(document: Mapping[str, Any]) -> Scene:
-    """The scene that `scene_json` described, to draw it again. Raises KeyError for what it did not write."""
-    objects = tuple(
-        SceneObject(
-            shape=one["shape"],
-            size=one["size"],
-            material=one["material"],
-            colour=one["color"],
-            x=one["3d_coords"][0],
-            y=one["3d_coords"][1],
-            rotation=one["rotation"],
-        )
-        for one in document["objects"]
-    )
-    lamps = Lamps(**{name: tuple(position) for name, position in document["lamps"].items()})
-    return Scene(objects, Camera(tuple(document["camera"])), lamps)

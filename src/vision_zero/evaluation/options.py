@@ -22,7 +22,7 @@ from vision_zero.rollout.sampling import Sampling
 from vision_zero.run_folder import CONFIG, read_config
 from vision_zero.types import GameRules, ImagePair
 
-OF_IMAGES = ("images", "scenes_dir", "columns", "holdout", "holdout_seed")
+OF_IMAGES = ("images", "scenes_dir", "columns", "holdout")
 """What is taken from the run together or not at all: a run's split says nothing about other images."""
 RENAMED = {"model_name_or_path": "reference", "num_generations": "votes"}
 

@@ -97,10 +97,6 @@ def open_turns(game: Game) -> list[Turn]:
     return [turn for turn in vote_turns(game) if turn not in cast]
 
 
-def is_over(game: Game) -> bool:
-    return not open_turns(game)
-
-
 def answer(game: Game, turn: Turn, reply: Reply) -> Game:
     """The game after `reply` to `turn`. Votes stand in the order of `vote_turns`, whatever order they were cast in.
 
@@ -112,7 +108,7 @@ def answer(game: Game, turn: Turn, reply: Reply) -> Game:
         cast = {vote.turn: vote for vote in game.votes}
         cast[turn] = CastVote(turn, reply, read_vote(reply.text, game.rules.n_players))
         return replace(game, votes=tuple(cast[one] for one in vote_turns(game) if one in cast))
-    text = read_clue(reply.text, game.rules.max_clue_chars)
+    text = read_clue(reply.text)
     clue = Clue(
         turn=turn,
         reply=reply,
