@@ -115,7 +115,7 @@ def test_package_ships_every_file_that_is_no_module() -> None:
     package = ROOT / "src" / "vision_zero"
     # A pattern ends with "**": every file below; pathlib of Python 3.11 lists folders for it, hence the "/*".
     shipped = {path for pattern in patterns for path in package.glob(f"{pattern}/*") if path.is_file()}
-    for folder in (package / "game" / "templates", package / "evaluation" / "page"):
+    for folder in (package / "data" / "chart_data", package / "game" / "templates", package / "evaluation" / "page"):
         needed = {path for path in folder.rglob("*") if path.is_file()}
         assert needed
         assert needed <= shipped

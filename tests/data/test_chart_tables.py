@@ -1,14 +1,18 @@
 """Tables of numbers: what CSV is read, what is refused and why, and parts of tables that are the source's numbers."""
 
+import csv
+import hashlib
 import json
+from dataclasses import astuple
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vision_zero.data.chart_slices import KINDS, SHAPES, catalogue
-from vision_zero.data.chart_sources import TableSourceError, load_tables
-from vision_zero.data.chart_tables import TableError, parse_csv, read_number, time_order
+from vision_zero.data.chart_sources import BUILT_IN_FOLDER, TableSourceError, load_tables
+from vision_zero.data.chart_tables import RowsAre, TableError, Whole, parse_csv, read_number, time_order
 
 
 @pytest.mark.parametrize(
@@ -121,6 +125,38 @@ def test_built_in_tables_are_the_published_numbers() -> None:
     fertility = by_name["statsmodels/fertility/year"]
     assert fertility.values[fertility.series.index("Aruba")][0] == 4.82
     assert all(table.title or len(table.series) == 1 for table in by_name.values())
+
+
+def test_every_built_in_table_is_as_it_was_made_of_its_data_set() -> None:
+    tables = load_tables(["vega", "statsmodels"]).tables
+    assert len({table.name for table in tables}) == len(tables) == 67
+    for table in tables:
+        assert table.rows_are in get_args(RowsAre)
+        assert table.whole in get_args(Whole)
+        assert any(catalogue([table], kind, 20) for kind in KINDS), f"{table.name}: no chart can be drawn of it"
+    content = repr([astuple(table) for table in tables])  # numbers to the last digit, and which of them are ints
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    assert digest == "accfe6616dc037f1c79d8e0a15280f3dfe220187ea31bb0bd92d8137d3677a60"
+
+
+def test_every_built_in_table_has_a_file_a_source_and_a_licence() -> None:
+    with open(BUILT_IN_FOLDER / "tables.csv", encoding="utf-8") as stream:
+        abouts = list(csv.DictReader(stream))
+    with open(BUILT_IN_FOLDER / "data_sets.csv", encoding="utf-8") as stream:
+        data_sets = list(csv.DictReader(stream))
+    files = {path.relative_to(BUILT_IN_FOLDER).as_posix() for path in BUILT_IN_FOLDER.rglob("*.csv")}
+    assert files == {f"{about['name']}.csv" for about in abouts} | {"tables.csv", "data_sets.csv"}
+    used = {
+        ({"vega": "vega_datasets"}.get(package, package), data_set)
+        for about in abouts
+        for package in [about["name"].split("/")[0]]
+        for data_set in about["data_set"].split("; ")
+    }
+    assert used == {(one["package"], one["data_set"]) for one in data_sets}
+    assert all(all(one.values()) for one in data_sets)
+    licences = (BUILT_IN_FOLDER / "LICENSES.txt").read_text(encoding="utf-8")
+    for package, version in {(one["package"], one["version"]) for one in data_sets}:
+        assert f"{package} {version}" in " ".join(licences.split())
 
 
 def test_parts_are_distinct_numbers_of_their_source_and_fit_their_kind() -> None:

@@ -1,23 +1,26 @@
-"""Where tables for charts come from: data sets that two Python packages ship, ChartQA's tables, CSV files.
+"""Where tables for charts come from: those that this package ships, ChartQA's tables, CSV files.
 
-`load_tables(["vega", "statsmodels", "path/to/folder"])` reads each of them whole. The data sets are read as files, the
-packages' own code (and pandas) stays out of it. Tables that cannot be read are left out and counted by reason.
+`load_tables(["vega", "statsmodels", "path/to/folder"])` reads each of them whole. The built-in tables were made of data
+sets that the packages `vega_datasets` and `statsmodels` ship; `data_sets.csv` beside them says from where each is and
+what its licence is. Tables that cannot be read are left out and counted by reason.
 """
 
 from __future__ import annotations
 
+import csv
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
+from typing import cast
 
-from vision_zero.data.chart_statsmodels import statsmodels_tables
-from vision_zero.data.chart_tables import MAX_CSV_CHARS, SourceTable, TableError, parse_csv
-from vision_zero.data.chart_vega import vega_tables
+from vision_zero.data.chart_tables import MAX_CSV_CHARS, RowsAre, SourceTable, TableError, Whole, parse_csv
 
 BUILT_IN = ("vega", "statsmodels")
+
+BUILT_IN_FOLDER = Path(__file__).parent / "chart_data"
+"""`tables.csv` has one line for each built-in table: what `SourceTable` says of it. Its numbers are in `NAME.csv`."""
 
 
 class TableSourceError(ValueError):
@@ -41,10 +44,8 @@ def load_tables(sources: Sequence[str]) -> LoadedTables:
     tables: list[SourceTable] = []
     left_out: Counter[str] = Counter()
     for source in sources:
-        if source == "vega":
-            found = vega_tables(package_folder("vega_datasets") / "_data")
-        elif source == "statsmodels":
-            found = statsmodels_tables(package_folder("statsmodels") / "datasets")
+        if source in BUILT_IN:
+            found = built_in_tables(source)
         else:
             found, reasons = _csv_tables(Path(source))
             left_out += reasons
@@ -52,12 +53,43 @@ def load_tables(sources: Sequence[str]) -> LoadedTables:
     return LoadedTables(tuple(tables), left_out)
 
 
-def package_folder(package: str) -> Path:
-    """Where an installed package's files are, without importing it. Raises TableSourceError if it is not installed."""
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise TableSourceError(f"{package}: not installed; its tables need `pip install {package}` (requirements.txt)")
-    return Path(spec.submodule_search_locations[0])
+def built_in_tables(source: str) -> list[SourceTable]:
+    """The tables that the package ships under the name `source`, in the order of `tables.csv`."""
+    header, *lines = _csv_lines(BUILT_IN_FOLDER / "tables.csv")
+    abouts = (dict(zip(header, line, strict=True)) for line in lines)
+    return [_built_in_table(about) for about in abouts if about["name"].startswith(f"{source}/")]
+
+
+def _built_in_table(about: dict[str, str]) -> SourceTable:
+    """`units` is that of all series, or one for each with `; ` between them."""
+    (row_name, *series), *lines = _csv_lines(BUILT_IN_FOLDER / f"{about['name']}.csv")
+    rows, *columns = zip(*lines, strict=True)
+    units = about["units"].split("; ")
+    return SourceTable(
+        name=about["name"],
+        row_name=row_name,
+        rows=rows,
+        series=tuple(series),
+        units=tuple(units) if len(units) > 1 else tuple(units * len(series)),
+        values=tuple(tuple(_exact_number(cell) for cell in column) for column in columns),
+        rows_are=cast(RowsAre, about["rows_are"]),
+        whole=cast(Whole, about["whole"]),
+        series_name=about["series_name"],
+        title=about["title"],
+        single_title=about["single_title"],
+    )
+
+
+def _csv_lines(file: Path) -> list[list[str]]:
+    with open(file, encoding="utf-8", newline="") as stream:
+        return list(csv.reader(stream))
+
+
+def _exact_number(cell: str) -> float | None:
+    """`3` is an int and `3.0` a float: a chart's record and its table's fingerprint show which. None for no number."""
+    if not cell:
+        return None
+    return int(cell) if cell.removeprefix("-").isdecimal() else float(cell)
 
 
 def _csv_tables(path: Path) -> tuple[list[SourceTable], Counter[str]]:
