@@ -17,12 +17,11 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from vision_zero.data.check import PairReport, check_pairs, open_pair, sample_rows
-from vision_zero.data.images import BadImageError
-from vision_zero.data.layouts import PairSourceError
+from vision_zero.data.contamination import DEFAULT_DISTANCE, N_BITS, HashedImages, hash_images, shared_images
+from vision_zero.data.folders import PairSourceError
+from vision_zero.data.image_files import BadImageError
 from vision_zero.data.pairs import load_pairs
-from vision_zero.data.perceptual_hash import N_BITS
-from vision_zero.data.shared_images import DEFAULT_DISTANCE, HashedImages, hash_images, shared_images
+from vision_zero.data.validation import PairReport, check_pairs, open_pair, sample_rows
 from vision_zero.types import ImagePair
 
 CELL = 200

@@ -169,3 +169,16 @@ class Prompt:
 
     view: View
     text: str
+
+
+@dataclass(frozen=True)
+class GameSummary:
+    """What the other processes need to know of a finished game. Lengths are sampled tokens per reply."""
+
+    game: int
+    spy: int
+    n_players: int
+    votes: tuple[Vote, ...]
+    unreadable_clues: int
+    clue_lengths: tuple[int, ...]
+    vote_lengths: tuple[int, ...]

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from vision_zero.data.drawings import comparison, draw, scenes_of
+from vision_zero.data.drawn_scenes import comparison, draw, scenes_of
 
 
 def write_pairs(folder: str | Path, n: int, seed: int, size: int = 112) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.drawn_files import write_pairs
-from vision_zero.data.overlap import shared_ids
+from vision_zero.data.contamination import shared_ids
 from vision_zero.data.pairs import load_pairs
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from PIL import Image
 
-from vision_zero.data.layouts import PairSourceError
-from vision_zero.data.sequences import LazyPairs
+from vision_zero.data.folders import PairSourceError
+from vision_zero.data.lazy_pairs import LazyPairs
 from vision_zero.types import FailedEdit, ImagePair, ImageSource
 
 GREY = (127, 127, 127)
