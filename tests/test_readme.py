@@ -27,7 +27,7 @@ OTHER_FLAGS = {
     "evaluation", "image_size", "logdir",  # report, tensorboard
     "collect",  # gpu_checklist.sh --collect-wheels
     "against", "against_columns", "distance",  # inspect_data
-    "archives", "domain", "layout", "limit", "part", "revision", "source", "split",  # download_data
+    "archives", "domain", "layout", "limit", "part", "revision", "source", "split",  # make_data download
     "n", "size", "workers",  # make_data
     "attributes", "edit_share", "edited", "gap", "margin", "min_pixels", "objects",  # make_data clevr
     "blender_threads", "blender_timeout", "camera_jitter", "lamp_jitter", "renderer", "samples",  # make_data clevr

@@ -248,10 +248,9 @@ def first_turns(games: Sequence[Any], images: Any, limits: Any) -> list[Any]:
 
 def internvl() -> dict[str, Any]:
     """The other family: image placeholders that the engine expands in another way, images in tiles."""
-    from tests.test_trainer_families import save_internvl
-
     from tests.rollout.test_transformers_policy import sharpened
     from tests.tiny_games import noise_pairs, tiny_games
+    from tests.trainer.test_families import save_internvl
     from vision_zero.models import load_model, load_processor
     from vision_zero.rollout.play import Table, play
     from vision_zero.rollout.policy import TokenLimits

@@ -31,6 +31,14 @@ MARGIN = 8
 CAPTION = 20
 
 
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     args = parse(argv)
@@ -76,14 +84,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="with --against: bits of the 64 of a perceptual hash that may differ (default: %(default)s)",
     )
     return parser.parse_args(argv)
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
 
 
 def columns(named: Sequence[str] | None) -> Mapping[str, str] | None:

@@ -1,6 +1,6 @@
 """A small real maker of drawn scenes: what the frame of `vision_zero.make_data` is tested with.
 
-    python -m tests.data.drawn_maker drawn --out DIR --n 6
+    python -m tests.make_data.drawn_maker drawn --out DIR --n 6
 
 Its options make it reject, give up, fail, wait, or be killed at one pair.
 """
@@ -87,4 +87,4 @@ def from_arguments(args: argparse.Namespace) -> Maker:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, make_data.stop)
-    sys.exit(make_data.main(domains={"drawn": "tests.data.drawn_maker"}))
+    sys.exit(make_data.main(domains={"drawn": "tests.make_data.drawn_maker"}))

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.data.drawn_maker import DrawnMaker
 
+from tests.make_data.drawn_maker import DrawnMaker
 from tests.process_helpers import kill
 from vision_zero.data.pairs import load_pairs, open_pair
 from vision_zero.make_data import __main__ as make_data
@@ -27,7 +27,7 @@ from vision_zero.make_data.maker import attempt_rng
 from vision_zero.make_data.output import attempt_pair, changed_share, summarize
 
 ROOT = Path(__file__).resolve().parents[2]
-DRAWN = {"drawn": "tests.data.drawn_maker"}
+DRAWN = {"drawn": "tests.make_data.drawn_maker"}
 TIMEOUT = 60
 
 
@@ -47,7 +47,7 @@ def pairs_of(folder: Path) -> dict[str, bytes]:
 @contextmanager
 def program(out: Path, *options: str, n: int = 6, workers: int = 2, **setup: object) -> Iterator[subprocess.Popen[str]]:
     """The command line in a session of its own, all of which is killed at the end of the block."""
-    command = [sys.executable, "-m", "tests.data.drawn_maker", "drawn", "--out", str(out), "--n", str(n)]
+    command = [sys.executable, "-m", "tests.make_data.drawn_maker", "drawn", "--out", str(out), "--n", str(n)]
     process = subprocess.Popen(
         [*command, "--workers", str(workers), *options],
         cwd=ROOT,
@@ -357,6 +357,7 @@ def test_options_that_make_no_sense(tmp_path: Path, capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit) as ended:
         make_data.main(["--help"], DRAWN)
     assert ended.value.code == 0
+    assert "fetch a ready-made set" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from peft import LoraConfig
 from safetensors.torch import load_file
-from tests.test_trainer_families import Family, saved_family
 
 from tests.by_hand import largest_difference
+from tests.trainer.test_families import Family, saved_family
 from tests.trainer_helpers import make_trainer, of_many_lengths, one_step, random_pairs
 from vision_zero.models import load_processor
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer

@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig
-from tests.test_trainer_families import Family, saved_family
 
 from tests.by_hand import largest_difference
+from tests.trainer.test_families import Family, saved_family
 from tests.trainer_helpers import Step, make_trainer, of_many_lengths, one_step, random_pairs
 from vision_zero.models import load_processor
 from vision_zero.trainer.prefix_sharing import PADDING, Layout, attention_mask, of_rows, shared_layout

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.test_distributed import assert_loads, assert_same_games
 
 from tests.process_helpers import ROOT, assert_same_run, games, kill, metrics, running, train_well, wait_for
 from tests.process_helpers import flags as flags_of
+from tests.trainer.test_distributed import assert_loads, assert_same_games
 from vision_zero.run_folder import complete_checkpoints
 
 VLLM: dict[str, Any] = {"use_vllm": True, "vllm_max_model_length": 1024, "vllm_block_size": 32}

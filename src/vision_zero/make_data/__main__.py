@@ -1,6 +1,7 @@
-"""Make image pairs of a domain, in parallel; a run that was stopped continues with the same command.
+"""Make image pairs of a domain, in parallel, or fetch a ready-made set; the same command continues what was stopped.
 
     python -m vision_zero.make_data clevr --out my/scenes --n 2000
+    python -m vision_zero.make_data download magicbrush --out my/magicbrush --limit 1000
 
 Pair k of a seed is the same whatever --n, --workers or the order they were made in (docs/making-data.md).
 """
@@ -47,6 +48,7 @@ DOMAINS: Mapping[str, str] = {
 }
 """Command -> the module with its `add_arguments(parser)` and `from_arguments(args) -> Maker`."""
 
+DOWNLOAD = "download"
 DEFAULT_N = {"clevr": 2000, "charts": 1000, "photos": 1000}  # the sizes of the paper's three sets
 SHEET_PAIRS = 16
 NOT_KEPT = ("out", "n", "workers", "domain", "blender_python", "blender_threads", "blender_timeout")
@@ -55,7 +57,12 @@ NOT_KEPT = ("out", "n", "workers", "domain", "blender_python", "blender_threads"
 
 def main(argv: Sequence[str] | None = None, domains: Mapping[str, str] = DOMAINS) -> int:
     """Returns the exit status: 0, 1 for an error, 130 when it was stopped."""
-    args, module = parse(sys.argv[1:] if argv is None else argv, domains)
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == [DOWNLOAD]:
+        from vision_zero.make_data.download.main import main as download
+
+        return download(argv[1:])
+    args, module = parse(argv, domains)
     try:
         maker: Maker = module.from_arguments(args)
         n = number_of_pairs(args, maker)
@@ -75,6 +82,7 @@ def parse(argv: Sequence[str], domains: Mapping[str, str]) -> tuple[argparse.Nam
     parser = argparse.ArgumentParser(prog="python -m vision_zero.make_data", description="Make image pairs.")
     commands = parser.add_subparsers(dest="domain", required=True)
     by_name = {name: commands.add_parser(name) for name in domains}
+    commands.add_parser(DOWNLOAD, help="fetch a ready-made set in place of making one")
     if not argv or argv[0] not in domains:
         parser.parse_args(argv[:1])  # ends the program: with help, or with what is wrong
     module = import_module(domains[argv[0]])

@@ -1,7 +1,7 @@
 """Processes that work through numbers: spawned, one thread of linear algebra each, and loud when one of them dies.
 
 `concurrent.futures` has no place for what a worker must close at its end (a renderer), and does not say on what a
-worker died.
+worker died or how. Its workers outlive a parent that is killed, and closing a pool waits for what they are at.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tests.test_trainer_families import save_internvl
 
 from tests.process_helpers import ROOT, TINY_VLM, without_weight
+from tests.trainer.test_families import save_internvl
 from tests.vllm_server_helpers import unused_url
 from vision_zero.data.drawn_scenes import draw, scenes_of
 from vision_zero.evaluate.benchmarks.judge import check_judge

@@ -14,7 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.evaluation.small_benchmark import (
+
+from tests.evaluate.benchmarks.small_benchmark import (
     LETTERS,
     answer_of,
     kept_requests,
@@ -24,7 +25,6 @@ from tests.evaluation.small_benchmark import (
     write_lmms_task,
     write_tsv,
 )
-
 from tests.process_helpers import ROOT, TINY_VLM, without_weight
 from vision_zero.evaluate.benchmarks.options import PYTHONS, SYSTEM_PROMPT, BenchmarkConfig
 from vision_zero.evaluate.benchmarks.server.server import READY
@@ -240,7 +240,7 @@ WANTED = {
 @pytest.mark.slow
 def test_questions_are_read_as_vlmevalkits_own_code_scores_them(tmp_path: Path) -> None:
     python, source = tool_python("vlmevalkit"), Path(reader.__file__).parent
-    line = [python, "-W", "ignore", Path(__file__).with_name("kit_files.py"), tmp_path, source]
+    line = [python, "-W", "ignore", Path(__file__).with_name("vlmevalkit_files.py"), tmp_path, source]
     done = subprocess.run(list(map(str, line)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])

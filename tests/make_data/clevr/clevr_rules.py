@@ -1,6 +1,6 @@
 """Checks CLEVR pairs by their JSON alone, with nothing of the code that made them.
 
-    python -m tests.data.clevr_rules FOLDER [--pixels]
+    python -m tests.make_data.clevr.clevr_rules FOLDER [--pixels]
 
 reads every scenes/*_comparison.json, prints what breaks a rule, and ends with 1 if anything does. `--pixels` also
 counts the pixels of every object by marching rays through distance functions (a second a pair).

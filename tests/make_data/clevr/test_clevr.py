@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.data.clevr_rules import broken_rules, wrong_counts
 
-from tests.data.scene_from_json import scene_from_json
+from tests.make_data.clevr.clevr_rules import broken_rules, wrong_counts
+from tests.make_data.clevr.scene_from_json import scene_from_json
 from tiny_vlm.scripted import NamingPlayer, OraclePlayer, spy_objects
 from vision_zero.data.pairs import load_pairs, open_pair
 from vision_zero.evaluate.clues.grounding import (

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.data.clevr_rules import wrong_counts
 
+from tests.make_data.clevr.clevr_rules import wrong_counts
 from vision_zero.make_data.clevr.ray_tracing import (
     GROUND,
     crossing,

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from tests.data.scene_from_json import scene_from_json
+from tests.make_data.clevr.scene_from_json import scene_from_json
 from vision_zero.make_data.clevr.camera import Camera
 from vision_zero.make_data.clevr.scene_json import comparison_json, relationships, scene_json
 from vision_zero.make_data.clevr.scenes import Scene, SceneObject, SceneRules, edit_scene, sample_scene

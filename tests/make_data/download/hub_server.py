@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import re
 import sys
+from hashlib import sha1
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
 ROOT, REPO = Path(sys.argv[1]), sys.argv[2]
-COMMIT, OBJECT = "a" * 40, "0" * 40
+COMMIT = "a" * 40
 REVISIONS = rf"(?:main|v1|{COMMIT})"
 
 
@@ -43,7 +44,7 @@ class Hub(BaseHTTPRequestHandler):
         self.send(json.dumps(value).encode(), 200, {"Content-Type": "application/json"})
 
     def send_file(self, data: bytes) -> None:
-        headers = {"ETag": f'"{OBJECT}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        headers = {"ETag": f'"{sha1(data).hexdigest()}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if wanted is None:
             return self.send(data, 200, headers)
@@ -63,8 +64,8 @@ class Hub(BaseHTTPRequestHandler):
 
 
 def entry(path: Path) -> dict[str, Any]:
-    kind = "file" if path.is_file() else "directory"
-    return {"type": kind, "path": str(path.relative_to(ROOT)), "size": path.stat().st_size, "oid": OBJECT}
+    kind, data = ("file", path.read_bytes()) if path.is_file() else ("directory", b"")
+    return {"type": kind, "path": str(path.relative_to(ROOT)), "size": len(data), "oid": sha1(data).hexdigest()}
 
 
 if __name__ == "__main__":

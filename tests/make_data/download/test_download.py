@@ -19,14 +19,14 @@ from PIL import Image
 
 from vision_zero.data.drawn_scenes import comparison, draw, scenes_of
 from vision_zero.data.pairs import load_pairs, open_pair
-from vision_zero.make_data.download import main
-from vision_zero.make_data.download.hub import SETS
+from vision_zero.make_data import __main__ as make_data
+from vision_zero.make_data.download.sets import SETS
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 def fetch(name: str, source: Path, out: Path, *options: str) -> int:
-    return main.main([name, "--source", str(source), "--out", str(out), *options])
+    return make_data.main(["download", name, "--source", str(source), "--out", str(out), *options])
 
 
 def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
@@ -126,7 +126,7 @@ def test_a_fetch_that_is_killed_continues(tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ["magicbrush", "--source", str(tmp_path / "copy"), "--out", str(out)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "vision_zero.make_data.download.main", *words],
+        [sys.executable, "-m", "vision_zero.make_data", "download", *words],
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -135,7 +135,7 @@ def test_a_fetch_that_is_killed_continues(tmp_path: Path) -> None:
         pass
     process.kill()
     process.wait()
-    assert main.main(words) == 0
+    assert make_data.main(["download", *words]) == 0
     assert [pair.id for pair in load_pairs(out)] == [f"{number:07d}" for number in range(40)]
 
 
@@ -152,7 +152,7 @@ def test_other_columns_and_names(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (("magicbrsh",), "not a known set"),
     ):
         words = [options[0], "--source", str(tmp_path / "copy"), "--out", str(tmp_path / "no"), *options[1:]]
-        assert main.main(words) == 1
+        assert make_data.main(["download", *words]) == 1
         assert message in capsys.readouterr().err
 
 
@@ -366,7 +366,7 @@ def test_folders_that_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize("name", ["magicbrush", "vision-zero-clevr"])
 def test_without_a_network_it_says_what_to_do(name: str, tmp_path: Path) -> None:
     finished = subprocess.run(
-        [sys.executable, "-m", "vision_zero.make_data.download.main", name, "--out", str(tmp_path / "out")],
+        [sys.executable, "-m", "vision_zero.make_data", "download", name, "--out", str(tmp_path / "out")],
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")},
         capture_output=True,
         text=True,
@@ -381,7 +381,7 @@ def test_without_a_network_it_says_what_to_do(name: str, tmp_path: Path) -> None
 def from_hub(copy: Path, repo: str, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """The program with the real clients of the Hub, which they find at a local server of the folder `copy`."""
     server = subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / "data" / "hub_server.py"), str(copy), repo],
+        [sys.executable, str(ROOT / "tests" / "make_data" / "download" / "hub_server.py"), str(copy), repo],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -390,7 +390,7 @@ def from_hub(copy: Path, repo: str, home: Path, *words: str) -> subprocess.Compl
         own = {"HF_ENDPOINT": f"http://127.0.0.1:{server.stdout.readline().strip()}", "HF_HOME": str(home)}
         own |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
         return subprocess.run(
-            [sys.executable, "-m", "vision_zero.make_data.download.main", *words],
+            [sys.executable, "-m", "vision_zero.make_data", "download", *words],
             env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **own},
             capture_output=True,
             text=True,
@@ -429,6 +429,17 @@ def test_imgedit_on_the_hub_at_a_revision(tmp_path: Path) -> None:
     finished = from_hub(tmp_path / "copy", "sysuyy/ImgEdit", tmp_path / "home", *words)
     assert finished.returncode == 0, finished.stderr
     assert len(load_pairs(tmp_path / "out")) == 3
+
+
+def test_of_imgedit_only_the_parts_that_a_limit_needs_are_fetched(tmp_path: Path) -> None:
+    imgedit(tmp_path / "copy")
+    words = ["imgedit", "--part", "remove_part5", "--limit", "1", "--out", str(tmp_path / "out")]
+    finished = from_hub(tmp_path / "copy", "sysuyy/ImgEdit", tmp_path / "home", *words)
+    assert finished.returncode == 0, finished.stderr
+    fetched = {path.name for path in (tmp_path / "home").rglob("*.split.*")}
+    there = {path.name for path in (tmp_path / "copy" / "Singleturn").glob("*.split.*")}
+    assert fetched
+    assert fetched < there
 
 
 def test_a_set_that_is_not_on_the_hub(tmp_path: Path) -> None:

@@ -6,31 +6,31 @@ Singleturn/NAME.tar.split.000     the beginning of a tar that holds those paths;
 
 from __future__ import annotations
 
+import glob
 import re
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence, Set
-from itertools import islice
+from collections.abc import Generator, Iterator, Mapping, Sequence, Set
+from contextlib import closing
 from pathlib import PurePosixPath
 from typing import IO, cast
 
 from vision_zero.data.folders import PairSourceError, shorten
-from vision_zero.make_data.download.candidates import Candidate, pair_candidate
-from vision_zero.make_data.download.hub import Place, check_end
+from vision_zero.make_data.download.sets import Candidate, Files, check_end, pair_candidate
 
 _PART = re.compile(r"(?P<stem>.+)\.tar(?:\.split\.(?P<number>\d+))?")
 
 
-def imgedit_candidates(place: Place, part: str | None, archives: str | None, start: int) -> Iterator[Candidate]:
+def imgedit_candidates(files: Files, part: str | None, archives: str | None) -> Iterator[Candidate]:
     """The single-turn pairs of one file of Parquet/ (`part`, as `remove_part5`), in the order of the tar archives.
 
     The archives are those of Singleturn/ whose name begins as the parquet's paths or the part do, or as `archives`
-    does; one that is cut into .tar.split.NNN is read through its parts, without a copy on disk.
+    does; one that is cut into .tar.split.NNN is read through its parts, each fetched when it is come to.
     """
-    paths = place.paths()
+    paths = files.names()
     parts = [PurePosixPath(path).stem for path in paths if path.startswith("Parquet/") and path.endswith(".parquet")]
     if part not in parts:
-        raise PairSourceError(f"{place.name}: name a --part, one of {', '.join(parts) or '(no file in Parquet/)'}")
-    rows, n_others = _imgedit_rows(place, f"Parquet/{part}.parquet")
+        raise PairSourceError(f"{files.place}: name a --part, one of {', '.join(parts) or '(no file in Parquet/)'}")
+    rows, n_others = _imgedit_rows(files, f"Parquet/{part}.parquet")
     chosen = _imgedit_archives(
         paths, archives or part, set() if archives else {before.split("/")[0] for before in rows}
     )
@@ -38,23 +38,21 @@ def imgedit_candidates(place: Place, part: str | None, archives: str | None, sta
         stems = sorted({match["stem"] for path in paths if (match := _archive(path)) is not None})
         roots = sorted({before.split("/")[0] for before in rows})
         raise PairSourceError(
-            f"{place.name}: no archive in Singleturn/ is called as {part} or {shorten(roots)}; "
+            f"{files.place}: no archive in Singleturn/ is called as {part} or {shorten(roots)}; "
             f"name one with --archives: {', '.join(stems) or 'there is none'}"
         )
-    found = _imgedit_pairs(place, chosen, rows, n_others)
-    yield from islice(found, start, None)
+    yield from _imgedit_pairs(files, chosen, rows, n_others)
 
 
-def _imgedit_rows(place: Place, path: str) -> tuple[dict[str, tuple[str, str]], int]:
+def _imgedit_rows(files: Files, path: str) -> tuple[dict[str, tuple[str, str]], int]:
     """{path of the original: (path of the result, instruction)}, and the rows that are no single pair."""
     import pyarrow.parquet
 
-    with place.open(path) as stream:
-        table = pyarrow.parquet.read_table(stream)
+    table = pyarrow.parquet.read_table(files.folder([glob.escape(path)]) / path)
     missing = {"input_images", "output_images"} - set(table.column_names)
     if missing:
         raise PairSourceError(
-            f"{place.name}: {path} has the columns {', '.join(table.column_names)}, not {', '.join(sorted(missing))}; "
+            f"{files.place}: {path} has the columns {', '.join(table.column_names)}, not {', '.join(sorted(missing))}; "
             "sets of several turns are not read"
         )
     rows: dict[str, tuple[str, str]] = {}
@@ -90,14 +88,14 @@ def _imgedit_archives(paths: Sequence[str], prefix: str, roots: set[str]) -> dic
 
 
 def _imgedit_pairs(
-    place: Place, archives: Mapping[str, Sequence[str]], rows: Mapping[str, tuple[str, str]], n_others: int
+    files: Files, archives: Mapping[str, Sequence[str]], rows: Mapping[str, tuple[str, str]], n_others: int
 ) -> Iterator[Candidate]:
     partner = {after: before for before, (after, _) in rows.items()}
     waiting: dict[str, dict[str, bytes]] = {}
     numbers = {before: number for number, before in enumerate(rows)}
     done: set[str] = set()
     for name, parts in archives.items():
-        for path, data in _stream_tar(place, name, parts, rows.keys() | partner.keys()):
+        for path, data in _stream_tar(files, name, parts, rows.keys() | partner.keys()):
             before = path if path in rows else partner[path]
             if before in done:
                 continue
@@ -116,10 +114,13 @@ def _imgedit_pairs(
         yield Candidate(f"other_{number}", problem="the row is not one image and its edit, or repeats one")
 
 
-def _stream_tar(place: Place, name: str, parts: Sequence[str], wanted: Set[str]) -> Iterator[tuple[str, bytes]]:
+def _stream_tar(files: Files, name: str, parts: Sequence[str], wanted: Set[str]) -> Iterator[tuple[str, bytes]]:
     """(path, content) of the wanted files of a tar that may be cut into parts, in its order."""
     try:
-        with _Joined(place, parts) as stream, tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|*") as archive:
+        with (
+            closing(_opened(files, parts)) as streams,
+            tarfile.open(fileobj=cast("IO[bytes]", _Joined(streams)), mode="r|*") as archive,
+        ):
             for member in archive:
                 path = member.name.removeprefix("./")
                 path = path if path in wanted else PurePosixPath(path).name  # some parquets give names alone
@@ -129,34 +130,27 @@ def _stream_tar(place: Place, name: str, parts: Sequence[str], wanted: Set[str])
             check_end(archive)
     except (tarfile.TarError, EOFError) as error:
         raise PairSourceError(
-            f"{place.name}: {name}.tar is damaged or lacks a part ({len(parts)} found): {error}"
+            f"{files.place}: {name}.tar is damaged or lacks a part ({len(parts)} found): {error}"
         ) from error
 
 
+def _opened(files: Files, paths: Sequence[str]) -> Generator[IO[bytes]]:
+    for path in paths:
+        with open(files.folder([glob.escape(path)]) / path, "rb") as stream:
+            yield stream
+
+
 class _Joined:
-    """Files one after the other as one stream that can only be read."""
+    """Streams one after the other as one that can only be read."""
 
-    def __init__(self, place: Place, paths: Sequence[str]) -> None:
-        self._place, self._paths = place, list(paths)
-        self._stream: IO[bytes] | None = None
-
-    def __enter__(self) -> _Joined:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._stream is not None:
-            self._stream.close()
+    def __init__(self, streams: Iterator[IO[bytes]]) -> None:
+        self._streams, self._stream = streams, next(streams, None)
 
     def read(self, size: int) -> bytes:
         data = b""
-        while len(data) < size:
-            if self._stream is None:
-                if not self._paths:
-                    break
-                self._stream = self._place.open(self._paths.pop(0))
+        while self._stream is not None and len(data) < size:
             piece = self._stream.read(size - len(data))
-            if not piece:
-                self._stream.close()
-                self._stream = None
             data += piece
+            if not piece:
+                self._stream = next(self._streams, None)
         return data

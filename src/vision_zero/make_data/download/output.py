@@ -22,7 +22,7 @@ from PIL import Image
 from vision_zero.data.folders import MANIFEST_NAME, PairSourceError, read_json
 from vision_zero.data.image_files import BadImageError, decode_bytes
 from vision_zero.data.validation import open_pair
-from vision_zero.make_data.download.candidates import Candidate
+from vision_zero.make_data.download.sets import Candidate
 from vision_zero.make_data.maker import MakingError
 from vision_zero.make_data.output import to_json, write_whole
 from vision_zero.types import Domain, ImagePair
@@ -38,13 +38,19 @@ class Fetched:
     n_kept: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
 
+    def count(self, line: Mapping[str, Any]) -> None:
+        """One more line of the journal."""
+        self.n_seen += 1
+        self.n_kept += "dropped" not in line
+        self.dropped.update([line["dropped"]] if "dropped" in line else [])
+
 
 @dataclass(frozen=True)
 class _Encoded:
-    """An encoded image in memory."""
+    """An encoded image in memory, without a name: dropped candidates are counted by what is wrong with them."""
 
     data: bytes
-    name: str
+    name: str = ""
 
     def open(self) -> Image.Image:
         return decode_bytes(self.data, self.name)
@@ -52,22 +58,20 @@ class _Encoded:
 
 def begin(out: Path, source: Mapping[str, Any], limit: int | None) -> Fetched:
     """A new or empty folder, or one in which the same source was begun. Raises PairSourceError for any other."""
-    kept_source = out / SOURCE
     now = json.loads(json.dumps(dict(source)))
-    if kept_source.is_file():
-        before = read_json(kept_source)
-        begun = (out / JOURNAL).is_file()  # else it failed before its first pair, say for a misspelt option
+    if (out / SOURCE).is_file():
+        before = read_json(out / SOURCE)
         different = [name for name in sorted(now.keys() | before.keys()) if now.get(name) != before.get(name)]
-        if different and begun:
+        if different and (out / JOURNAL).is_file():  # else it failed before its first pair, say for a misspelt option
             named = "; ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in different)
             raise PairSourceError(f"{out}: another source was begun there ({named}); give another --out")
-        write_whole(kept_source, to_json(now, SOURCE))
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PairSourceError(f"{out}: is there already and was not begun by this program; give an empty folder")
-    else:
-        out.mkdir(parents=True, exist_ok=True)
-        write_whole(kept_source, to_json(now, SOURCE))
-    done = _read_journal(out)
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(out / SOURCE, to_json(now, SOURCE))
+    done = Fetched()
+    for line in _lines(out):
+        done.count(line)
     if limit is not None and done.n_kept > limit:
         raise PairSourceError(f"{out}: holds {done.n_kept} pairs already, more than --limit {limit}")
     return done
@@ -76,25 +80,19 @@ def begin(out: Path, source: Mapping[str, Any], limit: int | None) -> Fetched:
 def add(out: Path, candidate: Candidate, domain: Domain, done: Fetched) -> None:
     """Keep the candidate if its images can be used, else count why not; then note it in the journal."""
     problem = candidate.problem or _problem(candidate)
-    line: dict[str, Any]
-    if problem is not None:
-        done.dropped[problem] += 1
-        line = {"id": candidate.id, "dropped": problem}
-    else:
+    line: dict[str, Any] = {"id": candidate.id, "dropped": problem}
+    if problem is None:
         for path, data in candidate.files.items():
-            (out / path).parent.mkdir(parents=True, exist_ok=True)
             write_whole(out / path, data)
-        done.n_kept += 1
-        line = {"id": candidate.id, "image": candidate.image, "edited": candidate.edited, "domain": domain}
-        line = {name: value for name, value in line.items() if value is not None} | {"meta": dict(candidate.meta)}
-    done.n_seen += 1
+        edited = {} if candidate.edited is None else {"edited": candidate.edited}
+        line = {"id": candidate.id, "image": candidate.image, **edited, "domain": domain, "meta": dict(candidate.meta)}
+    done.count(line)
     try:
         with open(out / JOURNAL, "ab") as journal:
             journal.write(to_json(line, f"row {candidate.id}"))
     except OSError as error:
-        raise MakingError(
-            f"{out / JOURNAL}: cannot be written: {error.strerror}; the same command continues"
-        ) from error
+        reason = f"{out / JOURNAL}: cannot be written: {error.strerror}; the same command continues"
+        raise MakingError(reason) from error
 
 
 def finish(out: Path, done: Fetched, complete: bool, with_manifest: bool) -> None:
@@ -107,45 +105,28 @@ def finish(out: Path, done: Fetched, complete: bool, with_manifest: bool) -> Non
 
 
 def _problem(candidate: Candidate) -> str | None:
-    """Why the images cannot be used, without their names: dropped candidates are counted by it."""
-    image, edited = (
-        None if path is None else _Encoded(candidate.files[path], "") for path in (candidate.image, candidate.edited)
-    )
-    assert image is not None
+    """Why the images cannot be used."""
+    image = _Encoded(candidate.files[candidate.image])
+    edited = None if candidate.edited is None else _Encoded(candidate.files[candidate.edited])
     try:
         before, after = open_pair(ImagePair(candidate.id, image, edited))
     except BadImageError as error:
         sizes = "aspect ratios" in str(error)
         return "the aspect ratios of the two images differ" if sizes else str(error).removeprefix(": ").split(":")[0]
-    if after is not None and before.tobytes() == after.tobytes():
-        return "the edited image equals the original"
-    return None
-
-
-def _read_journal(out: Path) -> Fetched:
-    """What the journal says; half a line at its end, left by a kill, is cut off."""
-    path = out / JOURNAL
-    if not path.is_file():
-        return Fetched()
-    whole = path.read_bytes().rpartition(b"\n")
-    if whole[2]:
-        os.truncate(path, len(whole[0]) + len(whole[1]))
-    done = Fetched()
-    for line in _lines(out):
-        done.n_seen += 1
-        if "dropped" in line:
-            done.dropped[line["dropped"]] += 1
-        else:
-            done.n_kept += 1
-    return done
+    same = after is not None and before.tobytes() == after.tobytes()
+    return "the edited image equals the original" if same else None
 
 
 def _lines(out: Path) -> Iterator[dict[str, Any]]:
+    """The journal; half a line at its end, left by a kill, is cut off."""
     path = out / JOURNAL
     if not path.is_file():
         return
-    with open(path, "rb") as journal:
+    with open(path, "r+b") as journal:
         for number, line in enumerate(journal, start=1):
+            if not line.endswith(b"\n"):
+                os.truncate(path, journal.tell() - len(line))
+                return
             try:
                 yield json.loads(line)
             except ValueError as error:
