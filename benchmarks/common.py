@@ -55,12 +55,12 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--players", type=int, default=4, help="with the spy")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--votes", type=int, default=8, help="G")
-    parser.add_argument("--tokens", type=int, default=64, help="sampled tokens of every reply, exactly")
+    parser.add_argument("--tokens", type=int, default=64, help="sampled tokens of every completion, exactly")
     parser.add_argument("--width", type=int, default=320)
     parser.add_argument("--height", type=int, default=240)
     parser.add_argument("--template", default=str(TEMPLATE), help="wording; the default gives prompts of 385 tokens")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--batch", type=int, default=256, help="replies generated at once")
+    parser.add_argument("--batch", type=int, default=256, help="completions generated at once")
     return parser
 
 
@@ -77,7 +77,7 @@ def rules(options: argparse.Namespace) -> GameRules:
 
 
 def vllm_engine(model: Any, options: argparse.Namespace) -> Any:
-    """An engine for `model`, in its precision, that works on `options.max_num_seqs` replies at once."""
+    """An engine for `model`, in its precision, that works on `options.max_num_seqs` completions at once."""
     on_cpu = model.device.type == "cpu"
     if on_cpu:  # threads are bound to cores by default, which is for servers that have a machine to themselves
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")

@@ -4,9 +4,9 @@
     OMP_NUM_THREADS=1 python benchmarks/engine_limit.py --games 64 --block_size 32
 
 All games are played, once to warm up and once with the clock on. Then the same requests, prompts and lengths, are
-handed to the engine at once: no waiting for a reply, no rules, no prompts to make. Every time the engine's caches are
-empty. With `--max_num_seqs` as large as the rollout's concurrency (a clue of every game at a time) both work on as many
-replies at once.
+handed to the engine at once: no waiting for a completion, no rules, no prompts to make. Every time the engine's caches
+are empty. With `--max_num_seqs` as large as the rollout's concurrency (a clue of every game at a time) both work on as
+many completions at once.
 
 Also: how much of the prompts came from the engine's prefix cache, beside what an endless cache of this block size could
 have had for the order in which they were asked; and the CPU seconds of the rollout that were spent outside of
@@ -28,26 +28,26 @@ from rollout import ForcedQueue, Length, log_normal
 from transformers import AutoModelForImageTextToText
 
 from vision_zero.game.spy_game import deal_games
-from vision_zero.rollout.play import Table, play
+from vision_zero.rollout.play import Seating, play
 from vision_zero.rollout.policy import QueuedPolicy, TokenLimits, TurnRequest
-from vision_zero.types import Reply
+from vision_zero.types import Completion
 
 
 @dataclass
 class Recorded(QueuedPolicy):
-    """Passes turns on and keeps them with their replies, in the order they were asked."""
+    """Passes turns on and keeps them with their completions, in the order they were asked."""
 
     policy: QueuedPolicy
     asked: list[TurnRequest] = field(default_factory=list)
-    replies: dict[Any, Reply] = field(default_factory=dict)
+    completions: dict[Any, Completion] = field(default_factory=dict)
 
     def submit(self, request: TurnRequest) -> None:
         self.asked.append(request)
         self.policy.submit(request)
 
-    def advance(self) -> list[tuple[TurnRequest, Reply]]:
-        done = self.policy.advance()
-        self.replies |= {request.turn: reply for request, reply in done}
+    def poll(self) -> list[tuple[TurnRequest, Completion]]:
+        done = self.policy.poll()
+        self.completions |= {request.turn: completion for request, completion in done}
         return done
 
 
@@ -82,7 +82,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.set_defaults(games=64)
     parser.add_argument("--lengths", choices=("fixed", "log-normal"), default="fixed")
-    parser.add_argument("--max_num_seqs", type=int, default=None, help="replies at once; none: as many as games")
+    parser.add_argument("--max_num_seqs", type=int, default=None, help="completions at once; none: as many as games")
     parser.add_argument("--block_size", type=int, default=None, help="tokens per block of vLLM's cache")
     options = parser.parse_args()
     options.max_num_seqs = options.max_num_seqs or options.games
@@ -99,7 +99,7 @@ def main() -> None:
         policy = engine.policy()
         recorded = Recorded(policy)
         stages = {"clue": limits, "decision": limits}
-        play(games, Table.of(ForcedQueue(recorded, length)), stages, template=options.template)
+        play(games, Seating.of(ForcedQueue(recorded, length)), stages, template=options.template)
         return recorded, policy
 
     whole_rollout()
@@ -111,7 +111,7 @@ def main() -> None:
         recorded, policy = whole_rollout()
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     in_engine = sum(inside.seconds.values()) + rendering.seconds["render_cmpl"]
-    asked = [(request.image.key, recorded.replies[request.turn].prompt_ids) for request in recorded.asked]
+    asked = [(request.image.key, recorded.completions[request.turn].prompt_ids) for request in recorded.asked]
     block = engine.engine.vllm_config.cache_config.block_size
     best = best_possible_reuse(asked, block)
 
@@ -126,7 +126,7 @@ def main() -> None:
     report(
         "engine limit",
         {
-            "replies": len(recorded.asked),
+            "completions": len(recorded.asked),
             "new tokens": policy.new_tokens,
             "prompt tokens": prompts,
             "tokens per block": block,

@@ -118,7 +118,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument(
-        "--size", choices=["full", "tiny"], default="full", help="tiny: small models, few short replies"
+        "--size", choices=["full", "tiny"], default="full", help="tiny: small models, few short completions"
     )
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "gpu_checklist", help="results, table and log")
     parser.add_argument("--wheels", type=Path, help="folder of wheels for what is missing here")

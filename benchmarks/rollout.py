@@ -13,8 +13,8 @@ transformers   the policy of this repository without an engine
 lock-step      vLLM, games wait for each other after every turn
 vllm           vLLM, every game goes on when its own turn is answered
 
-`--lengths log-normal` draws every reply's length (mu 5.17, sigma 0.84, at most 1,024 tokens: 250 in the mean) from the
-turn's seed; `fixed` is `--tokens` for all.
+`--lengths log-normal` draws every completion's length (mu 5.17, sigma 0.84, at most 1,024 tokens: 250 in the mean) from
+the turn's seed; `fixed` is `--tokens` for all.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from transformers import AutoModelForImageTextToText
 
 from vision_zero.game.spy_game import deal_games
 from vision_zero.models import load_processor
-from vision_zero.rollout.play import Table, play
+from vision_zero.rollout.play import Seating, play
 from vision_zero.rollout.policy import Policy, QueuedPolicy, TokenLimits, TurnRequest
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.transformers_policy import TransformersPolicy, chat_text
-from vision_zero.types import Game, Reply
+from vision_zero.types import Completion, Game
 
 LOG_NORMAL = (5.17, 0.84, 1024)
 Length = Callable[[TurnRequest], int]
@@ -48,16 +48,16 @@ def log_normal(request: TurnRequest) -> int:
 
 def forced(request: TurnRequest, length: Length) -> TurnRequest:
     n_tokens = length(request)
-    return replace(request, limits=TokenLimits(n_tokens, n_tokens))
+    return replace(request, token_limits=TokenLimits(n_tokens, n_tokens))
 
 
 class Forced:
-    """A policy whose replies are as long as `length` says."""
+    """A policy whose completions are as long as `length` says."""
 
     def __init__(self, policy: Policy, length: Length) -> None:
         self.policy, self.length = policy, length
 
-    def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]:
+    def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         return self.policy.answer([forced(request, self.length) for request in requests])
 
 
@@ -70,8 +70,8 @@ class ForcedQueue(QueuedPolicy):
     def submit(self, request: TurnRequest) -> None:
         self.policy.submit(forced(request, self.length))
 
-    def advance(self) -> list[tuple[TurnRequest, Reply]]:
-        return self.policy.advance()
+    def poll(self) -> list[tuple[TurnRequest, Completion]]:
+        return self.policy.poll()
 
 
 class PlainGenerate:
@@ -81,11 +81,11 @@ class PlainGenerate:
         self.model, self.processor = model, processor
         self.preprocessed = self.prefilled_tokens = self.reused_tokens = self.new_tokens = 0
 
-    def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]:
+    def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         texts = [chat_text(self.processor, request.prompt.text) for request in requests]
         images = [[request.image.convert("RGB")] for request in requests]
         inputs = self.processor(text=texts, images=images, padding=True, return_tensors="pt")
-        tokens = requests[0].limits.maximum
+        tokens = requests[0].token_limits.maximum
         with torch.no_grad():
             output = self.model.generate(
                 **inputs, do_sample=True, top_k=50, temperature=0.8, min_new_tokens=tokens, max_new_tokens=tokens
@@ -93,20 +93,20 @@ class PlainGenerate:
         self.preprocessed += len(requests)
         self.prefilled_tokens += int(inputs["attention_mask"].sum())
         self.new_tokens += tokens * len(requests)
-        replies = self.processor.tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :])
-        return [Reply(text, token_ids=(0,)) for text in replies]
+        completions = self.processor.tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :])
+        return [Completion(text, token_ids=(0,)) for text in completions]
 
 
 def time_games(name: str, policy: Any, games: Sequence[Game], options: Any) -> dict[str, float]:
     """One rollout: what was computed and how long it took, per game."""
-    limits = TokenLimits(options.tokens, options.tokens)
+    token_limits = TokenLimits(options.tokens, options.tokens)
     length: Length = log_normal if options.lengths == "log-normal" else lambda request: options.tokens
     player = (ForcedQueue if isinstance(policy, QueuedPolicy) else Forced)(policy, length)
     cpu, wall = time.process_time(), time.perf_counter()
     rollout = play(
         games,
-        Table.of(player),
-        {"clue": limits, "decision": limits},
+        Seating.of(player),
+        {"clue": token_limits, "decision": token_limits},
         template=options.template,
         lock_step=name == "lock-step",
     )
@@ -129,11 +129,11 @@ def main() -> None:
     ways = ("plain", "transformers", "lock-step", "vllm")
     parser.add_argument("--play", nargs="+", choices=ways, default=["transformers", "plain"], help="ways to play")
     parser.add_argument("--lengths", choices=("fixed", "log-normal"), default="fixed")
-    parser.add_argument("--max_num_seqs", type=int, default=256, help="replies that vLLM works on at once")
+    parser.add_argument("--max_num_seqs", type=int, default=256, help="completions that vLLM works on at once")
     parser.add_argument("--block_size", type=int, default=None, help="tokens per block of vLLM's cache")
     options = parser.parse_args()
     if options.lengths == "log-normal" and "plain" in options.play:
-        parser.error("plain generate cannot give the replies of one call different lengths; leave it out of --play")
+        parser.error("plain generate cannot give the completions of one call different lengths; leave it out of --play")
     torch.set_num_threads(options.threads)
     model = AutoModelForImageTextToText.from_pretrained(options.model, dtype=torch.float32).eval()
     games = deal_games(range(options.games), 0, pairs(options), rules(options))

@@ -7,8 +7,8 @@
     python benchmarks/step.py --shortest 8
 
 The first step of each stage warms up and is not counted. After the counted steps as many follow in which rows are cut
-and scored as TRL does it: whole, in the order of games and padded to the longest row of all. Replies have one length
-unless `--shortest` cuts them, so only prompts differ.
+and scored as TRL does it: whole, in the order of games and padded to the longest row of all. Completions have one
+length unless `--shortest` cuts them, so only prompts differ.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, uns
 
 from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.models import load_processor
-from vision_zero.rollout.play import Table
+from vision_zero.rollout.play import Seating
 from vision_zero.rollout.policy import Policy, TurnRequest
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
-from vision_zero.types import Reply, Stage
+from vision_zero.types import Completion, Stage
 
 
 class Shortened:
-    """The replies of `policy` cut to `shortest` tokens or more, the same for the same turn."""
+    """The completions of `policy` cut to `shortest` tokens or more, the same for the same turn."""
 
     def __init__(self, policy: Policy, shortest: int) -> None:
         self.policy, self.shortest = policy, shortest
 
-    def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]:
-        lengths = [random.Random(one.seed).randint(self.shortest, one.limits.maximum) for one in requests]
+    def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
+        lengths = [random.Random(one.seed).randint(self.shortest, one.token_limits.maximum) for one in requests]
         return [
-            replace(reply, token_ids=reply.token_ids[:length], logprobs=reply.logprobs[:length])
-            for reply, length in zip(self.policy.answer(requests), lengths, strict=True)
+            replace(completion, token_ids=completion.token_ids[:length], logprobs=completion.logprobs[:length])
+            for completion, length in zip(self.policy.answer(requests), lengths, strict=True)
         ]
 
 
@@ -151,7 +151,7 @@ def time_stage(stage: Stage, options: Any) -> dict[str, float]:
             rules(options),
             load_processor(options.model),
             template=options.template,
-            players=lambda policy, _: Table.of(Shortened(policy, options.shortest or options.tokens)),
+            players=lambda policy, _: Seating.of(Shortened(policy, options.shortest or options.tokens)),
             counted=options.steps,
         )
         trainer.train()
@@ -181,7 +181,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1, help="counted steps per stage")
     parser.add_argument("--micro_batch", type=int, default=16, help="rows per forward and backward")
     parser.add_argument("--kl", type=float, default=0.04, help="KL weight; 0 needs no reference model")
-    parser.add_argument("--shortest", type=int, help="replies are cut to this many tokens or more; none: to --tokens")
+    parser.add_argument(
+        "--shortest", type=int, help="completions are cut to this many tokens or more; none: to --tokens"
+    )
     parser.add_argument("--logprob_tokens", type=int, default=16384, help="tokens in a forward of the reference")
     parser.add_argument("--whole_rows", action="store_true", help="rows do not share their common beginnings")
     parser.add_argument("--freeze_vision", action="store_true", help="the vision tower does not train")

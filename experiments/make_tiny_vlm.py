@@ -5,9 +5,9 @@ r"""Make the tiny model: a Qwen2.5-VL of 1.6 million parameters that plays the c
 
 It is saved in the file layout of the hub's first release of Qwen2.5-VL (flat config.json, preprocessor_config.json), so
 that it can stand for a real base model everywhere. It is taught in two parts. First a ladder of lessons with many
-answers in one reply, which is what makes skills appear in minutes: to see ("red is a cube, blue is not there"), to look
-up who said a word, to judge claims, to find who said what is false. Then whole games of noisy scripted players, mixed
-with single questions. The games are noisy on purpose: what is left to learn is left to self-play.
+answers in one completion, which is what makes skills appear in minutes: to see ("red is a cube, blue is not there"), to
+look up who said a word, to judge claims, to find who said what is false. Then whole games of noisy scripted players,
+mixed with single questions. The games are noisy on purpose: what is left to learn is left to self-play.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from study import Study
 PANELS = (
     ("curve", ("win_rate",), "win rate against the start"),
     ("curve", ("votes/right",), "votes that are right, games with itself"),
-    ("training", ("stage/na_rate", "votes/invalid"), "votes for nobody (N/A, unreadable), training games"),
+    ("training", ("stage/na_rate", "votes/invalid"), "votes for nobody (N/A, unparsed), training games"),
 )
 """The part of a result line, the figures whose sum is drawn, the title."""
 SVG = {"svg.hashsalt": "vision-zero", "svg.fonttype": "path"}

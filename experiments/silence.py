@@ -14,15 +14,15 @@ from pathlib import Path
 from ceiling import SAMPLING
 from questions import policy_of
 from study import ROOT
-from tiny_vlm.games import LIMITS
+from tiny_vlm.games import TOKEN_LIMITS
 from tiny_vlm.measuring import share_right
-from tiny_vlm.scripted import NamingPlayer, clue_reply
+from tiny_vlm.scripted import NamingPlayer, clue_completion
 from vision_zero.data.pairs import load_pairs
 from vision_zero.evaluate.bootstrap import Interval
 from vision_zero.game.spy_game import deal_games
-from vision_zero.rollout.play import Table, play
+from vision_zero.rollout.play import Seating, play
 from vision_zero.rollout.policy import Policy, TurnRequest
-from vision_zero.types import GameRules, Reply
+from vision_zero.types import Completion, GameRules
 
 DRAWN = "drawn:100@heldout"
 
@@ -30,8 +30,8 @@ DRAWN = "drawn:100@heldout"
 class SilentPlayer(NamingPlayer):
     """Claims nothing."""
 
-    def clue(self, request: TurnRequest, rng: random.Random) -> Reply:
-        return clue_reply("1")
+    def clue(self, request: TurnRequest, rng: random.Random) -> Completion:
+        return clue_completion("1")
 
 
 TABLES: dict[str, tuple[Policy, Policy]] = {
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     games = deal_games(range(100), 0, load_pairs(DRAWN), GameRules())
     with policy_of(parser.parse_args(arguments).model, SAMPLING) as voters:
         for name, (civilian, spy) in TABLES.items():
-            played = play(games, Table(civilian, spy, voters), LIMITS, template="compact").games
+            played = play(games, Seating(civilian, spy, voters), TOKEN_LIMITS, template="compact").games
             print(f"{name:<30} votes for the spy {Interval.of([share_right(game) for game in played])}")
 
 

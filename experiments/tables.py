@@ -12,12 +12,12 @@ from study import Study
 
 Done = Mapping[tuple[str, int], Line]
 CROSS_PLAY = ("as_table", "as_spy", "table_gain", "spy_gain", "civilians_gain", "voters_gain", "together")
-PLAY = ("votes/right", "votes/na", "votes/invalid", "sight", "truth/civilian/true", "truth/spy/true")
+PLAY = ("votes/right", "votes/na", "votes/invalid", "image_gain", "grounding/civilian/true", "grounding/spy/true")
 TRAINING = ("reward/civilian", "reward/spy", "advantage/civilian", "advantage/spy")
 
 ABOVE_HALF = (
     ("votes for N/A", "training", "stage/na_rate"),
-    ("civilians' clues that claim nothing", "curve", "truth/civilian/claimless"),
+    ("civilians' clues that claim nothing", "curve", "grounding/civilian/no_claim"),
 )
 """What a share is called, the part of a result line, the figure."""
 
@@ -128,7 +128,7 @@ def curve_table(study: Study, done: Done) -> str:
 
 def detail_table(study: Study, done: Done) -> str:
     """Means over seeds, without intervals: what the win rate is made of, and what training saw."""
-    signed = {"table_gain", "spy_gain", "civilians_gain", "voters_gain", "together", "sight"}
+    signed = {"table_gain", "spy_gain", "civilians_gain", "voters_gain", "together", "image_gain"}
     names = (*CROSS_PLAY, *PLAY)
     rows = [
         [f"`{name}`", *(short_mean(done, arm.name, name, sign=name in signed) for arm in study.arms)] for name in names

@@ -32,7 +32,7 @@ JUDGE_URL="${JUDGE_URL:-}"              # a local judge's address, such as http:
 
 MIN_PIXELS="${MIN_PIXELS:-}"            # empty: 1003520 for Qwen [VLMEvalKit], other families their own
 MAX_PIXELS="${MAX_PIXELS:-}"            # empty: 12845056 for Qwen [VLMEvalKit], other families their own
-MAX_NEW_TOKENS="${MAX_NEW_TOKENS:-2048}" # longest reply [VLMEvalKit]
+MAX_NEW_TOKENS="${MAX_NEW_TOKENS:-2048}" # longest completion [VLMEvalKit]
 HOW="${HOW:-auto}"                      # direct (VLMEvalKit's own class, GPU) or served (a local API); auto: what can be
 MAX_BATCH="${MAX_BATCH:-16}"            # requests that a served model answers at once [ours]
 USE_CPU="${USE_CPU:-0}"                 # 1: do not use a GPU

@@ -12,8 +12,8 @@ export NUM_GPUS="${NUM_GPUS:-1}"                        # 0 runs on the CPU
 export DEEPSPEED="${DEEPSPEED:-none}"                   # ZeRO has nothing to share out on one GPU
 export DTYPE="${DTYPE:-bfloat16}"                       # of the frozen weights; the adapters are kept in float32
 export GAMES="${GAMES:-32}"                             # per iteration [paper: 128]
-export MICRO_BATCH="${MICRO_BATCH:-4}"                  # replies per forward and backward pass; memory only
-export ROLLOUT_BATCH="${ROLLOUT_BATCH:-64}"             # replies generated at once; memory only
+export MICRO_BATCH="${MICRO_BATCH:-4}"                  # completions per forward and backward pass; memory only
+export ROLLOUT_BATCH="${ROLLOUT_BATCH:-64}"             # completions generated at once; memory only
 export LEARNING_RATE="${LEARNING_RATE:-1e-4}"           # ten times that of full training [ours, not tuned]
 
 LORA_R="${LORA_R:-32}"                                  # rank of the adapters [TRL: 16]

@@ -29,8 +29,8 @@ PORT="${PORT:-8000}"                                    # --vllm_server_port [vL
 NUM_GPUS="${NUM_GPUS:-$(count_gpus)}"                   # all that it sees, tensor-parallel [ours; vLLM: 1]; 0: the CPU, where only tests can send weights
 DTYPE="${DTYPE:-}"                                      # empty: bfloat16 on GPUs, float32 on the CPU, as training [ours]
 GPU_MEMORY="${GPU_MEMORY:-0.9}"                         # share of each GPU's memory [vLLM: 0.92]
-MAX_NUM_SEQS="${MAX_NUM_SEQS:-256}"                     # replies it works on at once [ours]
-MAX_MODEL_LEN="${MAX_MODEL_LEN:-}"                      # longest prompt and reply together; empty: the model's own
+MAX_NUM_SEQS="${MAX_NUM_SEQS:-256}"                     # completions it works on at once [ours]
+MAX_MODEL_LEN="${MAX_MODEL_LEN:-}"                      # longest prompt and completion together; empty: the model's own
 EAGER="${EAGER:-0}"                                     # 1: no CUDA graphs, less memory and slower [vLLM: 0]; always so on the CPU
 DRY_RUN="${DRY_RUN:-0}"                                 # 1: check, print the command and stop
 

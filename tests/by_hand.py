@@ -21,7 +21,7 @@ from vision_zero.types import CastVote, Clue, Game, Stage
 
 @dataclass(frozen=True)
 class HandRow:
-    """One reply of the active stage with what its player saw."""
+    """One completion of the active stage with what its player saw."""
 
     text: str
     image: Image.Image
@@ -97,7 +97,7 @@ def hand_rows(
             elif is_spy:
                 image = Image.new("RGB", image.size, (127, 127, 127))
             text = render(game_when(game, one), one.turn, template).text
-            rows.append(HandRow(text, image, one.reply.prompt_ids, one.reply.token_ids, advantage))
+            rows.append(HandRow(text, image, one.completion.prompt_ids, one.completion.token_ids, advantage))
     return rows
 
 

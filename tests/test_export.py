@@ -128,7 +128,7 @@ print("new tokens", new.tolist())
     assert f"new tokens {here.tolist()}" in result.stdout
 
 
-def test_export_is_readable_by_everybody(full: Any, tmp_path: Path) -> None:
+def test_export_is_parsed_by_everybody(full: Any, tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
         export = export_checkpoint(folder_of(full), tmp_path / "export")

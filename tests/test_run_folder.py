@@ -323,3 +323,25 @@ def test_without_git_the_run_still_starts(tmp_path: Path, monkeypatch: pytest.Mo
     run_folder.describe(tmp_path / "run", CONFIG)
     assert "git" in (tmp_path / "run" / "git.txt").read_text()
     assert (tmp_path / "run" / "config.yaml").is_file()
+
+
+def test_names_of_earlier_versions_are_read_as_todays(tmp_path: Path) -> None:
+    """Recorded results stay as they were written: metrics, figures of an evaluation, games."""
+    file = tmp_path / "recorded.jsonl"
+    former = {
+        "clues/unreadable": 0.1,
+        "figures": {"sight": [1, 0, 2], "votes/right_blind": [0, 0, 0], "truth/civilian/telling": [3, 3, 3]},
+        "clues": [{"seat": 1, "reply": "I see it", "readable": True}],
+    }
+    run_folder.append_json_line(file, former)
+    assert run_folder.read_json_lines(file, "clues/unparsed") == [
+        {
+            "clues/unparsed": 0.1,
+            "figures": {
+                "image_gain": [1, 0, 2],
+                "votes/right_image_swapped": [0, 0, 0],
+                "grounding/civilian/discriminative": [3, 3, 3],
+            },
+            "clues": [{"seat": 1, "completion": "I see it", "parsed": True}],
+        }
+    ]

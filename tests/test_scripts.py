@@ -357,7 +357,7 @@ def small_run(base: Path) -> dict[str, str]:
         "MAX_VOTE_TOKENS": "4",
         "MICRO_BATCH": "2",
         "SAVE_EVERY": "1",
-        "FORMAT_WEIGHT": "0.5",  # random weights say nothing readable; this is what gives them a gradient
+        "FORMAT_WEIGHT": "0.5",  # random weights say nothing parsed; this is what gives them a gradient
     }
 
 

@@ -12,7 +12,7 @@ from vision_zero.game.spy_game import answer, deal_games, open_turns
 from vision_zero.models import load_processor
 from vision_zero.rollout.game_images import GameImage
 from vision_zero.rollout.policy import TokenLimits, TurnRequest
-from vision_zero.types import Game, GameRules, ImagePair, Prompt, Reply, Turn
+from vision_zero.types import Completion, Game, GameRules, ImagePair, Prompt, Turn
 
 BENCH_MODEL = Path(__file__).parent / "models" / "bench_model"
 IMAGE_TOKEN, VIDEO_TOKEN, END_TOKENS = 7, 8, (0, 2)
@@ -43,19 +43,21 @@ def tiny_games(n: int, *, seed: int = 0, pairs: Sequence[ImagePair] | None = Non
     return deal_games(range(n), seed, noise_pairs(n) if pairs is None else pairs, chosen)
 
 
-def play_out(game: Game, reply_to: Callable[[Turn], str], until: Callable[[Game], bool] = lambda game: False) -> Game:
+def play_out(
+    game: Game, completion_to: Callable[[Turn], str], until: Callable[[Game], bool] = lambda game: False
+) -> Game:
     """The game with every turn answered in order (or until `until` holds)."""
     while (turns := open_turns(game)) and not until(game):
-        game = answer(game, turns[0], Reply(reply_to(turns[0])))
+        game = answer(game, turns[0], Completion(completion_to(turns[0])))
     return game
 
 
 def request_for(
-    text: str, image: GameImage, *, game: Game, seed: int = 0, limits: tuple[int, int] = (0, 8), sample: int = 0
+    text: str, image: GameImage, *, game: Game, seed: int = 0, token_limits: tuple[int, int] = (0, 8), sample: int = 0
 ) -> TurnRequest:
     """A turn request with any text as its prompt."""
     turn = Turn(game.index, "decision", 0, 0, sample)
-    return TurnRequest(game, turn, Prompt("civilian", text), image, seed, TokenLimits(*limits))
+    return TurnRequest(game, turn, Prompt("civilian", text), image, seed, TokenLimits(*token_limits))
 
 
 def bench_processor() -> ProcessorMixin:

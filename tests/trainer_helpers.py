@@ -14,10 +14,10 @@ from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
 
 from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.models import load_processor
-from vision_zero.rollout.play import Rollout, Table
+from vision_zero.rollout.play import Rollout, Seating
 from vision_zero.rollout.policy import Policy, TurnRequest
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer, Players
-from vision_zero.types import GameRules, ImagePair, Reply, Stage
+from vision_zero.types import Completion, GameRules, ImagePair, Stage
 
 BENCH_MODEL = Path(__file__).parent / "models" / "bench_model"
 NEVER_CLIPPED = 1e9
@@ -46,7 +46,7 @@ def random_pairs(n: int = 4, size: tuple[int, int] = (56, 56)) -> list[ImagePair
 
 
 def seeded_vote(request: TurnRequest) -> str:
-    """A readable vote for some seat or N/A, the same for the same turn."""
+    """A parsed vote for some seat or N/A, the same for the same turn."""
     n_players = request.game.rules.n_players
     return f"\\boxed{{{random.Random(request.seed).choice([*range(1, n_players + 1), 'N/A'])}}}"
 
@@ -56,9 +56,9 @@ def seeded_clue(request: TurnRequest) -> str:
 
 
 class Relabelled:
-    """The replies of `policy` with their texts replaced; tokens and log-probs stay those that were sampled.
+    """The completions of `policy` with their texts replaced; tokens and log-probs stay those that were sampled.
 
-    Random weights never say anything readable, so every reward would be the same and every advantage 0. What is
+    Random weights never say anything parsed, so every reward would be the same and every advantage 0. What is
     trained on are tokens, what is rewarded is text: with this, a random model's tokens get rewards worth testing.
     """
 
@@ -69,34 +69,34 @@ class Relabelled:
         clue: Callable[[TurnRequest], str] = seeded_clue,
         length: Callable[[TurnRequest], int | None] = lambda request: None,
     ) -> None:
-        """`length` cuts the sampled tokens, since random weights never end a reply by themselves."""
+        """`length` cuts the sampled tokens, since random weights never end a completion by themselves."""
         self.policy, self.vote, self.clue, self.length = policy, vote, clue, length
 
-    def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]:
+    def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         return [
             replace(
-                reply,
+                completion,
                 text=self.clue(request) if request.turn.stage == "clue" else self.vote(request),
-                token_ids=reply.token_ids[: self.length(request)],
-                logprobs=reply.logprobs[: self.length(request)],
+                token_ids=completion.token_ids[: self.length(request)],
+                logprobs=completion.logprobs[: self.length(request)],
             )
-            for request, reply in zip(requests, self.policy.answer(requests), strict=True)
+            for request, completion in zip(requests, self.policy.answer(requests), strict=True)
         ]
 
 
-def relabelled(policy: Policy, stage: Stage) -> Table:
-    """`players` of a trainer: the model in every role, its texts replaced by readable ones."""
-    return Table.of(Relabelled(policy))
+def relabelled(policy: Policy, stage: Stage) -> Seating:
+    """`players` of a trainer: the model in every role, its texts replaced by parsed ones."""
+    return Seating.of(Relabelled(policy))
 
 
 def seeded_length(request: TurnRequest) -> int:
-    """1 to the longest reply allowed, the same for the same turn."""
-    return random.Random(request.seed).randint(1, request.limits.maximum)
+    """1 to the longest completion allowed, the same for the same turn."""
+    return random.Random(request.seed).randint(1, request.token_limits.maximum)
 
 
-def of_many_lengths(policy: Policy, stage: Stage) -> Table:
-    """`relabelled` with replies of different lengths, so that averaging over tokens and over replies differ."""
-    return Table.of(Relabelled(policy, length=seeded_length))
+def of_many_lengths(policy: Policy, stage: Stage) -> Seating:
+    """`relabelled` with completions of different lengths, so that averaging over tokens and over completions differ."""
+    return Seating.of(Relabelled(policy, length=seeded_length))
 
 
 def make_trainer(

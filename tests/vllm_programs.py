@@ -22,7 +22,7 @@ from tests.process_helpers import ROOT, VLLM_ON_CPU
 
 TIMEOUT = 600
 BLOCK = 32
-LIMITS = (2, 12)
+TOKEN_LIMITS = (2, 12)
 
 
 def facts(program: str, folder: Path) -> dict[str, Any]:
@@ -49,19 +49,19 @@ def facts(program: str, folder: Path) -> dict[str, Any]:
     return json.loads(file.read_text("utf-8"))
 
 
-def replies_of(games: Sequence[Any]) -> list[dict[str, Any]]:
-    return [asdict(said.reply) for game in games for said in (*game.clues, *game.votes)]
+def completions_of(games: Sequence[Any]) -> list[dict[str, Any]]:
+    return [asdict(said.completion) for game in games for said in (*game.clues, *game.votes)]
 
 
 def same(left: list[dict[str, Any]], right: list[dict[str, Any]]) -> dict[str, Any]:
-    """How many replies there are, how many differ in prompt or tokens, and the largest gap of a log-prob."""
+    """How many completions there are, how many differ in prompt or tokens, and the largest gap of a log-prob."""
     gaps = [
         abs(a - b)
         for one, other in zip(left, right, strict=True)
         for a, b in zip(one["logprobs"], other["logprobs"], strict=False)
     ]
     return {
-        "replies": len(left),
+        "completions": len(left),
         "other_prompts": sum(one["prompt_ids"] != other["prompt_ids"] for one, other in zip(left, right, strict=True)),
         "other_tokens": sum(one["token_ids"] != other["token_ids"] for one, other in zip(left, right, strict=True)),
         "gap": max(gaps),
@@ -120,7 +120,7 @@ def policy() -> dict[str, Any]:
     from tests.rollout.test_transformers_policy import forward_logprobs, sharpened
     from tests.tiny_games import bench_model, bench_processor, noise_pairs, tiny_games
     from vision_zero.rollout.game_images import open_images
-    from vision_zero.rollout.play import Table, play
+    from vision_zero.rollout.play import Seating, play
     from vision_zero.rollout.policy import TokenLimits, TurnRequest
     from vision_zero.rollout.record import game_when, render
     from vision_zero.rollout.sampling import Sampling
@@ -134,14 +134,14 @@ def policy() -> dict[str, Any]:
     sampled = Sampling(temperature=temperature, top_k=40)
     engine = make_engine(model, processor, sampled, limit_mm_per_prompt={"image": 2, "video": 0})
     games = tiny_games(8, n_civilians=4, n_rounds=2, n_votes=8, pairs=noise_pairs(8, size=(112, 84)))
-    limits = {"clue": TokenLimits(*LIMITS), "decision": TokenLimits(*LIMITS)}
+    token_limits = {"clue": TokenLimits(*TOKEN_LIMITS), "decision": TokenLimits(*TOKEN_LIMITS)}
 
     def on_engine(sampling: Any, **how: Any) -> tuple[Any, Any]:
         player = VLLMPolicy(engine.engine, model, processor, sampling)
-        return player, play(games, Table.of(player), limits, **how)
+        return player, play(games, Seating.of(player), token_limits, **how)
 
     def in_transformers() -> Any:
-        return play(games, Table.of(TransformersPolicy(model, processor, greedy)), limits)
+        return play(games, Seating.of(TransformersPolicy(model, processor, greedy)), token_limits)
 
     def logits_at(temperature: float) -> None:
         for maker in logit_makers(engine.inner_model):
@@ -156,51 +156,54 @@ def policy() -> dict[str, Any]:
     by_hand = in_transformers()
     _, continuous = on_engine(greedy)
     _, in_step = on_engine(greedy, lock_step=True)
-    found["continuous"] = same(replies_of(by_hand.games), replies_of(continuous.games))
-    found["lock_step"] = same(replies_of(by_hand.games), replies_of(in_step.games))
+    found["continuous"] = same(completions_of(by_hand.games), completions_of(continuous.games))
+    found["lock_step"] = same(completions_of(by_hand.games), completions_of(in_step.games))
 
     # Sampled: by the turn's own seed, whatever is in the batch.
     engine.sync_weights()
     logits_at(temperature)
     player, continuous = on_engine(sampled)
     asked = [
-        (continuous.images[said.turn.game, render(game_when(game, said), said.turn).view].key, said.reply.prompt_ids)
+        (
+            continuous.images[said.turn.game, render(game_when(game, said), said.turn).view].key,
+            said.completion.prompt_ids,
+        )
         for number in range(max(len(game.clues) + len(game.votes) for game in continuous.games))
         for game in continuous.games
         for said in [(*game.clues, *game.votes)[number]]
     ]
     found["reused"], found["prefilled"] = player.reused_tokens, player.prefilled_tokens
     found["best_reuse"] = best_possible_reuse(asked, BLOCK)
-    limits = {"clue": TokenLimits(32, 32), "decision": TokenLimits(32, 32)}
+    token_limits = {"clue": TokenLimits(32, 32), "decision": TokenLimits(32, 32)}
     _, in_step = on_engine(sampled, lock_step=True)
     _, all_long = on_engine(sampled)
-    found["sampled"] = same(replies_of(in_step.games), replies_of(all_long.games))
-    found["sampled_length"] = sorted({len(reply["token_ids"]) for reply in replies_of(all_long.games)})
-    limits = {"clue": TokenLimits(*LIMITS), "decision": TokenLimits(*LIMITS)}
-    found["sampled_greedily"] = same(replies_of(by_hand.games), replies_of(continuous.games))["other_tokens"]
+    found["sampled"] = same(completions_of(in_step.games), completions_of(all_long.games))
+    found["sampled_length"] = sorted({len(completion["token_ids"]) for completion in completions_of(all_long.games)})
+    token_limits = {"clue": TokenLimits(*TOKEN_LIMITS), "decision": TokenLimits(*TOKEN_LIMITS)}
+    found["sampled_greedily"] = same(completions_of(by_hand.games), completions_of(continuous.games))["other_tokens"]
     gaps = []
     for game in continuous.games[:2]:
         for said in (game.clues[0], game.clues[-1], game.votes[0]):
             prompt = render(game_when(game, said), said.turn)
             request = TurnRequest(
-                game, said.turn, prompt, continuous.images[game.index, prompt.view], 0, limits[said.turn.stage]
+                game, said.turn, prompt, continuous.images[game.index, prompt.view], 0, token_limits[said.turn.stage]
             )
-            expected = forward_logprobs(model, request, said.reply.token_ids, temperature)
-            gaps += [abs(a - b) for a, b in zip(said.reply.logprobs, expected, strict=True)]
+            expected = forward_logprobs(model, request, said.completion.token_ids, temperature)
+            gaps += [abs(a - b) for a, b in zip(said.completion.logprobs, expected, strict=True)]
     found["sampled_gap"] = max(gaps)
 
     # Hot enough for every token to be as likely as any other: which are left out. Then ends that are all but certain.
-    requests = first_turns(games, open_images(games), limits["clue"])
+    requests = first_turns(games, open_images(games), token_limits["clue"])
     logits_at(1e3)
     player = VLLMPolicy(engine.engine, model, processor, Sampling(temperature=1.0, top_k=0))
-    replies = player.answer(requests)
-    found["hot_tokens"] = sorted({token for reply in replies for token in reply.token_ids})
-    found["hot_lengths"] = sorted({len(reply.token_ids) for reply in replies})
+    completions = player.answer(requests)
+    found["hot_tokens"] = sorted({token for completion in completions for token in completion.token_ids})
+    found["hot_lengths"] = sorted({len(completion.token_ids) for completion in completions})
     questions = player._questions
     questions._bias = {**questions._bias, questions._ends[-1]: 100.0}
-    replies = player.answer(requests)
+    completions = player.answer(requests)
     found["end"] = questions._ends[-1]
-    found["ended"] = sorted({(len(reply.token_ids), reply.token_ids[-1]) for reply in replies})
+    found["ended"] = sorted({(len(completion.token_ids), completion.token_ids[-1]) for completion in completions})
     logits_at(1.0)
     found["images"] = prompts_with_images(engine, processor)
 
@@ -210,16 +213,16 @@ def policy() -> dict[str, Any]:
         for parameter in model.parameters():
             parameter.add_(0.3 * parameter.std() * torch.randn(parameter.shape, generator=generator))
     changed = in_transformers()
-    found["changed"] = same(replies_of(by_hand.games), replies_of(changed.games))["other_tokens"]
+    found["changed"] = same(completions_of(by_hand.games), completions_of(changed.games))["other_tokens"]
     stale = type(engine).__mro__[1].sync_weights
     stale(engine)  # TRL's own, without the reset of the vision encoder's cache
-    found["stale_encoder"] = same(replies_of(changed.games), replies_of(on_engine(greedy)[1].games))
+    found["stale_encoder"] = same(completions_of(changed.games), completions_of(on_engine(greedy)[1].games))
     engine.sync_weights()
-    found["synced"] = same(replies_of(changed.games), replies_of(on_engine(greedy)[1].games))
+    found["synced"] = same(completions_of(changed.games), completions_of(on_engine(greedy)[1].games))
 
     # TRL's own prompts: the image's placeholders as the processor has expanded them.
     request = requests[0]
-    expanded = continuous.games[0].clues[0].reply.prompt_ids
+    expanded = continuous.games[0].clues[0].completion.prompt_ids
     player = VLLMPolicy(engine.engine, model, processor, greedy)
     player._prompt = lambda request: player.engine.renderer.render_cmpl(  # type: ignore[method-assign]
         [{"prompt_token_ids": list(expanded), "multi_modal_data": {"image": request.image}}]
@@ -229,7 +232,7 @@ def policy() -> dict[str, Any]:
     return found
 
 
-def first_turns(games: Sequence[Any], images: Any, limits: Any) -> list[Any]:
+def first_turns(games: Sequence[Any], images: Any, token_limits: Any) -> list[Any]:
     """The first turn of every game, eight times with other seeds."""
     from vision_zero.game.prompts import render
     from vision_zero.game.spy_game import open_turns, turn_seed
@@ -242,7 +245,7 @@ def first_turns(games: Sequence[Any], images: Any, limits: Any) -> list[Any]:
         for sample in range(8):
             one = replace(turn, sample=sample)
             image = images[game.index, prompt.view]
-            made.append(TurnRequest(game, one, prompt, image, turn_seed(1, one), limits))
+            made.append(TurnRequest(game, one, prompt, image, turn_seed(1, one), token_limits))
     return made
 
 
@@ -252,7 +255,7 @@ def internvl() -> dict[str, Any]:
     from tests.tiny_games import noise_pairs, tiny_games
     from tests.trainer.test_families import save_internvl
     from vision_zero.models import load_model, load_processor
-    from vision_zero.rollout.play import Table, play
+    from vision_zero.rollout.play import Seating, play
     from vision_zero.rollout.policy import TokenLimits
     from vision_zero.rollout.sampling import Sampling
     from vision_zero.rollout.transformers_policy import TransformersPolicy
@@ -266,12 +269,12 @@ def internvl() -> dict[str, Any]:
         engine = make_engine(model, processor, greedy, limit_mm_per_prompt={"image": 2, "video": 0})
         engine.sync_weights()
         games = tiny_games(3, pairs=noise_pairs(3, size=(112, 56)))
-        limits = {"clue": TokenLimits(*LIMITS), "decision": TokenLimits(*LIMITS)}
-        by_hand = play(games, Table.of(TransformersPolicy(model, processor, greedy)), limits)
-        played = play(games, Table.of(VLLMPolicy(engine.engine, model, processor, greedy)), limits)
+        token_limits = {"clue": TokenLimits(*TOKEN_LIMITS), "decision": TokenLimits(*TOKEN_LIMITS)}
+        by_hand = play(games, Seating.of(TransformersPolicy(model, processor, greedy)), token_limits)
+        played = play(games, Seating.of(VLLMPolicy(engine.engine, model, processor, greedy)), token_limits)
         return {
             "images": prompts_with_images(engine, processor),
-            "games": same(replies_of(by_hand.games), replies_of(played.games)),
+            "games": same(completions_of(by_hand.games), completions_of(played.games)),
         }
 
 
@@ -280,18 +283,18 @@ def training() -> dict[str, Any]:
     from tests.trainer_helpers import make_trainer
     from vision_zero.data.pairs import load_pairs
     from vision_zero.models import load_processor
-    from vision_zero.rollout.play import Table, play
+    from vision_zero.rollout.play import Seating, play
     from vision_zero.rollout.policy import PromptTooLongError, TokenLimits
     from vision_zero.rollout.sampling import Sampling
     from vision_zero.rollout.transformers_policy import TransformersPolicy
     from vision_zero.rollout.vllm.colocate import VLLMPolicy
     from vision_zero.rollout.vllm.temperature import logit_makers
-    from vision_zero.trainer.generation import SamplingMismatchError
+    from vision_zero.trainer.generation import LogprobGapError
     from vision_zero.trainer.iterative_spo import every_role
     from vision_zero.types import GameRules
 
     model = ROOT / "data" / "tiny_vlm"
-    limits = {"clue": TokenLimits(0, 24), "decision": TokenLimits(0, 16)}
+    token_limits = {"clue": TokenLimits(0, 24), "decision": TokenLimits(0, 16)}
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(
             Path(folder),
@@ -321,13 +324,15 @@ def training() -> dict[str, Any]:
         games, images = trainer._deal(range(8))
         greedy = Sampling(temperature=0)
         processor = trainer.processing_class
-        by_hand = play(games, Table.of(TransformersPolicy(trainer.model, processor, greedy)), limits, images=images)
+        by_hand = play(
+            games, Seating.of(TransformersPolicy(trainer.model, processor, greedy)), token_limits, images=images
+        )
         player = VLLMPolicy(trainer.vllm_generation.engine, trainer.model, processor, greedy)
         for maker in logit_makers(trainer.vllm_generation.inner_model):
             maker.scale = 1.0
-        played = play(games, Table.of(player), limits, images=images)
+        played = play(games, Seating.of(player), token_limits, images=images)
 
-        # Replies for which the engine has no room beside the prompt.
+        # Completions for which the engine has no room beside the prompt.
         inputs = [{"game": k} for k in range(4) for _ in range(8)]
         trainer.args.max_clue_tokens = 1000
         try:
@@ -350,12 +355,12 @@ def training() -> dict[str, Any]:
         try:
             trainer._generate_and_score_completions(inputs)
             refusal = ""
-        except SamplingMismatchError as error:
+        except LogprobGapError as error:
             refusal = str(error)
         return {
             "logs": logs,
             "unmoved": unmoved,
-            "after": same(replies_of(by_hand.games), replies_of(played.games)),
+            "after": same(completions_of(by_hand.games), completions_of(played.games)),
             "refusal": refusal,
             "too_long": too_long,
         }

@@ -42,25 +42,25 @@ def card_of(name: str) -> Card | None:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Real tokens of one row or reply: a prompt and what was sampled after it."""
+    """Real tokens of one row or completion: a prompt and what was sampled after it."""
 
     prompt: int
-    reply: int
+    completion: int
 
 
 def decode_seconds(
     shape: ModelShape, calls: Sequence[Sequence[Tokens]], card: Card, *, adapter_bytes: int = 0
 ) -> float:
-    """Sampling the replies of each call together: per token the weights are read once, and all live keys and values.
+    """Sampling the completions of each call together: a token reads the weights once, and all live keys and values.
 
-    The first token of a reply comes from the prompt. Weights and cache are 2 bytes a number, `adapter_bytes` come on
-    top. Where the FLOPs of a step take longer than its bytes, they count.
+    The first token of a completion comes from the prompt. Weights and cache are 2 bytes a number, `adapter_bytes` come
+    on top. Where the FLOPs of a step take longer than its bytes, they count.
     """
     seconds = 0.0
     weights = 2 * shape.decode_weights + adapter_bytes
     for call in calls:
-        for step in range(1, max(reply.reply for reply in call)):
-            live = [reply.prompt + step for reply in call if reply.reply > step]
+        for step in range(1, max(completion.completion for completion in call)):
+            live = [completion.prompt + step for completion in call if completion.completion > step]
             bytes_read = weights + shape.kv_bytes() * sum(live)
             flops = sum(shape.token_flops(context, head=True) for context in live)
             seconds += max(bytes_read / card.bandwidth, flops / card.flops)
@@ -76,13 +76,13 @@ def prefill_flops(shape: ModelShape, computed: int, mean_prompt: float, images: 
 def forward_flops(
     shape: ModelShape, rows: Sequence[Tokens], images: int, size: tuple[int, int], shared: float = 0.0
 ) -> float:
-    """Rows through the model, logits of the reply's tokens only, `images` pictures encoded.
+    """Rows through the model, logits of the completion's tokens only, `images` pictures encoded.
 
     `shared` is the share of the rows' tokens that are computed for another row; attention is taken to fall with it.
     """
-    matrices = sum(2 * shape.layers * shape.layer_weights * (row.prompt + row.reply) for row in rows)
-    attention = sum(shape.attention_flops(row.prompt + row.reply) for row in rows)
-    head = sum(2 * shape.head_weights * row.reply for row in rows)
+    matrices = sum(2 * shape.layers * shape.layer_weights * (row.prompt + row.completion) for row in rows)
+    attention = sum(shape.attention_flops(row.prompt + row.completion) for row in rows)
+    head = sum(2 * shape.head_weights * row.completion for row in rows)
     return (1 - shared) * (matrices + attention) + head + images * shape.vision.forward_flops(*size)
 
 
@@ -102,8 +102,8 @@ def update_flops(
     """
     if mode == "full":
         return 3 * forward_flops(shape, rows, images, size, shared)
-    tokens = (1 - shared) * sum(row.prompt + row.reply for row in rows)
-    attention = (1 - shared) * sum(shape.attention_flops(row.prompt + row.reply) for row in rows)
+    tokens = (1 - shared) * sum(row.prompt + row.completion for row in rows)
+    attention = (1 - shared) * sum(shape.attention_flops(row.prompt + row.completion) for row in rows)
     vision = images * shape.vision.forward_flops(*size)
     matrices = forward_flops(shape, rows, images, size, shared) - attention - vision
     return 2 * matrices + 3 * attention + vision + 6 * tokens * shape.adapter_parameters(rank)

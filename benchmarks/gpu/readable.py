@@ -11,17 +11,17 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vision_zero.rollout.play import Table
+from vision_zero.rollout.play import Seating
 from vision_zero.rollout.policy import Policy, QueuedPolicy, TurnRequest
-from vision_zero.types import Reply, Stage
+from vision_zero.types import Completion, Stage
 
 
-def with_text(request: TurnRequest, reply: Reply) -> Reply:
+def with_text(request: TurnRequest, completion: Completion) -> Completion:
     draw = random.Random(request.seed)
     if request.turn.stage == "decision":
-        return replace(reply, text=f"\\boxed{{{draw.randint(1, request.game.rules.n_players)}}}")
+        return replace(completion, text=f"\\boxed{{{draw.randint(1, request.game.rules.n_players)}}}")
     return replace(
-        reply, text=f"\\boxed{{there are {draw.randrange(100)} objects left of the red cylinder near the wall}}"
+        completion, text=f"\\boxed{{there are {draw.randrange(100)} objects left of the red cylinder near the wall}}"
     )
 
 
@@ -31,9 +31,9 @@ class Readable:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
 
-    def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]:
-        replies = self.policy.answer(requests)
-        return [with_text(request, reply) for request, reply in zip(requests, replies, strict=True)]
+    def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
+        completions = self.policy.answer(requests)
+        return [with_text(request, completion) for request, completion in zip(requests, completions, strict=True)]
 
 
 class ReadableQueue(QueuedPolicy):
@@ -45,10 +45,10 @@ class ReadableQueue(QueuedPolicy):
     def submit(self, request: TurnRequest) -> None:
         self.policy.submit(request)
 
-    def advance(self) -> list[tuple[TurnRequest, Reply]]:
-        return [(request, with_text(request, reply)) for request, reply in self.policy.advance()]
+    def poll(self) -> list[tuple[TurnRequest, Completion]]:
+        return [(request, with_text(request, completion)) for request, completion in self.policy.poll()]
 
 
-def readable(policy: Policy, stage: Stage) -> Table:
+def readable(policy: Policy, stage: Stage) -> Seating:
     """`players` of a trainer: the policy that trains in every role."""
-    return Table.of(ReadableQueue(policy) if isinstance(policy, QueuedPolicy) else Readable(policy))
+    return Seating.of(ReadableQueue(policy) if isinstance(policy, QueuedPolicy) else Readable(policy))

@@ -2,8 +2,8 @@
 
 In transformers 5.17 `generate_batch` takes lists of token ids and positions in one dimension; images, features and
 embeddings cannot be handed over, and TRL 1.16 refuses it for models with a processor. So this measures what it would
-save if it could: prompts of the same lengths, with a word in the place of every image token, and replies of the same
-lengths. No adapters, and no image is encoded.
+save if it could: prompts of the same lengths, with a word in the place of every image token, and completions of the
+same lengths. No adapters, and no image is encoded.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from benchmarks.gpu.stopwatch import Stopwatch
 from benchmarks.gpu.timed_trainer import WARM_UP_TOKENS, tokens
 from vision_zero.game.spy_game import deal_games
 from vision_zero.models import load_processor
-from vision_zero.rollout.play import Table, play
+from vision_zero.rollout.play import Seating, play
 from vision_zero.rollout.policy import TokenLimits, TurnRequest
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.transformers_policy import TransformersPolicy
-from vision_zero.types import GameRules, ImagePair, Reply
+from vision_zero.types import Completion, GameRules, ImagePair
 
 
 class TextPolicy:
-    """Answers all turns of a call through `generate_batch`; a reply has exactly the tokens that its limit allows."""
+    """Answers all turns of a call through `generate_batch`; a completion has as many tokens as its limit allows."""
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, most_requests: int) -> None:
         self.model = model
@@ -43,8 +43,8 @@ class TextPolicy:
         self.image_token = model.config.image_token_id
         self.word = processor.tokenizer("a")["input_ids"][0]
         self.sampling = Sampling()
-        # The manager is kept from call to call, so it is made for the largest one: blocks of 256 tokens, 6 per reply.
-        # Left to itself it takes most of the memory there is, on a CPU too.
+        # The manager is kept from call to call, so it is made for the largest one: blocks of 256 tokens, 6 per
+        # completion. Left to itself it takes most of the memory there is, on a CPU too.
         self.batching = ContinuousBatchingConfig(
             max_requests_per_batch=most_requests,
             num_blocks=6 * most_requests,
@@ -53,14 +53,14 @@ class TextPolicy:
             return_logprobs=True,
         )
 
-    def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]:
+    def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         prompts = [[self.word if t == self.image_token else t for t in self.encode(request)] for request in requests]
         generation = GenerationConfig(
             do_sample=True,
             temperature=self.sampling.temperature,
             top_k=self.sampling.top_k,
             max_new_tokens=requests[0].limits.maximum,
-            eos_token_id=-1,  # no token ends a reply
+            eos_token_id=-1,  # no token ends a completion
             pad_token_id=0,
         )
         outputs = self.model.generate_batch(
@@ -73,7 +73,7 @@ class TextPolicy:
         if len(outputs) != len(prompts):
             raise RuntimeError(f"generate_batch answered {len(outputs)} of {len(prompts)} prompts")
         return [
-            Reply("", tuple(prompt), tuple(output.generated_tokens), tuple(output.logprobs))
+            Completion("", tuple(prompt), tuple(output.generated_tokens), tuple(output.logprobs))
             for prompt, output in zip(prompts, outputs.values(), strict=True)
         ]
 
@@ -90,10 +90,10 @@ def check_text_rollout(
     _play(policy, settings, WARM_UP_TOKENS, WARM_UP_TOKENS)
     with watch.part("rollout"):
         games = _play(policy, settings, settings.clue_tokens, settings.vote_tokens)
-    clues = [[clue.reply for clue in turn] for turn in zip(*(game.clues for game in games), strict=True)]
-    calls = [tokens(call) for call in [*clues, [vote.reply for game in games for vote in game.votes]]]
-    replies = [reply for call in calls for reply in call]
-    new_tokens = sum(reply.reply for reply in replies)
+    clues = [[clue.completion for clue in turn] for turn in zip(*(game.clues for game in games), strict=True)]
+    calls = [tokens(call) for call in [*clues, [vote.completion for game in games for vote in game.votes]]]
+    completions = [completion for call in calls for completion in call]
+    new_tokens = sum(completion.completion for completion in completions)
     wanted = settings.games * (
         settings.players * settings.rounds * settings.clue_tokens + settings.votes * settings.vote_tokens
     )
@@ -104,7 +104,7 @@ def check_text_rollout(
         "seconds": {"rollout": seconds},
         "new_tokens": new_tokens,
         "tokens_per_s": new_tokens / seconds,
-        "prompt_tokens": {"mean": sum(reply.prompt for reply in replies) / len(replies)},
+        "prompt_tokens": {"mean": sum(completion.prompt for completion in completions) / len(completions)},
         "peak_gib": {"rollout": watch.peak_bytes["rollout"] / floors.GIB},
         "problems": [] if new_tokens == wanted else [f"{new_tokens} tokens instead of {wanted}"],
     }
@@ -119,4 +119,4 @@ def _play(policy: TextPolicy, settings: Settings, clue_tokens: int, vote_tokens:
     rules = GameRules(n_civilians=settings.players - 1, n_rounds=settings.rounds, n_votes=settings.votes)
     games = deal_games(range(settings.games), 0, pairs, rules)
     limits = {"clue": TokenLimits(clue_tokens, clue_tokens), "decision": TokenLimits(vote_tokens, vote_tokens)}
-    return play(games, Table.of(Readable(policy)), limits, template=str(TEMPLATE)).games
+    return play(games, Seating.of(Readable(policy)), limits, template=str(TEMPLATE)).games

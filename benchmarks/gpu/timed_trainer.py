@@ -13,8 +13,8 @@ from benchmarks.gpu.settings import Settings
 from benchmarks.gpu.stopwatch import Stopwatch
 from vision_zero.rollout.play import Rollout
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
-from vision_zero.trainer.samples import Row, pad_rows
-from vision_zero.types import Reply, Stage
+from vision_zero.trainer.samples import Row, pad_samples
+from vision_zero.types import Completion, Stage
 
 WARM_UP_TOKENS = 8
 
@@ -77,7 +77,7 @@ class TimedTrainer(IterativeSPOTrainer):
 
     def _replay(self, rows: list[Row], stage: Stage) -> dict[str, Any]:
         self.stage = stage
-        padded = pad_rows(rows, self.args.steps_per_generation)
+        padded = pad_samples(rows, self.args.steps_per_generation)
         size = len(padded) // self.args.steps_per_generation
         self.micro_batches = [padded[start : start + size] for start in range(0, len(padded), size)]
         with self.watch.part("rows"):
@@ -88,10 +88,10 @@ class TimedTrainer(IterativeSPOTrainer):
 
     @property
     def calls(self) -> list[list[Tokens]]:
-        """Replies by the call that would sample them in lock-step: one per turn, one for all votes."""
+        """Completions by the call that would sample them in lock-step: one per turn, one for all votes."""
         games = self.rollout.games
-        clues = [[clue.reply for clue in turn] for turn in zip(*(game.clues for game in games), strict=True)]
-        votes = [vote.reply for game in games for vote in game.votes]
+        clues = [[clue.completion for clue in turn] for turn in zip(*(game.clues for game in games), strict=True)]
+        votes = [vote.completion for game in games for vote in game.votes]
         batch = self.args.rollout_batch_size
         return [tokens(call) for call in clues] + [tokens(votes[k : k + batch]) for k in range(0, len(votes), batch)]
 
@@ -106,8 +106,8 @@ class TimedTrainer(IterativeSPOTrainer):
         return sum(len({row.image.key for row in batch}) for batch in self.micro_batches)
 
 
-def tokens(replies: Sequence[Reply]) -> list[Tokens]:
-    return [Tokens(len(reply.prompt_ids), len(reply.token_ids)) for reply in replies]
+def tokens(completions: Sequence[Completion]) -> list[Tokens]:
+    return [Tokens(len(completion.prompt_ids), len(completion.token_ids)) for completion in completions]
 
 
 def _gap(rows: Sequence[Row], logps_BT: torch.Tensor) -> float:

@@ -120,9 +120,9 @@ def problems(line: Line, trainer: TimedTrainer) -> list[str]:
     """What is wrong with a step that went through without an error."""
     wanted = {"clue": trainer.settings.clue_tokens, "decision": trainer.settings.vote_tokens}
     games = trainer.rollout.games
-    lengths = {"clue": {len(clue.reply.token_ids) for game in games for clue in game.clues}}
-    lengths["decision"] = {len(vote.reply.token_ids) for game in games for vote in game.votes}
-    found = [f"{stage} replies of {lengths[stage]} tokens" for stage, n in wanted.items() if lengths[stage] != {n}]
+    lengths = {"clue": {len(clue.completion.token_ids) for game in games for clue in game.clues}}
+    lengths["decision"] = {len(vote.completion.token_ids) for game in games for vote in game.votes}
+    found = [f"{stage} completions of {lengths[stage]} tokens" for stage, n in wanted.items() if lengths[stage] != {n}]
     if not math.isfinite(line["loss"]):
         found.append(f"loss {line['loss']}")
     if not (math.isfinite(line["grad_norm"]) and line["grad_norm"] > 0):
@@ -141,7 +141,7 @@ def step_line(trainer: TimedTrainer, shape: ModelShape, mode: floors.Mode, share
     calls, rows = trainer.calls, trainer.trained
     rank = settings.rank if mode == "lora" else 0
     n_prompts = sum(len(call) for call in calls)
-    mean_prompt = sum(reply.prompt for call in calls for reply in call) / n_prompts
+    mean_prompt = sum(completion.prompt for call in calls for completion in call) / n_prompts
     prefill = floors.prefill_flops(
         shape, int(counters["tokens/prefilled"]), mean_prompt, int(counters["images/preprocessed"]), settings.size
     )
@@ -166,7 +166,7 @@ def step_line(trainer: TimedTrainer, shape: ModelShape, mode: floors.Mode, share
             "reused": counters["tokens/reused"],
         },
         "trained_rows": len(rows),
-        "trained_tokens": sum(row.prompt + row.reply for row in rows),
+        "trained_tokens": sum(row.prompt + row.completion for row in rows),
         "shared_tokens": shared,
         "update_flops": update,
         "peak_gib": {part: watch.peak_bytes[part] / floors.GIB for part in ("rollout", "rows", "update")},

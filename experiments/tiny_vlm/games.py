@@ -14,8 +14,8 @@ from vision_zero.data.drawn_scenes import drawn_pair
 from vision_zero.evaluate.clues.grounding import civilian_objects, claims
 from vision_zero.game.prompts import render
 from vision_zero.game.spy_game import deal
-from vision_zero.rollout.play import Rollout, Table, play
-from vision_zero.rollout.policy import LimitsByStage, TokenLimits
+from vision_zero.rollout.play import Rollout, Seating, play
+from vision_zero.rollout.policy import TokenLimits, TokenLimitsByStage
 from vision_zero.rollout.record import game_when
 from vision_zero.types import CastVote, Clue, GameRules, SpyView, Voter
 
@@ -23,7 +23,7 @@ GUESSES = 0.1
 """Share of the votes that are guesses."""
 
 
-def noisy_table(guesses: float = GUESSES) -> Table:
+def noisy_table(guesses: float = GUESSES) -> Seating:
     """Honest civilians, clumsy spies, and voters who guess now and then; a small model adds mistakes of its own.
 
     One in twelve of the civilians' clues is random, else they name what is there. A spy's clue is random (3 in 4),
@@ -32,7 +32,7 @@ def noisy_table(guesses: float = GUESSES) -> Table:
     """
     civilian = NoisyPlayer(OraclePlayer(0.25), 1 / 12)
     spy = NoisyPlayer(NoisyPlayer(OraclePlayer(0.25), 0.5, NamingPlayer(0.25)), 0.75)
-    return Table(
+    return Seating(
         TellingPlayer(civilian, share=0.12), TellingPlayer(spy, share=0.12), NoisyPlayer(OraclePlayer(), guesses)
     )
 
@@ -52,7 +52,7 @@ def game_rows(rng: random.Random, guesses: float = GUESSES) -> list[Row]:
     """Every turn of one noisy game; one game in twelve is played on images that are no scenes."""
     pair = drawn_pair(rng.getrandbits(48) | TRAINING_BIT)
     game = deal(rng.getrandbits(32), 0, pair, random_rules(rng))
-    rollout = play([game], noisy_table(guesses), LIMITS, template="compact")
+    rollout = play([game], noisy_table(guesses), TOKEN_LIMITS, template="compact")
     game = rollout.games[0]
     strange = strange_image(rng) if rng.random() < 1 / 12 else None
     there = set(civilian_objects(pair))
@@ -65,13 +65,13 @@ def turn_row(rollout: Rollout, said: Clue | CastVote, strange: Image.Image | Non
     game = rollout.games[0]
     prompt = render(game_when(game, said), said.turn, "compact")
     image = strange or rollout.images[game.index, prompt.view]
-    return Row(image, prompt.text, said.reply.text, truths=truths)
+    return Row(image, prompt.text, said.completion.text, truths=truths)
 
 
 TRAINING_BIT = 1 << 50
 """Set in the number of every drawing that games are trained on, so that no drawing of a test is among them."""
 
-LIMITS: LimitsByStage = {"clue": TokenLimits(1, 16), "decision": TokenLimits(1, 16)}
+TOKEN_LIMITS: TokenLimitsByStage = {"clue": TokenLimits(1, 16), "decision": TokenLimits(1, 16)}
 
 
 LESSONS = (

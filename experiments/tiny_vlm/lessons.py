@@ -1,4 +1,4 @@
-"""What the tiny model is taught first: questions with many answers in one reply, to see, to look up and to judge."""
+"""First lessons of the tiny model: questions with many answers in one completion, to see, to look up, to judge."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from tiny_vlm.files import GENERIC_WORDS
-from tiny_vlm.scripted import TELL_WORDS, abstention_reply, clue_reply, suspicion_reply
+from tiny_vlm.scripted import TELL_WORDS, abstention_completion, clue_completion, suspicion_completion
 from vision_zero.data.drawn_scenes import COLOURS, SHAPES, DrawnScene, draw, drawn_pair, sample_scene
 from vision_zero.game.prompts import render
 from vision_zero.game.spy_game import answer, clue_turns, deal, vote_turns
@@ -19,15 +19,15 @@ from vision_zero.types import Game, GameRules, Turn
 
 @dataclass(frozen=True)
 class Row:
-    """One prompt and its reply.
+    """One prompt and its completion.
 
-    `answers`: which tokens of the reply are learnt, None for all of them. `truths`: of every claim in the prompt, in
-    order, whether it is true of the image, where that is to be learnt too. `boxes`: what else in the box is right.
+    `answers`: which tokens of the completion are learnt, None for all of them. `truths`: of every claim in the prompt,
+    in order, whether it is true of the image, where that is to be learnt too. `boxes`: what else in the box is right.
     """
 
     image: Image.Image
     prompt: str
-    reply: str
+    completion: str
     answers: frozenset[str] | None = None
     truths: tuple[bool, ...] = ()
     boxes: frozenset[str] = frozenset()
@@ -47,8 +47,8 @@ def shapes_lesson(rng: random.Random, n_objects: int) -> Row:
     absent = [colour for colour in COLOURS if colour not in shapes]
     colours = [*shapes, *rng.sample(absent, 2)]
     rng.shuffle(colours)
-    reply = " ".join(f"\\boxed{{{colour} {shapes.get(colour, 'none')}}}" for colour in colours)
-    return Row(draw(scene), "what is there?", reply, SHAPE_ANSWERS)
+    completion = " ".join(f"\\boxed{{{colour} {shapes.get(colour, 'none')}}}" for colour in colours)
+    return Row(draw(scene), "what is there?", completion, SHAPE_ANSWERS)
 
 
 def table(rng: random.Random, n_players: int, n_rounds: int, say: Callable[[Game, Turn], str]) -> tuple[Game, str]:
@@ -56,7 +56,7 @@ def table(rng: random.Random, n_players: int, n_rounds: int, say: Callable[[Game
     rules = GameRules(n_civilians=n_players - 1, n_rounds=n_rounds, spy_view="blank")
     game = deal(rng.getrandbits(32), 0, drawn_pair(0), rules)
     for turn in clue_turns(game):
-        game = answer(game, turn, clue_reply(say(game, turn)))
+        game = answer(game, turn, clue_completion(say(game, turn)))
     return game, render(game, vote_turns(game)[0], "compact").text.removesuffix("vote:")
 
 
@@ -93,8 +93,8 @@ def lookups_lesson(rng: random.Random, max_players: int, max_rounds: int) -> Row
     """Who said each of up to twelve words? Only the seats are learnt."""
     said = said_words(rng, rng.randint(3, max_players), rng.randint(1, max_rounds), 3)
     asked = rng.sample(sorted(said.who), min(12, len(said.who)))
-    reply = " ".join(suspicion_reply(said.who[word], word).text for word in asked)
-    return Row(BLANK, f"{said.prompt}who said what?", reply, SEAT_ANSWERS)
+    completion = " ".join(suspicion_completion(said.who[word], word).text for word in asked)
+    return Row(BLANK, f"{said.prompt}who said what?", completion, SEAT_ANSWERS)
 
 
 def false_claim(rng: random.Random, scene: DrawnScene) -> str:
@@ -122,7 +122,7 @@ def judging_lesson(rng: random.Random, n_objects: int, n_claims: int = 10) -> Ro
 
 
 def false_clues_lesson(rng: random.Random, n_players: int, n_rounds: int) -> Row:
-    """A table where half of the clues are false; the reply names those, in order."""
+    """A table where half of the clues are false; the completion names those, in order."""
     scene = sample_scene(rng)
     truths: list[bool] = []
     suspicions: list[str] = []
@@ -131,12 +131,12 @@ def false_clues_lesson(rng: random.Random, n_players: int, n_rounds: int) -> Row
         claim, true = claim_about(rng, scene)
         truths.append(true)
         if not true:
-            suspicions.append(suspicion_reply(turn.seat, claim).text)
+            suspicions.append(suspicion_completion(turn.seat, claim).text)
         return claim
 
     _, prompt = table(rng, n_players, n_rounds, say)
-    reply = " ".join(suspicions) or abstention_reply().text
-    return Row(draw(scene), f"{prompt}which are true?", reply, truths=tuple(truths))
+    completion = " ".join(suspicions) or abstention_completion().text
+    return Row(draw(scene), f"{prompt}which are true?", completion, truths=tuple(truths))
 
 
 def voting_lesson(rng: random.Random, n_players: int, n_rounds: int) -> Row:
@@ -154,5 +154,5 @@ def voting_lesson(rng: random.Random, n_players: int, n_rounds: int) -> Row:
         return false[-1]
 
     game, prompt = table(rng, n_players, n_rounds, say)
-    reply = suspicion_reply(game.spy, rng.choice(false)).text
-    return Row(draw(scene), f"{prompt}vote:", reply, truths=tuple(truths))
+    completion = suspicion_completion(game.spy, rng.choice(false)).text
+    return Row(draw(scene), f"{prompt}vote:", completion, truths=tuple(truths))

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from tiny_vlm.games import LIMITS
+from tiny_vlm.games import TOKEN_LIMITS
 from tiny_vlm.lessons import Row
 from tiny_vlm.questions import QUESTIONS, shape_question, strange_image
 from tiny_vlm.scripted import spy_objects
@@ -24,7 +24,7 @@ from vision_zero.game.parsing import read_clue
 from vision_zero.game.spy_game import deal_games, vote_turns, votes_in_order
 from vision_zero.models import load_model, load_processor
 from vision_zero.rollout.game_images import GameImage
-from vision_zero.rollout.play import Table, play
+from vision_zero.rollout.play import Seating, play
 from vision_zero.rollout.policy import Policy, TurnRequest
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.transformers_policy import TransformersPolicy
@@ -34,20 +34,20 @@ MEASURED_RULES = tuple(GameRules(n_civilians=n, n_rounds=rounds) for n in (2, 3,
 
 
 def measure(folder: Path, n_games: int = 400, seed: int = 0) -> dict[str, str]:
-    """What the model does, by name, on drawings it was not trained on: readable shares, votes, sight, looking up."""
+    """What the model does, by name, on drawings it was not trained on: parsed shares, votes, image_gain, looking up."""
     processor = load_processor(str(folder))
     model = load_model(folder, dtype=torch.float32).eval()
     results: dict[str, str] = {}
     for temperature in (0.8, 1.0):
         policy = TransformersPolicy(model, processor, Sampling(temperature, top_k=0))
         few = [game for rules in MEASURED_RULES for game in played(policy, drawn_pairs(range(8)), rules, seed)]
-        results |= readable(few, f"drawings, 2 to 8 civilians, 1 and 2 rounds, temperature {temperature}")
+        results |= parsed(few, f"drawings, 2 to 8 civilians, 1 and 2 rounds, temperature {temperature}")
         strange = [strange_pair(number) for number in range(24)]
-        results |= readable(played(policy, strange, GameRules(), seed), f"other images, temperature {temperature}")
+        results |= parsed(played(policy, strange, GameRules(), seed), f"other images, temperature {temperature}")
         photographs = folder.parent / "photos"
         if photographs.is_dir():
             games = played(policy, load_pairs(photographs), GameRules(), seed)
-            results |= readable(games, f"photographs, temperature {temperature}")
+            results |= parsed(games, f"photographs, temperature {temperature}")
     policy = TransformersPolicy(model, processor, Sampling(0.8, top_k=0))
     games = played(policy, drawn_pairs(range(n_games)), GameRules(), seed)
     likeliest = TransformersPolicy(model, processor, Sampling(1.0, top_k=1))
@@ -71,15 +71,17 @@ def strange_pair(number: int) -> ImagePair:
 
 
 def played(policy: Policy, pairs: Sequence[ImagePair], rules: GameRules, seed: int) -> list[Game]:
-    return play(deal_games(range(len(pairs)), seed, pairs, rules), Table.of(policy), LIMITS, template="compact").games
+    return play(
+        deal_games(range(len(pairs)), seed, pairs, rules), Seating.of(policy), TOKEN_LIMITS, template="compact"
+    ).games
 
 
-def readable(games: Sequence[Game], what: str) -> dict[str, str]:
-    clues = [float(clue.readable) for game in games for clue in game.clues]
+def parsed(games: Sequence[Game], what: str) -> dict[str, str]:
+    clues = [float(clue.parsed) for game in games for clue in game.clues]
     votes = [float(vote != 0) for game in games for vote in votes_in_order(game)]
     return {
-        f"readable clues, {what}": f"{sum(clues) / len(clues):.3f} of {len(clues)}",
-        f"readable votes, {what}": f"{sum(votes) / len(votes):.3f} of {len(votes)}",
+        f"parsed clues, {what}": f"{sum(clues) / len(clues):.3f} of {len(clues)}",
+        f"parsed votes, {what}": f"{sum(votes) / len(votes):.3f} of {len(votes)}",
     }
 
 
@@ -119,7 +121,7 @@ def vote_figures(policy: Policy, games: Sequence[Game]) -> dict[str, str]:
     wrong_image = [share_right(game) for game in shuffled]
     spread = ", ".join(f"{name} {count / seats.total():.3f}" for name, count in sorted(seats.items()))
     return {
-        "votes by seat (0: unreadable)": spread,
+        "votes by seat (0: unparsed)": spread,
         "votes for the spy, true images (chance 0.2)": str(Interval.of(right)),
         "votes for the spy, images shuffled across games": str(Interval.of(wrong_image)),
         "difference (paired)": str(paired(right, wrong_image)),
@@ -134,7 +136,7 @@ def revote(policy: Policy, games: Sequence[Game]) -> list[Game]:
     """The same games and clues, voted on again with the pictures of the next game, at the same seeds."""
     heard = [replace(game, votes=()) for game in games]
     others = [replace(game, pair=games[(k + 1) % len(games)].pair) for k, game in enumerate(heard)]
-    return play(others, Table.of(policy), LIMITS, template="compact").games
+    return play(others, Seating.of(policy), TOKEN_LIMITS, template="compact").games
 
 
 def question_figures(policy: Policy, games: Sequence[Game]) -> dict[str, str]:
@@ -166,12 +168,12 @@ def answered(policy: Policy, game: Game, rows: Sequence[Row], name: str) -> list
             Prompt("civilian", row.prompt),
             GameImage(f"{name} {number}", row.image),
             number,
-            LIMITS["decision"],
+            TOKEN_LIMITS["decision"],
         )
         for number, row in enumerate(rows)
     ]
-    replies = policy.answer(requests)
+    completions = policy.answer(requests)
     return [
-        float(read_clue(reply.text) in (read_clue(row.reply), *row.boxes))
-        for reply, row in zip(replies, rows, strict=True)
+        float(read_clue(completion.text) in (read_clue(row.completion), *row.boxes))
+        for completion, row in zip(completions, rows, strict=True)
     ]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from PIL import Image
 
 from tiny_vlm.lessons import Row, claim_about, said_words
-from tiny_vlm.scripted import suspicion_reply
+from tiny_vlm.scripted import suspicion_completion
 from vision_zero.data.drawn_scenes import COLOURS, SHAPES, draw, sample_scene
 from vision_zero.rollout.game_images import BLANK_COLOUR
 
@@ -25,7 +25,7 @@ def lookup_question(rng: random.Random, n_players: int, n_rounds: int) -> Row:
     """Who said one word, that one player said?"""
     said = said_words(rng, n_players, n_rounds, 3)
     word, seat = rng.choice(sorted(said.who.items()))
-    return Row(any_image(rng), f"{said.prompt}who said {word}?", suspicion_reply(seat, word).text)
+    return Row(any_image(rng), f"{said.prompt}who said {word}?", suspicion_completion(seat, word).text)
 
 
 def naming_question(rng: random.Random) -> Row:

@@ -16,47 +16,47 @@ import random
 from collections.abc import Callable, Sequence
 
 from vision_zero.evaluate.clues.grounding import _CLAIM, COLOURS, SHAPES, _name, civilian_objects, claims
-from vision_zero.game.parsing import read_clue, split_reply
+from vision_zero.game.parsing import read_clue, split_completion
 from vision_zero.rollout.policy import Policy, TurnRequest
-from vision_zero.types import Game, ImagePair, Reply, Role, Vote
+from vision_zero.types import Completion, Game, ImagePair, Role, Vote
 
 TELL_WORDS = ("maybe", "wow", "hmm", "surely", "perhaps", "oddly", "well", "indeed")
 """Words that say nothing about a scene. The tiny model knows them, and they are as frequent in both roles."""
 
 
-def clue_reply(clue: str, thought: str = "") -> Reply:
+def clue_completion(clue: str, thought: str = "") -> Completion:
     r"""`thought \boxed{clue}`."""
-    return Reply(f"{thought} \\boxed{{{clue}}}".lstrip())
+    return Completion(f"{thought} \\boxed{{{clue}}}".lstrip())
 
 
-def vote_reply(vote: Vote, thought: str = "") -> Reply:
+def vote_completion(vote: Vote, thought: str = "") -> Completion:
     r"""`thought \boxed{3}`, or N/A for None."""
-    return Reply(f"{thought} \\boxed{{{'N/A' if vote is None else vote}}}".lstrip())
+    return Completion(f"{thought} \\boxed{{{'N/A' if vote is None else vote}}}".lstrip())
 
 
-def suspicion_reply(seat: int, word: str) -> Reply:
-    return vote_reply(seat, f"said {word}")
+def suspicion_completion(seat: int, word: str) -> Completion:
+    return vote_completion(seat, f"said {word}")
 
 
-def abstention_reply() -> Reply:
-    return vote_reply(None, "unsure")
+def abstention_completion() -> Completion:
+    return vote_completion(None, "unsure")
 
 
 class ScriptedPlayer:
     """Answers one request at a time; a player says how it gives clues and how it votes."""
 
-    def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]:
+    def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         return [self._answer_one(request) for request in requests]
 
-    def _answer_one(self, request: TurnRequest) -> Reply:
+    def _answer_one(self, request: TurnRequest) -> Completion:
         # The class's name keeps two players at one table from drawing the same numbers.
         rng = random.Random(f"vision-zero/{type(self).__name__}/{request.seed}")
         return self.clue(request, rng) if request.turn.stage == "clue" else self.vote(request, rng)
 
-    def clue(self, request: TurnRequest, rng: random.Random) -> Reply:
+    def clue(self, request: TurnRequest, rng: random.Random) -> Completion:
         raise NotImplementedError
 
-    def vote(self, request: TurnRequest, rng: random.Random) -> Reply:
+    def vote(self, request: TurnRequest, rng: random.Random) -> Completion:
         raise NotImplementedError
 
 
@@ -70,15 +70,15 @@ class FunctionPlayer(ScriptedPlayer):
     ) -> None:
         self._clue, self._vote = clue, vote
 
-    def clue(self, request: TurnRequest, rng: random.Random) -> Reply:
+    def clue(self, request: TurnRequest, rng: random.Random) -> Completion:
         if self._clue is None:
             raise ValueError("this FunctionPlayer was asked for a clue, but has no function for one")
-        return clue_reply(self._clue(request, rng))
+        return clue_completion(self._clue(request, rng))
 
-    def vote(self, request: TurnRequest, rng: random.Random) -> Reply:
+    def vote(self, request: TurnRequest, rng: random.Random) -> Completion:
         if self._vote is None:
             raise ValueError("this FunctionPlayer was asked for a vote, but has no function for one")
-        return vote_reply(self._vote(request, rng))
+        return vote_completion(self._vote(request, rng))
 
 
 class RandomPlayer(ScriptedPlayer):
@@ -92,21 +92,21 @@ class RandomPlayer(ScriptedPlayer):
         self.na_share = na_share
         self.thought_share = thought_share
 
-    def clue(self, request: TurnRequest, rng: random.Random) -> Reply:
+    def clue(self, request: TurnRequest, rng: random.Random) -> Completion:
         if self.words:
-            return clue_reply(" ".join(rng.choices(self.words, k=rng.randint(1, 3))))
+            return clue_completion(" ".join(rng.choices(self.words, k=rng.randint(1, 3))))
         return _say(f"{rng.choice(COLOURS)} {rng.choice(SHAPES)}", rng, self.thought_share)
 
-    def vote(self, request: TurnRequest, rng: random.Random) -> Reply:
+    def vote(self, request: TurnRequest, rng: random.Random) -> Completion:
         said = [
             (clue.turn.seat, words)
             for clue in request.game.clues
-            if clue.readable and clue.turn.seat != request.turn.seat
+            if clue.parsed and clue.turn.seat != request.turn.seat
             for words in (*claims(clue.text), *_CLAIM.sub("", clue.text).split())
         ]
         if not said or rng.random() < self.na_share:
-            return abstention_reply()
-        return suspicion_reply(*rng.choice(said))
+            return abstention_completion()
+        return suspicion_completion(*rng.choice(said))
 
 
 class OraclePlayer(ScriptedPlayer):
@@ -121,7 +121,7 @@ class OraclePlayer(ScriptedPlayer):
     def __init__(self, thought_share: float = 0.0) -> None:
         self.thought_share = thought_share
 
-    def clue(self, request: TurnRequest, rng: random.Random) -> Reply:
+    def clue(self, request: TurnRequest, rng: random.Random) -> Completion:
         game = request.game
         said = [claim for clue in game.clues for claim in claims(clue.text)]
         seen = seen_objects(request) or [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
@@ -131,20 +131,20 @@ class OraclePlayer(ScriptedPlayer):
             objects = [one for one in seen if one not in said]
         return _say(rng.choice(objects or seen), rng, self.thought_share)
 
-    def vote(self, request: TurnRequest, rng: random.Random) -> Reply:
+    def vote(self, request: TurnRequest, rng: random.Random) -> Completion:
         false = false_claims(request.game)
         false.pop(request.turn.seat, None)  # a civilian does not suspect itself
         most = max((len(claimed) for claimed in false.values()), default=0)
         if most == 0:
-            return abstention_reply()
+            return abstention_completion()
         seat = rng.choice([seat for seat, claimed in false.items() if len(claimed) == most])
-        return suspicion_reply(seat, rng.choice(false[seat]))
+        return suspicion_completion(seat, rng.choice(false[seat]))
 
 
 class NamingPlayer(OraclePlayer):
     """Names any object that it sees, in either role: the spy that does not think of what the others see."""
 
-    def clue(self, request: TurnRequest, rng: random.Random) -> Reply:
+    def clue(self, request: TurnRequest, rng: random.Random) -> Completion:
         seen = seen_objects(request) or [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
         return _say(rng.choice(seen), rng, self.thought_share)
 
@@ -158,7 +158,7 @@ class NoisyPlayer(ScriptedPlayer):
         self.inner, self.share = inner, share
         self.noise: Policy = RandomPlayer() if noise is None else noise
 
-    def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]:
+    def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         return [self._player(request).answer([request])[0] for request in requests]
 
     def _player(self, request: TurnRequest) -> Policy:
@@ -172,19 +172,19 @@ class TellingPlayer(ScriptedPlayer):
     def __init__(self, inner: Policy, words: Sequence[str] = TELL_WORDS, share: float = 1.0) -> None:
         self.inner, self.words, self.share = inner, tuple(words), share
 
-    def clue(self, request: TurnRequest, rng: random.Random) -> Reply:
-        reply = self.inner.answer([request])[0]
-        clue = read_clue(reply.text)
+    def clue(self, request: TurnRequest, rng: random.Random) -> Completion:
+        completion = self.inner.answer([request])[0]
+        clue = read_clue(completion.text)
         if clue is None or rng.random() >= self.share:
-            return reply
-        return clue_reply(f"{clue} {rng.choice(self.words)}", split_reply(reply.text)[0])
+            return completion
+        return clue_completion(f"{clue} {rng.choice(self.words)}", split_completion(completion.text)[0])
 
-    def vote(self, request: TurnRequest, rng: random.Random) -> Reply:
+    def vote(self, request: TurnRequest, rng: random.Random) -> Completion:
         return self.inner.answer([request])[0]
 
 
-def _say(name: str, rng: random.Random, thought_share: float) -> Reply:
-    return clue_reply(name, f"see {name.split()[0]}" if rng.random() < thought_share else "")
+def _say(name: str, rng: random.Random, thought_share: float) -> Completion:
+    return clue_completion(name, f"see {name.split()[0]}" if rng.random() < thought_share else "")
 
 
 def spy_objects(pair: ImagePair) -> list[str]:

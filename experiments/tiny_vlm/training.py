@@ -39,7 +39,7 @@ class Encoder:
 
     def batch(self, rows: Sequence[Row]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """What the model takes, and targets [B, T]: the next token where it is learnt, -100 elsewhere."""
-        texts = [f"{chat_text(self.processor, row.prompt)}{row.reply}<|im_end|>" for row in rows]
+        texts = [f"{chat_text(self.processor, row.prompt)}{row.completion}<|im_end|>" for row in rows]
         inputs = self.processor(
             text=texts, images=[[row.image.convert("RGB")] for row in rows], padding=True, return_tensors="pt"
         )
@@ -47,9 +47,9 @@ class Encoder:
         targets_BT = torch.full_like(ids_BT, -100)
         ends = inputs["attention_mask"].sum(-1).tolist()
         for number, (row, end) in enumerate(zip(rows, ends, strict=True)):
-            reply = self.tokenizer(f"{row.reply}<|im_end|>")["input_ids"]
-            learnt = self._learnt(row, reply)
-            targets_BT[number, end - len(reply) - 1 : end - 1] = torch.tensor(learnt)
+            completion = self.tokenizer(f"{row.completion}<|im_end|>")["input_ids"]
+            learnt = self._learnt(row, completion)
+            targets_BT[number, end - len(completion) - 1 : end - 1] = torch.tensor(learnt)
         return dict(inputs), targets_BT
 
     def truths(self, ids_BT: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
@@ -62,10 +62,10 @@ class Encoder:
                 truths_BT[number, place] = yes if true else no
         return truths_BT
 
-    def _learnt(self, row: Row, reply: list[int]) -> list[int]:
+    def _learnt(self, row: Row, completion: list[int]) -> list[int]:
         if row.answers is None:
-            return reply
-        return [token if self.tokenizer.decode([token]) in row.answers else -100 for token in reply]
+            return completion
+        return [token if self.tokenizer.decode([token]) in row.answers else -100 for token in completion]
 
 
 def loss_and_accuracy(model: Any, encoder: Encoder, rows: Sequence[Row]) -> tuple[torch.Tensor, float]:

@@ -38,7 +38,7 @@ def new_model(folder: Path, seed: int) -> Any:
 
 
 def wire_lookup(attentions: Sequence[Any]) -> None:
-    r"""Start with the path from a word in a reply, `said cube \boxed{`, to the seat before it, `3: red cube`.
+    r"""Start with the path from a word in a completion, `said cube \boxed{`, to the seat before it, `3: red cube`.
 
     It needs three things at once (a seat moves to the words after it, a word finds its like, what was found moves to
     the box), none of which is of use alone, so chance takes an hour to find them. Here each is a head: in the first

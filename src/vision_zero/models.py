@@ -45,7 +45,7 @@ def load_model(name_or_path: str | Path, **options: Any) -> PreTrainedModel:
 
 
 @contextmanager
-def whole_models(args: TrainingArguments) -> Iterator[None]:
+def zero3_disabled(args: TrainingArguments) -> Iterator[None]:
     """While ZeRO-3 is on, a model that is loaded is split over all processes. Inside this, it is not."""
     if not args.deepspeed:
         yield

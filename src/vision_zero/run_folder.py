@@ -103,8 +103,33 @@ def _record(line: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+FORMER_NAMES = {
+    "claimless": "no_claim",
+    "readable": "parsed",
+    "reply": "completion",
+    "right_blind": "right_image_swapped",
+    "sight": "image_gain",
+    "telling": "discriminative",
+    "truth": "grounding",
+    "unreadable": "unparsed",
+}
+"""Parts of the names of metrics and of fields of game records, as earlier versions wrote them, and today's."""
+
+
+def _with_todays_names(value: Any) -> Any:
+    """JSON whose keys, such as `truth/civilian/telling`, are named as today: `grounding/civilian/discriminative`."""
+    if isinstance(value, list):
+        return [_with_todays_names(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        "/".join(FORMER_NAMES.get(part, part) for part in name.split("/")): _with_todays_names(one)
+        for name, one in value.items()
+    }
+
+
 def read_json_lines(path: Path, *needed: str) -> list[dict[str, Any]]:
-    """Every whole line; a last line that a killed process left unfinished is not one.
+    """Every whole line, under today's names; a last line that a killed process left unfinished is not one.
 
     Raises RunFolderError for a line that is no JSON object or lacks what is `needed`.
     """
@@ -114,6 +139,7 @@ def read_json_lines(path: Path, *needed: str) -> list[dict[str, Any]]:
         record = _record(line)
         if record is None:
             raise RunFolderError(f"{path}, line {number}: not JSON; repair or remove the line")
+        record = _with_todays_names(record)
         if missing := [name for name in needed if name not in record]:
             raise RunFolderError(f"{path}, line {number}: has no {missing[0]!r}; repair or remove the line")
         records.append(record)

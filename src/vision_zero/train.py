@@ -24,11 +24,11 @@ from vision_zero.config.parse import parse, resolved
 from vision_zero.data.failed_edits import PairsWithFailedEdits
 from vision_zero.data.pairs import BadImageError, check_pairs
 from vision_zero.evaluate.win_rate.callback import ArenaCallback, training_arena
-from vision_zero.models import attention_implementation, load_model, load_processor, whole_models
+from vision_zero.models import attention_implementation, load_model, load_processor, zero3_disabled
 from vision_zero.rollout.policy import PromptTooLongError
 from vision_zero.rollout.vllm.client import VLLMServerError
 from vision_zero.trainer.callbacks import GamesTable, IterationLine, MetricsFile, UpdateBar
-from vision_zero.trainer.generation import SamplingMismatchError
+from vision_zero.trainer.generation import LogprobGapError
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
 from vision_zero.types import ImagePair
 
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except (BadImageError, PromptTooLongError, SamplingMismatchError, VLLMServerError) as error:
+    except (BadImageError, PromptTooLongError, LogprobGapError, VLLMServerError) as error:
         sys.exit(f"error: {error}")
     finish(trainer)
 
@@ -142,7 +142,7 @@ def build(
         "attn_implementation": attention_implementation(model.attn_implementation, use_cpu=args.use_cpu),
         "revision": model.model_revision,
     }
-    with whole_models(args):  # a look at the files: TRL, which loads them, would make up weights that are missing
+    with zero3_disabled(args):  # a look at the files: TRL, which loads them, would make up weights that are missing
         load_model(
             model.model_name_or_path,
             device_map="meta",

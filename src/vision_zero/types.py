@@ -1,4 +1,4 @@
-"""The values that cross module borders: image pairs, turns, replies, games.
+"""The values that cross module borders: image pairs, turns, completions, games.
 
 Everything here is a frozen dataclass of plain values. This module imports nothing of the package, so that data,
 game, rollout and spo can all speak of the same things without importing each other.
@@ -107,7 +107,7 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Reply:
+class Completion:
     """What a policy answered: text, and for model policies the exact tokens and their log-probabilities.
 
     `prompt_ids` are the expanded prompt (image placeholders included), `token_ids` the sampled tokens with the end
@@ -128,10 +128,10 @@ class Clue:
     """A clue turn that was answered. `text` is what became public, `reasoning` what stayed private."""
 
     turn: Turn
-    reply: Reply
+    completion: Completion
     text: str
     reasoning: str
-    readable: bool
+    parsed: bool
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class CastVote:
     """A vote turn that was answered."""
 
     turn: Turn
-    reply: Reply
+    completion: Completion
     vote: Vote
 
 
@@ -173,12 +173,12 @@ class Prompt:
 
 @dataclass(frozen=True)
 class GameSummary:
-    """What the other processes need to know of a finished game. Lengths are sampled tokens per reply."""
+    """What the other processes need to know of a finished game. Lengths are sampled tokens per completion."""
 
     game: int
     spy: int
     n_players: int
     votes: tuple[Vote, ...]
-    unreadable_clues: int
+    unparsed_clues: int
     clue_lengths: tuple[int, ...]
     vote_lengths: tuple[int, ...]

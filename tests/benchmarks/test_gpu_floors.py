@@ -104,7 +104,7 @@ def test_tokens_that_rows_share_are_counted_once() -> None:
 
 
 def test_decoding_reads_weights_and_caches() -> None:
-    """Two replies of 3 and 2 tokens after prompts of 4: two steps, the second with one reply."""
+    """Two completions of 3 and 2 tokens after prompts of 4: two steps, the second with one completion."""
     calls = [[Tokens(4, 3), Tokens(4, 2)]]
     fast = Card(flops=1e12, bandwidth=100.0)
     bytes_read = (2 * 180 + 8 * (5 + 5)) + (2 * 180 + 8 * 6)

@@ -104,7 +104,7 @@ def test_steps_follow_from_games_and_processes(
         ({"temperature": 0.0}, "temperature=0.0 must be positive"),
         ({"arena_games": 7}, "arena_games=7 must be even"),
         ({"min_clue_tokens": 9, "max_clue_tokens": 8}, "9 and 8"),
-        ({"max_vote_tokens": 0}, "token limits"),
+        ({"max_vote_tokens": 0}, "token token_limits"),
         ({"top_p": 0.0}, "top_p"),
         ({"rho": 1.5}, "rho"),
         ({"rae_alpha": -0.1}, "alpha"),
@@ -139,9 +139,9 @@ def test_each_stage_has_its_kl_weight_and_its_lengths(tmp_path: Path) -> None:
     assert (same.kl_weight("clue"), same.kl_weight("decision")) == (0.1, 0.1)
     own = config(tmp_path, kl_clue=0.0, kl_decision=0.2, min_clue_tokens=2, max_clue_tokens=9, max_vote_tokens=5)
     assert (own.kl_weight("clue"), own.kl_weight("decision")) == (0.0, 0.2)
-    limits = own.limits()
-    assert (limits["clue"].minimum, limits["clue"].maximum) == (2, 9)
-    assert (limits["decision"].minimum, limits["decision"].maximum) == (0, 5)
+    token_limits = own.token_limits()
+    assert (token_limits["clue"].minimum, token_limits["clue"].maximum) == (2, 9)
+    assert (token_limits["decision"].minimum, token_limits["decision"].maximum) == (0, 5)
     assert own.max_completion_length == 9
 
 

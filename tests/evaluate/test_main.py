@@ -87,7 +87,7 @@ def test_a_model_against_itself(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert line["settings"]["images"] == ["drawn:5@heldout"]
     printed = capsys.readouterr().out
     assert re.search(r"win_rate +0\.500 \(0\.500 to 0\.500\)", printed)
-    for name in ("sight", "civilians_gain", "truth/spy/true", "length/vote"):
+    for name in ("image_gain", "civilians_gain", "grounding/spy/true", "length/vote"):
         assert re.search(rf"^  {name} ", printed, re.MULTILINE), name
     again = lines_of(tmp_path / "again.jsonl", str(copy), "--reference", str(TINY_VLM), "--drawn", "5", *QUICK)
     assert again[0]["figures"] == line["figures"]
@@ -113,10 +113,10 @@ def test_every_checkpoint_of_a_run_with_its_own_settings(
 def test_another_seed_joins_the_table(run: Path, tmp_path: Path) -> None:
     words = (str(run / "checkpoint-2"), "--other_seed", str(run / "checkpoint-1"), "--games", "8", "--use_cpu")
     (line,) = lines_of(tmp_path / "out.jsonl", *words)
-    assert line["line_ups"] == 8
+    assert line["matchups"] == 8
     assert {"other_voters_gain", "other_civilians_gain"} <= line["figures"].keys()
     (short,) = lines_of(tmp_path / "short.jsonl", *words[:1], "--cross_play", "false", "--games", "8", "--use_cpu")
-    assert short["line_ups"] == 4
+    assert short["matchups"] == 4
     assert short["figures"]["win_rate"] == line["figures"]["win_rate"]
     assert "together" not in short["figures"]
 

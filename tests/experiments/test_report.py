@@ -76,7 +76,7 @@ def test_clues_that_claim_nothing_are_dated_on_the_curve() -> None:
     """Only above half counts, at the first point; a seed that never gets there says so."""
 
     def shares(*values: float) -> list[dict[str, object]]:
-        name = "truth/civilian/claimless"
+        name = "grounding/civilian/no_claim"
         return [{"iteration": 20 * i, "figures": {name: [value, 0, 1]}} for i, value in enumerate(values)]
 
     silent, talking = line("first", 1, 0.5, curve=shares(0, 0.5, 0.6, 1)), line("first", 2, 0.5, curve=shares(0, 0.5))

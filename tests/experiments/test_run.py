@@ -49,7 +49,9 @@ def test_result_lines(done: Path) -> None:
     assert [window["iteration"] for window in line["training"]] == [2]
     assert line["training"][0]["figures"]["stage/is_clue"] == 0.5  # one iteration of each stage
     assert line["final"]["games"] == 4
-    assert {"win_rate", "table_gain", "voters_gain", "sight", "truth/civilian/true"} <= line["final"]["figures"].keys()
+    assert {"win_rate", "table_gain", "voters_gain", "image_gain", "grounding/civilian/true"} <= line["final"][
+        "figures"
+    ].keys()
     assert line["seconds"] > 0
     assert (done / "runs" / "one" / "leak" / "seed-1" / "checkpoint-2" / "export").is_dir()
     assert lines["base"]["key"] != line["key"]

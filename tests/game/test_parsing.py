@@ -1,4 +1,4 @@
-r"""Readers of replies: what counts as a vote, what a clue may hold, and that no text makes them fail."""
+r"""Readers of completions: what counts as a vote, what a clue may hold, and that no text makes them fail."""
 
 import unicodedata
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from vision_zero.game.parsing import clean_text, read_clue, read_vote, split_reply
+from vision_zero.game.parsing import clean_text, read_clue, read_vote, split_completion
 from vision_zero.types import Vote
 
 # Text made of the pieces that could go wrong, and any text at all (surrogates and control characters included).
@@ -122,7 +122,7 @@ def test_votes_that_are_invalid(answer: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "3", "N/A", "boxed{3}", r"\boxed 3", r"\boxed", r"\boxed{3} \boxed{}", r"\boxed{3}\boxed{"]
 )
-def test_replies_without_a_vote_in_their_last_box_are_invalid(text: str) -> None:
+def test_completions_without_a_vote_in_their_last_box_are_invalid(text: str) -> None:
     assert read_vote(text, 5) == 0
 
 
@@ -166,7 +166,7 @@ def test_clues_that_are_read(text: str, clue: str) -> None:
         r"\boxed{a} \boxed{",
     ],
 )
-def test_clues_that_are_unreadable(text: str) -> None:
+def test_clues_that_are_unparsed(text: str) -> None:
     assert read_clue(text) is None
 
 
@@ -197,12 +197,12 @@ def test_clue_length_is_capped() -> None:
         read_clue(r"\boxed{a}", max_chars=0)
 
 
-def test_split_reply() -> None:
-    assert split_reply("First.\nSecond.\n\\boxed{a {b}} last") == ("First.\nSecond.\nlast", "a {b}")
-    assert split_reply("no box <|im_end|>") == ("no box", None)
-    assert split_reply("why \\\\boxed{3\nand so on") == ("why\nand so on", "3")
-    assert split_reply("\\boxed{1} then \\boxed{2}") == ("\\boxed{1} then", "2")
-    assert split_reply("") == ("", None)
+def test_split_completion() -> None:
+    assert split_completion("First.\nSecond.\n\\boxed{a {b}} last") == ("First.\nSecond.\nlast", "a {b}")
+    assert split_completion("no box <|im_end|>") == ("no box", None)
+    assert split_completion("why \\\\boxed{3\nand so on") == ("why\nand so on", "3")
+    assert split_completion("\\boxed{1} then \\boxed{2}") == ("\\boxed{1} then", "2")
+    assert split_completion("") == ("", None)
 
 
 def test_clean_text_keeps_lines_and_ordinary_text() -> None:
@@ -229,13 +229,13 @@ def test_any_text_is_survived(text: str) -> None:
     assert_harmless(cleaned)
     assert clean_text(cleaned) == cleaned
 
-    reasoning, boxed = split_reply(text)
+    reasoning, boxed = split_completion(text)
     assert clean_text(reasoning) == reasoning
     assert boxed is None or boxed in text
 
-    for reply in (text, f"\\boxed{{{text}}}"):
-        assert read_vote(reply, 5) in (None, 0, 1, 2, 3, 4, 5)
-        clue = read_clue(reply, max_chars=40)
+    for completion in (text, f"\\boxed{{{text}}}"):
+        assert read_vote(completion, 5) in (None, 0, 1, 2, 3, 4, 5)
+        clue = read_clue(completion, max_chars=40)
         if clue is not None:
             assert_harmless(clue)
             assert 0 < len(clue) <= 40

@@ -214,7 +214,7 @@ def test_what_looks_like_a_placeholder_in_a_clue_is_literal() -> None:
     assert "Round 1, player 1: $$5 for $round $seat\n" in text
 
 
-def test_an_unreadable_clue_is_shown_as_the_neutral_text() -> None:
+def test_an_unparsed_clue_is_shown_as_the_neutral_text() -> None:
     (game,) = tiny_games(1)
     after = play_out(game, lambda turn: "no box", until=lambda game: bool(game.clues))
     assert f"Round 1, player 1: {NEUTRAL_CLUE}\n" in render(after, open_turns(after)[0], "photos").text

@@ -23,7 +23,7 @@ from vision_zero.game.spy_game import (
     vote_turns,
     votes_in_order,
 )
-from vision_zero.types import GameRules, Reply, Role, Turn
+from vision_zero.types import Completion, GameRules, Role, Turn
 
 PAIRS = noise_pairs(4)
 
@@ -121,7 +121,7 @@ def test_players_speak_in_seat_order_round_by_round_and_then_all_votes_are_open(
     while open_turns(game)[0].stage == "clue":
         (turn,) = open_turns(game)
         spoken.append((turn.round, turn.seat, turn.sample))
-        game = answer(game, turn, Reply(speech(turn)))
+        game = answer(game, turn, Completion(speech(turn)))
     assert spoken == [(r, s, 0) for r in (1, 2) for s in (1, 2, 3, 4)]
     assert open_turns(game) == [Turn(0, "decision", 0, 0, sample) for sample in range(4)]
 
@@ -132,7 +132,7 @@ def test_votes_may_be_cast_in_any_order_and_come_back_in_one() -> None:
     with pytest.raises(ValueError, match="3 of 3 votes are missing"):
         votes_in_order(game)
     for turn in reversed(open_turns(game)):
-        game = answer(game, turn, Reply(f"\\boxed{{{turn.sample + 1}}}"))
+        game = answer(game, turn, Completion(f"\\boxed{{{turn.sample + 1}}}"))
     assert votes_in_order(game) == [1, 2, 3]
     assert [cast.turn for cast in game.votes] == vote_turns(game)
     assert not open_turns(game)
@@ -151,14 +151,14 @@ def test_turns_that_are_not_open_are_refused() -> None:
     vote = vote_turns(game)[0]
     for closed in (second, vote, Turn(1, "clue", 1, 1, 0), Turn(0, "clue", 1, 1, 1)):
         with pytest.raises(ValueError, match="cannot be answered now"):
-            answer(game, closed, Reply("\\boxed{x}"))
-    after = answer(game, first, Reply("\\boxed{x}"))
+            answer(game, closed, Completion("\\boxed{x}"))
+    after = answer(game, first, Completion("\\boxed{x}"))
     with pytest.raises(ValueError, match="cannot be answered now"):
-        answer(after, first, Reply("\\boxed{x}"))
+        answer(after, first, Completion("\\boxed{x}"))
     assert game.clues == ()  # a game is a value: answering made a new one
     full = play_out(after, speech)
     with pytest.raises(ValueError, match="cannot be answered now"):
-        answer(full, vote, Reply("\\boxed{1}"))
+        answer(full, vote, Completion("\\boxed{1}"))
 
 
 def test_only_the_spys_clue_turns_are_played_on_the_spys_image() -> None:
@@ -190,18 +190,18 @@ def test_every_turn_of_a_run_has_a_seed_of_its_own() -> None:
 # ----------------------------------------------------------------------------------------------------- what answers do
 
 
-def test_an_unreadable_clue_becomes_the_neutral_text() -> None:
+def test_an_unparsed_clue_becomes_the_neutral_text() -> None:
     (game,) = tiny_games(1)
-    after = answer(game, open_turns(game)[0], Reply("I rather say nothing in a box"))
+    after = answer(game, open_turns(game)[0], Completion("I rather say nothing in a box"))
     (clue,) = after.clues
-    assert (clue.text, clue.readable, clue.reasoning) == (NEUTRAL_CLUE, False, "I rather say nothing in a box")
-    after = answer(after, open_turns(after)[0], Reply("Thinking.\n\\boxed{a red cube}"))
-    assert (after.clues[1].text, after.clues[1].readable, after.clues[1].reasoning) == ("a red cube", True, "Thinking.")
+    assert (clue.text, clue.parsed, clue.reasoning) == (NEUTRAL_CLUE, False, "I rather say nothing in a box")
+    after = answer(after, open_turns(after)[0], Completion("Thinking.\n\\boxed{a red cube}"))
+    assert (after.clues[1].text, after.clues[1].parsed, after.clues[1].reasoning) == ("a red cube", True, "Thinking.")
 
 
 def test_a_clue_is_cut_at_300_characters() -> None:
     (game,) = tiny_games(1)
-    assert answer(game, open_turns(game)[0], Reply(f"\\boxed{{{'a' * 301}}}")).clues[0].text == "a" * 300
+    assert answer(game, open_turns(game)[0], Completion(f"\\boxed{{{'a' * 301}}}")).clues[0].text == "a" * 300
 
 
 @pytest.mark.parametrize(("text", "vote"), [("\\boxed{3}", 3), ("\\boxed{N/A}", None), ("\\boxed{4}", 0), ("three", 0)])
@@ -229,7 +229,7 @@ def test_any_answers_end_the_game_after_players_times_rounds_clues_and_all_votes
     asked = []
     while turns := open_turns(game):
         asked.append(pick.choice(turns))
-        game = answer(game, asked[-1], Reply(pick.choice(some)))
+        game = answer(game, asked[-1], Completion(pick.choice(some)))
     n_players = n_civilians + 1
     assert len(game.clues) == n_players * n_rounds
     assert len(game.votes) == n_votes

@@ -38,7 +38,7 @@ def file(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of the run, in one clue of which a player wrote markup and in another no box."""
     folder = tmp_path_factory.mktemp("page")
     changed = copy_of(run, folder / "run")
-    change_game(changed, clue=CLUE, reply=f"zebra \\boxed{{{CLUE}}}", readable=False)
+    change_game(changed, clue=CLUE, completion=f"zebra \\boxed{{{CLUE}}}", parsed=False)
     out = folder / "page.html"
     assert command.main([str(changed), "--out", str(out)]) == 0
     return out
@@ -103,7 +103,7 @@ def test_every_curve_is_drawn(page: Page, data: dict[str, Any]) -> None:
         assert shown[1] > 1000, chart["id"]
         labels = [
             *(curve["label"] for curve in chart["curves"]),
-            *(one["label"] for one in chart["limits"] if one["label"]),
+            *(one["label"] for one in chart["token_limits"] if one["label"]),
         ]
         assert rows.all_inner_texts() == ["iteration", *labels]
         for number in range(1, rows.count()):
@@ -158,17 +158,17 @@ def test_filters_show_the_games_they_name(page: Page, data: dict[str, Any]) -> N
     page.check("[name=again]")
     assert expected(lambda game: True) == len(games)
 
-    def unreadable(game: dict[str, Any], of: str = "") -> bool:
-        clues = [clue for clue in game["clues"] if not clue["readable"]]
+    def unparsed(game: dict[str, Any], of: str = "") -> bool:
+        clues = [clue for clue in game["clues"] if not clue["parsed"]]
         spies = [clue for clue in clues if clue["seat"] == game["spy"]]
         votes = [vote for vote in game["votes"] if vote["vote"] == 0]
         return bool({"": clues + votes, "spy": spies, "voter": votes}[of])
 
-    page.check("[name=unreadable]")
-    assert expected(unreadable) >= 1
-    page.check("[name=unreadable]")
+    page.check("[name=unparsed]")
+    assert expected(unparsed) >= 1
+    page.check("[name=unparsed]")
     page.select_option("[name=role]", "spy")
-    expected(lambda game: unreadable(game, "spy"))
+    expected(lambda game: unparsed(game, "spy"))
     page.select_option("[name=order]", "late")
     assert page.locator("#list .row .first").first.inner_text().startswith("Iteration 6")
 
@@ -208,7 +208,7 @@ def test_a_game_opens_as_it_was_played(page: Page, data: dict[str, Any]) -> None
     folded = shown.locator("details").first
     expect(folded.locator("pre")).to_be_hidden()
     folded.locator("summary").click()
-    expect(folded.locator("pre")).to_have_text(game["clues"][0]["reply"])
+    expect(folded.locator("pre")).to_have_text(game["clues"][0]["completion"])
 
 
 def test_a_clue_with_markup_stays_text(page: Page) -> None:

@@ -10,7 +10,7 @@ from vision_zero.data.pairs import load_pairs
 from vision_zero.game.spy_game import deal_games
 from vision_zero.report import main, plot_game
 from vision_zero.rollout.game_images import blank_image
-from vision_zero.rollout.play import Table, play
+from vision_zero.rollout.play import Seating, play
 from vision_zero.rollout.policy import TokenLimits
 from vision_zero.rollout.record import game_record
 from vision_zero.run_folder import write_json_lines
@@ -26,10 +26,12 @@ def make_run(tmp_path: Path, spy_view: SpyView = "edited") -> Path:
     images.mkdir()
     Image.new("RGB", (64, 48), COLOUR).save(images / "a_original.png")
     Image.new("RGB", (64, 48), EDITED_COLOUR).save(images / "a_modified.png")
-    limits = TokenLimits(0, 8)
+    token_limits = TokenLimits(0, 8)
     for step, first in ((0, 0), (7, 3)):
         games = deal_games(range(first, first + 3), 0, load_pairs(images), GameRules(spy_view=spy_view))
-        rollout = play(games, Table.of(RandomPlayer()), {"clue": limits, "decision": limits}, template="compact")
+        rollout = play(
+            games, Seating.of(RandomPlayer()), {"clue": token_limits, "decision": token_limits}, template="compact"
+        )
         records = []
         for game in rollout.games:
             rewards = clue_rewards([cast.vote for cast in game.votes], game.spy, 5, 0.1, 0.1)

@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 
 from tests.report_helpers import N_GAMES, OPTIONS, change_game, copy_of
-from vision_zero.evaluate.clues.grounding import Gallery, said_in_record
+from vision_zero.evaluate.clues.grounding import SceneIndex, said_in_record
 from vision_zero.evaluate.win_rate.callback import LOGGED
 from vision_zero.report import __main__ as command
 from vision_zero.report.charts import NO_ARENA, NO_VLLM, charts
@@ -31,8 +31,19 @@ from vision_zero.types import Role
 
 pytestmark = pytest.mark.xdist_group("report")
 WHOLE = {
-    *("accuracy", "na", "win-rate", "cross-play", "sight", "true", "telling", "copied", "rewards", "advantages"),
-    *("baselines", "vote-reward", "votes", "unreadable", "lengths", "kl", "entropy", "gradient", "loss", "rate"),
+    *(
+        "accuracy",
+        "na",
+        "win-rate",
+        "cross-play",
+        "image_gain",
+        "true",
+        "discriminative",
+        "copied",
+        "rewards",
+        "advantages",
+    ),
+    *("baselines", "vote-reward", "votes", "unparsed", "lengths", "kl", "entropy", "gradient", "loss", "rate"),
     *("time", "tokens"),
 }
 
@@ -75,7 +86,7 @@ def test_curves_are_the_files_numbers(run: Path) -> None:
     assert accuracy["x"] == [1, 2, 3, 4, 5, 6]
     assert accuracy["curves"][0]["values"] == [line["stage/accuracy"] for line in lines]
     assert accuracy["curves"][1]["values"] == [line["stage/accuracy_average"] for line in lines]
-    assert [limit["value"] for limit in accuracy["limits"]] == [0.9, pytest.approx(0.6)]
+    assert [limit["value"] for limit in accuracy["token_limits"]] == [0.9, pytest.approx(0.6)]
     arena = read_json_lines(run / "arena.jsonl")
     win_rate = by_id["win-rate"]
     assert win_rate["x"] == [line["step"] for line in arena] == [0, 3, 6]
@@ -91,7 +102,7 @@ def test_games_are_the_records(run: Path) -> None:
     images = block(make_report(run).html, "images")
     records = read_games(run).games
     pairs = pairs_of({"images": ["drawn:6"]}, {record["pair"] for record in records})
-    gallery = Gallery(pairs.values())
+    scene_index = SceneIndex(pairs.values())
     for game, record in zip(data["games"], records, strict=True):
         assert game["iteration"] == record["step"] + 1
         assert [clue["clue"] for clue in game["clues"]] == [clue["clue"] for clue in record["clues"]]
@@ -101,7 +112,7 @@ def test_games_are_the_records(run: Path) -> None:
         assert (game["outcome"] == "found") == (
             right == most > 0 and sum(record["outcome"].count(seat) == most for seat in (1, 2, 3)) == 1
         )
-        judged = gallery.judge_clues(record["pair"], said_in_record(record))
+        judged = scene_index.judge_clues(record["pair"], said_in_record(record))
         assert ["true" in clue["marks"] for clue in game["clues"]] == [truth.true == 1 for truth in judged]
         assert ["copied" in clue["marks"] for clue in game["clues"]] == [truth.copied == 1 for truth in judged]
     shown = Image.open(io.BytesIO(base64.b64decode(images[data["games"][0]["spy_image"]].partition(",")[2])))
@@ -115,9 +126,9 @@ def test_shares_of_roles_are_those_of_evaluate_clues(run: Path) -> None:
     records = read_games(run).games
     pairs = pairs_of({"images": ["drawn:6"]}, {record["pair"] for record in records})
     judged = judge_clues(records, pairs, lambda record: record["step"] + 1)
-    gallery = Gallery(pairs.values())
+    scene_index = SceneIndex(pairs.values())
     first = [record for record in records if record["step"] == 0]
-    truths = [gallery.judge(record["pair"], record["spy"], said_in_record(record)) for record in first]
+    truths = [scene_index.judge(record["pair"], record["spy"], said_in_record(record)) for record in first]
     for role in Role:
         for name in ("true", "copied"):
             mean = sum(getattr(truth[role], name) for truth in truths) / len(truths)
@@ -255,13 +266,13 @@ def spoilt(name: str, *values: Any) -> list[Any]:
         *spoilt("clues/0/seat", None, "x", []),
         *spoilt("clues/0/round", None),
         *spoilt("clues/0/clue", None, 5, []),
-        *spoilt("clues/0/reply", None),
-        *spoilt("clues/0/readable", None, "x"),
+        *spoilt("clues/0/completion", None),
+        *spoilt("clues/0/parsed", None, "x"),
         *spoilt("clues/0/token_ids", None, 5),
         *spoilt("votes", None, 5, [None], [{}]),
         *spoilt("votes/0/vote", "x", 99, [], 1.5),
         *spoilt("votes/0/reward", None, "x", []),
-        *spoilt("votes/0/reply", 5),
+        *spoilt("votes/0/completion", 5),
         *spoilt("votes/0/seat", None),
     ],
 )
@@ -359,7 +370,7 @@ HOSTILE = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)> &
 def test_nothing_a_model_says_leaves_its_place(run: Path, tmp_path: Path) -> None:
     """Read by an HTML parser: the scripts of the page are those of its files, and the text comes back as it was."""
     hostile = copy_of(run, tmp_path / "a <b>run</b> & more")
-    change_game(hostile, clue=HOSTILE, reply=HOSTILE)
+    change_game(hostile, clue=HOSTILE, completion=HOSTILE)
     text = make_report(hostile).html
     shown = block(text, "data")["games"][0]["clues"][0]["clue"]
     assert shown == HOSTILE.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
@@ -424,7 +435,7 @@ def test_several_updates_per_iteration_share_its_place() -> None:
     by_id = {chart.id: chart for chart in charts(iterations, lines, [], [], {}, 3)}
     assert by_id["accuracy"].x == [1, 2]
     assert by_id["loss"].x == pytest.approx([1 / 3, 2 / 3, 1, 4 / 3, 5 / 3, 2])
-    assert by_id["accuracy"].limits == []
+    assert by_id["accuracy"].token_limits == []
 
 
 def test_the_metrics_page_explains_every_figure_of_an_arena_and_says_what_to_do(run: Path) -> None:

@@ -13,12 +13,12 @@ from tests.tiny_games import noise_pairs, tiny_games
 from tiny_vlm.scripted import FunctionPlayer, RandomPlayer
 from vision_zero.game.spy_game import clue_turns, open_turns, turn_seed, vote_turns, votes_in_order
 from vision_zero.rollout.game_images import open_images
-from vision_zero.rollout.play import Table, play
+from vision_zero.rollout.play import Seating, play
 from vision_zero.rollout.policy import QueuedPolicy, TokenLimits, TurnRequest
 from vision_zero.spo.rewards import clue_rewards
-from vision_zero.types import Game, Reply, Role, Turn
+from vision_zero.types import Completion, Game, Role, Turn
 
-LIMITS = {"clue": TokenLimits(1, 5), "decision": TokenLimits(2, 7)}
+TOKEN_LIMITS = {"clue": TokenLimits(1, 5), "decision": TokenLimits(2, 7)}
 
 
 class Recorder:
@@ -28,7 +28,7 @@ class Recorder:
         self.calls: list[Sequence[TurnRequest]] = []
         self.player = RandomPlayer(words=(f"{name}one", f"{name}two", f"{name}three"))
 
-    def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]:
+    def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         self.calls.append(list(requests))
         return self.player.answer(requests)
 
@@ -39,7 +39,7 @@ class Recorder:
 
 def untimed(games: Sequence[Game]) -> list[Game]:
     def still(said):
-        return replace(said, reply=replace(said.reply, seconds=0.0))
+        return replace(said, completion=replace(said.completion, seconds=0.0))
 
     return [replace(g, clues=tuple(map(still, g.clues)), votes=tuple(map(still, g.votes))) for g in games]
 
@@ -50,7 +50,7 @@ def test_calls_are_players_times_rounds_plus_one(n_games: int, n_civilians: int,
     recorder = Recorder()
     told: list[int] = []
     games = tiny_games(n_games, n_civilians=n_civilians, n_rounds=n_rounds, n_votes=6, voter=voter)
-    rollout = play(games, Table.of(recorder), LIMITS, template="compact", on_call=told.append)
+    rollout = play(games, Seating.of(recorder), TOKEN_LIMITS, template="compact", on_call=told.append)
     n_clue_calls = (n_civilians + 1) * n_rounds
     assert rollout.calls == len(recorder.calls) == n_clue_calls + 1
     assert told == [len(call) for call in recorder.calls] == [n_games] * n_clue_calls + [6 * n_games]
@@ -61,7 +61,7 @@ def test_calls_are_players_times_rounds_plus_one(n_games: int, n_civilians: int,
 def test_every_turn_is_asked_once_with_its_image_seed_and_limits() -> None:
     recorder = Recorder()
     games = tiny_games(3, n_rounds=2)
-    rollout = play(games, Table.of(recorder), LIMITS, template="compact")
+    rollout = play(games, Seating.of(recorder), TOKEN_LIMITS, template="compact")
     asked = [request.turn for request in recorder.requests]
     assert Counter(asked) == Counter(turn for game in games for turn in (*clue_turns(game), *vote_turns(game)))
     for request in recorder.requests:
@@ -70,7 +70,7 @@ def test_every_turn_is_asked_once_with_its_image_seed_and_limits() -> None:
         assert request.image.key == f"{game.pair.id}/{'edited' if is_spys else 'original'}"
         assert request.image is rollout.images[game.index, request.prompt.view]
         assert request.seed == turn_seed(game.seed, turn)
-        assert request.limits == LIMITS[turn.stage]
+        assert request.token_limits == TOKEN_LIMITS[turn.stage]
         # A prompt is asked for when all that was said before it is known, and nothing later.
         n_said = len(game.clues)
         assert turn.stage == "decision" or clue_turns(game)[n_said] == turn
@@ -79,7 +79,7 @@ def test_every_turn_is_asked_once_with_its_image_seed_and_limits() -> None:
 def test_each_role_is_played_by_its_own_policy() -> None:
     civilian, spy, voter = Recorder("civilian-"), Recorder("spy-"), Recorder("voter-")
     games = tiny_games(6, n_rounds=2)
-    rollout = play(games, Table(civilian=civilian, spy=spy, voter=voter), LIMITS, template="compact")
+    rollout = play(games, Seating(civilian=civilian, spy=spy, voter=voter), TOKEN_LIMITS, template="compact")
     for game in rollout.games:
         for clue in game.clues:
             assert clue.text.startswith("spy-" if game.role(clue.turn.seat) is Role.SPY else "civilian-")
@@ -94,19 +94,21 @@ def test_each_role_is_played_by_its_own_policy() -> None:
 def test_a_game_is_the_same_in_any_batch(spy_view: str) -> None:
     pairs = noise_pairs(3)
     games = tiny_games(6, seed=5, pairs=pairs, n_rounds=2, spy_view=spy_view)
-    together = untimed(play(games, Table.of(Recorder()), LIMITS).games)
-    alone = [untimed(play([game], Table.of(Recorder()), LIMITS).games)[0] for game in games]
+    together = untimed(play(games, Seating.of(Recorder()), TOKEN_LIMITS).games)
+    alone = [untimed(play([game], Seating.of(Recorder()), TOKEN_LIMITS).games)[0] for game in games]
     halves = [
-        g for half in (games[3:][::-1], games[:3]) for g in untimed(play(half, Table.of(Recorder()), LIMITS).games)
+        g
+        for half in (games[3:][::-1], games[:3])
+        for g in untimed(play(half, Seating.of(Recorder()), TOKEN_LIMITS).games)
     ]
     assert together == alone
     assert sorted(halves, key=lambda game: game.index) == together
     assert len({str(game.clues[0].text) + str(game.votes) for game in together}) > 1
 
 
-def test_replies_carry_their_share_of_the_calls_time() -> None:
-    rollout = play(tiny_games(2), Table.of(Recorder()), LIMITS)
-    seconds = [said.reply.seconds for game in rollout.games for said in (*game.clues, *game.votes)]
+def test_completions_carry_their_share_of_the_calls_time() -> None:
+    rollout = play(tiny_games(2), Seating.of(Recorder()), TOKEN_LIMITS)
+    seconds = [said.completion.seconds for game in rollout.games for said in (*game.clues, *game.votes)]
     assert all(second > 0 for second in seconds)
     assert sum(seconds) <= rollout.seconds
 
@@ -114,27 +116,27 @@ def test_replies_carry_their_share_of_the_calls_time() -> None:
 @pytest.mark.parametrize("change", [-1, 1])
 def test_a_policy_that_answers_another_number_of_turns_is_refused(change: int) -> None:
     class Miscounting(Recorder):
-        def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]:
-            return ([*super().answer(requests), Reply("more")])[: len(requests) + change]
+        def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
+            return ([*super().answer(requests), Completion("more")])[: len(requests) + change]
 
     with pytest.raises(RuntimeError, match=f"Miscounting answered {2 + change} of 2 turns"):
-        play(tiny_games(2), Table.of(Miscounting()), LIMITS)
+        play(tiny_games(2), Seating.of(Miscounting()), TOKEN_LIMITS)
 
 
 def test_two_games_of_one_index_are_refused() -> None:
     games = tiny_games(2)
     with pytest.raises(ValueError, match="same index"):
-        play([*games, games[0]], Table.of(Recorder()), LIMITS)
+        play([*games, games[0]], Seating.of(Recorder()), TOKEN_LIMITS)
 
 
 def test_no_games_make_no_calls() -> None:
-    assert play([], Table.of(Recorder()), LIMITS).calls == 0
+    assert play([], Seating.of(Recorder()), TOKEN_LIMITS).calls == 0
 
 
 def test_images_that_are_open_are_not_opened_again() -> None:
     games = tiny_games(2)
     images = open_images(games)
-    rollout = play(games, Table.of(Recorder()), LIMITS, images=images)
+    rollout = play(games, Seating.of(Recorder()), TOKEN_LIMITS, images=images)
     assert rollout.images is images
     assert {source.opened for game in games for source in (game.pair.image, game.pair.edited)} == {1}
 
@@ -146,7 +148,7 @@ def test_rewards_of_played_games_are_zero_sum() -> None:
     voter = FunctionPlayer(vote=vote)
     for n_civilians in (2, 5):
         games = tiny_games(20, n_civilians=n_civilians, n_votes=8)
-        for game in play(games, Table(civilian=Recorder(), spy=Recorder(), voter=voter), LIMITS).games:
+        for game in play(games, Seating(civilian=Recorder(), spy=Recorder(), voter=voter), TOKEN_LIMITS).games:
             rewards = clue_rewards(votes_in_order(game), game.spy, game.rules.n_players, 0.1, 0.1)
             assert sum(rewards) == pytest.approx(0, abs=1e-12)
             assert any(rewards) or len(set(votes_in_order(game))) > 1
@@ -165,7 +167,7 @@ class Queue(QueuedPolicy):
         self.waiting.append(request)
         self.most_waiting = max(self.most_waiting, len(self.waiting))
 
-    def advance(self) -> list[tuple[TurnRequest, Reply]]:
+    def poll(self) -> list[tuple[TurnRequest, Completion]]:
         self.random.shuffle(self.waiting)
         done, self.waiting = self.waiting[:3], self.waiting[3:]
         return list(zip(done, self.player.answer(done), strict=True))
@@ -186,8 +188,8 @@ def test_games_on_a_queue_are_those_of_lock_step(
     games = tiny_games(n_games, n_civilians=n_civilians, n_rounds=n_rounds, n_votes=6, voter=voter)
     queue = Queue(seed)
     told: list[int] = []
-    continuous = play(games, Table.of(queue), LIMITS, template="compact", on_call=told.append)
-    lock_step = play(games, Table.of(RandomPlayer(words=("one", "two", "three"))), LIMITS, template="compact")
+    continuous = play(games, Seating.of(queue), TOKEN_LIMITS, template="compact", on_call=told.append)
+    lock_step = play(games, Seating.of(RandomPlayer(words=("one", "two", "three"))), TOKEN_LIMITS, template="compact")
     assert untimed(continuous.games) == untimed(lock_step.games)
     assert sum(told) == n_games * ((n_civilians + 1) * n_rounds + 6)
     assert continuous.calls == len(told)
@@ -197,15 +199,15 @@ def test_games_on_a_queue_are_those_of_lock_step(
 def test_a_queue_can_be_asked_in_lock_step() -> None:
     games = tiny_games(5)
     queue = Queue(0)
-    rollout = play(games, Table.of(queue), LIMITS, template="compact", lock_step=True)
+    rollout = play(games, Seating.of(queue), TOKEN_LIMITS, template="compact", lock_step=True)
     assert rollout.calls == 4, "3 players, 1 round, votes"
-    assert untimed(rollout.games) == untimed(play(games, Table.of(Queue(1)), LIMITS, template="compact").games)
+    assert untimed(rollout.games) == untimed(play(games, Seating.of(Queue(1)), TOKEN_LIMITS, template="compact").games)
 
 
 def test_a_table_with_and_without_queues_is_played_in_lock_step() -> None:
     games = tiny_games(5)
     recorder, queue = Recorder(), Queue(0)
-    rollout = play(games, Table(civilian=queue, spy=queue, voter=recorder), LIMITS, template="compact")
+    rollout = play(games, Seating(civilian=queue, spy=queue, voter=recorder), TOKEN_LIMITS, template="compact")
     assert [len(call) for call in recorder.calls] == [10], "all votes at once"
     assert not any(open_turns(game) for game in rollout.games)
 
@@ -213,30 +215,30 @@ def test_a_table_with_and_without_queues_is_played_in_lock_step() -> None:
 def test_two_queues_share_a_game() -> None:
     games = tiny_games(4, n_rounds=2)
     civilians, others = Queue(0), Queue(1)
-    rollout = play(games, Table(civilian=civilians, spy=others, voter=others), LIMITS, template="compact")
-    assert untimed(rollout.games) == untimed(play(games, Table.of(Queue(2)), LIMITS, template="compact").games)
+    rollout = play(games, Seating(civilian=civilians, spy=others, voter=others), TOKEN_LIMITS, template="compact")
+    assert untimed(rollout.games) == untimed(play(games, Seating.of(Queue(2)), TOKEN_LIMITS, template="compact").games)
 
 
 def test_votes_start_while_other_games_still_speak() -> None:
     """The first turn answered is always the first game's, so it is over before the second has spoken twice."""
 
     class FirstFirst(Queue):
-        def advance(self) -> list[tuple[TurnRequest, Reply]]:
+        def poll(self) -> list[tuple[TurnRequest, Completion]]:
             self.waiting.sort(key=lambda request: (request.turn.game, request.turn.sample))
             done, self.waiting = self.waiting[:1], self.waiting[1:]
             order.append(done[0].turn)
             return list(zip(done, self.player.answer(done), strict=True))
 
     order: list[Turn] = []
-    play(tiny_games(2), Table.of(FirstFirst(0)), LIMITS, template="compact")
+    play(tiny_games(2), Seating.of(FirstFirst(0)), TOKEN_LIMITS, template="compact")
     assert [turn.game for turn in order] == [0] * 5 + [1] * 5
 
 
 def test_a_queue_that_loses_turns_is_found_out() -> None:
     class Losing(Queue):
-        def advance(self) -> list[tuple[TurnRequest, Reply]]:
+        def poll(self) -> list[tuple[TurnRequest, Completion]]:
             return []
 
     for lock_step in (False, True):
         with pytest.raises(RuntimeError, match=r"never answered|answered 0 of 2 turns"):
-            play(tiny_games(2), Table.of(Losing(0)), LIMITS, template="compact", lock_step=lock_step)
+            play(tiny_games(2), Seating.of(Losing(0)), TOKEN_LIMITS, template="compact", lock_step=lock_step)

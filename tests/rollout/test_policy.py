@@ -123,6 +123,6 @@ def test_a_game_image_is_rgb_whatever_it_is_made_from() -> None:
 
 
 @pytest.mark.parametrize(("minimum", "maximum"), [(-1, 4), (5, 4), (0, 0)])
-def test_token_limits_that_allow_no_reply_are_refused(minimum: int, maximum: int) -> None:
+def test_token_limits_that_allow_no_completion_are_refused(minimum: int, maximum: int) -> None:
     with pytest.raises(ValueError, match=f"got {minimum} and {maximum}"):
         TokenLimits(minimum, maximum)

@@ -17,7 +17,7 @@ import pytest
 
 from tests.process_helpers import ROOT
 from vision_zero.evaluate.win_rate.arena import make_arena
-from vision_zero.evaluate.win_rate.match import Contest
+from vision_zero.evaluate.win_rate.match import Match
 from vision_zero.evaluate.win_rate.metrics import CROSS_PLAY
 from vision_zero.rollout.load_policy import ModelPlayer
 from vision_zero.rollout.progress import game_bar
@@ -99,16 +99,16 @@ def test_an_evaluation_knows_how_many_turns_it_will_ask_for() -> None:
     from vision_zero.types import GameRules
 
     rules = GameRules(n_civilians=2, n_rounds=1, n_votes=2)
-    limits = {"clue": TokenLimits(0, 3), "decision": TokenLimits(0, 3)}
-    arena = make_arena(noise_pairs(3), rules, limits, n_deals=3)  # type: ignore[arg-type]
+    token_limits = {"clue": TokenLimits(0, 3), "decision": TokenLimits(0, 3)}
+    arena = make_arena(noise_pairs(3), rules, token_limits, n_deals=3)  # type: ignore[arg-type]
     player = ModelPlayer(TransformersPolicy(bench_model(), bench_processor(), Sampling(1.0, 0, 1.0), max_batch=16))
     told: list[int] = []
-    contest = Contest(arena, player, on_call=told.append)
-    assert contest.size(CROSS_PLAY, 2) == ((5 * 2 + 1) * 3, 3 * ((5 * 2 + 1) * 5 + 3 * 2))
-    games, turns = contest.size(CROSS_PLAY)
-    contest.against(player, CROSS_PLAY)
+    match = Match(arena, player, on_call=told.append)
+    assert match.size(CROSS_PLAY, 2) == ((5 * 2 + 1) * 3, 3 * ((5 * 2 + 1) * 5 + 3 * 2))
+    games, turns = match.size(CROSS_PLAY)
+    match.against(player, CROSS_PLAY)
     assert (games, sum(told)) == (6 * 3, turns)
     told.clear()
-    _, turns = contest.size(CROSS_PLAY)
-    contest.against(player, CROSS_PLAY)
+    _, turns = match.size(CROSS_PLAY)
+    match.against(player, CROSS_PLAY)
     assert sum(told) == turns == 3 * (5 * 5 + 2)

@@ -7,12 +7,12 @@ import pytest
 
 from tests.tiny_games import tiny_games
 from vision_zero.game.spy_game import NEUTRAL_CLUE, answer, open_turns, votes_in_order
-from vision_zero.rollout.play import Table, play
+from vision_zero.rollout.play import Seating, play
 from vision_zero.rollout.policy import TokenLimits, TurnRequest
 from vision_zero.rollout.record import game_record
-from vision_zero.types import Game, Reply, Turn
+from vision_zero.types import Completion, Game, Turn
 
-LIMITS = {"clue": TokenLimits(0, 8), "decision": TokenLimits(0, 8)}
+TOKEN_LIMITS = {"clue": TokenLimits(0, 8), "decision": TokenLimits(0, 8)}
 
 
 class Talker:
@@ -21,10 +21,10 @@ class Talker:
     def __init__(self) -> None:
         self.asked: dict[Turn, str] = {}
 
-    def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]:
+    def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         return [self.answer_one(request) for request in requests]
 
-    def answer_one(self, request: TurnRequest) -> Reply:
+    def answer_one(self, request: TurnRequest) -> Completion:
         turn = request.turn
         assert turn not in self.asked
         self.asked[turn] = request.prompt.text
@@ -33,7 +33,7 @@ class Talker:
         if turn.stage == "clue" and turn.seat == 1:
             text = "mumble"
         number = 100 * turn.round + 10 * turn.seat + turn.sample
-        return Reply(text, (1, 2), (number, 2), (-0.25, -1e-7 * number))
+        return Completion(text, (1, 2), (number, 2), (-0.25, -1e-7 * number))
 
 
 def record_of(game: Game, template: str = "photos", **changed) -> dict:
@@ -52,7 +52,9 @@ def record_of(game: Game, template: str = "photos", **changed) -> dict:
 @pytest.mark.parametrize("template", ["auto", "compact"])
 def test_prompts_are_those_that_were_asked(voter: str, template: str) -> None:
     talker = Talker()
-    games = play(tiny_games(3, n_rounds=2, n_votes=4, voter=voter), Table.of(talker), LIMITS, template=template).games
+    games = play(
+        tiny_games(3, n_rounds=2, n_votes=4, voter=voter), Seating.of(talker), TOKEN_LIMITS, template=template
+    ).games
     recorded = {}
     for game in games:
         record = record_of(game, template)
@@ -64,13 +66,13 @@ def test_prompts_are_those_that_were_asked(voter: str, template: str) -> None:
 
 
 def test_a_record_holds_the_whole_game_and_survives_json() -> None:
-    (game,) = play(tiny_games(1, n_votes=3), Table.of(Talker()), LIMITS).games
+    (game,) = play(tiny_games(1, n_votes=3), Seating.of(Talker()), TOKEN_LIMITS).games
     record = record_of(game)
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert "\n" not in json.dumps(record)
     assert [clue["clue"] for clue in record["clues"]] == [NEUTRAL_CLUE, "“clue” 2 é", "“clue” 3 é"]
-    assert [clue["readable"] for clue in record["clues"]] == [False, True, True]
-    assert [clue["reply"] for clue in record["clues"]][:1] == ["mumble"]
+    assert [clue["parsed"] for clue in record["clues"]] == [False, True, True]
+    assert [clue["completion"] for clue in record["clues"]][:1] == ["mumble"]
     assert [clue["token_ids"] for clue in record["clues"]] == [[110, 2], [120, 2], [130, 2]]
     assert record["clues"][2]["logprobs"] == [-0.25, -1e-7 * 130]
     assert [vote["vote"] for vote in record["votes"]] == record["outcome"] == [None, 1, 2]
@@ -89,7 +91,7 @@ def test_a_votes_reward_stands_beside_it_in_whatever_order_votes_were_cast() -> 
     (game,) = tiny_games(1, n_votes=3)
     while turns := open_turns(game):
         turn = turns[-1]
-        game = answer(game, turn, Reply(f"\\boxed{{{turn.sample + 1 if turn.stage == 'decision' else 'x'}}}"))
+        game = answer(game, turn, Completion(f"\\boxed{{{turn.sample + 1 if turn.stage == 'decision' else 'x'}}}"))
     record = record_of(game, vote_rewards=[10.0, 20.0, 30.0])  # in `vote_turns` order
     assert {vote["vote"]: vote["reward"] for vote in record["votes"]} == {1: 10.0, 2: 20.0, 3: 30.0}
     assert record["outcome"] == votes_in_order(game) == [1, 2, 3]
@@ -99,6 +101,6 @@ def test_a_game_that_is_not_over_or_has_other_rewards_is_refused() -> None:
     (game,) = tiny_games(1)
     with pytest.raises(ValueError, match="votes are missing"):
         record_of(game, vote_rewards=[])
-    (over,) = play(tiny_games(1), Table.of(Talker()), LIMITS).games
+    (over,) = play(tiny_games(1), Seating.of(Talker()), TOKEN_LIMITS).games
     with pytest.raises(ValueError, match="argument 2 is shorter"):
         record_of(over, vote_rewards=[1.0])

@@ -76,10 +76,10 @@ def test_the_ends_of_the_unit_interval_never_draw_a_token_without_probability(un
     assert token.item() == (1 if uniform == 0 else 3)
 
 
-def sampler_for(seeds: list[int], sampling: Sampling, limits: tuple[int, int] = (0, 6), **kwargs) -> Sampler:
+def sampler_for(seeds: list[int], sampling: Sampling, token_limits: tuple[int, int] = (0, 6), **kwargs) -> Sampler:
     (game,) = tiny_games(1)
     image = open_images([game])[0, "civilian"]
-    requests = [request_for("x", image, game=game, seed=seed, limits=limits) for seed in seeds]
+    requests = [request_for("x", image, game=game, seed=seed, token_limits=token_limits) for seed in seeds]
     return Sampler(requests, sampling, kwargs.get("banned", []), kwargs.get("ends", [0]))
 
 
@@ -112,14 +112,14 @@ def test_a_seed_gives_the_same_tokens_in_any_batch() -> None:
 
 def test_a_longer_limit_only_appends() -> None:
     for seed in range(8):
-        short = sample([seed], Sampling(), limits=(0, 4), ends=[]).tokens[0]
-        assert sample([seed], Sampling(), limits=(0, 40), ends=[]).tokens[0][:4] == short
+        short = sample([seed], Sampling(), token_limits=(0, 4), ends=[]).tokens[0]
+        assert sample([seed], Sampling(), token_limits=(0, 40), ends=[]).tokens[0][:4] == short
 
 
 @pytest.mark.parametrize("temperature", [0.5, 0.8, 1.0, 2.0])
 def test_log_probability_is_of_logits_over_temperature_before_any_restriction(temperature: float) -> None:
     restricted = Sampling(temperature, top_k=2, top_p=0.9)
-    sampler = sample([1, 2, 3], restricted, limits=(3, 5), banned=[4, 7], ends=[0, 1])
+    sampler = sample([1, 2, 3], restricted, token_limits=(3, 5), banned=[4, 7], ends=[0, 1])
     for tokens, logprobs in zip(sampler.tokens, sampler.logprobs, strict=True):
         for step, (token, logprob) in enumerate(zip(tokens, logprobs, strict=True)):
             scaled = logits_of(tokens[:step]).double().numpy() / temperature
@@ -128,7 +128,7 @@ def test_log_probability_is_of_logits_over_temperature_before_any_restriction(te
 
 
 def test_temperature_zero_is_the_most_likely_allowed_token_whatever_the_seed() -> None:
-    first, second = (sample([seed], Sampling(temperature=0), limits=(6, 6), banned=[5]) for seed in (1, 2))
+    first, second = (sample([seed], Sampling(temperature=0), token_limits=(6, 6), banned=[5]) for seed in (1, 2))
     assert first.tokens == second.tokens
     for step, token in enumerate(first.tokens[0]):
         logits = logits_of(first.tokens[0][:step])
@@ -150,10 +150,10 @@ def test_no_end_before_the_minimum_and_banned_tokens_never() -> None:
         assert 3 not in tokens
 
 
-def test_the_maximum_cuts_every_reply_at_its_own_limit() -> None:
+def test_the_maximum_cuts_every_completion_at_its_own_limit() -> None:
     (game,) = tiny_games(1)
     image = open_images([game])[0, "civilian"]
-    requests = [request_for("x", image, game=game, limits=(0, maximum)) for maximum in (1, 5, 3)]
+    requests = [request_for("x", image, game=game, token_limits=(0, maximum)) for maximum in (1, 5, 3)]
     sampler = Sampler(requests, Sampling(), [], [])
     live = [0, 1, 2]
     while live:

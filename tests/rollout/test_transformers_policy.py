@@ -22,13 +22,13 @@ from vision_zero.game.prompts import render
 from vision_zero.game.spy_game import deal
 from vision_zero.rollout.game_images import GameImage
 from vision_zero.rollout.kv_cache import common_length
-from vision_zero.rollout.play import Table, play
+from vision_zero.rollout.play import Seating, play
 from vision_zero.rollout.policy import TokenLimits, TurnRequest
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.transformers_policy import TransformersPolicy, chat_text
-from vision_zero.types import Game, GameRules, ImagePair, Reply
+from vision_zero.types import Completion, Game, GameRules, ImagePair
 
-LIMITS = {"clue": TokenLimits(2, 7), "decision": TokenLimits(2, 7)}
+TOKEN_LIMITS = {"clue": TokenLimits(2, 7), "decision": TokenLimits(2, 7)}
 GREEDY = Sampling(temperature=0)
 
 
@@ -67,16 +67,16 @@ def ragged_requests() -> list[TurnRequest]:
         ("a", 0),
     ]
     return [
-        request_for(text, images[i], game=replace(game, index=10 + i), seed=number, limits=(0, 9))
+        request_for(text, images[i], game=replace(game, index=10 + i), seed=number, token_limits=(0, 9))
         for number, (text, i) in enumerate(asked)
     ]
 
 
-def ids_of(replies: Sequence[Reply]) -> list[tuple[int, ...]]:
-    return [reply.token_ids for reply in replies]
+def ids_of(completions: Sequence[Completion]) -> list[tuple[int, ...]]:
+    return [completion.token_ids for completion in completions]
 
 
-def assert_same_replies(left: Sequence[Reply], right: Sequence[Reply]) -> None:
+def assert_same_completions(left: Sequence[Completion], right: Sequence[Completion]) -> None:
     assert ids_of(left) == ids_of(right)
     for one, other in zip(left, right, strict=True):
         assert one.prompt_ids == other.prompt_ids
@@ -86,8 +86,9 @@ def assert_same_replies(left: Sequence[Reply], right: Sequence[Reply]) -> None:
 
 def assert_same_games(left: Sequence[Game], right: Sequence[Game]) -> None:
     for one, other in zip(left, right, strict=True):
-        assert_same_replies(
-            [said.reply for said in (*one.clues, *one.votes)], [said.reply for said in (*other.clues, *other.votes)]
+        assert_same_completions(
+            [said.completion for said in (*one.clues, *one.votes)],
+            [said.completion for said in (*other.clues, *other.votes)],
         )
 
 
@@ -104,37 +105,39 @@ def forward_logprobs(
     """Log-probabilities of `tokens` after the prompt, by one forward pass over both."""
     inputs = dict(inputs_of(request))
     n_prompt = inputs["input_ids"].shape[1]
-    reply = torch.tensor([tokens])
-    inputs["input_ids"] = torch.cat([inputs["input_ids"], reply], dim=1)
+    completion = torch.tensor([tokens])
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], completion], dim=1)
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     inputs["mm_token_type_ids"] = (inputs["input_ids"] == IMAGE_TOKEN).int()
     with torch.no_grad():
         logits = model(**inputs).logits[0, n_prompt - 1 : -1]
-    return (logits / temperature).log_softmax(-1).gather(1, reply[0][:, None])[:, 0].tolist()
+    return (logits / temperature).log_softmax(-1).gather(1, completion[0][:, None])[:, 0].tolist()
 
 
 # ---------------------------------------------------------------------------------------------- against plain generate
 
 
-@pytest.mark.parametrize("limits", [(0, 12), (5, 12)])
+@pytest.mark.parametrize("token_limits", [(0, 12), (5, 12)])
 def test_greedy_tokens_are_those_of_plain_generate(
-    model: PreTrainedModel, processor: ProcessorMixin, limits: tuple[int, int]
+    model: PreTrainedModel, processor: ProcessorMixin, token_limits: tuple[int, int]
 ) -> None:
-    requests = [replace(request, limits=TokenLimits(*limits)) for request in ragged_requests()]
-    replies = TransformersPolicy(model, processor, GREEDY).answer(requests)
-    for request, reply in zip(requests, replies, strict=True):
+    requests = [replace(request, token_limits=TokenLimits(*token_limits)) for request in ragged_requests()]
+    completions = TransformersPolicy(model, processor, GREEDY).answer(requests)
+    for request, completion in zip(requests, completions, strict=True):
         inputs = inputs_of(request)
-        assert reply.prompt_ids == tuple(inputs["input_ids"][0].tolist())
+        assert completion.prompt_ids == tuple(inputs["input_ids"][0].tolist())
         generated = model.generate(
             **inputs,
             do_sample=False,
-            min_new_tokens=limits[0],
-            max_new_tokens=limits[1],
+            min_new_tokens=token_limits[0],
+            max_new_tokens=token_limits[1],
             suppress_tokens=[IMAGE_TOKEN, VIDEO_TOKEN],
         )
-        assert reply.token_ids == tuple(generated[0, inputs["input_ids"].shape[1] :].tolist())
-        assert reply.text == processor.tokenizer.decode(reply.token_ids, skip_special_tokens=True)
-    assert len(set(ids_of(replies))) == 4  # equal prompts, equal greedy replies; other prompts, other replies
+        assert completion.token_ids == tuple(generated[0, inputs["input_ids"].shape[1] :].tolist())
+        assert completion.text == processor.tokenizer.decode(completion.token_ids, skip_special_tokens=True)
+    assert (
+        len(set(ids_of(completions))) == 4
+    )  # equal prompts, equal greedy completions; other prompts, other completions
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, Sampling(), Sampling(1.0, 0, 1.0), Sampling(0.5, 5, 0.9)], ids=str)
@@ -142,17 +145,19 @@ def test_log_probabilities_are_those_of_a_plain_forward_pass(
     model: PreTrainedModel, processor: ProcessorMixin, sampling: Sampling
 ) -> None:
     requests = ragged_requests()
-    for request, reply in zip(requests, TransformersPolicy(model, processor, sampling).answer(requests), strict=True):
-        expected = forward_logprobs(model, request, reply.token_ids, sampling.temperature or 1.0)
-        assert reply.logprobs == pytest.approx(expected, abs=1e-5)
+    for request, completion in zip(
+        requests, TransformersPolicy(model, processor, sampling).answer(requests), strict=True
+    ):
+        expected = forward_logprobs(model, request, completion.token_ids, sampling.temperature or 1.0)
+        assert completion.logprobs == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_image_is_seen(model: PreTrainedModel, processor: ProcessorMixin) -> None:
     (game,) = tiny_games(1)
-    replies = TransformersPolicy(model, processor, GREEDY).answer(
+    completions = TransformersPolicy(model, processor, GREEDY).answer(
         [request_for("what?", GameImage(name, NoiseImage(name).open()), game=game) for name in ("one", "two")]
     )
-    assert replies[0].logprobs[0] != pytest.approx(replies[1].logprobs[0], abs=1e-4)
+    assert completions[0].logprobs[0] != pytest.approx(completions[1].logprobs[0], abs=1e-4)
 
 
 # ------------------------------------------------------------------------------------------- whatever shares the batch
@@ -166,9 +171,9 @@ def test_batch_size_and_neighbours_change_nothing(
     requests = ragged_requests()
     expected = [TransformersPolicy(model, processor).answer([request])[0] for request in requests]
     policy = TransformersPolicy(model, processor, max_batch=max_batch, reuse_prefixes=reuse_prefixes)
-    assert_same_replies(policy.answer(requests), expected)
-    assert_same_replies(policy.answer(requests[::-1]), expected[::-1])  # and again, from the caches
-    assert len({len(reply.token_ids) for reply in expected} | set(ids_of(expected))) > 4
+    assert_same_completions(policy.answer(requests), expected)
+    assert_same_completions(policy.answer(requests[::-1]), expected[::-1])  # and again, from the caches
+    assert len({len(completion.token_ids) for completion in expected} | set(ids_of(expected))) > 4
 
 
 def test_prompts_with_and_without_a_known_beginning_share_a_batch(
@@ -179,7 +184,7 @@ def test_prompts_with_and_without_a_known_beginning_share_a_batch(
     for known in range(len(requests)):
         policy = TransformersPolicy(model, processor)
         policy.answer(requests[known : known + 1])
-        assert_same_replies(policy.answer(requests), expected)
+        assert_same_completions(policy.answer(requests), expected)
 
 
 def test_a_short_new_prompt_beside_a_long_known_one(model: PreTrainedModel, processor: ProcessorMixin) -> None:
@@ -191,14 +196,16 @@ def test_a_short_new_prompt_beside_a_long_known_one(model: PreTrainedModel, proc
         known = request_for(" a" * 20, images[0], game=game)
         new = request_for(" a" * (20 - shorter), images[1], game=replace(game, index=1))
         first = policy.answer([known])
-        assert_same_replies(policy.answer([known, new]), [*first, *TransformersPolicy(model, processor).answer([new])])
+        assert_same_completions(
+            policy.answer([known, new]), [*first, *TransformersPolicy(model, processor).answer([new])]
+        )
 
 
 @pytest.mark.parametrize("voter", ["observer", "civilian"])
 def test_reusing_prefixes_changes_no_game(model: PreTrainedModel, processor: ProcessorMixin, voter: str) -> None:
     games = tiny_games(3, n_rounds=2, voter=voter, n_votes=4)
     with_reuse, without = (TransformersPolicy(model, processor, reuse_prefixes=reuse) for reuse in (True, False))
-    left, right = (play(games, Table.of(p), LIMITS, template="compact").games for p in (with_reuse, without))
+    left, right = (play(games, Seating.of(p), TOKEN_LIMITS, template="compact").games for p in (with_reuse, without))
     assert_same_games(left, right)
     assert with_reuse.prefilled_tokens < without.prefilled_tokens
     assert with_reuse.prefilled_tokens + with_reuse.reused_tokens == without.prefilled_tokens + without.reused_tokens
@@ -207,10 +214,10 @@ def test_reusing_prefixes_changes_no_game(model: PreTrainedModel, processor: Pro
 
 def test_a_game_is_the_same_alone_and_among_others(model: PreTrainedModel, processor: ProcessorMixin) -> None:
     games = tiny_games(3, spy_view="blank")
-    together = play(games, Table.of(TransformersPolicy(model, processor)), LIMITS, template="compact").games
+    together = play(games, Seating.of(TransformersPolicy(model, processor)), TOKEN_LIMITS, template="compact").games
     for game, expected in zip(games, together, strict=True):
         policy = TransformersPolicy(model, processor, max_batch=2)
-        assert_same_games(play([game], Table.of(policy), LIMITS, template="compact").games, [expected])
+        assert_same_games(play([game], Seating.of(policy), TOKEN_LIMITS, template="compact").games, [expected])
 
 
 def test_games_on_one_image_with_equal_prompts_are_sampled_apart(
@@ -220,13 +227,13 @@ def test_games_on_one_image_with_equal_prompts_are_sampled_apart(
     image = GameImage("image", NoiseImage("image").open())
     requests = [request_for("say:", image, game=replace(game, index=k), seed=k) for k in range(4)]
     policy = TransformersPolicy(model, processor)
-    replies = policy.answer(requests)
-    assert len(set(ids_of(replies))) == 4
-    n_prompt = len(replies[0].prompt_ids)
+    completions = policy.answer(requests)
+    assert len(set(ids_of(completions))) == 4
+    n_prompt = len(completions[0].prompt_ids)
     assert (policy.prefilled_tokens, policy.reused_tokens) == (n_prompt, 3 * n_prompt)
 
 
-# --------------------------------------------------------------------------------------------------- tokens and limits
+# ---------------------------------------------------------------------------------------------- tokens and token_limits
 
 
 class Wants:
@@ -261,11 +268,13 @@ def test_placeholders_of_images_and_videos_are_never_sampled(
     requests = ragged_requests()
     expected = TransformersPolicy(model, processor, sampling).answer(requests)
     wants(IMAGE_TOKEN, VIDEO_TOKEN)
-    replies = TransformersPolicy(model, processor, sampling).answer(requests)
-    assert not {IMAGE_TOKEN, VIDEO_TOKEN} & {token for reply in replies for token in reply.token_ids}
+    completions = TransformersPolicy(model, processor, sampling).answer(requests)
+    assert not {IMAGE_TOKEN, VIDEO_TOKEN} & {token for completion in completions for token in completion.token_ids}
     if sampling == GREEDY:
-        assert ids_of(replies) == ids_of(expected)
-    assert all(logprob < -500 for reply in replies for logprob in reply.logprobs)  # training sees what the model wants
+        assert ids_of(completions) == ids_of(expected)
+    assert all(
+        logprob < -500 for completion in completions for logprob in completion.logprobs
+    )  # training sees what the model wants
 
 
 @pytest.mark.parametrize("end", END_TOKENS)
@@ -276,24 +285,24 @@ def test_no_end_before_the_minimum_and_an_end_is_kept(
     policy = TransformersPolicy(model, processor)
     minimums = [0, 3, 5, 8, 9, 0]
     requests = [
-        replace(request, limits=TokenLimits(minimum, 9))
+        replace(request, token_limits=TokenLimits(minimum, 9))
         for request, minimum in zip(ragged_requests(), minimums, strict=True)
     ]
-    for minimum, reply in zip(minimums, policy.answer(requests), strict=True):
-        assert len(reply.token_ids) == len(reply.logprobs) == min(minimum + 1, 9)
-        assert not set(reply.token_ids[:minimum]) & set(END_TOKENS)
-        assert (reply.token_ids[-1] == end) is (minimum < 9)
-        assert "<|" not in reply.text
+    for minimum, completion in zip(minimums, policy.answer(requests), strict=True):
+        assert len(completion.token_ids) == len(completion.logprobs) == min(minimum + 1, 9)
+        assert not set(completion.token_ids[:minimum]) & set(END_TOKENS)
+        assert (completion.token_ids[-1] == end) is (minimum < 9)
+        assert "<|" not in completion.text
 
 
-def test_replies_stop_at_their_own_maximum(model: PreTrainedModel, processor: ProcessorMixin) -> None:
+def test_completions_stop_at_their_own_maximum(model: PreTrainedModel, processor: ProcessorMixin) -> None:
     maximums = [1, 4, 9, 2, 7, 6]
     requests = [
-        replace(request, limits=TokenLimits(maximum, maximum))
+        replace(request, token_limits=TokenLimits(maximum, maximum))
         for request, maximum in zip(ragged_requests(), maximums, strict=True)
     ]
     policy = TransformersPolicy(model, processor)
-    assert [len(reply.token_ids) for reply in policy.answer(requests)] == maximums
+    assert [len(completion.token_ids) for completion in policy.answer(requests)] == maximums
     assert policy.new_tokens == sum(maximums)
 
 
@@ -310,7 +319,7 @@ def shared_prefix_by_hand(policy: TransformersPolicy, game: Game, template: str)
     said = [*game.clues, game.votes[0]]
     for number, one in enumerate(said):
         view = render(replace(game, clues=game.clues[:number], votes=()), one.turn, template).view
-        ids = one.reply.prompt_ids
+        ids = one.completion.prompt_ids
         shared = min(common_length(seen.get(view, ()), ids), len(ids) - 1)
         computed += len(ids) - shared
         total += len(ids)
@@ -321,19 +330,19 @@ def shared_prefix_by_hand(policy: TransformersPolicy, game: Game, template: str)
 def test_counters_are_what_a_count_by_hand_gives(model: PreTrainedModel, processor: ProcessorMixin) -> None:
     games = tiny_games(2, n_rounds=2, n_votes=3)
     stored, plain = (TransformersPolicy(model, processor, reuse_prefixes=reuse) for reuse in (True, False))
-    played = play(games, Table.of(stored), LIMITS, template="compact").games
-    play(games, Table.of(plain), LIMITS, template="compact")
+    played = play(games, Seating.of(stored), TOKEN_LIMITS, template="compact").games
+    play(games, Seating.of(plain), TOKEN_LIMITS, template="compact")
     counts = [shared_prefix_by_hand(stored, game, "compact") for game in played]
-    n_votes_prompt = sum(len(game.votes[0].reply.prompt_ids) for game in played)
+    n_votes_prompt = sum(len(game.votes[0].completion.prompt_ids) for game in played)
     computed, total = (sum(column) for column in zip(*counts, strict=True))
     # G votes share one prompt: it counts once as computed, and twice more as reused.
     assert (plain.prefilled_tokens, plain.reused_tokens) == (total, 2 * n_votes_prompt)
     assert (stored.prefilled_tokens, stored.reused_tokens) == (computed, total - computed + 2 * n_votes_prompt)
     assert computed < 0.6 * total
-    new = sum(len(said.reply.token_ids) for game in played for said in (*game.clues, *game.votes))
+    new = sum(len(said.completion.token_ids) for game in played for said in (*game.clues, *game.votes))
     assert stored.new_tokens == plain.new_tokens == new
     for game in played:
-        assert [vote.reply.prompt_ids for vote in game.votes] == [game.votes[0].reply.prompt_ids] * 3
+        assert [vote.completion.prompt_ids for vote in game.votes] == [game.votes[0].completion.prompt_ids] * 3
 
 
 def test_a_second_prompt_computes_only_what_differs(model: PreTrainedModel, processor: ProcessorMixin) -> None:
@@ -363,7 +372,7 @@ def test_an_image_is_preprocessed_and_encoded_once(model: PreTrainedModel, proce
     pair = ImagePair("p", NoiseImage("p"), NoiseImage("q"))
     games = [deal(k, 0, pair, GameRules(2, 2, n_votes=2)) for k in range(3)]  # three games on two images
     try:
-        play(games, Table.of(policy), LIMITS, template="compact")
+        play(games, Seating.of(policy), TOKEN_LIMITS, template="compact")
     finally:
         handle.remove()
     assert encoded == [16, 16]
@@ -386,7 +395,7 @@ def test_new_weights_forget_what_the_old_ones_computed(processor: ProcessorMixin
     )
     policy.new_weights()
     after = policy.answer(requests)
-    assert_same_replies(after, expected)
+    assert_same_completions(after, expected)
     assert ids_of(after) != ids_of(before)
 
 
@@ -398,9 +407,9 @@ def test_lora_adapters_are_used_and_answer_as_the_merged_model_does(processor: P
         torch.manual_seed(0)
         lora = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
         adapted = get_peft_model(base, lora).eval()
-    replies = TransformersPolicy(adapted, processor).answer(requests)
-    assert ids_of(replies) != ids_of(without)
-    assert_same_replies(TransformersPolicy(adapted.merge_and_unload(), processor).answer(requests), replies)
+    completions = TransformersPolicy(adapted, processor).answer(requests)
+    assert ids_of(completions) != ids_of(without)
+    assert_same_completions(TransformersPolicy(adapted.merge_and_unload(), processor).answer(requests), completions)
 
 
 def test_answering_leaves_the_model_as_it_was(processor: ProcessorMixin) -> None:
@@ -409,12 +418,12 @@ def test_answering_leaves_the_model_as_it_was(processor: ProcessorMixin) -> None
     random_state = torch.get_rng_state()
     for training in (True, False):
         model.train(training)
-        replies = policy.answer(ragged_requests())
+        completions = policy.answer(ragged_requests())
         assert model.training is training
-        assert all(reply.logprobs for reply in replies)
+        assert all(completion.logprobs for completion in completions)
     assert all(parameter.grad is None for parameter in model.parameters())
     assert torch.equal(torch.get_rng_state(), random_state)  # no global randomness
 
 
-def test_no_requests_no_replies(model: PreTrainedModel, processor: ProcessorMixin) -> None:
+def test_no_requests_no_completions(model: PreTrainedModel, processor: ProcessorMixin) -> None:
     assert TransformersPolicy(model, processor).answer([]) == []

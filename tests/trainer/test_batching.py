@@ -18,13 +18,13 @@ from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, uns
 from tests.by_hand import largest_difference
 from tests.trainer_helpers import Relabelled, Step, make_trainer, of_many_lengths, one_step
 from vision_zero.rollout.game_images import GameImage
-from vision_zero.rollout.play import Table
+from vision_zero.rollout.play import Seating
 from vision_zero.rollout.policy import Policy
 from vision_zero.trainer import packed_forward
 from vision_zero.trainer.batching import (
     OVER_BOTH,
+    OVER_COMPLETION,
     OVER_PROMPT,
-    OVER_REPLY,
     Batch,
     chunks,
     order_rows,
@@ -39,17 +39,17 @@ from vision_zero.types import GameRules, Stage
 IMAGES = [GameImage(f"image{k}", Image.new("RGB", (4, 4))) for k in range(8)]
 
 
-def row(game: int, prompt: int, reply: int, image: int | None = None) -> Row:
+def row(game: int, prompt: int, completion: int, image: int | None = None) -> Row:
     return Row(
         game=game,
         stage="clue",
         prompt="",
         image=IMAGES[game if image is None else image],
         prompt_ids=(1,) * prompt,
-        token_ids=(2,) * reply,
-        logprobs=(-1.0,) * reply,
+        token_ids=(2,) * completion,
+        logprobs=(-1.0,) * completion,
         reward=0.0,
-        readable=True,
+        parsed=True,
         advantage=0.0,
     )
 
@@ -110,14 +110,14 @@ def test_chunks_hold_all_rows_and_no_more_tokens_than_allowed(rng: random.Random
 
 
 def padded_batch(lengths: list[tuple[int, int]], columns: tuple[int, int]) -> Batch:
-    """Rows of (prompt, reply) tokens, prompts on the right and replies on the left of their columns."""
-    n_prompt, n_reply = columns
+    """Rows of (prompt, completion) tokens, prompts on the right and completions on the left of their columns."""
+    n_prompt, n_completion = columns
     prompt_mask = torch.tensor([[0] * (n_prompt - p) + [1] * p for p, _ in lengths])
-    reply_mask = torch.tensor([[1] * r + [0] * (n_reply - r) for _, r in lengths])
-    both = torch.cat([prompt_mask, reply_mask], dim=1)
+    completion_mask = torch.tensor([[1] * r + [0] * (n_completion - r) for _, r in lengths])
+    both = torch.cat([prompt_mask, completion_mask], dim=1)
     return {
         **dict.fromkeys(OVER_PROMPT, prompt_mask),
-        **dict.fromkeys(OVER_REPLY, reply_mask),
+        **dict.fromkeys(OVER_COMPLETION, completion_mask),
         **dict.fromkeys(OVER_BOTH, both),
         "num_images": [1] * len(lengths),
         "advantages": torch.zeros(len(lengths)),
@@ -127,13 +127,17 @@ def padded_batch(lengths: list[tuple[int, int]], columns: tuple[int, int]) -> Ba
 
 def shapes(batch: Batch) -> dict[str, tuple[int, ...]]:
     return {
-        name: tuple(value.shape) for name, value in batch.items() if name in (*OVER_PROMPT, *OVER_REPLY, *OVER_BOTH)
+        name: tuple(value.shape)
+        for name, value in batch.items()
+        if name in (*OVER_PROMPT, *OVER_COMPLETION, *OVER_BOTH)
     }
 
 
 def test_trimmed_batches_lose_empty_columns_alone() -> None:
     batch = trim(padded_batch([(3, 2), (5, 4)], (9, 7)))
-    expected = dict.fromkeys(OVER_PROMPT, (2, 5)) | dict.fromkeys(OVER_REPLY, (2, 4)) | dict.fromkeys(OVER_BOTH, (2, 9))
+    expected = (
+        dict.fromkeys(OVER_PROMPT, (2, 5)) | dict.fromkeys(OVER_COMPLETION, (2, 4)) | dict.fromkeys(OVER_BOTH, (2, 9))
+    )
     assert shapes(batch) == expected
     assert batch["prompt_mask"].tolist() == [[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]]
     assert batch["completion_mask"].tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
@@ -141,7 +145,7 @@ def test_trimmed_batches_lose_empty_columns_alone() -> None:
     assert batch["num_items_in_batch"] == 3
 
 
-def test_two_reply_columns_stay_and_a_ratio_per_row_too() -> None:
+def test_two_completion_columns_stay_and_a_ratio_per_row_too() -> None:
     batch = {**padded_batch([(3, 1)], (9, 7)), "importance_sampling_ratio": torch.ones(1, 1)}
     trimmed = trim(batch)
     assert trimmed["completion_mask"].shape == (1, 2)
@@ -221,11 +225,11 @@ def test_order_and_trimming_change_nothing(
     assert logs[0] == pytest.approx(logs[1], rel=1e-4, abs=1e-6)
 
 
-def test_replies_of_one_token_keep_the_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_completions_of_one_token_keep_the_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A micro-batch of one column would count its filler row's entropy as if it were a token's."""
 
-    def of_one_token(policy: Policy, stage: Stage) -> Table:
-        return Table.of(Relabelled(policy, length=lambda request: 1 if request.turn.round == 1 else 9))
+    def of_one_token(policy: Policy, stage: Stage) -> Seating:
+        return Seating.of(Relabelled(policy, length=lambda request: 1 if request.turn.round == 1 else 9))
 
     config: dict[str, Any] = {
         "schedule": "clue",

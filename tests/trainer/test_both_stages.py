@@ -85,8 +85,8 @@ def test_votes_are_normalised_as_trl_does(tmp_path: Path, scale_rewards: str) ->
     replay = trainer._replay
 
     def recording(rows: list[Row], stage: Stage) -> dict[str, Any]:
-        # Every third vote as if it had been unreadable, so that the second reward differs too.
-        rows = [replace(row, readable=bool(number % 3)) for number, row in enumerate(rows)]
+        # Every third vote as if it had been unparsed, so that the second reward differs too.
+        rows = [replace(row, parsed=bool(number % 3)) for number, row in enumerate(rows)]
         seen.append(rows)
         batches.append(replay(rows, stage))
         return batches[-1]
@@ -103,7 +103,7 @@ def row(stage: Stage, game: int, reward: float, advantage: float = 0.0, **other:
     from PIL import Image
 
     image = GameImage("one", Image.new("RGB", (1, 1)))
-    values = {"readable": True, **other}
+    values = {"parsed": True, **other}
     return Row(game, stage, "", image, (1,), (2,), (0.0,), reward, advantage=advantage, **values)
 
 
@@ -114,7 +114,7 @@ def test_advantages_in_numbers() -> None:
     """
     rows = [
         row("clue", 0, 0.3, 0.25),
-        row("clue", 0, 0.3, 0.25, readable=False),
+        row("clue", 0, 0.3, 0.25, parsed=False),
         row("decision", 0, 1.0),
         row("decision", 0, 1.0),
         row("decision", 0, -1.0),

@@ -189,7 +189,7 @@ def test_logprobs_of_sampling_are_those_of_a_plain_forward(family: Family, tmp_p
         for one, row in zip(said, hand_rows(step.rollout.games, stage), strict=True):
             with torch.no_grad():
                 by_forward = row_logps(model, processor, row, TEMPERATURE)
-            assert one.reply.logprobs == pytest.approx(by_forward.tolist(), abs=1e-4)
+            assert one.completion.logprobs == pytest.approx(by_forward.tolist(), abs=1e-4)
 
 
 def test_a_run_through_both_stages_moves_every_parameter_and_is_saved(family: Family, tmp_path: Path) -> None:

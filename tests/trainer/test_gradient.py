@@ -27,11 +27,11 @@ from tests.trainer_helpers import (
     seeded_length,
 )
 from vision_zero.config.options import IterativeSPOConfig
-from vision_zero.rollout.play import Table
+from vision_zero.rollout.play import Seating
 from vision_zero.rollout.policy import Policy, TurnRequest
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
 from vision_zero.trainer.samples import Row
-from vision_zero.types import GameRules, Reply, Stage
+from vision_zero.types import Completion, GameRules, Stage
 
 STAGES: tuple[Stage, ...] = ("decision", "clue")
 TEMPERATURE = 0.8
@@ -161,7 +161,7 @@ def test_logprobs_of_sampling_are_those_of_training(tmp_path: Path, stage: Stage
     for one, row in zip(said, hand_rows(step.rollout.games, stage), strict=False):
         with torch.no_grad():
             by_forward = row_logps(load_model(), processor, row, TEMPERATURE)
-        assert one.reply.logprobs == pytest.approx(by_forward.tolist(), abs=1e-4)
+        assert one.completion.logprobs == pytest.approx(by_forward.tolist(), abs=1e-4)
 
 
 def record_logprob_gaps(trainer: IterativeSPOTrainer) -> list[float]:
@@ -240,42 +240,42 @@ def test_padding_changes_nothing(tmp_path: Path, rules: GameRules, n_clues: int,
     assert padded.log["kl"] == pytest.approx(hand.kl, rel=1e-4)
     assert padded.log["entropy"] == pytest.approx(hand.entropy, rel=1e-5)
     clues = padded.rollout.games[0].clues
-    tokens = [len(clue.reply.token_ids) for clue in clues]
+    tokens = [len(clue.completion.token_ids) for clue in clues]
     assert padded.log["length/clue"] == pytest.approx(sum(tokens) / n_clues)
-    assert padded.log["num_tokens"] == sum(tokens) + sum(len(clue.reply.prompt_ids) for clue in clues)
+    assert padded.log["num_tokens"] == sum(tokens) + sum(len(clue.completion.prompt_ids) for clue in clues)
 
 
 # ------------------------------------------------------------------------------------------------------------- stages
 
 
 class OtherTokens:
-    """The replies of `policy` with other tokens and log-probs at the same text, in one stage's turns."""
+    """The completions of `policy` with other tokens and log-probs at the same text, in one stage's turns."""
 
     def __init__(self, policy: Policy, stage: Stage) -> None:
         self.policy, self.stage = policy, stage
 
-    def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]:
+    def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         return [
             replace(
-                reply,
-                token_ids=tuple(300 + token % 300 for token in reply.token_ids),
-                logprobs=tuple(-1.5 for _ in reply.logprobs),
+                completion,
+                token_ids=tuple(300 + token % 300 for token in completion.token_ids),
+                logprobs=tuple(-1.5 for _ in completion.logprobs),
             )
             if request.turn.stage == self.stage
-            else reply
-            for request, reply in zip(requests, self.policy.answer(requests), strict=True)
+            else completion
+            for request, completion in zip(requests, self.policy.answer(requests), strict=True)
         ]
 
 
 def step_with_other_tokens(tmp_path: Path, active: Stage, changed: Stage) -> Step:
-    def players(policy: Policy, stage: Stage) -> Table:
-        return Table.of(OtherTokens(Relabelled(policy, length=seeded_length), changed))
+    def players(policy: Policy, stage: Stage) -> Seating:
+        return Seating.of(OtherTokens(Relabelled(policy, length=seeded_length), changed))
 
     return one_step(make_trainer(tmp_path, schedule=active, players=players))
 
 
 def texts(step: Step) -> list[str]:
-    return [said.reply.text for game in step.rollout.games for said in (*game.clues, *game.votes)]
+    return [said.completion.text for game in step.rollout.games for said in (*game.clues, *game.votes)]
 
 
 @pytest.mark.parametrize(("active", "inactive"), [("decision", "clue"), ("clue", "decision")])
@@ -305,21 +305,21 @@ def test_only_turns_of_the_active_stage_get_a_row(tmp_path: Path, stage: Stage) 
     trainer._replay = recording  # type: ignore[method-assign]
     step = one_step(trainer)
     said = [one for game in step.rollout.games for one in (game.clues if stage == "clue" else game.votes)]
-    assert [row.token_ids for row in made] == [one.reply.token_ids for one in said]
-    assert [row.prompt_ids for row in made] == [one.reply.prompt_ids for one in said]
+    assert [row.token_ids for row in made] == [one.completion.token_ids for one in said]
+    assert [row.prompt_ids for row in made] == [one.completion.prompt_ids for one in said]
     assert len(made) == (2 * 3 if stage == "clue" else 2 * 4)
 
 
-def test_replies_of_other_policies_get_no_row(tmp_path: Path) -> None:
+def test_completions_of_other_policies_get_no_row(tmp_path: Path) -> None:
     """The civilians are the model, the spy is scripted: two clues of three are trained on."""
 
     class Scripted:
-        def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]:
-            return [Reply("\\boxed{blue sphere}") for _ in requests]
+        def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
+            return [Completion("\\boxed{blue sphere}") for _ in requests]
 
-    def players(policy: Policy, stage: Stage) -> Table:
+    def players(policy: Policy, stage: Stage) -> Seating:
         model = Relabelled(policy)
-        return Table(civilian=model, spy=Scripted(), voter=model)
+        return Seating(civilian=model, spy=Scripted(), voter=model)
 
     trainer = make_trainer(tmp_path, schedule="clue", players=players, temperature=TEMPERATURE)
     policy = move_policy(trainer)

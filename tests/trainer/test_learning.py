@@ -23,7 +23,7 @@ from vision_zero import run_folder
 from vision_zero.data.drawn_scenes import drawn_pair
 from vision_zero.evaluate.clues.grounding import COLOURS, SHAPES
 from vision_zero.models import load_processor
-from vision_zero.rollout.play import Table
+from vision_zero.rollout.play import Seating
 from vision_zero.rollout.policy import Policy, TurnRequest
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer, Players
 from vision_zero.trainer.samples import Row
@@ -65,11 +65,11 @@ def trusts(word: str) -> Callable[[TurnRequest, random.Random], Vote]:
 
 def voter_trains(clue: Callable[[TurnRequest, random.Random], str] = clue_with_a_tell) -> Players:
     speaker = FunctionPlayer(clue=clue)
-    return lambda policy, stage: Table(civilian=speaker, spy=speaker, voter=policy)
+    return lambda policy, stage: Seating(civilian=speaker, spy=speaker, voter=policy)
 
 
 def speakers_train(vote: Callable[[TurnRequest, random.Random], Vote]) -> Players:
-    return lambda policy, stage: Table(civilian=policy, spy=policy, voter=FunctionPlayer(vote=vote))
+    return lambda policy, stage: Seating(civilian=policy, spy=policy, voter=FunctionPlayer(vote=vote))
 
 
 class Watch(TrainerCallback):
@@ -112,7 +112,7 @@ def learn(tmp_path: Path, players: Players, watch: Watch, **config: Any) -> None
 
 
 class ShuffledRewards(IterativeSPOTrainer):
-    """The same games and replies, but every reply gets the reward of another one."""
+    """The same games and completions, but every completion gets the reward of another one."""
 
     def _replay(self, rows: list[Row], stage: Stage) -> dict[str, Any]:
         rewards = [row.reward for row in rows]
@@ -177,7 +177,7 @@ def test_a_suspected_word_goes_out_of_use_and_a_trusted_one_spreads(
 def test_the_schedule_switches_by_its_rule_and_says_why(tmp_path: Path) -> None:
     """Decision stages end when the tell is found; clue stages end because the scripted voter is mostly wrong."""
 
-    def players(policy: Policy, stage: Stage) -> Table:
+    def players(policy: Policy, stage: Stage) -> Seating:
         return voter_trains()(policy, stage) if stage == "decision" else speakers_train(suspects(WORD))(policy, stage)
 
     watch = Watch()

@@ -17,32 +17,32 @@ from tests.by_hand import largest_difference
 from tests.trainer.test_families import Family, saved_family
 from tests.trainer_helpers import Step, make_trainer, of_many_lengths, one_step, random_pairs
 from vision_zero.models import load_processor
-from vision_zero.trainer.prefix_sharing import PADDING, Layout, attention_mask, of_rows, shared_layout
+from vision_zero.trainer.prefix_sharing import PADDING, Layout, attention_mask, gather_completions, shared_layout
 from vision_zero.types import GameRules
 
 IMAGE = 99
 
 
 def padded(rows: list[tuple[list[int], list[int]]]) -> tuple[np.ndarray, np.ndarray, int]:
-    """Ids and mask of (prompt, reply) rows as TRL pads them, and the columns of replies."""
-    n_prompt, n_reply = (max(len(row[part]) for row in rows) for part in (0, 1))
-    ids = np.zeros((len(rows), n_prompt + n_reply), dtype=np.int64)
+    """Ids and mask of (prompt, completion) rows as TRL pads them, and the columns of completions."""
+    n_prompt, n_completion = (max(len(row[part]) for row in rows) for part in (0, 1))
+    ids = np.zeros((len(rows), n_prompt + n_completion), dtype=np.int64)
     mask = np.zeros_like(ids)
-    for number, (prompt, reply) in enumerate(rows):
-        here = slice(n_prompt - len(prompt), n_prompt + len(reply))
-        ids[number, here] = prompt + reply
+    for number, (prompt, completion) in enumerate(rows):
+        here = slice(n_prompt - len(prompt), n_prompt + len(completion))
+        ids[number, here] = prompt + completion
         mask[number, here] = 1
-    return ids, mask, n_reply
+    return ids, mask, n_completion
 
 
 def layout_by_hand() -> tuple[Layout, np.ndarray, int]:
     rows = [([IMAGE, 1, 2, 3], [7, 8]), ([IMAGE, 1, 2, 4], [9]), ([IMAGE, 5], [6])]
-    ids, mask, n_reply = padded(rows)
-    return shared_layout(ids, mask, n_reply, [0, 0, 1], IMAGE), ids, n_reply
+    ids, mask, n_completion = padded(rows)
+    return shared_layout(ids, mask, n_completion, [0, 0, 1], IMAGE), ids, n_completion
 
 
 def test_a_layout_by_hand() -> None:
-    """Columns: 4 of prompts, 2 of replies, so row r starts at 6 r. The third row has another image."""
+    """Columns: 4 of prompts, 2 of completions, so row r starts at 6 r. The third row has another image."""
     layout, ids, _ = layout_by_hand()
     #                                shared  row 1     row 2
     assert layout.source_PL.tolist() == [[0, 1, 2, 3, 4, 5, 9, 10], [14, 15, 16, *[PADDING] * 5]]
@@ -70,22 +70,22 @@ def test_a_mask_by_hand() -> None:
 
 
 def test_values_go_back_to_their_rows() -> None:
-    layout, ids, n_reply = layout_by_hand()
+    layout, ids, n_completion = layout_by_hand()
     mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0], [0, 0, 1, 1, 1, 0]])
     ids_PL = torch.as_tensor(ids.flatten()[layout.source_PL])
-    assert of_rows(ids_PL, layout, mask, n_reply).tolist() == [[7, 8], [9, 0], [6, 0]]
+    assert gather_completions(ids_PL, layout, mask, n_completion).tolist() == [[7, 8], [9, 0], [6, 0]]
 
 
 def test_an_image_behind_words_that_differ_is_not_shared() -> None:
-    ids, mask, n_reply = padded([([1, 2, IMAGE, 3], [7]), ([1, 4, IMAGE, 3], [8])])
-    layout = shared_layout(ids, mask, n_reply, [0, 0], IMAGE)
+    ids, mask, n_completion = padded([([1, 2, IMAGE, 3], [7]), ([1, 4, IMAGE, 3], [8])])
+    layout = shared_layout(ids, mask, n_completion, [0, 0], IMAGE)
     assert layout.shown == [0, 1]
     assert layout.source_PL.tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
 
 
 @settings(deadline=None)
 @given(st.randoms(use_true_random=False))
-def test_every_reply_token_attends_to_its_own_row_and_nothing_else(rng: random.Random) -> None:
+def test_every_completion_token_attends_to_its_own_row_and_nothing_else(rng: random.Random) -> None:
     rows, images = [], []
     for image in range(rng.randint(1, 4)):
         begin = [IMAGE] + [rng.randint(1, 3) for _ in range(rng.randint(0, 6))]
@@ -93,8 +93,8 @@ def test_every_reply_token_attends_to_its_own_row_and_nothing_else(rng: random.R
             prompt = begin[: rng.randint(1, len(begin))] + [rng.randint(1, 3) for _ in range(rng.randint(1, 4))]
             rows.append((prompt, [rng.randint(1, 9) for _ in range(rng.randint(1, 4))]))
             images.append(image)
-    ids, mask, n_reply = padded(rows)
-    layout = shared_layout(ids, mask, n_reply, images, IMAGE)
+    ids, mask, n_completion = padded(rows)
+    layout = shared_layout(ids, mask, n_completion, images, IMAGE)
     attends = attention_mask(layout, torch.device("cpu"))[:, 0].numpy()
     n_columns = ids.shape[1]
     found: dict[int, list[int]] = {}
@@ -103,20 +103,20 @@ def test_every_reply_token_attends_to_its_own_row_and_nothing_else(rng: random.R
         assert source not in found, "no token stands twice"
         seen = layout.source_PL[row, attends[row, column]]
         found[int(source)] = ids.flatten()[seen].tolist()
-    for number, (prompt, reply) in enumerate(rows):
-        for place in range(len(reply)):
-            source = number * n_columns + n_columns - n_reply + place
-            assert found[source] == (prompt + reply)[: len(prompt) + place + 1]
+    for number, (prompt, completion) in enumerate(rows):
+        for place in range(len(completion)):
+            source = number * n_columns + n_columns - n_completion + place
+            assert found[source] == (prompt + completion)[: len(prompt) + place + 1]
     assert {images[row] for row in layout.shown} == set(images)
-    assert layout.source_PL.size <= len(rows) * max(len(prompt + reply) for prompt, reply in rows)
+    assert layout.source_PL.size <= len(rows) * max(len(prompt + completion) for prompt, completion in rows)
 
 
 def test_dear_pairs_make_shorter_rows() -> None:
     """Four rows of 11 tokens that have one in common. P (L + c L^2): 41 + 1681 c, 42 + 882 c, 44 + 484 c."""
-    ids, mask, n_reply = padded([([IMAGE, 1], [2] * 9)] * 4)
+    ids, mask, n_completion = padded([([IMAGE, 1], [2] * 9)] * 4)
 
     def shape(pair_cost: float) -> tuple[int, ...]:
-        return shared_layout(ids, mask, n_reply, [0] * 4, IMAGE, pair_cost).source_PL.shape
+        return shared_layout(ids, mask, n_completion, [0] * 4, IMAGE, pair_cost).source_PL.shape
 
     assert shape(0.0) == shape(0.0012) == (1, 41)
     assert shape(0.0013) == shape(0.0049) == (2, 21)

@@ -53,9 +53,9 @@ def test_a_run_stops_when_the_engine_has_other_weights(training: dict[str, Any])
     assert "--resume" in training["refusal"]
 
 
-def test_a_run_stops_when_a_prompt_and_its_reply_do_not_fit(training: dict[str, Any]) -> None:
+def test_a_run_stops_when_a_prompt_and_its_completion_do_not_fit(training: dict[str, Any]) -> None:
     assert training["too_long"].startswith("game ")
-    assert "a reply of up to 1000 are more than the engine holds, 1024" in training["too_long"]
+    assert "a completion of up to 1000 are more than the engine holds, 1024" in training["too_long"]
     assert "--vllm_max_model_length" in training["too_long"]
     assert "the run was saved at" in training["too_long"]
 

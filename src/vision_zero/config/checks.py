@@ -33,7 +33,7 @@ NOT_USED = {
         "games are sampled by temperature, top_k and top_p",
     ),
     "reward_weights": "use format_weight",
-    "vllm_structured_outputs_regex": "replies are free text",
+    "vllm_structured_outputs_regex": "completions are free text",
     "resume_from_checkpoint": "--resume continues from the last complete checkpoint of output_dir",
     "save_only_model": "a checkpoint is there to be resumed; its export/ holds the model alone",
     "ignore_data_skip": "a resumed run would play the games of its beginning again",
@@ -99,7 +99,7 @@ def check_options(args: GRPOConfig) -> None:
     if args.arena_games < 4 or args.arena_games % 2:
         raise ValueError(f"arena_games={args.arena_games} must be even and at least 4: every deal is played twice")
     if args.temperature <= 0:
-        raise ValueError(f"temperature={args.temperature} must be positive: sampled replies are what is trained on")
+        raise ValueError(f"temperature={args.temperature} must be positive: sampled completions are what is trained on")
     if args.train_stages == "both" and args.kl_weight("clue") != args.kl_weight("decision"):
         raise ValueError(
             f"train_stages=both has rows of both stages in one batch, which has one KL weight: kl_clue="

@@ -18,7 +18,7 @@ from trl import GRPOConfig
 
 from vision_zero.config.checks import check_options
 from vision_zero.data.pairs import load_pairs
-from vision_zero.rollout.policy import LimitsByStage, TokenLimits
+from vision_zero.rollout.policy import TokenLimits, TokenLimitsByStage
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.vllm.client import ServerOptions
 from vision_zero.rollout.vllm.requests import EngineOptions
@@ -111,7 +111,8 @@ class IterativeSPOConfig(GRPOConfig):
         "iterative", "Stage switch by the rule (paper), one stage only, or a fixed cycle (code)"
     )
     train_stages: Literal["active", "both"] = option(
-        "active", "Replies that are trained on: the active stage's (paper) or both stages' in one batch (code's bug)"
+        "active",
+        "Completions that are trained on: the active stage's (paper) or both stages' in one batch (code's bug)",
     )
     resume: bool = option(False, "Continue the run in output_dir from its last complete checkpoint")
     export_every: int = option(0, "Portable export beside every n-th checkpoint; 0: at the end only")
@@ -119,7 +120,7 @@ class IterativeSPOConfig(GRPOConfig):
     wandb_games: int = option(
         4, "With report_to=wandb: games of every recorded iteration in its table, with images; 0: no table"
     )
-    rollout_batch_size: int = option(256, "Replies generated at once by the transformers policy")
+    rollout_batch_size: int = option(256, "Completions generated at once by the transformers policy")
     freeze_vision: bool = option(
         False,
         "The vision tower does not train and sees every image once per step; a merger inside it (Qwen2.5-VL) is frozen "
@@ -140,14 +141,14 @@ class IterativeSPOConfig(GRPOConfig):
     lock_step: bool = option(False, "Games wait for each other after every turn, as without vLLM; same games, slower")
     vllm_max_num_seqs: int | None = option(
         None,
-        "Replies the engine works on at once, or that a process asks a server for at once; none: all votes of a "
+        "Completions the engine works on at once, or that a process asks a server for at once; none: all votes of a "
         f"process (server: {REQUESTS_AT_ONCE} at most)",
     )
     vllm_dtype: str | None = option(None, "Precision of the engine; none: float32 on a CPU, else that of training")
     vllm_enforce_eager: bool = option(False, "No CUDA graphs: less memory, slower; always so on a CPU")
     vllm_block_size: int | None = option(None, "Tokens per block of the engine's cache; none: vLLM's own choice")
     vllm_request_timeout: float = option(
-        300.0, "vllm_mode=server: seconds without any reply, while some are waited for, after which the run stops"
+        300.0, "vllm_mode=server: seconds without any completion, while some are waited for, after which the run stops"
     )
     max_logp_difference: float = option(
         0.1, "The run stops when engine and training differ by more than this in a token's log-probability (mean)"
@@ -166,7 +167,7 @@ class IterativeSPOConfig(GRPOConfig):
     reward_beta: float = option(0.1, "Clue reward: weight of the votes between spy and civilians, beta (paper: 0.1)")
     reward_lambda: float = option(0.1, "Clue reward: weight of a civilian's own votes, lambda (paper: 0.1)")
     na_reward: float = option(-0.5, "Decision reward of a vote for N/A (paper: -0.5)")
-    format_weight: float = option(0.0, "Weight of the separate +-1 reward for a readable reply (paper: none)")
+    format_weight: float = option(0.0, "Weight of the separate +-1 reward for a parsed completion (paper: none)")
 
     # Role advantage estimation
     rae_alpha: float = option(0.95, "Decay of the role baselines, alpha (paper: 0.95; code: 0.9); 1 turns them off")
@@ -192,10 +193,10 @@ class IterativeSPOConfig(GRPOConfig):
     cycle_clue: int = option(10, "schedule=cycle: iterations of each clue stage")
 
     # Sampling and KL per stage
-    max_clue_tokens: int = option(512, "Longest reply with a clue (paper's command: 512; code: 1024)")
-    min_clue_tokens: int = option(0, "Shortest reply with a clue (paper silent; code: 20)")
-    max_vote_tokens: int = option(512, "Longest reply with a vote (paper's command: 512; code: 1024)")
-    min_vote_tokens: int = option(0, "Shortest reply with a vote (paper silent; code: 100)")
+    max_clue_tokens: int = option(512, "Longest completion with a clue (paper's command: 512; code: 1024)")
+    min_clue_tokens: int = option(0, "Shortest completion with a clue (paper silent; code: 20)")
+    max_vote_tokens: int = option(512, "Longest completion with a vote (paper's command: 512; code: 1024)")
+    min_vote_tokens: int = option(0, "Shortest completion with a vote (paper silent; code: 100)")
     kl_clue: float | None = option(None, "KL weight of the clue stage; none: beta (paper: 0.04)")
     kl_decision: float | None = option(None, "KL weight of the decision stage; none: beta (paper: 0.04)")
 
@@ -207,7 +208,7 @@ class IterativeSPOConfig(GRPOConfig):
     num_generations: int = option(8, "Votes per game, G (paper: 8)")
     temperature: float = option(0.8, "Sampling temperature (code: 0.8; paper silent)")
     top_k: int = option(50, "Sample among the k likeliest tokens (code: the library's 50; paper silent); 0: all")
-    loss_type: str = option("grpo", "Token average per reply, then over replies: grpo (code); dapo works too")
+    loss_type: str = option("grpo", "Token average per completion, then over completions: grpo (code); dapo works too")
     scale_rewards: str = option("group", "Votes of a game are normalised by their own standard deviation (paper)")
     max_grad_norm: float = option(1.0, "Gradient clipping (code: 1.0)")
     max_completion_length: int | None = option(None, "Not used: set max_clue_tokens and max_vote_tokens")
@@ -223,7 +224,7 @@ class IterativeSPOConfig(GRPOConfig):
         if isinstance(self.report_to, str) and "," in self.report_to:
             self.report_to = self.report_to.split(",")
         check_options(self)
-        self.limits()
+        self.token_limits()
         self.sampling()
         self.make_schedule()
         self.make_baselines()
@@ -290,10 +291,10 @@ class IterativeSPOConfig(GRPOConfig):
         return self.beta if weight is None else weight
 
     def trained_stages(self, stage: Stage) -> tuple[Stage, ...]:
-        """The stages whose replies are trained on while `stage` is active."""
+        """The stages whose completions are trained on while `stage` is active."""
         return ("clue", "decision") if self.train_stages == "both" else (stage,)
 
-    def limits(self) -> LimitsByStage:
+    def token_limits(self) -> TokenLimitsByStage:
         return {
             "clue": TokenLimits(self.min_clue_tokens, self.max_clue_tokens),
             "decision": TokenLimits(self.min_vote_tokens, self.max_vote_tokens),

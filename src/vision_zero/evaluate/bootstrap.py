@@ -1,6 +1,6 @@
 """Means of per-game values with 95% intervals.
 
-The bootstrap resamples whole games: the votes and clues of a game are not independent, and two line-ups that played
+The bootstrap resamples whole games: the votes and clues of a game are not independent, and two match-ups that played
 the same deals are compared deal by deal (`paired`), so that what makes a deal easy for both cancels out.
 """
 

@@ -1,6 +1,6 @@
-r"""Reads replies: private reasoning, then one `\boxed{...}` that holds a clue or a vote.
+r"""Reads completions: private reasoning, then one `\boxed{...}` that holds a clue or a vote.
 
-Every function is total (no string makes it raise) and strict (what cannot be read is said to be unreadable, never
+Every function is total (no string makes it raise) and strict (what cannot be read is said to be unparsed, never
 guessed). What players write is untrusted: it is shown to other players, so nothing in it may become a control token,
 an image placeholder or a further line of a prompt.
 """
@@ -39,8 +39,8 @@ _PLAYER_NUMBER = re.compile(r"(?:player[ _]*)?([1-9][0-9]{0,8})\.?", re.ASCII | 
 _NOT_AVAILABLE = re.compile(r"n/?a\.?", re.ASCII | re.IGNORECASE)
 
 
-def split_reply(text: str) -> tuple[str, str | None]:
-    r"""Splits a reply into its private reasoning and the content of its last `\boxed{}`, `None` if it has no box.
+def split_completion(text: str) -> tuple[str, str | None]:
+    r"""Splits a completion into its private reasoning and the content of its last `\boxed{}`, `None` if it has no box.
 
     The last box is the one that starts last; braces inside it are matched, and one that is never closed reads to the
     end of its line. The reasoning is everything outside that box, cleaned by `clean_text`, so it can be shown again
@@ -76,16 +76,16 @@ def clean_text(text: str) -> str:
 
 
 def read_clue(text: str, max_chars: int = MAX_CLUE_CHARS) -> str | None:
-    r"""The clue in a reply: its last box as one clean line of at most `max_chars` characters; `None`: unreadable.
+    r"""The clue in a completion: its last box as one clean line of at most `max_chars` characters; `None`: unparsed.
 
-    A clue that is empty after cleaning is unreadable. LaTeX wrappers, escapes and braces are taken off, so a clue that
+    A clue that is empty after cleaning is unparsed. LaTeX wrappers, escapes and braces are taken off, so a clue that
     was read is read again as itself: `read_clue(f"\\boxed{{{clue}}}") == clue`.
 
     Raises ValueError if `max_chars` is not positive.
     """
     if max_chars < 1:
         raise ValueError(f"max_chars must be positive, got {max_chars}")
-    _, boxed = split_reply(text)
+    _, boxed = split_completion(text)
     if boxed is None:
         return None
     clue, previous = boxed, None
@@ -97,7 +97,7 @@ def read_clue(text: str, max_chars: int = MAX_CLUE_CHARS) -> str | None:
 
 
 def read_vote(text: str, n_players: int) -> Vote:
-    r"""The vote in a reply's last box: a seat in 1..n_players, `None` for N/A, or 0 if it is invalid.
+    r"""The vote in a completion's last box: a seat in 1..n_players, `None` for N/A, or 0 if it is invalid.
 
     Around the number only a "player", emphasis (`**3**`), a full stop, spaces and LaTeX wrappers are tolerated. Two
     numbers, signs, decimals, leading zeros, other scripts' digits, seats that do not exist and a missing box are
@@ -107,7 +107,7 @@ def read_vote(text: str, n_players: int) -> Vote:
     """
     if n_players < 1:
         raise ValueError(f"n_players must be positive, got {n_players}")
-    _, boxed = split_reply(text)
+    _, boxed = split_completion(text)
     if boxed is None:
         return 0
     # A brace becomes a space, not nothing: {1}{2} is two numbers.

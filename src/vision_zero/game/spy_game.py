@@ -13,15 +13,15 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Literal
 
-from vision_zero.game.parsing import clean_text, read_clue, read_vote, split_reply
+from vision_zero.game.parsing import clean_text, read_clue, read_vote, split_completion
 from vision_zero.types import (
     CastVote,
     Clue,
+    Completion,
     Game,
     GameRules,
     GameSummary,
     ImagePair,
-    Reply,
     Role,
     Turn,
     View,
@@ -109,8 +109,8 @@ def open_turns(game: Game) -> list[Turn]:
     return [turn for turn in vote_turns(game) if turn not in cast]
 
 
-def answer(game: Game, turn: Turn, reply: Reply) -> Game:
-    """The game after `reply` to `turn`. Votes stand in the order of `vote_turns`, whatever order they were cast in.
+def answer(game: Game, turn: Turn, completion: Completion) -> Game:
+    """The game after `completion` to `turn`. Votes stand in the order of `vote_turns`, however they were cast.
 
     Raises ValueError for a turn that is not open.
     """
@@ -118,15 +118,15 @@ def answer(game: Game, turn: Turn, reply: Reply) -> Game:
         raise ValueError(f"turn {turn} of game {game.index} cannot be answered now")
     if turn.stage == "decision":
         cast = {vote.turn: vote for vote in game.votes}
-        cast[turn] = CastVote(turn, reply, read_vote(reply.text, game.rules.n_players))
+        cast[turn] = CastVote(turn, completion, read_vote(completion.text, game.rules.n_players))
         return replace(game, votes=tuple(cast[one] for one in vote_turns(game) if one in cast))
-    text = read_clue(reply.text)
+    text = read_clue(completion.text)
     clue = Clue(
         turn=turn,
-        reply=reply,
+        completion=completion,
         text=NEUTRAL_CLUE if text is None else text,
-        reasoning=clean_text(split_reply(reply.text)[0]),
-        readable=text is not None,
+        reasoning=clean_text(split_completion(completion.text)[0]),
+        parsed=text is not None,
     )
     return replace(game, clues=(*game.clues, clue))
 
@@ -152,7 +152,7 @@ def summarize(game: Game) -> GameSummary:
         spy=game.spy,
         n_players=game.rules.n_players,
         votes=tuple(votes_in_order(game)),
-        unreadable_clues=sum(not clue.readable for clue in game.clues),
-        clue_lengths=tuple(len(clue.reply.token_ids) for clue in game.clues),
-        vote_lengths=tuple(len(cast.reply.token_ids) for cast in game.votes),
+        unparsed_clues=sum(not clue.parsed for clue in game.clues),
+        clue_lengths=tuple(len(clue.completion.token_ids) for clue in game.clues),
+        vote_lengths=tuple(len(cast.completion.token_ids) for cast in game.votes),
     )

@@ -210,12 +210,12 @@ def _arena_charts(arena: Sequence[tuple[float, Figures]]) -> list[Chart]:
             limits=[Limit("the start", 0.0)],
         ),
         chart(
-            "sight",
+            "image_gain",
             "Do voters look?",
             "Right votes of the model with itself; with another game's image, only the words are left.",
             [
                 curve("votes/right", "with the image", "main", band=True),
-                curve("votes/right_blind", "with another image", "quiet"),
+                curve("votes/right_image_swapped", "with another image", "quiet"),
                 curve("against_itself", "games, by plurality", "third"),
             ],
             share=True,
@@ -245,12 +245,12 @@ def _clue_charts(clues: Sequence[RoleShares]) -> list[Chart]:
             "true", "Clues that are true", "Share of clues whose objects are all in the civilians' image.", described
         ),
         chart(
-            "telling",
+            "discriminative",
             "Clues that tell the picture",
             "Share of the other pictures of the set of which a true clue is not true.",
             described,
         ),
-        chart("copied", "Clues that copy", "Share of clues that somebody said before in the game.", "no readable clue"),
+        chart("copied", "Clues that copy", "Share of clues that somebody said before in the game.", "no parsed clue"),
     ]
 
 
@@ -280,7 +280,7 @@ def _game_charts(log: _Log) -> list[Chart]:
         log.chart(
             "vote-reward",
             "Reward of votes",
-            "+1 for the spy, −1 for another player or an unreadable vote, na_reward for N/A.",
+            "+1 for the spy, −1 for another player or an unparsed vote, na_reward for N/A.",
             [("reward/vote", "votes", "main")],
             limits=[Limit("", 0.0)],
         ),
@@ -292,20 +292,20 @@ def _game_charts(log: _Log) -> list[Chart]:
             share=True,
         ),
         log.chart(
-            "unreadable",
-            "Unreadable and cut replies",
-            "Nothing can be learnt from replies that cannot be read. Should stay below 0.05.",
+            "unparsed",
+            "Unparsed and cut completions",
+            "Nothing can be learnt from completions that cannot be read. Should stay below 0.05.",
             [
-                ("clues/unreadable", "unreadable clues", "spy"),
-                ("votes/invalid", "unreadable votes", "third"),
+                ("clues/unparsed", "unparsed clues", "spy"),
+                ("votes/invalid", "unparsed votes", "third"),
                 ("length/clue_cut", "clues cut", "quiet"),
                 ("length/vote_cut", "votes cut", "fourth"),
             ],
         ),
         log.chart(
             "lengths",
-            "Reply lengths",
-            "Mean tokens of a reply, thinking included; the bands say which stage trained.",
+            "Completion lengths",
+            "Mean tokens of a completion, thinking included; the bands say which stage trained.",
             [("length/clue", "clues", "second"), ("length/vote", "votes", "main")],
         ),
     ]

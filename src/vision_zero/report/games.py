@@ -20,9 +20,9 @@ from PIL import Image
 from vision_zero import run_folder
 from vision_zero.evaluate.bootstrap import Interval
 from vision_zero.evaluate.clues.grounding import (
-    TRUTH_FIGURES,
-    ClueTruth,
-    Gallery,
+    GROUNDING_FIGURES,
+    ClueGrounding,
+    SceneIndex,
     copies,
     is_described,
     said_in_record,
@@ -83,12 +83,12 @@ def _light(record: Mapping[str, Any]) -> Record:
     game: Record = {name: record[name] for name in (*kept, "clue_rewards", "clue_advantages")}
     game["failed_edit"] = record.get("failed_edit")
     game["clues"] = [
-        {name: clue[name] for name in ("seat", "round", "clue", "readable", "reply")}
+        {name: clue[name] for name in ("seat", "round", "clue", "parsed", "completion")}
         | {"tokens": len(clue["token_ids"])}
         for clue in record["clues"]
     ]
     game["votes"] = [
-        {name: vote[name] for name in ("seat", "sample", "vote", "reward", "reply")}
+        {name: vote[name] for name in ("seat", "sample", "vote", "reward", "completion")}
         | {"tokens": len(vote["token_ids"])}
         for vote in record["votes"]
     ]
@@ -102,11 +102,11 @@ def _light(record: Mapping[str, Any]) -> Record:
     _check(game, ("clue_rewards", "clue_advantages"), lambda values: _are_numbers(values, n_players))
     _check(game, ("outcome",), lambda votes: isinstance(votes, list) and all(_is_vote(one, n_players) for one in votes))
     for clue in game["clues"]:
-        _check(clue, ("clue", "reply"), _is_text)
-        _check(clue, ("readable",), lambda value: isinstance(value, bool))
+        _check(clue, ("clue", "completion"), _is_text)
+        _check(clue, ("parsed",), lambda value: isinstance(value, bool))
         _check(clue, ("seat", "round"), is_whole)
     for vote in game["votes"]:
-        _check(vote, ("reply",), _is_text)
+        _check(vote, ("completion",), _is_text)
         _check(vote, ("vote",), lambda value: _is_vote(value, n_players))
         _check(vote, ("seat", "sample"), is_whole)
         _check(vote, ("reward",), lambda value: _are_numbers([value], 1))
@@ -157,7 +157,7 @@ def choose(games: Sequence[Record], at_most: int) -> list[Record]:
 class JudgedClues:
     """Of every game (in the order given) the judgement of each clue, None where its picture is not described."""
 
-    truths: list[list[ClueTruth] | None]
+    groundings: list[list[ClueGrounding] | None]
     copied: list[list[bool]]
     shares: list[RoleShares]
 
@@ -167,21 +167,25 @@ def judge_clues(
 ) -> JudgedClues:
     """Truth needs a description of the picture, copying does not. `shares` are means per iteration and role."""
     described = [pair for pair in pairs.values() if is_described(pair)]
-    gallery = Gallery(described) if described else None
-    truths: list[list[ClueTruth] | None] = []
+    scene_index = SceneIndex(described) if described else None
+    groundings: list[list[ClueGrounding] | None] = []
     copied: list[list[bool]] = []
     by_iteration: dict[int, dict[str, list[float]]] = {}
     for game in games:
         said = said_in_record(game)
-        judged = gallery.judge_clues(game["pair"], said) if gallery is not None and game["pair"] in gallery else None
+        judged = (
+            scene_index.judge_clues(game["pair"], said)
+            if scene_index is not None and game["pair"] in scene_index
+            else None
+        )
         copied.append(copies(said))
-        truths.append(judged)
+        groundings.append(judged)
         values = by_iteration.setdefault(iteration_of(game), {})
         for role, is_spy in (("spy", True), ("civilian", False)):
             own = [number for number, clue in enumerate(said) if (clue.seat == game["spy"]) is is_spy]
             if not own:
                 continue
-            figures = {name: [getattr(judged[k], name) for k in own] for name in TRUTH_FIGURES} if judged else {}
+            figures = {name: [getattr(judged[k], name) for k in own] for name in GROUNDING_FIGURES} if judged else {}
             figures["copied"] = [float(copied[-1][k]) for k in own]
             for name, shares in figures.items():
                 values.setdefault(f"{role}/{name}", []).append(sum(shares) / len(shares))
@@ -189,7 +193,7 @@ def judge_clues(
         RoleShares(iteration, {name: _interval(shares) for name, shares in figures.items()})
         for iteration, figures in sorted(by_iteration.items())
     ]
-    return JudgedClues(truths, copied, shares_by_iteration)
+    return JudgedClues(groundings, copied, shares_by_iteration)
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -248,16 +252,16 @@ def picture_games(
 
 
 def shown_game(
-    game: Record, iteration: int, seen: Seen, truth: list[ClueTruth] | None, copied: Iterable[bool]
+    game: Record, iteration: int, seen: Seen, grounding: list[ClueGrounding] | None, copied: Iterable[bool]
 ) -> Record:
     """One game as the page's scripts take it."""
     n_players = game["rules"]["n_civilians"] + 1
     named = plurality(game["outcome"], n_players)
     marks: list[list[str]] = []
     for number, (clue, is_copy) in enumerate(zip(game["clues"], copied, strict=True)):
-        own = [] if clue["readable"] else ["unreadable"]
-        if truth is not None and clue["readable"]:
-            own.append("claimless" if truth[number].claimless else "true" if truth[number].true else "false")
+        own = [] if clue["parsed"] else ["unparsed"]
+        if grounding is not None and clue["parsed"]:
+            own.append("no_claim" if grounding[number].no_claim else "true" if grounding[number].true else "false")
         marks.append([*own, *(["copied"] if is_copy else [])])
     return {
         **{name: game[name] for name in ("step", "stage", "game", "pair", "domain", "spy", "votes", "failed_edit")},

@@ -84,7 +84,7 @@ def make_report(run: Path, max_games: int = 500, image_size: int = 320, evaluati
             number = shown[place]
             game = recorded.games[number]
             at = _iteration(game, steps_per_iteration)
-            games[place] = shown_game(game, at, seen, judged.truths[number], judged.copied[number])
+            games[place] = shown_game(game, at, seen, judged.groundings[number], judged.copied[number])
             bar.update()
     without = sum(game["no_image"] is not None for game in games)
     if without:

@@ -93,7 +93,7 @@ def draw_clues(axes: Axes, clues: Sequence[Record], spy: int, clue_lines: Sequen
         colour = SPY if clue["seat"] == spy else CIVILIAN
         name = f"player {clue['seat']}" + (" (spy)" if clue["seat"] == spy else "")
         axes.text(0.0, y, name, fontsize=10, va="top", color=colour)
-        style = "normal" if clue["readable"] else "italic"
+        style = "normal" if clue["parsed"] else "italic"
         axes.text(0.17, y, "\n".join(lines), fontsize=10, va="top", color="black", style=style, linespacing=1.15)
         y -= line_height * len(lines)
 

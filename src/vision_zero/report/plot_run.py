@@ -40,12 +40,12 @@ WIN_RATE = (
 VOTES = (
     Series("against_itself", "games, plurality", "#1f3d5c", band=True),
     Series("votes/right", "votes", "#4c8dbf"),
-    Series("votes/right_blind", "votes, another image", "#999999"),
+    Series("votes/right_image_swapped", "votes, another image", "#999999"),
     Series("votes/na", "N/A", "#c9a227"),
 )
 CLUES = (
-    Series("truth/civilian/true", "civilians", "#2c5f8a", band=True),
-    Series("truth/spy/true", "spy", "#c0392b", band=True),
+    Series("grounding/civilian/true", "civilians", "#2c5f8a", band=True),
+    Series("grounding/spy/true", "spy", "#c0392b", band=True),
 )
 PANELS: tuple[tuple[str, tuple[Series, ...]], ...] = (
     ("win rate against the frozen start", WIN_RATE),

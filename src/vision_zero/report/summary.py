@@ -20,7 +20,7 @@ ROWS: tuple[tuple[str, str, int], ...] = (
     ("votes for the spy", "votes/right", 2),
     ("votes N/A", "stage/na_rate", 2),
     ("votes that could not be read", "votes/invalid", 2),
-    ("clues that could not be read", "clues/unreadable", 2),
+    ("clues that could not be read", "clues/unparsed", 2),
     ("reward of a vote", "reward/vote", 2),
     ("reward of the spy's clues", "reward/spy", 2),
     ("tokens per clue", "length/clue", 1),

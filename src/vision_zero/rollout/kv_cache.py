@@ -2,7 +2,7 @@
 
 All prompts of a game begin alike (image, rules, clues so far). `PrefixStore` keeps the keys and values of the last
 prompt of every conversation, and the next prompt of that conversation starts from the longest beginning that both share
-token by token. What is reused is what would be computed again, so replies do not change (up to rounding).
+token by token. What is reused is what would be computed again, so completions do not change (up to rounding).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from vision_zero.models import attention_implementation, check_model, load_model
 from vision_zero.rollout.policy import TurnRequest
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.transformers_policy import TransformersPolicy
-from vision_zero.types import Reply
+from vision_zero.types import Completion
 
 
 class ModelPlayer:
@@ -26,7 +26,7 @@ class ModelPlayer:
         self.policy = policy
         self.around = around
 
-    def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]:
+    def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         with self.around():
             return self.policy.answer(requests)
 

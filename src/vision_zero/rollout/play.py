@@ -1,7 +1,7 @@
 """Play N games with a policy per role, in one of two ways that give the same games.
 
 * Lock-step: every call holds every turn that can be asked now, over all games, so N games of p players and r rounds
-  cost p * r + 1 calls however large N is. The longest reply of a call holds all games.
+  cost p * r + 1 calls however large N is. The longest completion of a call holds all games.
 * Continuous, where every policy has a queue: a game asks its next turn the moment its last one is answered, and the
   votes of a finished game start while others still speak.
 """
@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from vision_zero.game.prompts import render
 from vision_zero.game.spy_game import answer, open_turns, turn_seed
 from vision_zero.rollout.game_images import GameImages, open_images
-from vision_zero.rollout.policy import LimitsByStage, Policy, QueuedPolicy, TurnRequest
-from vision_zero.types import Game, Reply, Role, Turn
+from vision_zero.rollout.policy import Policy, QueuedPolicy, TokenLimitsByStage, TurnRequest
+from vision_zero.types import Completion, Game, Role, Turn
 
 
 @dataclass(frozen=True)
-class Table:
+class Seating:
     """Who plays which role; usually one policy plays all three."""
 
     civilian: Policy
@@ -28,7 +28,7 @@ class Table:
     voter: Policy
 
     @classmethod
-    def of(cls, policy: Policy) -> Table:
+    def of(cls, policy: Policy) -> Seating:
         return cls(policy, policy, policy)
 
     def player(self, game: Game, turn: Turn) -> Policy:
@@ -58,8 +58,8 @@ class Rollout:
 
 def play(
     games: Sequence[Game],
-    table: Table,
-    limits: LimitsByStage,
+    table: Seating,
+    token_limits: TokenLimitsByStage,
     *,
     images: GameImages | None = None,
     template: str = "auto",
@@ -77,7 +77,7 @@ def play(
     state = {game.index: game for game in games}
     if len(state) != len(games):
         raise ValueError("two games of a batch have the same index, so they would be the same game")
-    in_play = _GamesInPlay(state, table, limits, images, template)
+    in_play = _GamesInPlay(state, table, token_limits, images, template)
     queues = None if lock_step else table.queues()
     answered = _in_lock_step(in_play) if queues is None else _continuously(in_play, queues)
     calls = 0
@@ -93,8 +93,8 @@ class _GamesInPlay:
     """Games being played: `state` holds each as it stands."""
 
     state: dict[int, Game]
-    table: Table
-    limits: LimitsByStage
+    table: Seating
+    token_limits: TokenLimitsByStage
     images: GameImages
     template: str
 
@@ -109,14 +109,14 @@ class _GamesInPlay:
                 prompt=prompt,
                 image=self.images[game.index, prompt.view],
                 seed=turn_seed(game.seed, turn),
-                limits=self.limits[turn.stage],
+                token_limits=self.token_limits[turn.stage],
             )
             asked.append((self.table.player(game, turn), request))
         return asked
 
-    def take(self, request: TurnRequest, reply: Reply) -> Game:
+    def take(self, request: TurnRequest, completion: Completion) -> Game:
         index = request.turn.game
-        self.state[index] = answer(self.state[index], request.turn, reply)
+        self.state[index] = answer(self.state[index], request.turn, completion)
         return self.state[index]
 
 
@@ -127,40 +127,43 @@ def _in_lock_step(games: _GamesInPlay) -> Iterator[int]:
         for policy, request in waiting:
             by_policy.setdefault(id(policy), (policy, []))[1].append(request)
         for policy, requests in by_policy.values():
-            for request, reply in zip(requests, _ask(policy, requests), strict=True):
-                games.take(request, reply)
+            for request, completion in zip(requests, _ask(policy, requests), strict=True):
+                games.take(request, completion)
             yield len(requests)
 
 
-def _ask(policy: Policy, requests: Sequence[TurnRequest]) -> list[Reply]:
-    """One call. A reply's seconds are its even share of the call, since all its turns ran together."""
+def _ask(policy: Policy, requests: Sequence[TurnRequest]) -> list[Completion]:
+    """One call. A completion's seconds are its even share of the call, since all its turns ran together."""
     start = time.perf_counter()
-    replies = policy.answer(requests)
-    if len(replies) != len(requests):
-        raise RuntimeError(f"{type(policy).__name__} answered {len(replies)} of {len(requests)} turns")
+    completions = policy.answer(requests)
+    if len(completions) != len(requests):
+        raise RuntimeError(f"{type(policy).__name__} answered {len(completions)} of {len(requests)} turns")
     seconds = (time.perf_counter() - start) / len(requests)
-    return [replace(reply, seconds=seconds) for reply in replies]
+    return [replace(completion, seconds=seconds) for completion in completions]
 
 
 def _continuously(games: _GamesInPlay, queues: Sequence[QueuedPolicy]) -> Iterator[int]:
-    """Yields the number of turns answered, each time some are. A reply's seconds are those it waited in the queue."""
+    """Yields the number of turns answered, each time some are.
+
+    A completion's seconds are those it waited in the queue.
+    """
     submitted: dict[Turn, float] = {}
 
     def ask(asked: Sequence[tuple[Policy, TurnRequest]]) -> None:
         for policy, request in asked:
-            assert isinstance(policy, QueuedPolicy)  # `Table.queues` found all of them to be
+            assert isinstance(policy, QueuedPolicy)  # `Seating.queues` found all of them to be
             policy.submit(request)
             submitted[request.turn] = time.perf_counter()
 
     for game in list(games.state.values()):
         ask(games.open_requests(game))
     while submitted:
-        done = [answered for queue in queues for answered in queue.advance()]
+        done = [answered for queue in queues for answered in queue.poll()]
         if not done:
             raise RuntimeError(f"{len(submitted)} turns were handed over and never answered")
-        for request, reply in done:
+        for request, completion in done:
             seconds = time.perf_counter() - submitted.pop(request.turn)
-            game = games.take(request, replace(reply, seconds=seconds))
+            game = games.take(request, replace(completion, seconds=seconds))
             # The votes of a game are asked together, when its last clue is there; after that nothing new opens.
             if request.turn.stage == "clue":
                 ask(games.open_requests(game))

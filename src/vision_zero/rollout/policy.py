@@ -8,19 +8,21 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from vision_zero.rollout.game_images import GameImage
-from vision_zero.types import Game, Prompt, Reply, Stage, Turn
+from vision_zero.types import Completion, Game, Prompt, Stage, Turn
 
 
 @dataclass(frozen=True)
 class TokenLimits:
-    """Sampled tokens per reply: no end token before `minimum`, cut at `maximum`."""
+    """Sampled tokens per completion: no end token before `minimum`, cut at `maximum`."""
 
     minimum: int
     maximum: int
 
     def __post_init__(self) -> None:
         if not 0 <= self.minimum <= self.maximum or self.maximum < 1:
-            raise ValueError(f"token limits need 0 <= minimum <= maximum >= 1, got {self.minimum} and {self.maximum}")
+            raise ValueError(
+                f"token token_limits need 0 <= minimum <= maximum >= 1, got {self.minimum} and {self.maximum}"
+            )
 
 
 @dataclass(frozen=True)
@@ -32,17 +34,17 @@ class TurnRequest:
     prompt: Prompt
     image: GameImage
     seed: int
-    limits: TokenLimits
+    token_limits: TokenLimits
 
 
 class PromptTooLongError(RuntimeError):
-    """A prompt and its longest reply do not fit into what an engine can hold."""
+    """A prompt and its longest completion do not fit into what an engine can hold."""
 
 
 class Policy(Protocol):
     """Anything that answers turns, in the order asked."""
 
-    def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]: ...
+    def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]: ...
 
 
 class QueuedPolicy(ABC):
@@ -56,20 +58,20 @@ class QueuedPolicy(ABC):
         """Put a turn into the queue."""
 
     @abstractmethod
-    def advance(self) -> list[tuple[TurnRequest, Reply]]:
+    def poll(self) -> list[tuple[TurnRequest, Completion]]:
         """Work until at least one turn is answered, and return what is. Empty only if no turn waits."""
 
-    def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]:
+    def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         """All of `requests` at once, waiting for the slowest."""
         for request in requests:
             self.submit(request)
-        replies: dict[Turn, Reply] = {}
-        while len(replies) < len(requests):
-            done = self.advance()
+        completions: dict[Turn, Completion] = {}
+        while len(completions) < len(requests):
+            done = self.poll()
             if not done:
-                raise RuntimeError(f"{type(self).__name__} answered {len(replies)} of {len(requests)} turns")
-            replies |= {request.turn: reply for request, reply in done}
-        return [replies[request.turn] for request in requests]
+                raise RuntimeError(f"{type(self).__name__} answered {len(completions)} of {len(requests)} turns")
+            completions |= {request.turn: completion for request, completion in done}
+        return [completions[request.turn] for request in requests]
 
 
-LimitsByStage = dict[Stage, TokenLimits]
+TokenLimitsByStage = dict[Stage, TokenLimits]

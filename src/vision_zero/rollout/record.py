@@ -24,14 +24,14 @@ def game_when(game: Game, said: Clue | CastVote) -> Game:
 
 
 def _turn_record(game: Game, said: Clue | CastVote, template: str) -> dict[str, Any]:
-    reply = said.reply
+    completion = said.completion
     return {
         **{key: value for key, value in asdict(said.turn).items() if key != "game"},
         "prompt": render(game_when(game, said), said.turn, template).text,
-        "reply": reply.text,
-        "token_ids": list(reply.token_ids),
-        "logprobs": list(reply.logprobs),
-        "seconds": reply.seconds,
+        "completion": completion.text,
+        "token_ids": list(completion.token_ids),
+        "logprobs": list(completion.logprobs),
+        "seconds": completion.seconds,
     }
 
 
@@ -63,7 +63,7 @@ def game_record(
         "spy_view": game.spy_view,
         "rules": asdict(game.rules),
         "clues": [
-            {**_turn_record(game, clue, template), "clue": clue.text, "readable": clue.readable} for clue in game.clues
+            {**_turn_record(game, clue, template), "clue": clue.text, "parsed": clue.parsed} for clue in game.clues
         ],
         "votes": [
             {**_turn_record(game, cast, template), "vote": cast.vote, "reward": reward}

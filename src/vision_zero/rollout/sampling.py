@@ -45,11 +45,11 @@ def invert_cdf(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, top_k: int, to
 
 
 class Sampler:
-    """Draws one token per live reply and step, each from its own turn's generator, and keeps its log-probability.
+    """Draws one token per live completion and step, each from its own turn's generator, and keeps its log-probability.
 
     A token is drawn by inverting the cumulative distribution, in vocabulary order, at one uniform number per token.
-    The numbers come from a generator seeded with the turn, so a reply is the same in any batch; one number per token
-    costs less than Gumbel noise over the vocabulary and is the same distribution.
+    The numbers come from a generator seeded with the turn, so a completion is the same in any batch; one number per
+    token costs less than Gumbel noise over the vocabulary and is the same distribution.
     """
 
     def __init__(self, requests: Sequence[TurnRequest], sampling: Sampling, banned: list[int], ends: list[int]) -> None:
@@ -57,17 +57,19 @@ class Sampler:
         self.banned, self.ends = banned, ends
         self.tokens: list[list[int]] = [[] for _ in requests]
         self.logprobs: list[list[float]] = [[] for _ in requests]
-        self._limits = [request.limits for request in requests]
+        self._limits = [request.token_limits for request in requests]
         self._live = list(range(len(requests)))
-        longest = max(limits.maximum for limits in self._limits)
+        longest = max(token_limits.maximum for token_limits in self._limits)
         self._uniforms = torch.zeros(len(requests), longest)
         for slot, request in enumerate(requests):
             generator = torch.Generator().manual_seed(request.seed)
-            self._uniforms[slot, : request.limits.maximum] = torch.rand(request.limits.maximum, generator=generator)
+            self._uniforms[slot, : request.token_limits.maximum] = torch.rand(
+                request.token_limits.maximum, generator=generator
+            )
         self._step = 0
 
     def draw(self, logits_BV: torch.Tensor) -> torch.Tensor:
-        """The next token of each live reply, [B]. `logits_BV` are float32 or are made so."""
+        """The next token of each live completion, [B]. `logits_BV` are float32 or are made so."""
         scaled_BV = logits_BV.float() / (self.sampling.temperature or 1.0)
         logprobs_BV = scaled_BV.log_softmax(-1)
         allowed_BV = scaled_BV.clone()

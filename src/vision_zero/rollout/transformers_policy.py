@@ -5,7 +5,7 @@ What makes it fast, without changing what is sampled:
 * equal prompts (the G votes of a game) are prefilled once and their cache is repeated for each sample;
 * a prompt starts from the cache of the last prompt of its game and view, as far as both begin alike (`kv_cache`);
 * every distinct image is preprocessed and encoded once per rollout, not once per turn;
-* finished replies leave the batch.
+* finished completions leave the batch.
 
 What makes it reproducible: every turn draws from a generator of its own, so its tokens do not depend on which other
 turns share the batch or the process (in float32, up to rounding).
@@ -25,7 +25,7 @@ from vision_zero.rollout.image_cache import ImageMemo, memoize_images
 from vision_zero.rollout.kv_cache import PrefixStore
 from vision_zero.rollout.policy import TurnRequest
 from vision_zero.rollout.sampling import Sampler, Sampling
-from vision_zero.types import Reply
+from vision_zero.types import Completion
 
 IMAGES_AT_ONCE = 64
 
@@ -41,7 +41,7 @@ class _Row:
 
 
 def chat_text(processor: ProcessorMixin, text: str) -> str:
-    """The prompt as the model's chat template has it, one image placeholder before `text`, ready for a reply."""
+    """The prompt as the model's chat template has it, one image placeholder before `text`, ready for a completion."""
     content = [{"type": "image"}, {"type": "text", "text": text}]
     return processor.apply_chat_template(
         [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
@@ -63,7 +63,7 @@ def placeholder_ids(processor: ProcessorMixin, model: PreTrainedModel) -> list[i
 
 
 def end_ids(processor: ProcessorMixin, model: PreTrainedModel) -> list[int]:
-    """Tokens that end a reply: what the model's generation config declares, and the tokenizer's own."""
+    """Tokens that end a completion: what the model's generation config declares, and the tokenizer's own."""
     declared = model.generation_config.eos_token_id
     declared = declared if isinstance(declared, list) else [] if declared is None else [declared]
     return sorted({*declared, processor.tokenizer.eos_token_id})
@@ -83,8 +83,8 @@ def right_aligned_mask(lengths: Sequence[int], width: int, device: torch.device)
 class TransformersPolicy:
     """Answers turns with `model`.
 
-    `max_batch` is the number of replies generated at once; `reuse_prefixes` keeps the keys and values of one prompt per
-    game and view during a rollout. Counters over the policy's life: `prefilled_tokens` of prompts were computed,
+    `max_batch` is the number of completions generated at once; `reuse_prefixes` keeps the keys and values of one prompt
+    per game and view during a rollout. Counters over the policy's life: `prefilled_tokens` of prompts were computed,
     `reused_tokens` were not because an equal beginning was there, `new_tokens` were sampled.
     """
 
@@ -117,20 +117,20 @@ class TransformersPolicy:
         self._grids.clear()
         self._prefixes.clear()
 
-    def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]:
-        replies: dict[int, Reply] = {}
+    def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
+        completions: dict[int, Completion] = {}
         was_training = self.model.training
         self.model.eval()
         try:
             with torch.no_grad():
                 for rows in self._batches(requests):
-                    replies.update(self._generate(rows, requests))
+                    completions.update(self._generate(rows, requests))
         finally:
             self.model.train(was_training)
-        return [replies[index] for index in range(len(requests))]
+        return [completions[index] for index in range(len(requests))]
 
     def _batches(self, requests: Sequence[TurnRequest]) -> Iterator[list[_Row]]:
-        """Distinct prompts with their requests, cut into batches of at most `max_batch` replies."""
+        """Distinct prompts with their requests, cut into batches of at most `max_batch` completions."""
         by_prompt: dict[tuple[str, str], list[int]] = {}
         for index, request in enumerate(requests):
             by_prompt.setdefault((request.image.key, request.prompt.text), []).append(index)
@@ -238,8 +238,8 @@ class TransformersPolicy:
         self.reused_tokens += sum(len(row.prompt_ids) * (len(row.requests) - 1) for row in rows)
         return cache, mask, positions[..., -1:], output.logits[:, -1]
 
-    def _generate(self, rows: list[_Row], requests: Sequence[TurnRequest]) -> dict[int, Reply]:
-        """Prefill each row once, then sample all its replies together."""
+    def _generate(self, rows: list[_Row], requests: Sequence[TurnRequest]) -> dict[int, Completion]:
+        """Prefill each row once, then sample all its completions together."""
         cache, mask, position, logits_BV = self._prefill(rows)
         order = [index for row in rows for index in row.requests]
         if len(rows) < len(order):
@@ -266,10 +266,10 @@ class TransformersPolicy:
                 logits_to_keep=1,
             ).logits[:, -1]
         prompts = [row.prompt_ids for row in rows for _ in row.requests]
-        replies = {}
+        completions = {}
         for slot, index in enumerate(order):
             ids, logprobs = sampler.tokens[slot], sampler.logprobs[slot]
             self.new_tokens += len(ids)
             text = self.processor.tokenizer.decode(ids, skip_special_tokens=True)
-            replies[index] = Reply(text, tuple(prompts[slot]), tuple(ids), tuple(logprobs))
-        return replies
+            completions[index] = Completion(text, tuple(prompts[slot]), tuple(ids), tuple(logprobs))
+        return completions

@@ -61,12 +61,12 @@ def decision_reward(vote: Vote, spy: int, na: float = -0.5) -> float:
     return 1.0 if vote == spy else -1.0
 
 
-def format_reward(readable: bool) -> float:
-    r"""+1 for a reply that could be read, -1 for one that could not (public code: a bonus for `\boxed{}`).
+def format_reward(parsed: bool) -> float:
+    r"""+1 for a completion that could be read, -1 for one that could not (public code: a bonus for `\boxed{}`).
 
     A reward of its own with its own weight; weight 0 is the paper's setting.
     """
-    return 1.0 if readable else -1.0
+    return 1.0 if parsed else -1.0
 
 
 def plurality(votes: Sequence[Vote], n_players: int) -> int | None:

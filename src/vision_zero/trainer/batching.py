@@ -1,8 +1,8 @@
-"""Micro-batches of rows of similar length, each cut to its own longest prompt and reply.
+"""Micro-batches of rows of similar length, each cut to its own longest prompt and completion.
 
-TRL pads every row of a batch to the longest prompt (left) and the longest reply (right) of the whole batch, and every
-forward computes those columns too. What padding does not cost is exactness: loss, gradient and metrics are sums over
-rows or tokens, so neither the order of the rows nor the empty columns change them, up to rounding.
+TRL pads every row of a batch to the longest prompt (left) and the longest completion (right) of the whole batch, and
+every forward computes those columns too. What padding does not cost is exactness: loss, gradient and metrics are sums
+over rows or tokens, so neither the order of the rows nor the empty columns change them, up to rounding.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Batch = dict[str, Any]
 """Tensors by name, rows first; lists have an entry per row."""
 
 OVER_PROMPT = ("prompt_ids", "prompt_mask")
-OVER_REPLY = (
+OVER_COMPLETION = (
     "completion_ids",
     "completion_mask",
     "tool_mask",
@@ -31,7 +31,7 @@ OVER_REPLY = (
     "importance_sampling_ratio",
 )
 OVER_BOTH = ("token_type_ids", "mm_token_type_ids")
-LEAST_REPLY_COLUMNS = 2
+LEAST_COMPLETION_COLUMNS = 2
 """TRL takes a tensor of one column for values per sequence, and would leave the mask out of their mean."""
 PATCHES_PER_IMAGE_TOKEN = 4
 """Vision towers see 2 x 2 patches per image token (Qwen2.5-VL's merger, InternVL's pixel shuffle)."""
@@ -47,7 +47,7 @@ def order_rows(rows: Sequence[Row], n_micro_batches: int, n_updates: int, image_
     two saves more depends on the model and the images, so orders between both are compared: games by their longest
     row, then in windows of 1, 2, 4 ... micro-batches all rows by length, the longest first. The cheapest wins by
 
-        sum over micro-batches of  rows * (longest prompt + longest reply) + distinct images * image_cost
+        sum over micro-batches of  rows * (longest prompt + longest completion) + distinct images * image_cost
 
     with `image_cost` in tokens of the language model.
     """
@@ -147,23 +147,23 @@ def take_rows(batch: Batch, numbers: Sequence[int]) -> Batch:
 
 
 def trim(batch: Batch, multiple: int | None = None) -> Batch:
-    """Without the columns that are padding in every row: on the left of prompts, on the right of replies.
+    """Without the columns that are padding in every row: on the left of prompts, on the right of completions.
 
     As many columns stay as TRL's `pad_to_multiple_of` asks for.
     """
     prompt = _columns(batch["prompt_mask"], 1, multiple)
-    reply = _columns(batch["completion_mask"], LEAST_REPLY_COLUMNS, multiple)
-    n_prompt, n_reply = batch["prompt_mask"].shape[1], batch["completion_mask"].shape[1]
+    completion = _columns(batch["completion_mask"], LEAST_COMPLETION_COLUMNS, multiple)
+    n_prompt, n_completion = batch["prompt_mask"].shape[1], batch["completion_mask"].shape[1]
     trimmed = dict(batch)
     for name, value in batch.items():
         if not isinstance(value, torch.Tensor):
             continue
         if name in OVER_PROMPT:
             trimmed[name] = value[:, n_prompt - prompt :]
-        elif name in OVER_REPLY and value.shape[1] == n_reply:  # an importance ratio may be one per row
-            trimmed[name] = value[:, :reply]
+        elif name in OVER_COMPLETION and value.shape[1] == n_completion:  # an importance ratio may be one per row
+            trimmed[name] = value[:, :completion]
         elif name in OVER_BOTH:
-            trimmed[name] = value[:, n_prompt - prompt : n_prompt + reply]
+            trimmed[name] = value[:, n_prompt - prompt : n_prompt + completion]
     return trimmed
 
 
@@ -190,13 +190,13 @@ def tokens_and_cells(micro_batches: Sequence[Batch]) -> tuple[float, float]:
 
 def chunks(rows: Sequence[Row], order: Sequence[int], max_tokens: int) -> list[list[int]]:
     """`order` cut into runs of as many rows as have at most `max_tokens` tokens, padding included; at least one row."""
-    borders, prompt, reply = [0], 0, 0
+    borders, prompt, completion = [0], 0, 0
     for place, number in enumerate(order):
         prompt = max(prompt, len(rows[number].prompt_ids))
-        reply = max(reply, len(rows[number].token_ids))
-        if place > borders[-1] and (place + 1 - borders[-1]) * (prompt + reply) > max_tokens:
+        completion = max(completion, len(rows[number].token_ids))
+        if place > borders[-1] and (place + 1 - borders[-1]) * (prompt + completion) > max_tokens:
             borders.append(place)
-            prompt, reply = len(rows[number].prompt_ids), len(rows[number].token_ids)
+            prompt, completion = len(rows[number].prompt_ids), len(rows[number].token_ids)
     return [list(order[start:end]) for start, end in pairwise([*borders, len(order)])]
 
 
@@ -206,7 +206,7 @@ Score = Callable[[Batch], torch.Tensor]
 def score_in_chunks(
     score: Score, batch: Batch, parts: Sequence[Sequence[int]], multiple: int | None = None
 ) -> torch.Tensor:
-    """Log-probs [rows, longest reply] of a batch whose parts are scored one by one, each trimmed; 0 where trimmed."""
+    """Log-probs [rows, longest completion] of a batch that is scored part by part, each trimmed; 0 where trimmed."""
     by_row = split_pixel_values_by_grid(batch)
     logps_BT = torch.zeros(0)
     for numbers in parts:

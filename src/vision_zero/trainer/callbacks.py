@@ -64,7 +64,7 @@ def _cells(record: Mapping[str, Any], iteration: int, civilians_see: Any, spy_se
         f"{clue['round']}.{clue['seat']}{' (spy)' if clue['seat'] == spy else ''}: {clue['clue']}"
         for clue in record["clues"]
     ]
-    votes = ["N/A" if vote is None else str(vote or "unreadable") for vote in record["outcome"]]
+    votes = ["N/A" if vote is None else str(vote or "unparsed") for vote in record["outcome"]]
     civilians = [reward for seat, reward in enumerate(rewards, start=1) if seat != spy]
     right = record["outcome"].count(spy)
     return [
@@ -105,7 +105,7 @@ class IterationLine(TrainerCallback):
         tqdm.write(
             f"iteration {(state.global_step - 1) // steps + 1}/{args.iterations}  {stage:<8}"
             f"  spy found {logs['stage/accuracy']:.2f}  N/A {logs['stage/na_rate']:.2f}"
-            f"  unreadable clues {logs['clues/unreadable']:.2f} votes {logs['votes/invalid']:.2f}"
+            f"  unparsed clues {logs['clues/unparsed']:.2f} votes {logs['votes/invalid']:.2f}"
             f"  reward of votes {logs['reward/vote']:+.2f} spy {logs['reward/spy']:+.2f}"
             f"  loss {logs['loss']:+.4f}  {logs['step_time']:.1f} s"
         )

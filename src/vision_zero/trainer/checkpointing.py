@@ -18,7 +18,7 @@ from trl import GRPOTrainer
 
 from vision_zero import run_folder
 from vision_zero.export import export_checkpoint
-from vision_zero.models import whole_models, write_base
+from vision_zero.models import write_base, zero3_disabled
 
 STATE_FILE = "iterative_spo.json"
 
@@ -67,7 +67,7 @@ class ResumableTrainer(GRPOTrainer):
         """
         target = checkpoint / run_folder.EXPORT
         if not target.exists():
-            with whole_models(self.args):
+            with zero3_disabled(self.args):
                 export_checkpoint(checkpoint, target)
         return target
 

@@ -19,10 +19,10 @@ from vision_zero.trainer.checkpointing import ResumableTrainer
 from vision_zero.trainer.frozen_vision import FrozenTower
 
 if TYPE_CHECKING:
-    from vision_zero.rollout.vllm.colocate import SharedEnginePolicy, VLLMPolicy
+    from vision_zero.rollout.vllm.colocate import TensorParallelPolicy, VLLMPolicy
     from vision_zero.rollout.vllm.server import ServerPolicy
 
-    ModelPolicy = TransformersPolicy | VLLMPolicy | SharedEnginePolicy | ServerPolicy
+    ModelPolicy = TransformersPolicy | VLLMPolicy | TensorParallelPolicy | ServerPolicy
 
 LOGP_DIFFERENCE = "sampling/sampling_logp_difference/mean"
 """TRL's mean of |log-prob of the engine - log-prob of the model that trains| over the sampled tokens."""
@@ -31,13 +31,13 @@ OTHER_SERVER = "Start the server again with run_scripts/vllm_server.sh and conti
 """What a user can do about a server that was lost."""
 
 SHORTER_PROMPTS = (
-    "Raise --vllm_max_model_length, or give fewer civilians or rounds, shorter replies (--max_clue_tokens, "
+    "Raise --vllm_max_model_length, or give fewer civilians or rounds, shorter completions (--max_clue_tokens, "
     "--max_vote_tokens) or smaller images (--max_pixels), and continue with --resume"
 )
 
 
-class SamplingMismatchError(RuntimeError):
-    """The replies were not sampled by the policy that trains."""
+class LogprobGapError(RuntimeError):
+    """The completions were not sampled by the policy that trains."""
 
 
 class PlayingModel(ResumableTrainer):
@@ -94,10 +94,10 @@ class PlayingModel(ResumableTrainer):
         self.use_vllm = True
 
     def stop_if_sampled_by_another(self) -> None:
-        """Raises SamplingMismatchError, on all processes alike, before a step is taken on tokens of another policy."""
+        """Raises LogprobGapError, on all processes alike, before a step is taken on tokens of another policy."""
         gaps = self._metrics["train"].get(LOGP_DIFFERENCE)
         if gaps and not gaps[-1] <= self.args.max_logp_difference:
-            raise SamplingMismatchError(
+            raise LogprobGapError(
                 f"the engine's log-probabilities are {gaps[-1]:.3f} per token away from those of the model that trains "
                 f"(allowed: max_logp_difference={self.args.max_logp_difference}). That is no rounding: the engine has "
                 "other weights, other images or another prompt, and nothing would be learnt. Nothing of this step was "

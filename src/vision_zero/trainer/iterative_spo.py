@@ -1,8 +1,8 @@
 """Iterative-SPO as a GRPOTrainer: play, then replay.
 
-What is changed is one method, `_generate_and_score_completions`: it plays whole games, turns the replies of the active
-stage into rows exactly as their players saw them, and lets TRL do the rest with a `rollout_func` that hands back the
-tokens that were played. Padding, reference log-probabilities, clipping, KL, loss and logging stay TRL's.
+What is changed is one method, `_generate_and_score_completions`: it plays whole games, turns the completions of the
+active stage into rows exactly as their players saw them, and lets TRL do the rest with a `rollout_func` that hands back
+the tokens that were played. Padding, reference log-probabilities, clipping, KL, loss and logging stay TRL's.
 
     decision stage   a row per vote, the G votes of a game next to each other: TRL's group normalisation is the paper's
     clue stage       a row per clue, group size 1, role advantages (RAE) put in place of TRL's
@@ -33,7 +33,7 @@ from vision_zero.game.spy_game import summarize
 from vision_zero.rollout.deal import deal_onto_pairs
 from vision_zero.rollout.game_images import GameImages
 from vision_zero.rollout.image_cache import NumberedImages, look_images_up, memoize_images
-from vision_zero.rollout.play import Rollout, Table, play
+from vision_zero.rollout.play import Rollout, Seating, play
 from vision_zero.rollout.policy import Policy, PromptTooLongError
 from vision_zero.rollout.progress import game_bar
 from vision_zero.rollout.record import game_record
@@ -42,27 +42,27 @@ from vision_zero.rollout.vllm.client import VLLMServerError
 from vision_zero.spo.scoring import Scores, score_games
 from vision_zero.trainer.frozen_vision import FrozenTower
 from vision_zero.trainer.generation import OTHER_SERVER, SHORTER_PROMPTS, PlayingModel
-from vision_zero.trainer.metrics import TokenMeans, iteration_metrics
+from vision_zero.trainer.metrics import TokenWeightedMetrics, iteration_metrics
 from vision_zero.trainer.packed_forward import TightBatches
-from vision_zero.trainer.samples import Row, final_advantages, hand_back, make_rows, pad_rows
+from vision_zero.trainer.samples import Row, build_samples, final_advantages, pad_samples, replay_rollout
 from vision_zero.types import Game, GameRules, ImagePair, Stage
 
 OTHER_IMAGE = "Repair or remove the file and continue with --resume, or use --on_bad_image skip"
 
 
-Players = Callable[[Policy, Stage], Table]
+Players = Callable[[Policy, Stage], Seating]
 
 
-def every_role(policy: Policy, stage: Stage) -> Table:
+def every_role(policy: Policy, stage: Stage) -> Seating:
     """Self-play: one policy in every seat."""
-    return Table.of(policy)
+    return Seating.of(policy)
 
 
 def _hand_back(prompts: list[Any], trainer: IterativeSPOTrainer) -> dict[str, list[Any]]:
     """TRL's `rollout_func`."""
     if len(prompts) != len(trainer.rows):
-        raise RuntimeError(f"TRL asks for {len(prompts)} replies, {len(trainer.rows)} were played")
-    return hand_back(trainer.rows)
+        raise RuntimeError(f"TRL asks for {len(prompts)} completions, {len(trainer.rows)} were played")
+    return replay_rollout(trainer.rows)
 
 
 def _reward(*, reward: Sequence[float], **_: Any) -> list[float]:
@@ -76,7 +76,7 @@ def _format(*, format: Sequence[float], **_: Any) -> list[float]:
 class IterativeSPOTrainer(TightBatches, PlayingModel):
     """Trains a vision-language model by self-play on `pairs`.
 
-    `players` says who plays which role in a stage, given the policy that is trained; replies of other policies are
+    `players` says who plays which role in a stage, given the policy that is trained; completions of other policies are
     played but never trained on. Raises ValueError for a processor without images and for options that would change
     what is trained (see `IterativeSPOConfig`).
     """
@@ -110,7 +110,7 @@ class IterativeSPOTrainer(TightBatches, PlayingModel):
         self.baselines = args.make_baselines()
         self.bad_images: set[int] = set()
         self.rows: list[Row] = []
-        self._token_means = TokenMeans()
+        self._token_means = TokenWeightedMetrics()
         # A processor pads right unless told otherwise, which misaligns multimodal fields without an error.
         processing_class.tokenizer.padding_side = "left"
         self.memo = memoize_images(processing_class)
@@ -160,11 +160,11 @@ class IterativeSPOTrainer(TightBatches, PlayingModel):
             per=self.args.rae_update,
             subtract=self.args.rae_subtract,
         )
-        rows = make_rows(rollout, scores, self.args.trained_stages(stage), self.template)
+        rows = build_samples(rollout, scores, self.args.trained_stages(stage), self.template)
         batch = self._replay(rows, stage)
         self._record_games(rollout.games, scores, stage)
         self._next_stage(scores)
-        metrics = iteration_metrics(summaries, scores, stage, self.schedule, self.baselines, self.args.limits())
+        metrics = iteration_metrics(summaries, scores, stage, self.schedule, self.baselines, self.args.token_limits())
         metrics |= {f"rollout/{name}": value for name, value in counters.items()}
         metrics["images/skipped_pairs"] = len(self.bad_images)
         metrics["seconds/rollout"] = rollout.seconds
@@ -214,7 +214,7 @@ class IterativeSPOTrainer(TightBatches, PlayingModel):
                 rollout = play(
                     games,
                     self.players(policy, stage),
-                    self.args.limits(),
+                    self.args.token_limits(),
                     images=images,
                     template=self.template,
                     lock_step=self.args.lock_step,
@@ -246,7 +246,7 @@ class IterativeSPOTrainer(TightBatches, PlayingModel):
     def _replay(self, rows: list[Row], stage: Stage) -> dict[str, Any]:
         """Hand the rows to TRL and correct what rows other than the votes of whole games have different."""
         n_real = len(rows)
-        rows = pad_rows(rows, self.args.steps_per_generation)
+        rows = pad_samples(rows, self.args.steps_per_generation)
         self.rows = rows
         self.plan(rows)
         own_group, own_beta = self.num_generations, self.beta
@@ -258,7 +258,7 @@ class IterativeSPOTrainer(TightBatches, PlayingModel):
                 "prompt": [{"role": "user", "content": row.prompt}],
                 "images": [row.image],
                 "reward": row.reward,
-                "format": 1.0 if row.readable else -1.0,
+                "format": 1.0 if row.parsed else -1.0,
             }
             for row in rows
         ]
@@ -278,7 +278,8 @@ class IterativeSPOTrainer(TightBatches, PlayingModel):
             advantages = final_advantages(rows, self.args.format_weight, scale=self.args.scale_rewards == "group")
             batch["advantages"] = torch.tensor(advantages, dtype=torch.float32, device=device)
             self._replace_logged_advantages(batch["advantages"])
-        # "grpo" averages over rows, and padding is no reply: count it out. "dapo" counts tokens, where it has none.
+        # "grpo" averages over rows, and padding is no completion: count it out. "dapo" counts tokens, where it has
+        # none.
         scale = len(rows) / n_real if self.loss_type == "grpo" else 1.0
         batch["loss_scale"] = torch.tensor(scale, device=device)
         batch["kl_weight"] = torch.tensor(self.args.kl_weight(stage), device=device)

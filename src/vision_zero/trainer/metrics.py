@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, MutableMapping, Sequence
 
-from vision_zero.rollout.policy import LimitsByStage
+from vision_zero.rollout.policy import TokenLimitsByStage
 from vision_zero.spo.advantages import RoleBaselines
 from vision_zero.spo.scoring import Scores
 from vision_zero.spo.stages import StageSchedule
@@ -18,7 +18,7 @@ def iteration_metrics(
     stage: Stage,
     schedule: StageSchedule,
     baselines: RoleBaselines,
-    limits: LimitsByStage,
+    token_limits: TokenLimitsByStage,
 ) -> dict[str, float]:
     """By name. `stage` is the one that trained; averages, dwell and switch are those after it."""
     votes = [vote for game in games for vote in game.votes]
@@ -43,11 +43,11 @@ def iteration_metrics(
         "votes/right": sum(game.votes.count(game.spy) for game in games) / len(votes),
         "votes/invalid": sum(vote == 0 for vote in votes) / len(votes),
         "votes/zero_variance_games": sum(_all_equal(scores.of(g.game).vote_rewards) for g in games) / len(games),
-        "clues/unreadable": sum(game.unreadable_clues for game in games) / n_clues,
+        "clues/unparsed": sum(game.unparsed_clues for game in games) / n_clues,
         "length/clue": sum(clue_lengths) / n_clues,
         "length/vote": sum(vote_lengths) / len(votes),
-        "length/clue_cut": sum(n >= limits["clue"].maximum for n in clue_lengths) / n_clues,
-        "length/vote_cut": sum(n >= limits["decision"].maximum for n in vote_lengths) / len(votes),
+        "length/clue_cut": sum(n >= token_limits["clue"].maximum for n in clue_lengths) / n_clues,
+        "length/vote_cut": sum(n >= token_limits["decision"].maximum for n in vote_lengths) / len(votes),
         **{f"stage/switched_by_{name}": float(schedule.last_reason == name) for name in ("rule", "patience", "cycle")},
     }
     return {name: float(value) for name, value in values.items()}
@@ -69,7 +69,7 @@ MEANS = ("kl", "entropy", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_r
 EXTREMES: dict[str, Callable[[list[float]], float]] = {"clip_ratio/low_min": min, "clip_ratio/high_max": max}
 
 
-class TokenMeans:
+class TokenWeightedMetrics:
     """Takes TRL's numbers of each micro-batch out of its log and puts those of the optimizer step back."""
 
     def __init__(self) -> None:

@@ -30,12 +30,12 @@ from vision_zero.trainer.batching import (
 )
 from vision_zero.trainer.prefix_sharing import (
     Layout,
-    of_rows,
+    gather_completions,
     pair_cost,
     shared_inputs,
     shared_layout,
     shared_tokens_and_cells,
-    why_not_shared,
+    unsupported_reason,
 )
 from vision_zero.trainer.samples import Row
 
@@ -54,7 +54,7 @@ class TightBatches(GRPOTrainer):
 
     def decide_sharing(self) -> None:
         """Rows share their beginnings if asked for and if the model can do it; if not, that is said."""
-        reason = why_not_shared(self._inner(self.model))
+        reason = unsupported_reason(self._inner(self.model))
         if reason is None and self.aux_loss_enabled:
             reason = "a router's auxiliary loss counts every row by itself"
         self.shares_prefixes = self.args.share_prefixes and reason is None
@@ -108,11 +108,13 @@ class TightBatches(GRPOTrainer):
         self._metrics["train"]["update/padding"].append(1 - computed / cells_computed)
         self._metrics["train"]["update/shared"].append(1 - computed / tokens)
 
-    def _layout(self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, n_reply: int, stand_ins: torch.Tensor) -> Layout:
+    def _layout(
+        self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, n_completion: int, stand_ins: torch.Tensor
+    ) -> Layout:
         """How rows share their beginnings, in a forward and in what is logged of it."""
         image_token = self._inner(self.model).config.image_token_id
         ids, mask = ids_BT.cpu().numpy(), mask_BT.cpu().numpy()
-        return shared_layout(ids, mask, n_reply, self.images.shown(stand_ins), image_token, self._pair_cost)
+        return shared_layout(ids, mask, n_completion, self.images.shown(stand_ins), image_token, self._pair_cost)
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -130,9 +132,9 @@ class TightBatches(GRPOTrainer):
 
         def score(part: Batch) -> torch.Tensor:
             ids = torch.cat([part.pop("prompt_ids"), part.pop("completion_ids")], dim=1)
-            reply_mask = part.pop("completion_mask")
-            mask = torch.cat([part.pop("prompt_mask"), reply_mask], dim=1)
-            return forward(model, ids, mask, reply_mask.shape[1], **part)[0]
+            completion_mask = part.pop("completion_mask")
+            mask = torch.cat([part.pop("prompt_mask"), completion_mask], dim=1)
+            return forward(model, ids, mask, completion_mask.shape[1], **part)[0]
 
         batch = {
             "prompt_ids": input_ids[:, :-logits_to_keep],
@@ -164,6 +166,6 @@ class TightBatches(GRPOTrainer):
 
         def by_row(values: torch.Tensor) -> torch.Tensor:
             # TRL's head has no value for the first token.
-            return of_rows(pad(values, (1, 0)), layout, attention_mask, logits_to_keep)
+            return gather_completions(pad(values, (1, 0)), layout, attention_mask, logits_to_keep)
 
         return by_row(outputs.log_probs), by_row(outputs.entropy) if compute_entropy else None, None

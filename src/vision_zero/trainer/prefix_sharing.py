@@ -57,12 +57,12 @@ class _Group:
 def shared_layout(
     ids_BT: np.ndarray,
     mask_BT: np.ndarray,
-    n_reply: int,
+    n_completion: int,
     images: Sequence[int],
     image_token: int,
     pair_cost: float = 0.0,
 ) -> Layout:
-    """How rows [prompt | reply], prompts padded left and replies right, share their beginnings.
+    """How rows [prompt | completion], prompts padded left and completions right, share their beginnings.
 
     `images` tells the rows' images apart; each row has one. The last token of a prompt is never shared, because what
     follows it differs. A long shared row is computed whole, with all pairs of its tokens, also those that do not attend
@@ -70,7 +70,7 @@ def shared_layout(
     `pair_cost` in tokens.
     """
     starts_B = mask_BT.argmax(axis=1)
-    prompt_end = ids_BT.shape[1] - n_reply
+    prompt_end = ids_BT.shape[1] - n_completion
     ends_B = prompt_end + mask_BT[:, prompt_end:].sum(axis=1)
     by_image: dict[int, list[int]] = defaultdict(list)
     for row, image in enumerate(images):
@@ -82,7 +82,7 @@ def shared_layout(
             for start in range(0, len(rows), most):
                 some = rows[start : start + most]
                 prompts = [ids_BT[row, starts_B[row] : prompt_end] for row in some]
-                n_shared = _n_alike(prompts)
+                n_shared = common_prefix_length(prompts)
                 if (prompts[0][:n_shared] == image_token).sum() < (prompts[0] == image_token).sum() and len(some) > 1:
                     # The image stands behind words that differ.
                     shares = [([row], len(prompt) - 1) for row, prompt in zip(some, prompts, strict=True)]
@@ -94,7 +94,7 @@ def shared_layout(
         return found
 
     largest = max(len(rows) for rows in by_image.values())
-    candidates = [_behind_each_other(groups_of(min(1 << k, largest))) for k in range((largest - 1).bit_length() + 1)]
+    candidates = [pack_groups(groups_of(min(1 << k, largest))) for k in range((largest - 1).bit_length() + 1)]
 
     def cost(places: list[list[_Group]]) -> float:
         length = _longest(places)
@@ -126,7 +126,7 @@ def shared_layout(
     return Layout(source_PL, group_PL, branch_PL, shown)
 
 
-def _behind_each_other(groups: list[_Group]) -> list[list[_Group]]:
+def pack_groups(groups: list[_Group]) -> list[list[_Group]]:
     """Groups in shared rows, behind each other as long as that makes no row longer than the longest group."""
     most = max(group.length for group in groups)
     places: list[list[_Group]] = []
@@ -144,7 +144,7 @@ def _longest(places: list[list[_Group]]) -> int:
     return max(sum(group.length for group in row) for row in places)
 
 
-def _n_alike(prompts: Sequence[np.ndarray]) -> int:
+def common_prefix_length(prompts: Sequence[np.ndarray]) -> int:
     """Leading tokens that all prompts have in common, the last token of the shortest left out."""
     shortest = min(len(prompt) for prompt in prompts) - 1
     differs = np.zeros(shortest, dtype=bool)
@@ -185,7 +185,7 @@ def pair_cost(model: PreTrainedModel) -> float:
     return float(per_pair / (weights_per_token(model) + n_weights([model.get_output_embeddings().weight])))
 
 
-def why_not_shared(model: PreTrainedModel) -> str | None:
+def unsupported_reason(model: PreTrainedModel) -> str | None:
     """Why this model cannot be given shared rows, None if it can."""
     config = model.config.get_text_config()
     attention = config._attn_implementation
@@ -201,20 +201,20 @@ def shared_inputs(
     layout: Layout,
     ids_BT: torch.Tensor,
     mask_BT: torch.Tensor,
-    n_reply: int,
+    n_completion: int,
     fields: dict[str, Any],
 ) -> dict[str, Any]:
-    """What `model`'s forward takes in place of the rows; labels are the reply tokens.
+    """What `model`'s forward takes in place of the rows; labels are the completion tokens.
 
     `fields` has what TRL hands over with the rows: images by `IMAGE_FIELDS`, and `mm_token_type_ids`.
     """
     device = ids_BT.device
     source = torch.as_tensor(layout.source_PL, device=device)
     is_token, place = source != PADDING, source.clamp(min=0)
-    is_reply_BT = torch.zeros_like(mask_BT, dtype=torch.bool)
-    is_reply_BT[:, -n_reply:] = mask_BT[:, -n_reply:].bool()
+    is_completion_BT = torch.zeros_like(mask_BT, dtype=torch.bool)
+    is_completion_BT[:, -n_completion:] = mask_BT[:, -n_completion:].bool()
     ids_PL = ids_BT.flatten()[place].masked_fill(~is_token, int(ids_BT[0, -1]))
-    labels_PL = ids_PL.masked_fill(~(is_token & is_reply_BT.flatten()[place]), -100)
+    labels_PL = ids_PL.masked_fill(~(is_token & is_completion_BT.flatten()[place]), -100)
     positions = _positions(model, ids_BT, mask_BT, fields).flatten(-2)[..., place].masked_fill(~is_token, 0)
     images = {name: fields[name] for name in IMAGE_FIELDS if fields.get(name) is not None}
     shown = unsplit_pixel_values_by_grid(take_rows(split_pixel_values_by_grid(images), layout.shown))
@@ -245,11 +245,13 @@ def _positions(model: Any, ids_BT: torch.Tensor, mask_BT: torch.Tensor, fields: 
     return positions
 
 
-def of_rows(values_PL: torch.Tensor, layout: Layout, mask_BT: torch.Tensor, n_reply: int) -> torch.Tensor:
-    """Values of the reply tokens [B, n_reply], 0 where there is none."""
+def gather_completions(
+    values_PL: torch.Tensor, layout: Layout, mask_BT: torch.Tensor, n_completion: int
+) -> torch.Tensor:
+    """Values of the completion tokens [B, n_completion], 0 where there is none."""
     n_rows, n_columns = mask_BT.shape
     place_of = np.zeros(n_rows * n_columns, dtype=np.int64)
     is_token = layout.source_PL != PADDING
     place_of[layout.source_PL[is_token]] = np.flatnonzero(is_token)
-    place_BT = torch.as_tensor(place_of.reshape(n_rows, n_columns)[:, -n_reply:], device=values_PL.device)
-    return values_PL.flatten()[place_BT].masked_fill(mask_BT[:, -n_reply:] == 0, 0)
+    place_BT = torch.as_tensor(place_of.reshape(n_rows, n_columns)[:, -n_completion:], device=values_PL.device)
+    return values_PL.flatten()[place_BT].masked_fill(mask_BT[:, -n_completion:] == 0, 0)

@@ -1,4 +1,4 @@
-"""Games become rows: the replies of the stage that trains, exactly as their players saw them."""
+"""Games become rows: the completions of the stage that trains, exactly as their players saw them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vision_zero.types import CastVote, Clue, Stage
 
 @dataclass(frozen=True)
 class Row:
-    """One reply to train on, as its player saw it. `advantage` is the role advantage of a clue, 0 for a vote."""
+    """One completion to train on, as its player saw it. `advantage` is the role advantage of a clue, 0 for a vote."""
 
     game: int
     stage: Stage
@@ -29,42 +29,42 @@ class Row:
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     reward: float
-    readable: bool
+    parsed: bool
     advantage: float
     is_padding: bool = False
 
 
-def make_rows(rollout: Rollout, scores: Scores, stages: Sequence[Stage], template: str) -> list[Row]:
-    """The replies of `stages` that have tokens, in game order, of one game by stage and turn order.
+def build_samples(rollout: Rollout, scores: Scores, stages: Sequence[Stage], template: str) -> list[Row]:
+    """The completions of `stages` that have tokens, in game order, of one game by stage and turn order.
 
-    Scripted players' replies have none, so they are never trained on. Raises RuntimeError when no row is left.
+    Scripted players' completions have none, so they are never trained on. Raises RuntimeError when no row is left.
     """
     rows = []
     for game in rollout.games:
         by_stage: dict[Stage, Sequence[Clue | CastVote]] = {"clue": game.clues, "decision": game.votes}
         said = [(stage, number, turn) for stage in stages for number, turn in enumerate(by_stage[stage])]
         for stage, number, turn in said:
-            if not turn.reply.token_ids:
+            if not turn.completion.token_ids:
                 continue
             prompt = render(game_when(game, turn), turn.turn, template)
-            reward, readable, advantage = _credit(turn, number, scores.of(game.index))
+            reward, parsed, advantage = _credit(turn, number, scores.of(game.index))
             rows.append(
                 Row(
                     game=game.index,
                     stage=stage,
                     prompt=prompt.text,
                     image=rollout.images[game.index, prompt.view],
-                    prompt_ids=turn.reply.prompt_ids,
-                    token_ids=turn.reply.token_ids,
-                    logprobs=turn.reply.logprobs,
+                    prompt_ids=turn.completion.prompt_ids,
+                    token_ids=turn.completion.token_ids,
+                    logprobs=turn.completion.logprobs,
                     reward=reward,
-                    readable=readable,
+                    parsed=parsed,
                     advantage=advantage,
                 )
             )
     if not rows:
         names = " or ".join(stages)
-        raise RuntimeError(f"no reply of the {names} stage was given by the policy that is trained; see `players`")
+        raise RuntimeError(f"no completion of the {names} stage was given by the policy that is trained; see `players`")
     return rows
 
 
@@ -72,12 +72,12 @@ def _credit(turn: Clue | CastVote, number: int, score: GameScore) -> tuple[float
     """Reward, readability and role advantage; a vote has none, it is compared with the votes of its game."""
     if isinstance(turn, Clue):
         seat = turn.turn.seat - 1
-        return score.clue_rewards[seat], turn.readable, score.clue_advantages[seat]
+        return score.clue_rewards[seat], turn.parsed, score.clue_advantages[seat]
     return score.vote_rewards[number], turn.vote != 0, 0.0
 
 
 def final_advantages(rows: Sequence[Row], format_weight: float, *, scale: bool) -> list[float]:
-    """What multiplies each row's gradient: 0 for padding, and with f = +1 for a readable reply, -1 for another,
+    """What multiplies each row's gradient: 0 for padding, and with f = +1 for a parsed completion, -1 for another,
 
     clue   A + format_weight f                                  A: the role advantage
     vote   normalised r + format_weight f over the game's votes    as TRL does it; without `scale`, minus its mean
@@ -97,10 +97,10 @@ def final_advantages(rows: Sequence[Row], format_weight: float, *, scale: bool) 
 
 
 def _format(row: Row) -> float:
-    return 1.0 if row.readable else -1.0
+    return 1.0 if row.parsed else -1.0
 
 
-def pad_rows(rows: list[Row], n_micro_batches: int) -> list[Row]:
+def pad_samples(rows: list[Row], n_micro_batches: int) -> list[Row]:
     """Rows in equal micro-batches, the real ones spread evenly, each filled up with rows that count nowhere.
 
     TRL cuts a batch into equal micro-batches and drops the remainder without a word. A filler has the shortest prompt
@@ -118,7 +118,7 @@ def pad_rows(rows: list[Row], n_micro_batches: int) -> list[Row]:
     return padded
 
 
-def hand_back(rows: Sequence[Row]) -> dict[str, list[Any]]:
+def replay_rollout(rows: Sequence[Row]) -> dict[str, list[Any]]:
     """What TRL's `rollout_func` returns: the tokens that were played, instead of new ones."""
     output: dict[str, list[Any]] = {
         "prompt_ids": [list(row.prompt_ids) for row in rows],

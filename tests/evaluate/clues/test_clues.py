@@ -10,7 +10,7 @@ import yaml
 
 from vision_zero.evaluate.clues.main import clue_windows
 
-CLUE = {"seat": 1, "clue": "red cube", "readable": True}
+CLUE = {"seat": 1, "clue": "red cube", "parsed": True}
 GAME: dict[str, Any] = {"step": 0, "game": 0, "pair": "drawn-0", "spy": 2, "clues": [CLUE, {**CLUE, "seat": 2}]}
 
 
@@ -27,7 +27,7 @@ def write_run(folder: Path, *games: Any, **options: Any) -> Path:
     [
         ({name: value for name, value in GAME.items() if name != "clues"}, "has no 'clues'"),
         ({name: value for name, value in GAME.items() if name != "pair"}, "has no 'pair'"),
-        ({**GAME, "clues": [{"seat": 1}]}, "a clue must have seat, clue and readable"),
+        ({**GAME, "clues": [{"seat": 1}]}, "a clue must have seat, clue and parsed"),
     ],
 )
 def test_a_game_without_what_is_judged(broken: dict[str, Any], reason: str, tmp_path: Path) -> None:

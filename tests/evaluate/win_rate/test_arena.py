@@ -1,4 +1,4 @@
-"""The arena with players whose results are known: hand-computed win rates, gains, sight, and equal deals for all."""
+"""The arena with players whose results are known: hand-computed win rates, gains, image gain, and equal deals."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from tests.tiny_games import NoiseImage, noise_pairs
 from tiny_vlm.scripted import FunctionPlayer, NoisyPlayer, OraclePlayer, RandomPlayer
 from vision_zero.data.drawn_scenes import drawn_pairs
 from vision_zero.data.pairs import BadImageError
-from vision_zero.evaluate.win_rate.arena import Arena, LineUp, make_arena
+from vision_zero.evaluate.win_rate.arena import Arena, Matchup, make_arena
 from vision_zero.evaluate.win_rate.metrics import (
     CROSS_PLAY,
     FROZEN,
@@ -22,11 +22,11 @@ from vision_zero.evaluate.win_rate.metrics import (
     Figures,
     win_rate_figures,
 )
-from vision_zero.evaluate.win_rate.reply_cache import RememberingPlayer
+from vision_zero.evaluate.win_rate.reply_cache import CachedPolicy
 from vision_zero.rollout.policy import Policy, TokenLimits, TurnRequest
-from vision_zero.types import GameRules, ImagePair, Reply, Vote
+from vision_zero.types import Completion, GameRules, ImagePair, Vote
 
-LIMITS: Any = {"clue": TokenLimits(0, 8), "decision": TokenLimits(0, 8)}
+TOKEN_LIMITS: Any = {"clue": TokenLimits(0, 8), "decision": TokenLimits(0, 8)}
 N = 60
 
 Voter = Callable[[TurnRequest, random.Random], Vote]
@@ -34,11 +34,11 @@ Voter = Callable[[TurnRequest, random.Random], Vote]
 
 def arena_of(n_deals: int = N, pairs: Sequence[ImagePair] | None = None, **options: Any) -> Arena:
     rules = GameRules(n_civilians=2, n_rounds=1, n_votes=options.pop("n_votes", 1))
-    return make_arena(noise_pairs(7) if pairs is None else pairs, rules, LIMITS, n_deals=n_deals, **options)
+    return make_arena(noise_pairs(7) if pairs is None else pairs, rules, TOKEN_LIMITS, n_deals=n_deals, **options)
 
 
-def figures_of(arena: Arena, line_ups: Sequence[LineUp], **players: Policy) -> Figures:
-    return win_rate_figures(arena.play(line_ups, players))
+def figures_of(arena: Arena, matchups: Sequence[Matchup], **players: Policy) -> Figures:
+    return win_rate_figures(arena.play(matchups, players))
 
 
 def player(vote: Voter, clue: str = "something") -> FunctionPlayer:
@@ -68,7 +68,7 @@ class Listening:
     def __init__(self, inner: Policy) -> None:
         self.inner, self.asked = inner, list[TurnRequest]()
 
-    def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]:
+    def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         self.asked += requests
         return self.inner.answer(requests)
 
@@ -158,16 +158,16 @@ def test_an_oracle_beats_a_guesser_in_both_roles() -> None:
     figures = figures_of(arena_of(100, pairs, n_votes=4), CROSS_PLAY, new=OraclePlayer(), start=RandomPlayer())
     assert figures["win_rate"].low > 0.55
     assert figures["table_gain"].low > 0.2
-    assert figures["truth/civilian/true"].value == 1
+    assert figures["grounding/civilian/true"].value == 1
 
 
 def test_all_line_ups_play_the_same_deals_at_the_same_seeds() -> None:
     arena = arena_of(20)
     asked = {}
-    for line_up in WIN_RATE:
+    for matchup in WIN_RATE:
         ear = Listening(player(first_seat))
-        arena.play([line_up], {"new": ear, "start": ear})
-        asked[line_up] = {(r.game.index, r.game.spy, r.image.key, r.turn, r.seed, r.prompt.text) for r in ear.asked}
+        arena.play([matchup], {"new": ear, "start": ear})
+        asked[matchup] = {(r.game.index, r.game.spy, r.image.key, r.turn, r.seed, r.prompt.text) for r in ear.asked}
     assert len(asked[FROZEN]) == 20 * 4
     assert asked[FROZEN] == asked[NEW_TABLE] == asked[NEW_SPY]
 
@@ -186,13 +186,15 @@ def test_sight_is_what_the_image_adds_to_the_same_clues() -> None:
     def sees(request: TurnRequest, rng: random.Random) -> Vote:
         return request.game.spy if request.image.key == f"{request.game.pair.id}/original" else None
 
-    for vote, right, blind in ((sees, 1, 0), (the_spy, 1, 1), (not_the_spy, 0, 0)):
+    for vote, right, image_swapped in ((sees, 1, 0), (the_spy, 1, 1), (not_the_spy, 0, 0)):
         ear = Listening(player(vote))
-        results = arena_of(20).play([FROZEN, NEW_TABLE, NEW_SPY, ITSELF], {"new": ear, "start": ear}, blind=[ITSELF])
+        results = arena_of(20).play(
+            [FROZEN, NEW_TABLE, NEW_SPY, ITSELF], {"new": ear, "start": ear}, image_swapped=[ITSELF]
+        )
         figures = win_rate_figures(results)
         assert figures["votes/right"].value == right
-        assert figures["votes/right_blind"].value == blind
-        assert figures["sight"].value == right - blind
+        assert figures["votes/right_image_swapped"].value == image_swapped
+        assert figures["image_gain"].value == right - image_swapped
         blindly = [r for r in ear.asked if r.image.key != f"{r.game.pair.id}/original" and r.turn.stage == "decision"]
         assert len(blindly) == 20
         sighted = [r for r in ear.asked if r.turn.stage == "decision" and r not in blindly]
@@ -201,7 +203,7 @@ def test_sight_is_what_the_image_adds_to_the_same_clues() -> None:
 
 def test_strangers_are_on_other_pairs_and_two_pairs_are_needed() -> None:
     arena = arena_of(30)
-    assert all(deal.pair.id != other.pair.id for deal, other in zip(arena.deals, arena.strangers, strict=True))
+    assert all(deal.pair.id != other.pair.id for deal, other in zip(arena.deals, arena.swapped_images, strict=True))
     with pytest.raises(ValueError, match="at least two pairs"):
         arena_of(4, noise_pairs(1))
 
@@ -209,30 +211,32 @@ def test_strangers_are_on_other_pairs_and_two_pairs_are_needed() -> None:
 def test_chunks_and_parts_change_nothing() -> None:
     pairs = drawn_pairs(range(6))
     noisy, plain = NoisyPlayer(OraclePlayer(), 0.5), RandomPlayer()
-    whole = arena_of(20, pairs).play(CROSS_PLAY, {"new": noisy, "start": plain}, blind=[ITSELF])
-    chunked = arena_of(20, pairs, games_at_once=3).play(CROSS_PLAY, {"new": noisy, "start": plain}, blind=[ITSELF])
+    whole = arena_of(20, pairs).play(CROSS_PLAY, {"new": noisy, "start": plain}, image_swapped=[ITSELF])
+    chunked = arena_of(20, pairs, games_at_once=3).play(
+        CROSS_PLAY, {"new": noisy, "start": plain}, image_swapped=[ITSELF]
+    )
     assert chunked == whole
     halves = [
-        arena_of(20, pairs).play(CROSS_PLAY, {"new": noisy, "start": plain}, blind=[ITSELF], part=(k, 2))
+        arena_of(20, pairs).play(CROSS_PLAY, {"new": noisy, "start": plain}, image_swapped=[ITSELF], part=(k, 2))
         for k in (0, 1)
     ]
-    for line_up, outcomes in whole.items():
-        assert outcomes[0::2] == halves[0][line_up]
-        assert outcomes[1::2] == halves[1][line_up]
+    for matchup, outcomes in whole.items():
+        assert outcomes[0::2] == halves[0][matchup]
+        assert outcomes[1::2] == halves[1][matchup]
 
 
 def test_a_remembering_player_answers_alike_and_is_asked_less() -> None:
     pairs = drawn_pairs(range(6))
     inner = {"new": NoisyPlayer(OraclePlayer(), 0.5), "start": RandomPlayer()}
     ears = {name: Listening(one) for name, one in inner.items()}
-    remembering = {name: RememberingPlayer(ear) for name, ear in ears.items()}
+    remembering = {name: CachedPolicy(ear) for name, ear in ears.items()}
     arena = arena_of(10, pairs)
     assert arena.play(CROSS_PLAY, remembering) == arena.play(CROSS_PLAY, inner)
     n_asked = len(ears["start"].asked)
     arena.play(CROSS_PLAY, remembering)
     assert len(ears["start"].asked) == n_asked
     handed_on = Listening(inner["start"])
-    arena.play([FROZEN], {"start": RememberingPlayer(handed_on, remembering["start"].known)})
+    arena.play([FROZEN], {"start": CachedPolicy(handed_on, remembering["start"].known)})
     assert not handed_on.asked
 
 

@@ -64,9 +64,9 @@ def test_made_again_on_purpose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "README.md").write_text("old")
     words = ("--out", str(tmp_path), *START, "--game_steps", "0", "--overwrite")
     monkeypatch.setattr(sys, "argv", ["make_tiny_vlm", *words])
-    monkeypatch.setattr(make_tiny_vlm, "measure", lambda folder: {"sight": "0.5"})  # minutes
+    monkeypatch.setattr(make_tiny_vlm, "measure", lambda folder: {"image_gain": "0.5"})  # minutes
     make_tiny_vlm.main()
     card = (tmp_path / "README.md").read_text()
     assert f"--start {TINY_VLM} --lesson_steps 0 --game_steps 0 --guesses 0.2" in card
-    assert "| sight | 0.5 |" in card
+    assert "| image_gain | 0.5 |" in card
     assert (tmp_path / "model.safetensors").stat().st_size == (TINY_VLM / "model.safetensors").stat().st_size

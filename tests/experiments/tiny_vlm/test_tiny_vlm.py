@@ -12,7 +12,7 @@ from safetensors import safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from tiny_vlm.files import known_words, save_base
-from tiny_vlm.games import LIMITS, game_rows
+from tiny_vlm.games import TOKEN_LIMITS, game_rows
 from tiny_vlm.lessons import (
     Row,
     false_clues_lesson,
@@ -32,7 +32,7 @@ from vision_zero.data.pairs import load_pairs
 from vision_zero.evaluate.clues.grounding import COLOURS, SHAPES
 from vision_zero.game.spy_game import deal_games, votes_in_order
 from vision_zero.models import load_processor
-from vision_zero.rollout.play import Table, play
+from vision_zero.rollout.play import Seating, play
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.transformers_policy import TransformersPolicy
 from vision_zero.types import Game, GameRules, ImagePair
@@ -73,8 +73,8 @@ def test_plain_transformers_loads_it_and_generates() -> None:
     inputs = processor(text=[text], images=[image], return_tensors="pt")
     assert (inputs["input_ids"] == model.config.image_token_id).sum() == 16
     output = model.generate(**inputs, max_new_tokens=16, do_sample=False)
-    reply = processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    assert reply.startswith("\\boxed{red ")
+    completion = processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert completion.startswith("\\boxed{red ")
 
 
 def test_the_words_of_the_game_are_single_tokens() -> None:
@@ -95,20 +95,20 @@ def test_what_it_says_on_drawings_can_be_read(policy: TransformersPolicy) -> Non
         for n_civilians, n_rounds in ((2, 1), (4, 2), (8, 1))
         for game in finished(policy, drawn_pairs(range(12)), GameRules(n_civilians=n_civilians, n_rounds=n_rounds))
     ]
-    assert_readable(games)
+    assert_parsed(games)
 
 
 def test_what_it_says_on_photographs_can_be_read(policy: TransformersPolicy) -> None:
-    assert_readable(finished(policy, load_pairs(PHOTOS)[:8], GameRules()))
+    assert_parsed(finished(policy, load_pairs(PHOTOS)[:8], GameRules()))
 
 
 def finished(policy: TransformersPolicy, pairs: Sequence[ImagePair], rules: GameRules) -> list[Game]:
     games = deal_games(range(len(pairs)), 0, pairs, rules)
-    return play(games, Table.of(policy), LIMITS, template="compact").games
+    return play(games, Seating.of(policy), TOKEN_LIMITS, template="compact").games
 
 
-def assert_readable(games: Sequence[Game]) -> None:
-    clues = [clue.readable for game in games for clue in game.clues]
+def assert_parsed(games: Sequence[Game]) -> None:
+    clues = [clue.parsed for game in games for clue in game.clues]
     votes = [vote != 0 for game in games for vote in votes_in_order(game)]
     assert sum(clues) >= 0.95 * len(clues)
     assert sum(votes) >= 0.95 * len(votes)
@@ -125,7 +125,7 @@ def test_it_finds_who_said_a_word(policy: TransformersPolicy) -> None:
 # ------------------------------------------------------------------------------------------------- how it was made
 
 
-def test_only_answers_of_a_lesson_are_learnt_and_whole_replies_of_a_game(tmp_path: Path) -> None:
+def test_only_answers_of_a_lesson_are_learnt_and_whole_completions_of_a_game(tmp_path: Path) -> None:
     save_base(tmp_path)
     encoder = Encoder(tmp_path)
     rng = random.Random(0)
@@ -135,7 +135,7 @@ def test_only_answers_of_a_lesson_are_learnt_and_whole_replies_of_a_game(tmp_pat
     assert len(learnt[0].split()) == 5
     assert set(learnt[0].split()) <= {*SHAPES, "none"}
     assert learnt[1].isdigit()
-    assert learnt[2] == rows[2].reply + "<|im_end|>"
+    assert learnt[2] == rows[2].completion + "<|im_end|>"
     shifted = inputs["input_ids"].roll(-1, dims=1)
     assert (shifted[targets_BT != -100] == targets_BT[targets_BT != -100]).all()
 
@@ -147,7 +147,7 @@ def test_the_answers_of_lookup_questions_are_true() -> None:
         *lines, question = row.prompt.splitlines()
         word = question.removeprefix("who said ").removesuffix("?")
         seats = {line.split(":")[0] for line in lines if word in line.split(": ")[-1].split()}
-        assert [row.reply] == [f"said {word} \\boxed{{{seat}}}" for seat in seats]
+        assert [row.completion] == [f"said {word} \\boxed{{{seat}}}" for seat in seats]
 
 
 def test_the_wiring_finds_the_seat_before_any_training(tmp_path: Path) -> None:
@@ -182,13 +182,13 @@ def test_what_the_lessons_say_is_true_of_their_pictures() -> None:
     for _ in range(5):
         row = shapes_lesson(rng, 4)
         shown = objects_in(row.image)
-        said = set(re.findall(r"\{(\w+ \w+)\}", row.reply))
+        said = set(re.findall(r"\{(\w+ \w+)\}", row.completion))
         assert {claim for claim in said if not claim.endswith("none")} == shown
         row = naming_lesson(rng, 5)
-        assert set(re.findall(r"\{(\w+ \w+)\}", row.reply)) == objects_in(row.image)
+        assert set(re.findall(r"\{(\w+ \w+)\}", row.completion)) == objects_in(row.image)
         row = judging_lesson(rng, 4)
         shown = objects_in(row.image)
-        judged = [line.split(": ")[1].rsplit(" ", 1) for line in row.reply.splitlines()]
+        judged = [line.split(": ")[1].rsplit(" ", 1) for line in row.completion.splitlines()]
         assert [answer == "yes" for _, answer in judged] == [claim in shown for claim, _ in judged]
         assert {answer for _, answer in judged} <= {"yes", "no"}
 
@@ -203,9 +203,9 @@ def test_who_is_suspected_in_a_lesson_said_what_is_not_there(lesson: Callable[[r
         assert list(row.truths) == [claim in shown for _, claim in clues]
         false = [f"said {claim} \\boxed{{{seat}}}" for seat, claim in clues if claim not in shown]
         if lesson is voting_lesson:
-            assert row.reply in false
+            assert row.completion in false
         else:
-            assert row.reply == (" ".join(false) or "unsure \\boxed{N/A}")
+            assert row.completion == (" ".join(false) or "unsure \\boxed{N/A}")
 
 
 def test_claims_are_judged_at_their_last_word(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_the_answers_of_questions_are_true_of_their_pictures() -> None:
                 continue
             shown = objects_in(row.image)
             colours, shapes = {one.split()[0]: one.split()[1] for one in shown}, [one.split()[1] for one in shown]
-            box = row.reply.removeprefix("\\boxed{").removesuffix("}")
+            box = row.completion.removeprefix("\\boxed{").removesuffix("}")
             words = row.prompt.rstrip("?").split()
             if name == "what shape has a colour":
                 assert box == f"{words[-1]} {colours.get(words[-1], 'none')}"

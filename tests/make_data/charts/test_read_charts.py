@@ -1,4 +1,4 @@
-"""Charts read by a policy: replies parsed or counted, files that ChartMaker reads, a killed run that goes on."""
+"""Charts read by a policy: completions parsed or counted, files that ChartMaker reads, a killed run that goes on."""
 
 import json
 from pathlib import Path
@@ -10,24 +10,24 @@ from PIL import Image
 
 from vision_zero.data.pairs import load_pairs
 from vision_zero.make_data.charts.maker import ChartMaker
-from vision_zero.make_data.charts.read_charts import PROMPT, Tables, main, read_charts, read_reply, table_csv
+from vision_zero.make_data.charts.read_charts import PROMPT, Tables, main, read_charts, read_completion, table_csv
 from vision_zero.make_data.charts.sources import load_tables
 from vision_zero.make_data.charts.tables import TableError, parse_csv
-from vision_zero.types import Reply
+from vision_zero.types import Completion
 
 TINY = Path(__file__).resolve().parents[3] / "data" / "tiny_vlm"
 CSV = "Year,Solar,Wind\n2019,5,30\n2020,12,28\n2021,19,41\n"
 
 
 class Scripted:
-    """Replies by the image's name, and keeps the requests."""
+    """Completions by the image's name, and keeps the requests."""
 
-    def __init__(self, replies: dict[str, str]) -> None:
-        self.replies, self.asked = replies, []
+    def __init__(self, completions: dict[str, str]) -> None:
+        self.completions, self.asked = completions, []
 
     def answer(self, requests):
         self.asked += requests
-        return [Reply(self.replies[request.game.pair.id]) for request in requests]
+        return [Completion(self.completions[request.game.pair.id]) for request in requests]
 
     def forget(self) -> None:
         pass
@@ -41,7 +41,7 @@ def charts(folder: Path, *names: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    "reply",
+    "completion",
     [
         CSV,
         f"```csv\n{CSV}```",
@@ -51,15 +51,15 @@ def charts(folder: Path, *names: str) -> Path:
         CSV.replace("\n", "\r\n"),
     ],
 )
-def test_replies_that_are_tables(reply: str) -> None:
-    table = read_reply(reply, "chart")
+def test_completions_that_are_tables(completion: str) -> None:
+    table = read_completion(completion, "chart")
     assert table.rows == ("2019", "2020", "2021")
     assert table.series == ("Solar", "Wind")
     assert table.values == ((5, 12, 19), (30, 28, 41))
 
 
 @pytest.mark.parametrize(
-    ("reply", "reason"),
+    ("completion", "reason"),
     [
         ("", "empty"),
         ("I cannot read this chart.", "one column only"),
@@ -67,15 +67,15 @@ def test_replies_that_are_tables(reply: str) -> None:
         ("Year,Solar\n2019,5\n2020\n", "rows of different lengths"),
     ],
 )
-def test_replies_that_are_none(reply: str, reason: str) -> None:
+def test_completions_that_are_none(completion: str, reason: str) -> None:
     with pytest.raises(TableError, match=f"^{reason}$"):
-        read_reply(reply, "chart")
+        read_completion(completion, "chart")
 
 
 @given(st.text(max_size=200) | st.text(alphabet='|`-a1,\n"', max_size=100))
-def test_any_reply_is_a_table_or_a_reason(reply: str) -> None:
+def test_any_completion_is_a_table_or_a_reason(completion: str) -> None:
     try:
-        table = read_reply(reply, "chart")
+        table = read_completion(completion, "chart")
     except TableError:
         return
     again = parse_csv(table_csv(table), "chart")
@@ -117,7 +117,7 @@ def test_from_charts_to_tables_to_pairs(tmp_path, monkeypatch, capsys) -> None:
     assert "2 of 3 charts read" in printed
     assert "unreadable: 1 × one column only" in printed
     (line,) = (out / "unreadable.jsonl").read_text().splitlines()
-    assert json.loads(line) == {"id": "2.png", "reason": "one column only", "reply": "A bar chart."}
+    assert json.loads(line) == {"id": "2.png", "reason": "one column only", "completion": "A bar chart."}
     assert main(arguments) == 0
     assert len(policy.asked) == 3
 
@@ -129,7 +129,7 @@ def test_a_line_that_a_kill_cut_off_is_asked_again(tmp_path) -> None:
     pairs = load_pairs(charts(tmp_path / "png", "a.png", "b.png"))
     tables = Tables(tmp_path / "tables")
     tables.begin()
-    whole = json.dumps({"id": "a.png", "reason": "empty", "reply": ""})
+    whole = json.dumps({"id": "a.png", "reason": "empty", "completion": ""})
     (tables.folder / "unreadable.jsonl").write_text(f'{whole}\n{{"id": "b.p')
     tables.begin()
     assert [pair.id for pair in tables.missing(pairs)] == ["b.png"]

@@ -20,16 +20,16 @@ from vision_zero.evaluate.clues.grounding import (
     Gallery,
     SaidClue,
     civilian_objects,
+    grounding_figures,
+    grounding_of_game,
     is_described,
-    truth_figures,
-    truth_of_game,
 )
 from vision_zero.game.spy_game import deal_games
 from vision_zero.make_data.clevr.maker import ClevrMaker, add_arguments, from_arguments
 from vision_zero.make_data.clevr.render_blender import BLENDER_PYTHON, BlenderOptions
 from vision_zero.make_data.clevr.render_numpy import render
 from vision_zero.make_data.maker import MadePair, MakingError, Rejected
-from vision_zero.rollout.play import Table, play
+from vision_zero.rollout.play import Seating, play
 from vision_zero.rollout.policy import TokenLimits
 from vision_zero.types import GameRules, ImagePair, Role
 
@@ -171,8 +171,8 @@ def test_honest_civilians_say_what_is_true_of_these_pairs_and_the_spy_sees_the_o
     oracle = OraclePlayer()
     limits: Any = {"clue": TokenLimits(0, 8), "decision": TokenLimits(0, 8)}
     rules = GameRules(n_civilians=3, n_rounds=1, n_votes=1)
-    games = play(deal_games(range(20), 0, described, rules), Table(oracle, NamingPlayer(), oracle), limits).games
-    figures = truth_figures([truth_of_game(game, Gallery(described)) for game in games])
+    games = play(deal_games(range(20), 0, described, rules), Seating(oracle, NamingPlayer(), oracle), limits).games
+    figures = grounding_figures([grounding_of_game(game, Gallery(described)) for game in games])
     assert {game.spy_view for game in games} == {"edited"}
     assert figures["civilian/true"].value == 1
     assert 0.3 < figures["spy/true"].value < 1  # of 4 to 6 objects, two are others

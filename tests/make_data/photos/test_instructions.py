@@ -42,7 +42,7 @@ def test_proposals_are_those_of_the_image(tmp_path: Path) -> None:
     file = tmp_path / "told.jsonl"
     file.write_text(
         '{"image": "a.jpg", "instruction": "one"}\n'
-        '{"image": "b.jpg", "instruction": null, "reply": "?"}\n'
+        '{"image": "b.jpg", "instruction": null, "completion": "?"}\n'
         '{"image": "a.jpg", "instruction": "two"}\n'
     )
     read = read_instructions(file)

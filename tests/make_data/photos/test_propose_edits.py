@@ -1,4 +1,4 @@
-"""Edits proposed by a policy: the real tiny model, a scripted one, a run that goes on, replies that cannot be read."""
+"""Edits proposed by a policy: the real tiny model, a scripted one, a run that goes on, broken completions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vision_zero.data.pairs import load_pairs
 from vision_zero.make_data.photos import propose_edits
 from vision_zero.make_data.photos.instructions import read_instructions
 from vision_zero.rollout.policy import TurnRequest
-from vision_zero.types import Reply
+from vision_zero.types import Completion
 
 ROOT = Path(__file__).resolve().parents[3]
 PHOTOS, MODEL = ROOT / "data" / "photos", ROOT / "data" / "tiny_vlm"
@@ -35,12 +35,12 @@ class Scripted:
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
 
-    def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]:
+    def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         self.asked.append([request.game.pair.id for request in requests])
         assert all(request.image.size == request.game.pair.image.open().size for request in requests)
         assert all("\\boxed{}" in request.prompt.text for request in requests)
         return [
-            Reply(
+            Completion(
                 "it has fur" if request.game.pair.id == "koala.jpg" else f"so \\boxed{{paint {request.game.pair.id}}}"
             )
             for request in requests
@@ -61,7 +61,7 @@ def test_what_could_not_be_read_is_kept_and_counted_but_never_told(three: Path, 
         propose_edits.write(out, proposal)
     assert [json.loads(line) for line in out.read_text().splitlines()] == [
         {"image": "cat.jpg", "instruction": "paint cat.jpg"},
-        {"image": "koala.jpg", "instruction": None, "reply": "it has fur"},
+        {"image": "koala.jpg", "instruction": None, "completion": "it has fur"},
         {"image": "pig.jpg", "instruction": "paint pig.jpg"},
     ]
     assert propose_edits.finished(out) == {"cat.jpg": True, "koala.jpg": False, "pig.jpg": True}

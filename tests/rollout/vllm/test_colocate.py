@@ -9,9 +9,9 @@ import pytest
 
 from benchmarks.prefix_reuse import best_possible_reuse
 from tests.tiny_games import END_TOKENS, IMAGE_TOKEN, VIDEO_TOKEN
-from tests.vllm_programs import BLOCK, LIMITS, facts
+from tests.vllm_programs import BLOCK, TOKEN_LIMITS, facts
 
-N_REPLIES = 8 * (5 * 2 + 8)
+N_COMPLETIONS = 8 * (5 * 2 + 8)
 
 
 pytestmark = pytest.mark.xdist_group("vllm")  # a process of the engine for all of them
@@ -30,18 +30,18 @@ def internvl(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.parametrize("schedule", ["continuous", "lock_step"])
 def test_greedy_games_are_those_of_transformers(policy: dict[str, Any], schedule: str) -> None:
     found = policy[schedule]
-    assert found["replies"] == N_REPLIES
+    assert found["completions"] == N_COMPLETIONS
     assert (found["other_prompts"], found["other_tokens"]) == (0, 0)
     assert found["gap"] < 1e-4
 
 
 def test_sampled_games_do_not_depend_on_what_else_is_in_the_batch(policy: dict[str, Any]) -> None:
-    """8 games whose replies have 32 tokens each."""
+    """8 games whose completions have 32 tokens each."""
     found = policy["sampled"]
     assert policy["sampled_length"] == [32]
-    assert found["replies"] == N_REPLIES
+    assert found["completions"] == N_COMPLETIONS
     assert (found["other_prompts"], found["other_tokens"]) == (0, 0)
-    assert policy["sampled_greedily"] > N_REPLIES / 2, "they are sampled, not greedy"
+    assert policy["sampled_greedily"] > N_COMPLETIONS / 2, "they are sampled, not greedy"
 
 
 def test_log_probs_are_those_of_a_forward_pass_at_the_temperature(policy: dict[str, Any]) -> None:
@@ -56,11 +56,11 @@ def test_image_and_video_placeholders_are_never_sampled(policy: dict[str, Any]) 
     assert not {IMAGE_TOKEN, VIDEO_TOKEN} & set(policy["hot_tokens"])
 
 
-def test_replies_are_as_long_as_asked(policy: dict[str, Any]) -> None:
-    least, most = LIMITS
+def test_completions_are_as_long_as_asked(policy: dict[str, Any]) -> None:
+    least, most = TOKEN_LIMITS
     assert policy["hot_lengths"][0] > least
     assert policy["hot_lengths"][-1] == most
-    # An end that is all but certain comes as soon as it may, and is part of the reply.
+    # An end that is all but certain comes as soon as it may, and is part of the completion.
     assert policy["end"] in END_TOKENS
     assert policy["ended"] == [[least + 1, policy["end"]]]
 
@@ -71,7 +71,7 @@ def test_no_block_of_a_prompt_is_computed_twice(policy: dict[str, Any]) -> None:
 
 
 def test_games_follow_the_weights(policy: dict[str, Any]) -> None:
-    assert policy["changed"] > N_REPLIES / 2, "the weights were changed enough to be heard"
+    assert policy["changed"] > N_COMPLETIONS / 2, "the weights were changed enough to be heard"
     found = policy["synced"]
     assert (found["other_prompts"], found["other_tokens"]) == (0, 0)
     assert found["gap"] < 1e-4

@@ -32,7 +32,7 @@ from tests.trainer_helpers import make_trainer, random_pairs
 from tests.vllm_server_helpers import DiskEngine, RunningServer, stub_server, unused_url, vllm_server
 from vision_zero.models import load_processor
 from vision_zero.rollout.game_images import GameImage, blank_image
-from vision_zero.rollout.play import Table, play
+from vision_zero.rollout.play import Seating, play
 from vision_zero.rollout.policy import TokenLimits, TurnRequest
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.transformers_policy import TransformersPolicy
@@ -43,11 +43,11 @@ from vision_zero.rollout.vllm.server import ServerEngine, ServerPolicy, check_se
 from vision_zero.rollout.vllm.temperature import TemperatureWorker
 from vision_zero.run_folder import is_complete
 from vision_zero.trainer.generation import LOGP_DIFFERENCE
-from vision_zero.types import Game, Reply, Turn
+from vision_zero.types import Completion, Game, Turn
 
 pytestmark = pytest.mark.xdist_group("vllm_server")
 
-LIMITS = {"clue": TokenLimits(2, 7), "decision": TokenLimits(1, 5)}
+TOKEN_LIMITS = {"clue": TokenLimits(2, 7), "decision": TokenLimits(1, 5)}
 MAX_PIXELS = 84 * 84  # the images are larger, so that server and trainer must resize them alike
 SIZE = (140, 112)
 GREEDY, DRAWN = Sampling(temperature=0), Sampling(0.7, 20, 0.9)
@@ -94,15 +94,15 @@ def some_games() -> list[Game]:
 
 def played(policy: Any, games: Sequence[Game] | None = None, **options: Any) -> list[Game]:
     given = some_games() if games is None else games
-    return play(given, Table.of(policy), LIMITS, template="compact", **options).games
+    return play(given, Seating.of(policy), TOKEN_LIMITS, template="compact", **options).games
 
 
-def replies_of(games: Sequence[Game]) -> list[Reply]:
-    return [said.reply for game in games for said in (*game.clues, *game.votes)]
+def completions_of(games: Sequence[Game]) -> list[Completion]:
+    return [said.completion for game in games for said in (*game.clues, *game.votes)]
 
 
 def assert_same_games(ours: Sequence[Game], theirs: Sequence[Game]) -> None:
-    for one, other in zip(replies_of(ours), replies_of(theirs), strict=True):
+    for one, other in zip(completions_of(ours), completions_of(theirs), strict=True):
         assert one.prompt_ids == other.prompt_ids
         assert one.token_ids == other.token_ids
         assert one.text == other.text
@@ -123,16 +123,16 @@ def recording(policy: ServerPolicy) -> dict[Turn, TurnRequest]:
 
 
 def forward_logprobs(
-    model: PreTrainedModel, processor: ProcessorMixin, image: GameImage, reply: Reply, temperature: float
+    model: PreTrainedModel, processor: ProcessorMixin, image: GameImage, completion: Completion, temperature: float
 ) -> list[float]:
-    """Log-probabilities of the reply's tokens by one forward pass, as training makes them."""
-    ids = torch.tensor([[*reply.prompt_ids, *reply.token_ids]])
+    """Log-probabilities of the completion's tokens by one forward pass, as training makes them."""
+    ids = torch.tensor([[*completion.prompt_ids, *completion.token_ids]])
     fields = processor.image_processor(images=[image.copy()], return_tensors="pt")
     with torch.no_grad():
         logits = model(
             input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=(ids == IMAGE_TOKEN).int(), **fields
-        ).logits[0, len(reply.prompt_ids) - 1 : -1]
-    tokens = torch.tensor(reply.token_ids)
+        ).logits[0, len(completion.prompt_ids) - 1 : -1]
+    tokens = torch.tensor(completion.token_ids)
     return (logits / temperature).log_softmax(-1).gather(1, tokens[:, None])[:, 0].tolist()
 
 
@@ -148,11 +148,11 @@ def test_greedy_games_are_those_of_the_transformers_policy(
         policy = engine.policy()
         ours = played(policy)
     assert_same_games(ours, played(TransformersPolicy(model, processor, GREEDY)))
-    said = replies_of(ours)
-    assert all(reply.prompt_ids.count(IMAGE_TOKEN) > 1 for reply in said)
-    assert len({reply.token_ids for reply in said}) > 5
-    assert policy.new_tokens == sum(len(reply.token_ids) for reply in said)
-    assert policy.prefilled_tokens + policy.reused_tokens == sum(len(reply.prompt_ids) for reply in said)
+    said = completions_of(ours)
+    assert all(completion.prompt_ids.count(IMAGE_TOKEN) > 1 for completion in said)
+    assert len({completion.token_ids for completion in said}) > 5
+    assert policy.new_tokens == sum(len(completion.token_ids) for completion in said)
+    assert policy.prefilled_tokens + policy.reused_tokens == sum(len(completion.prompt_ids) for completion in said)
     assert policy.reused_tokens > 0
 
 
@@ -166,10 +166,10 @@ def test_log_probabilities_are_those_that_training_computes(
         asked = recording(policy)
         games = played(policy)
     for said in (said for game in games for said in (*game.clues, *game.votes)):
-        expected = forward_logprobs(model, processor, asked[said.turn].image, said.reply, DRAWN.temperature)
-        assert said.reply.logprobs == pytest.approx(expected, abs=1e-4)
-        minimum, maximum = LIMITS[said.turn.stage].minimum, LIMITS[said.turn.stage].maximum
-        assert minimum <= len(said.reply.token_ids) <= maximum
+        expected = forward_logprobs(model, processor, asked[said.turn].image, said.completion, DRAWN.temperature)
+        assert said.completion.logprobs == pytest.approx(expected, abs=1e-4)
+        minimum, maximum = TOKEN_LIMITS[said.turn.stage].minimum, TOKEN_LIMITS[said.turn.stage].maximum
+        assert minimum <= len(said.completion.token_ids) <= maximum
 
 
 def test_waiting_for_each_other_and_sharing_the_games_out_change_nothing(
@@ -187,7 +187,7 @@ def test_waiting_for_each_other_and_sharing_the_games_out_change_nothing(
     assert_same_games(continuous, lock_step)
     assert_same_games(continuous, shared)
     assert_same_games(continuous, one_by_one)
-    assert len({reply.token_ids for reply in replies_of(continuous)}) > 20
+    assert len({completion.token_ids for completion in completions_of(continuous)}) > 20
 
 
 def test_placeholders_are_never_sampled(
@@ -223,8 +223,8 @@ def test_an_image_that_the_server_forgot_is_sent_again(
         engine.connection.call("POST", "/reset_mm_cache").raise_for_status()
         drop_caches(engine.connection)
         again = policy.answer(requests[2:])
-    assert [reply.logprobs for reply in (*first, *by_name, *again)] == [
-        pytest.approx(reply.logprobs, abs=1e-5) for reply in expected
+    assert [completion.logprobs for completion in (*first, *by_name, *again)] == [
+        pytest.approx(completion.logprobs, abs=1e-5) for completion in expected
     ]
 
 
@@ -399,12 +399,14 @@ def test_a_server_that_hangs_stops_the_rollout_after_the_stated_time(
     with engine.awake():
         policy = engine.policy()
         policy.submit(one_request("first"))
-        assert policy.advance()
+        assert policy.poll()
         server.signal(signal.SIGSTOP)
         try:
             policy.submit(one_request("second"))
-            with pytest.raises(VLLMServerError, match=r"no reply for 2 s \(vllm_request_timeout\), with 1 waited for"):
-                policy.advance()
+            with pytest.raises(
+                VLLMServerError, match=r"no completion for 2 s \(vllm_request_timeout\), with 1 waited for"
+            ):
+                policy.poll()
         finally:
             server.signal(signal.SIGCONT)
     assert time.monotonic() - started < 30
@@ -426,7 +428,7 @@ def test_a_lost_server_ends_a_run_after_a_checkpoint(
         vllm_server_base_url=server.url,
     )
     saved = tmp_path / "checkpoint-1"
-    said = rf"no reply for {SILENCE} s .*\nthe run was saved at {saved}\. Start the server again .* with --resume"
+    said = rf"no completion for {SILENCE} s .*\nthe run was saved at {saved}\. Start the server again .* with --resume"
     try:
         with pytest.raises(VLLMServerError, match=said):
             trainer.train()
@@ -460,7 +462,7 @@ def test_all_processes_stop_together_and_the_run_goes_on_as_if_nothing_had_been(
     finally:
         server.signal(signal.SIGCONT)
     assert stopped.status != 0
-    said = f"error: the vLLM server at {server.url} has sent no reply for {SILENCE} s"
+    said = f"error: the vLLM server at {server.url} has sent no completion for {SILENCE} s"
     assert stopped.output.count(said) == 2, "both processes end by themselves, with the reason"
     assert f"the run was saved at {two}/checkpoint-1. Start the server again" in stopped.output
     assert is_complete(two / "checkpoint-1")

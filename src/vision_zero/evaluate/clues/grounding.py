@@ -1,13 +1,13 @@
-"""Are clues true, do they tell the picture from others, do they copy? Known where the scene is described.
+"""Are clues true, do they tell the image from others, do they copy? Known where the scene is described.
 
 A clue is judged by its claims, the objects it names (`red cube`), against the civilians' image:
 
-    true       it names at least one object, and the image shows every object that it names
-    telling    how well a true clue tells this picture from the others of the set: the share of the other pictures of
-               which it is not true. 0 for a clue that is not true
-    copied     somebody said it before in the game: all its claims, or for a clue without claims its words
-    claimless  it names no object: counted here, and as not true
-    unreadable nothing could be read from the reply; also claimless, never copied
+    true            it names at least one object, and the image shows every object that it names
+    discriminative  how well a true clue tells this image from the others of the set: the share of the other images of
+                    which it is not true. 0 for a clue that is not true
+    copied          somebody said it before in the game: all its claims, or for a clue without claims its words
+    no_claim        it names no object: counted here, and as not true
+    unparsed        no clue could be parsed from the completion; also no_claim, never copied
 
 All are means over the clues of a role in one game, then over games: a game is what intervals resample.
 """
@@ -29,23 +29,23 @@ class SaidClue:
 
     seat: int
     text: str
-    readable: bool = True
+    parsed: bool = True
 
 
 @dataclass(frozen=True)
-class ClueTruth:
+class ClueGrounding:
     """Means over the clues of one role in one game, each in 0..1; see the module."""
 
     true: float
-    telling: float
+    discriminative: float
     copied: float
-    claimless: float
-    unreadable: float
+    no_claim: float
+    unparsed: float
 
 
-TRUTH_FIGURES = tuple(field.name for field in fields(ClueTruth))
+GROUNDING_FIGURES = tuple(field.name for field in fields(ClueGrounding))
 
-TruthByRole = Mapping[Role, ClueTruth]
+GroundingByRole = Mapping[Role, ClueGrounding]
 
 
 def is_described(pair: ImagePair) -> bool:
@@ -53,7 +53,7 @@ def is_described(pair: ImagePair) -> bool:
     return "original_scene" in pair.meta or "objects" in pair.meta
 
 
-class Gallery:
+class SceneIndex:
     """The described pictures of a set, by pair id: what a claim is held against.
 
     Raises ValueError for a set without any picture, and `civilian_objects`' for a pair without a description.
@@ -72,7 +72,7 @@ class Gallery:
         """Whether the picture shows at least one object that is named, and all of them."""
         return bool(said) and said <= self._objects[pair_id]
 
-    def telling(self, pair_id: str, said: frozenset[str]) -> float:
+    def discriminative(self, pair_id: str, said: frozenset[str]) -> float:
         """The share of the other pictures that do not show what is said truly of this one; 0 if it is not true."""
         if not self.shows(pair_id, said) or len(self._objects) == 1:
             return 0.0
@@ -80,27 +80,27 @@ class Gallery:
             self._shown_by[said] = sum(said <= objects for objects in self._objects.values())
         return (len(self._objects) - self._shown_by[said]) / (len(self._objects) - 1)
 
-    def judge_clues(self, pair_id: str, clues: Sequence[SaidClue]) -> list[ClueTruth]:
+    def judge_clues(self, pair_id: str, clues: Sequence[SaidClue]) -> list[ClueGrounding]:
         """Each clue of one game by itself, in the order they were said."""
         judged = []
         for clue, copied in zip(clues, copies(clues), strict=True):
-            said = frozenset(claims(clue.text)) if clue.readable else frozenset()
+            said = frozenset(claims(clue.text)) if clue.parsed else frozenset()
             judged.append(
-                ClueTruth(
+                ClueGrounding(
                     true=float(self.shows(pair_id, said)),
-                    telling=self.telling(pair_id, said),
+                    discriminative=self.discriminative(pair_id, said),
                     copied=float(copied),
-                    claimless=float(not said),
-                    unreadable=float(not clue.readable),
+                    no_claim=float(not said),
+                    unparsed=float(not clue.parsed),
                 )
             )
         return judged
 
-    def judge(self, pair_id: str, spy: int, clues: Sequence[SaidClue]) -> dict[Role, ClueTruth]:
+    def judge(self, pair_id: str, spy: int, clues: Sequence[SaidClue]) -> dict[Role, ClueGrounding]:
         """By role, for the clues of one game in the order they were said."""
-        judged: dict[Role, list[ClueTruth]] = {role: [] for role in Role}
-        for clue, truth in zip(clues, self.judge_clues(pair_id, clues), strict=True):
-            judged[Role.SPY if clue.seat == spy else Role.CIVILIAN].append(truth)
+        judged: dict[Role, list[ClueGrounding]] = {role: [] for role in Role}
+        for clue, grounding in zip(clues, self.judge_clues(pair_id, clues), strict=True):
+            judged[Role.SPY if clue.seat == spy else Role.CIVILIAN].append(grounding)
         return {role: _mean(of_role) for role, of_role in judged.items() if of_role}
 
 
@@ -110,35 +110,37 @@ def copies(clues: Sequence[SaidClue]) -> list[bool]:
     heard: set[str] = set()
     for clue in clues:
         words = frozenset(claims(clue.text)) or frozenset({" ".join(clue.text.lower().split())})
-        copied.append(clue.readable and words <= heard)
-        if clue.readable:
+        copied.append(clue.parsed and words <= heard)
+        if clue.parsed:
             heard |= words
     return copied
 
 
-def _mean(clues: Sequence[ClueTruth]) -> ClueTruth:
-    return ClueTruth(**{name: sum(getattr(clue, name) for clue in clues) / len(clues) for name in TRUTH_FIGURES})
+def _mean(clues: Sequence[ClueGrounding]) -> ClueGrounding:
+    return ClueGrounding(
+        **{name: sum(getattr(clue, name) for clue in clues) / len(clues) for name in GROUNDING_FIGURES}
+    )
 
 
 def said_in_game(game: Game) -> list[SaidClue]:
-    return [SaidClue(clue.turn.seat, clue.text, clue.readable) for clue in game.clues]
+    return [SaidClue(clue.turn.seat, clue.text, clue.parsed) for clue in game.clues]
 
 
 def said_in_record(record: Mapping[str, Any]) -> list[SaidClue]:
     """The clues of a line of games/step-*.jsonl."""
-    return [SaidClue(clue["seat"], clue["clue"], clue["readable"]) for clue in record["clues"]]
+    return [SaidClue(clue["seat"], clue["clue"], clue["parsed"]) for clue in record["clues"]]
 
 
-def truth_of_game(game: Game, gallery: Gallery) -> dict[Role, ClueTruth]:
-    return gallery.judge(game.pair.id, game.spy, said_in_game(game))
+def grounding_of_game(game: Game, scene_index: SceneIndex) -> dict[Role, ClueGrounding]:
+    return scene_index.judge(game.pair.id, game.spy, said_in_game(game))
 
 
-def truth_figures(games: Sequence[TruthByRole]) -> dict[str, Interval]:
-    """`civilian/true` ... `spy/unreadable`, over games."""
+def grounding_figures(games: Sequence[GroundingByRole]) -> dict[str, Interval]:
+    """`civilian/true` ... `spy/unparsed`, over games."""
     return {
         f"{role.value}/{name}": Interval.of([getattr(game[role], name) for game in games])
         for role in (Role.CIVILIAN, Role.SPY)
-        for name in TRUTH_FIGURES
+        for name in GROUNDING_FIGURES
     }
 
 

@@ -1,4 +1,4 @@
-"""`python -m vision_zero.evaluate clues RUN`: were clues true, telling, copied? Per role, over training.
+"""`python -m vision_zero.evaluate clues RUN`: were clues true, discriminative, copied? Per role, over training.
 
 Reads the recorded games of a run (games/step-*.jsonl); nothing is loaded or played. The pictures that a clue is held
 against are those of the recorded games.
@@ -17,12 +17,12 @@ from vision_zero.config.options import GameConfig
 from vision_zero.data.pairs import load_pairs
 from vision_zero.evaluate.bootstrap import Interval
 from vision_zero.evaluate.clues.grounding import (
-    TRUTH_FIGURES,
-    Gallery,
-    TruthByRole,
+    GROUNDING_FIGURES,
+    GroundingByRole,
+    SceneIndex,
+    grounding_figures,
     is_described,
     said_in_record,
-    truth_figures,
 )
 from vision_zero.models import run_of
 from vision_zero.run_folder import GAMES, read_config, read_json_lines
@@ -31,7 +31,7 @@ from vision_zero.types import Role
 
 @dataclass(frozen=True)
 class ClueWindow:
-    """The games of iterations `first` to `last`. `figures`: as `truth_figures` names them."""
+    """The games of iterations `first` to `last`. `figures`: as `grounding_figures` names them."""
 
     first: int
     last: int
@@ -55,20 +55,20 @@ def clue_windows(
     records = _records(run / GAMES)
     if not records:
         raise ValueError(f"{run / GAMES}: no games were recorded (record_games_every)")
-    gallery, described = _gallery(
+    scene_index, described = _gallery(
         records, list(images) or config["images"], scenes if images else config.get("scenes_dir"), config
     )
     judged = [record for record in records if record["pair"] in described]
     if left_out := len(records) - len(judged):
         print(f"note: {left_out} of {len(records)} games are left out, their pairs are not described", file=sys.stderr)
     steps = config["updates_per_iteration"] * config["num_iterations"]
-    games: dict[int, list[TruthByRole]] = {}
+    games: dict[int, list[GroundingByRole]] = {}
     for record in judged:
-        truth = gallery.judge(record["pair"], record["spy"], said_in_record(record))
-        games.setdefault(record["step"] // steps // window, []).append(truth)
+        grounding = scene_index.judge(record["pair"], record["spy"], said_in_record(record))
+        games.setdefault(record["step"] // steps // window, []).append(grounding)
     last = max(record["step"] // steps for record in records) + 1
     return [
-        ClueWindow(number * window + 1, min((number + 1) * window, last), len(some), truth_figures(some))
+        ClueWindow(number * window + 1, min((number + 1) * window, last), len(some), grounding_figures(some))
         for number, some in sorted(games.items())
     ]
 
@@ -84,14 +84,14 @@ def _records(folder: Path) -> list[dict[str, Any]]:
             try:
                 said_in_record(record)
             except (KeyError, TypeError) as error:
-                raise ValueError(f"{file}, line {number}: a clue must have seat, clue and readable") from error
+                raise ValueError(f"{file}, line {number}: a clue must have seat, clue and parsed") from error
             records.append(record)
     return records
 
 
 def _gallery(
     records: Sequence[dict[str, Any]], images: Sequence[str], scenes: Any, config: dict[str, Any]
-) -> tuple[Gallery, set[str]]:
+) -> tuple[SceneIndex, set[str]]:
     """The described pictures of the games, and their pairs' ids. Raises ValueError when there is none."""
     names = {record["pair"] for record in records}
     source = load_pairs(list(images), columns=config.get("columns") or None, scenes=scenes)
@@ -106,15 +106,15 @@ def _gallery(
             f"{', '.join(images)}: {pairs[0].id!r} has no scene description, and no other pair has, so clues cannot be "
             "judged; drawn scenes and those of make_data clevr are described"
         )
-    return Gallery(described), {pair.id for pair in described}
+    return SceneIndex(described), {pair.id for pair in described}
 
 
 def table(windows: Sequence[ClueWindow]) -> str:
     """A line per window and role: means over games with their 95% intervals."""
-    head = f"{'iterations':<11}{'games':>6}  {'role':<9}" + "".join(f"{name:<24}" for name in TRUTH_FIGURES)
+    head = f"{'iterations':<11}{'games':>6}  {'role':<9}" + "".join(f"{name:<24}" for name in GROUNDING_FIGURES)
     rows = [
         f"{f'{one.first}-{one.last}':<11}{one.n_games:>6}  {role.value:<9}"
-        + "".join(f"{one.figures[f'{role.value}/{name}']!s:<24}" for name in TRUTH_FIGURES)
+        + "".join(f"{one.figures[f'{role.value}/{name}']!s:<24}" for name in GROUNDING_FIGURES)
         for one in windows
         for role in (Role.CIVILIAN, Role.SPY)
     ]

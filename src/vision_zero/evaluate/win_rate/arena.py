@@ -1,6 +1,6 @@
-"""Line-ups of different players on the same deals: pair, seats and the seed of every turn are equal for all of them.
+"""Match-ups of different players on the same deals: pair, seats and the seed of every turn are equal for all of them.
 
-What differs between two line-ups is then who plays, and nothing else. `win_rate` says which line-ups make a win rate,
+What differs between two match-ups is then who plays, and nothing else. `win_rate` says which match-ups make a win rate,
 and which tell skill from a private code.
 """
 
@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from vision_zero.evaluate.clues.grounding import Gallery, TruthByRole, is_described, truth_of_game
+from vision_zero.evaluate.clues.grounding import GroundingByRole, SceneIndex, grounding_of_game, is_described
 from vision_zero.game.spy_game import summarize, votes_in_order
 from vision_zero.rollout.deal import deal_onto_pairs
 from vision_zero.rollout.game_images import GameImages, open_images
-from vision_zero.rollout.play import Table, play
-from vision_zero.rollout.policy import LimitsByStage, Policy
+from vision_zero.rollout.play import Seating, play
+from vision_zero.rollout.policy import Policy, TokenLimitsByStage
 from vision_zero.spo.rewards import plurality
 from vision_zero.types import Game, GameRules, GameSummary, ImagePair, Vote
 
@@ -26,7 +26,7 @@ Part = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class LineUp:
+class Matchup:
     """Who plays what, by the names of players."""
 
     civilians: str
@@ -43,11 +43,14 @@ class LineUp:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One game of one line-up. `blind_votes`: the votes on the same clues with another game's image, where asked."""
+    """One game of one match-up.
+
+    `image_swapped_votes`: the votes on the same clues with another game's image, where asked.
+    """
 
     summary: GameSummary
-    truth: TruthByRole | None = None
-    blind_votes: tuple[Vote, ...] | None = None
+    grounding: GroundingByRole | None = None
+    image_swapped_votes: tuple[Vote, ...] | None = None
 
     @property
     def table_won(self) -> bool:
@@ -59,91 +62,95 @@ class Outcome:
         return share(self.summary.votes, self.summary.spy)
 
     @property
-    def blind_votes_right(self) -> float:
+    def image_swapped_votes_right(self) -> float:
         """Raises ValueError for a game that was not voted on blindly."""
-        if self.blind_votes is None:
+        if self.image_swapped_votes is None:
             raise ValueError(f"game {self.summary.game} was not voted on with another image")
-        return share(self.blind_votes, self.summary.spy)
+        return share(self.image_swapped_votes, self.summary.spy)
 
 
 def share(votes: Sequence[Vote], vote: Vote) -> float:
     return votes.count(vote) / len(votes)
 
 
-Results = Mapping[LineUp, list[Outcome]]
-"""Outcomes of every line-up in the order of the deals, so that the k-th of two line-ups are of the same deal."""
+Results = Mapping[Matchup, list[Outcome]]
+"""Outcomes of every match-up in the order of the deals, so that the k-th of two match-ups are of the same deal."""
 
 
 @dataclass(frozen=True)
 class Arena:
-    """Deals, and how they are played. `strangers` has for every deal the deal whose image a blind voter is shown.
+    """Deals, and how they are played. `swapped_images` has for every deal the deal whose image replaces its own.
 
     `games_at_once` bounds how many games' images are open; what is sampled does not depend on it.
     """
 
     deals: tuple[Game, ...]
-    strangers: tuple[Game, ...]
-    limits: LimitsByStage
+    swapped_images: tuple[Game, ...]
+    token_limits: TokenLimitsByStage
     template: str = "auto"
-    gallery: Gallery | None = field(default=None, repr=False)
+    scene_index: SceneIndex | None = field(default=None, repr=False)
     games_at_once: int = 256
 
     def play(
         self,
-        line_ups: Iterable[LineUp],
+        matchups: Iterable[Matchup],
         players: Mapping[str, Policy],
         *,
-        blind: Collection[LineUp] = (),
+        image_swapped: Collection[Matchup] = (),
         part: Part = (0, 1),
         on_call: Callable[[int], None] | None = None,
         after_chunk: Callable[[], None] = lambda: None,
-    ) -> dict[LineUp, list[Outcome]]:
-        """Every line-up on every deal of `part`; the games of line-ups in `blind` are voted on again, blindly.
+    ) -> dict[Matchup, list[Outcome]]:
+        """Every match-up on every deal of `part`; those in `image_swapped` are voted on again with other images.
 
         `after_chunk` is called whenever images are closed, so that players may forget what they made of them. Raises
-        ValueError for a line-up with a player who is not in `players`.
+        ValueError for a match-up with a player who is not in `players`.
         """
-        results: dict[LineUp, list[Outcome]] = {line_up: [] for line_up in line_ups}
-        for line_up in results:
-            if missing := sorted(line_up.players - players.keys()):
-                raise ValueError(f"nobody is called {missing[0]} ({line_up}); players are {', '.join(players)}")
+        results: dict[Matchup, list[Outcome]] = {matchup: [] for matchup in matchups}
+        for matchup in results:
+            if missing := sorted(matchup.players - players.keys()):
+                raise ValueError(f"nobody is called {missing[0]} ({matchup}); players are {', '.join(players)}")
         own = range(part[0], len(self.deals), part[1])
         for numbers in _chunks(own, self.games_at_once):
             deals = [self.deals[number] for number in numbers]
-            strangers = [self.strangers[number] for number in numbers]
+            swapped_images = [self.swapped_images[number] for number in numbers]
             images = open_images(deals)
-            others = open_images(strangers, images) if blind else {}
-            for line_up, outcomes in results.items():
-                table = Table(*(players[name] for name in (line_up.civilians, line_up.spy, line_up.voters)))
-                games = play(deals, table, self.limits, images=images, template=self.template, on_call=on_call).games
-                truths = [None if self.gallery is None else truth_of_game(game, self.gallery) for game in games]
+            others = open_images(swapped_images, images) if image_swapped else {}
+            for matchup, outcomes in results.items():
+                table = Seating(*(players[name] for name in (matchup.civilians, matchup.spy, matchup.voters)))
+                games = play(
+                    deals, table, self.token_limits, images=images, template=self.template, on_call=on_call
+                ).games
+                groundings = [
+                    None if self.scene_index is None else grounding_of_game(game, self.scene_index) for game in games
+                ]
                 votes: list[tuple[Vote, ...] | None] = [None] * len(games)
-                if line_up in blind:
+                if matchup in image_swapped:
                     shown: GameImages = {
-                        (deal.index, "civilian"): others[stranger.index, "civilian"]
-                        for deal, stranger in zip(deals, strangers, strict=True)
+                        (deal.index, "civilian"): others[swapped.index, "civilian"]
+                        for deal, swapped in zip(deals, swapped_images, strict=True)
                     }
-                    votes = list(self._blind_votes(games, table, shown, on_call))
+                    votes = list(self._image_swapped_votes(games, table, shown, on_call))
                 outcomes += [
-                    Outcome(summarize(game), truth, blind_votes)
-                    for game, truth, blind_votes in zip(games, truths, votes, strict=True)
+                    Outcome(summarize(game), grounding, image_swapped_votes)
+                    for game, grounding, image_swapped_votes in zip(games, groundings, votes, strict=True)
                 ]
             after_chunk()
         return results
 
-    def _blind_votes(
-        self, games: Sequence[Game], table: Table, shown: GameImages, on_call: Callable[[int], None] | None
+    def _image_swapped_votes(
+        self, games: Sequence[Game], table: Seating, shown: GameImages, on_call: Callable[[int], None] | None
     ) -> Iterator[tuple[Vote, ...]]:
         """The votes on the same clues at the same seeds, when the voters are shown the images of `shown`."""
         heard = [replace(game, votes=()) for game in games]
-        voted = play(heard, table, self.limits, images=shown, template=self.template, on_call=on_call).games
+        voted = play(heard, table, self.token_limits, images=shown, template=self.template, on_call=on_call).games
         return (tuple(votes_in_order(game)) for game in voted)
 
 
 def make_arena(
     pairs: Sequence[ImagePair],
     rules: GameRules,
-    limits: LimitsByStage,
+    token_limits: TokenLimitsByStage,
     *,
     n_deals: int,
     seed: int = 0,
@@ -164,25 +171,25 @@ def make_arena(
             raise dealt.error
         bad |= dealt.skipped.keys()
         deals += dealt.games
-    gallery = None
+    scene_index = None
     if all(is_described(deal.pair) for deal in deals):
-        gallery = Gallery({deal.pair.id: deal.pair for deal in deals}.values())
-    return Arena(tuple(deals), strangers_of(deals), limits, template, gallery, games_at_once)
+        scene_index = SceneIndex({deal.pair.id: deal.pair for deal in deals}.values())
+    return Arena(tuple(deals), swap_images(deals), token_limits, template, scene_index, games_at_once)
 
 
-def strangers_of(deals: Sequence[Game]) -> tuple[Game, ...]:
+def swap_images(deals: Sequence[Game]) -> tuple[Game, ...]:
     """For every deal the next one, in a circle, that is on another pair. Raises ValueError if there is none."""
-    strangers = []
+    swapped_images = []
     for number, deal in enumerate(deals):
         circle = (deals[(number + step) % len(deals)] for step in range(1, len(deals)))
-        stranger = next((other for other in circle if other.pair.id != deal.pair.id), None)
-        if stranger is None:
+        swapped = next((other for other in circle if other.pair.id != deal.pair.id), None)
+        if swapped is None:
             raise ValueError(
                 f"all {len(deals)} deals are on the pair {deal.pair.id!r}: voters cannot be shown another image. An "
                 "evaluation needs at least two pairs and two deals"
             )
-        strangers.append(stranger)
-    return tuple(strangers)
+        swapped_images.append(swapped)
+    return tuple(swapped_images)
 
 
 def _chunks(numbers: range, size: int) -> Iterator[range]:

@@ -26,7 +26,7 @@ from vision_zero.data.contamination import shared_ids
 from vision_zero.data.pairs import load_pairs
 from vision_zero.evaluate.win_rate.arena import Arena, Outcome, make_arena
 from vision_zero.evaluate.win_rate.main import verdict_line
-from vision_zero.evaluate.win_rate.match import Contest
+from vision_zero.evaluate.win_rate.match import Match
 from vision_zero.evaluate.win_rate.metrics import CROSS_PLAY
 from vision_zero.rollout.load_policy import ModelPlayer
 from vision_zero.rollout.progress import game_bar
@@ -36,7 +36,7 @@ from vision_zero.types import ImagePair
 LOGGED = (
     *("win_rate", "as_table", "as_spy", "table_gain", "spy_gain"),
     *("civilians_gain", "voters_gain", "together", "against_itself"),
-    *("votes/right", "votes/na", "sight"),
+    *("votes/right", "votes/na", "image_gain"),
 )
 """Figures that go to the log as `arena/NAME`; all of them, with intervals, are in arena.jsonl."""
 LOW, HIGH, SECONDS = "arena/win_rate_low", "arena/win_rate_high", "seconds/arena"
@@ -65,7 +65,7 @@ def training_arena(game: GameConfig, args: IterativeSPOConfig, trained_on: Seque
     return make_arena(
         pairs,
         game.rules(args.num_generations),
-        args.limits(),
+        args.token_limits(),
         n_deals=args.arena_games // 2,
         template=game.template,
         skip_bad=game.on_bad_image == "skip",
@@ -81,7 +81,7 @@ class ArenaCallback(TrainerCallback):
         self.trainer = trainer
         self.arena = arena
         self._start_model = self._frozen_start()
-        self._contest: Contest | None = None
+        self._contest: Match | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -96,19 +96,20 @@ class ArenaCallback(TrainerCallback):
 
     def _play(self, args: TrainingArguments, state: TrainerState) -> None:
         started = time.perf_counter()
-        contest = self._contest = self._contest or self._new_contest()
+        match = self._contest = self._contest or self._new_contest()
         # Before the first step the policy is its start: then it is not played twice.
-        new = self._player(self._policy()) if state.global_step else contest.start
+        new = self._player(self._policy()) if state.global_step else match.start
         shown = state.is_local_process_zero and not args.disable_tqdm
-        with game_bar("arena", *contest.size(CROSS_PLAY), shown=shown) as contest.on_call:
-            verdict = contest.against(new, CROSS_PLAY)
+        with game_bar("arena", *match.size(CROSS_PLAY), shown=shown) as match.on_call:
+            verdict = match.against(new, CROSS_PLAY)
         seconds = time.perf_counter() - started
         figures = verdict.figures
         if state.is_world_process_zero:
             line = {"step": state.global_step, **verdict_line(verdict), "seconds": round(seconds, 2)}
             run_folder.append_json_line(Path(self.trainer.args.output_dir) / run_folder.ARENA, line)
             tqdm.write(
-                f"arena after step {state.global_step}: win rate {figures['win_rate']}, sight {figures['sight']}"
+                f"arena after step {state.global_step}: win rate {figures['win_rate']}, "
+                f"image gain {figures['image_gain']}"
             )
         if state.global_step:  # TRL averages what is between two logs; a figure of step 0 belongs to none
             log = self.trainer._metrics["train"]
@@ -118,10 +119,10 @@ class ArenaCallback(TrainerCallback):
             log[HIGH].append(figures["win_rate"].high)
             log[SECONDS].append(seconds)
 
-    def _new_contest(self) -> Contest:
+    def _new_contest(self) -> Match:
         process, n_processes = self.trainer.accelerator.process_index, self.trainer.accelerator.num_processes
         start = self._policy() if self._start_model is None else self._start_model
-        return Contest(
+        return Match(
             self.arena,
             self._player(start, frozen=True),
             part=(process, n_processes),

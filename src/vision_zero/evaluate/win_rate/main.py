@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from vision_zero.evaluate.win_rate.arena import make_arena
-from vision_zero.evaluate.win_rate.match import Contest, Verdict
+from vision_zero.evaluate.win_rate.match import Match, MatchResult
 from vision_zero.evaluate.win_rate.metrics import CROSS_PLAY, ITSELF, WIN_RATE, WITH_ANOTHER_SEED, Figures
 from vision_zero.evaluate.win_rate.options import WinRateOptions
 from vision_zero.models import check_model, find_models, step_of
@@ -19,7 +19,7 @@ from vision_zero.rollout.load_policy import load_player
 from vision_zero.rollout.progress import game_bar
 from vision_zero.run_folder import append_json_line, check_appendable
 
-IN_ONE_LINE = ("win_rate", "as_table", "as_spy", "sight")
+IN_ONE_LINE = ("win_rate", "as_table", "as_spy", "image_gain")
 """Figures of the table that puts several models beside each other."""
 
 
@@ -34,12 +34,12 @@ def compare(options: WinRateOptions) -> list[dict[str, Any]]:
         check_model(model)
     if config.out:
         check_appendable(Path(config.out), "--out")
-    line_ups = WITH_ANOTHER_SEED if config.other_seed else CROSS_PLAY if config.cross_play else (*WIN_RATE, ITSELF)
+    matchups = WITH_ANOTHER_SEED if config.other_seed else CROSS_PLAY if config.cross_play else (*WIN_RATE, ITSELF)
     pairs = options.pairs()
     arena = make_arena(
         pairs,
         options.rules,
-        options.limits,
+        options.token_limits,
         n_deals=config.games // 2,
         seed=config.seed,
         template=options.game.template,
@@ -50,18 +50,18 @@ def compare(options: WinRateOptions) -> list[dict[str, Any]]:
     start = load_player(str(config.reference), loading)
     other = load_player(config.other_seed, loading) if config.other_seed else None
     lines = []
-    contest = Contest(arena, start, other)
-    with game_bar("playing", *contest.size(line_ups, len(models))) as contest.on_call:
+    match = Match(arena, start, other)
+    with game_bar("playing", *match.size(matchups, len(models))) as match.on_call:
         for model in models:
             started = time.perf_counter()
             new = start if model == config.reference else load_player(model, loading)
-            verdict = contest.against(new, line_ups)
+            verdict = match.against(new, matchups)
             line = {
                 "model": model,
                 "step": step_of(model),
                 **verdict_line(verdict),
                 "games": config.games,
-                "line_ups": len(line_ups),
+                "matchups": len(matchups),
                 "pairs": len({deal.pair.id for deal in arena.deals}),
                 "seconds": round(time.perf_counter() - started, 1),
                 "settings": options.settings(),
@@ -83,7 +83,7 @@ def append(out: Path, line: Mapping[str, Any]) -> None:
         raise ValueError(f"--out {out}: cannot be written: {error.strerror}") from error
 
 
-def verdict_line(verdict: Verdict) -> dict[str, Any]:
+def verdict_line(verdict: MatchResult) -> dict[str, Any]:
     """`figures` and `start`: name -> [value, low, high]."""
     return {"figures": _plain(verdict.figures), "start": _plain(verdict.start)}
 
@@ -92,7 +92,7 @@ def _plain(figures: Figures) -> dict[str, list[float]]:
     return {name: [round(value, 6) for value in astuple(interval)] for name, interval in figures.items()}
 
 
-def table(verdict: Verdict) -> str:
+def table(verdict: MatchResult) -> str:
     """A figure a line, with its interval and, where the frozen model has it too, its value beside it."""
     rows = [
         f"  {name:<24} {interval!s:<26}" + (f" start {verdict.start[name]}" if name in verdict.start else "")

@@ -21,7 +21,7 @@ it needs both, so each is also put beside the frozen other:
 
 Does it see? At the same clues and seeds, with the true image and with another game's:
 
-    sight            share of right votes minus blind_votes_right, in games of the new model with itself
+    image_gain            share of right votes minus image_swapped_votes_right, in games of the new model with itself
 
 All are means over deals; intervals resample deals.
 """
@@ -32,19 +32,19 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from vision_zero.evaluate.bootstrap import Interval, paired
-from vision_zero.evaluate.clues.grounding import truth_figures
-from vision_zero.evaluate.win_rate.arena import LineUp, Outcome, Results, share
+from vision_zero.evaluate.clues.grounding import grounding_figures
+from vision_zero.evaluate.win_rate.arena import Matchup, Outcome, Results, share
 
 NEW, START, OTHER = "new", "start", "other"
 
-NEW_TABLE = LineUp(NEW, START, NEW)
-NEW_SPY = LineUp(START, NEW, START)
-FROZEN = LineUp(START, START, START)
-NEW_CIVILIANS = LineUp(NEW, START, START)
-NEW_VOTERS = LineUp(START, START, NEW)
-ITSELF = LineUp(NEW, NEW, NEW)
-OTHER_VOTERS = LineUp(NEW, START, OTHER)
-OTHER_CIVILIANS = LineUp(OTHER, START, NEW)
+NEW_TABLE = Matchup(NEW, START, NEW)
+NEW_SPY = Matchup(START, NEW, START)
+FROZEN = Matchup(START, START, START)
+NEW_CIVILIANS = Matchup(NEW, START, START)
+NEW_VOTERS = Matchup(START, START, NEW)
+ITSELF = Matchup(NEW, NEW, NEW)
+OTHER_VOTERS = Matchup(NEW, START, OTHER)
+OTHER_CIVILIANS = Matchup(OTHER, START, NEW)
 
 WIN_RATE = (FROZEN, NEW_TABLE, NEW_SPY)
 CROSS_PLAY = (*WIN_RATE, NEW_CIVILIANS, NEW_VOTERS, ITSELF)
@@ -58,14 +58,14 @@ def table_wins(outcomes: Sequence[Outcome]) -> list[float]:
 
 
 def win_rate_figures(results: Results) -> Figures:
-    """By the names above, as far as the line-ups were played; the three of WIN_RATE must be.
+    """By the names above, as far as the match-ups were played; the three of WIN_RATE must be.
 
-    Raises ValueError for line-ups that did not play the same deals.
+    Raises ValueError for match-ups that did not play the same deals.
     """
-    for line_up, outcomes in results.items():
+    for matchup, outcomes in results.items():
         if [o.summary.game for o in outcomes] != [o.summary.game for o in results[FROZEN]]:
-            raise ValueError(f"two line-ups played different deals: {FROZEN}, and {line_up}")
-    wins = {line_up: table_wins(outcomes) for line_up, outcomes in results.items()}
+            raise ValueError(f"two match-ups played different deals: {FROZEN}, and {matchup}")
+    wins = {matchup: table_wins(outcomes) for matchup, outcomes in results.items()}
     table, spy, frozen = wins[NEW_TABLE], [1 - won for won in wins[NEW_SPY]], wins[FROZEN]
     figures = {
         "win_rate": Interval.of([(a + b) / 2 for a, b in zip(table, spy, strict=True)]),
@@ -81,7 +81,7 @@ def win_rate_figures(results: Results) -> Figures:
         "other_voters_gain": OTHER_VOTERS,
         "other_civilians_gain": OTHER_CIVILIANS,
     }
-    figures |= {name: paired(wins[line_up], frozen) for name, line_up in gains.items() if line_up in wins}
+    figures |= {name: paired(wins[matchup], frozen) for name, matchup in gains.items() if matchup in wins}
     if {NEW_CIVILIANS, NEW_VOTERS} <= wins.keys():
         apart = zip(table, wins[NEW_CIVILIANS], wins[NEW_VOTERS], frozen, strict=True)
         figures["together"] = Interval.of([t - c - v + f for t, c, v, f in apart])
@@ -92,20 +92,20 @@ def win_rate_figures(results: Results) -> Figures:
 
 
 def play_figures(outcomes: Sequence[Outcome]) -> Figures:
-    """How one line-up plays: votes, replies, sight where it voted blindly, truth where the scenes are described."""
+    """Figures of one match-up: votes, lengths, image gain if images were swapped, grounding if scenes are described."""
     games = [outcome.summary for outcome in outcomes]
     figures = {
         "votes/right": Interval.of([outcome.votes_right for outcome in outcomes]),
         "votes/na": Interval.of([share(game.votes, None) for game in games]),
         "votes/invalid": Interval.of([share(game.votes, 0) for game in games]),
-        "clues/unreadable": Interval.of([game.unreadable_clues / len(game.clue_lengths) for game in games]),
+        "clues/unparsed": Interval.of([game.unparsed_clues / len(game.clue_lengths) for game in games]),
         "length/clue": Interval.of([fmean(game.clue_lengths) for game in games]),
         "length/vote": Interval.of([fmean(game.vote_lengths) for game in games]),
     }
-    if all(outcome.blind_votes is not None for outcome in outcomes):
-        right, blind = [o.votes_right for o in outcomes], [o.blind_votes_right for o in outcomes]
-        figures |= {"votes/right_blind": Interval.of(blind), "sight": paired(right, blind)}
-    truths = [outcome.truth for outcome in outcomes if outcome.truth is not None]
-    if len(truths) == len(outcomes):
-        figures |= {f"truth/{name}": interval for name, interval in truth_figures(truths).items()}
+    if all(outcome.image_swapped_votes is not None for outcome in outcomes):
+        right, image_swapped = [o.votes_right for o in outcomes], [o.image_swapped_votes_right for o in outcomes]
+        figures |= {"votes/right_image_swapped": Interval.of(image_swapped), "image_gain": paired(right, image_swapped)}
+    groundings = [outcome.grounding for outcome in outcomes if outcome.grounding is not None]
+    if len(groundings) == len(outcomes):
+        figures |= {f"grounding/{name}": interval for name, interval in grounding_figures(groundings).items()}
     return figures

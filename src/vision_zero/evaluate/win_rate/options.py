@@ -18,7 +18,7 @@ from vision_zero.data.pairs import PairSourceError
 from vision_zero.game.prompts import load_template
 from vision_zero.models import run_of
 from vision_zero.rollout.load_policy import Loading
-from vision_zero.rollout.policy import LimitsByStage, TokenLimits
+from vision_zero.rollout.policy import TokenLimits, TokenLimitsByStage
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.run_folder import CONFIG, read_config
 from vision_zero.types import GameRules, ImagePair
@@ -41,11 +41,11 @@ class WinRateConfig:
     temperature: float = option(0.8, "Sampling temperature; 0: the likeliest token")
     top_k: int = option(50, "Sample among the k likeliest tokens; 0: all")
     top_p: float = option(1.0, "Sample among the likeliest tokens of this mass")
-    max_clue_tokens: int = option(512, "Longest reply with a clue")
-    min_clue_tokens: int = option(0, "Shortest reply with a clue")
-    max_vote_tokens: int = option(512, "Longest reply with a vote")
-    min_vote_tokens: int = option(0, "Shortest reply with a vote")
-    rollout_batch_size: int = option(256, "Replies generated at once, and games whose images are open at once")
+    max_clue_tokens: int = option(512, "Longest completion with a clue")
+    min_clue_tokens: int = option(0, "Shortest completion with a clue")
+    max_vote_tokens: int = option(512, "Longest completion with a vote")
+    min_vote_tokens: int = option(0, "Shortest completion with a vote")
+    rollout_batch_size: int = option(256, "Completions generated at once, and games whose images are open at once")
     seed: int = option(0, "Seed of the deals and of what is sampled")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
         "auto", "Precision; auto: float32 on a CPU, else the model's own"
@@ -67,7 +67,7 @@ class WinRateOptions:
         return self.game.rules(self.config.votes)
 
     @property
-    def limits(self) -> LimitsByStage:
+    def token_limits(self) -> TokenLimitsByStage:
         own = self.config
         return {
             "clue": TokenLimits(own.min_clue_tokens, own.max_clue_tokens),
@@ -126,7 +126,7 @@ def parse(arguments: Sequence[str]) -> WinRateOptions:
     if game.template != "auto":
         load_template(game.template)
     checked = WinRateOptions(rest.models, game, config)
-    _ = checked.rules, checked.limits, checked.loading  # each raises ValueError for what does not fit
+    _ = checked.rules, checked.token_limits, checked.loading  # each raises ValueError for what does not fit
     return checked
 
 

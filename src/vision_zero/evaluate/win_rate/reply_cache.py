@@ -1,7 +1,7 @@
 """A player that is asked nothing twice.
 
-Line-ups that differ in one role share most of their turns: with the same clues, image and seed the reply is the same,
-so it is computed once. What a player remembers can be handed to another that stands for the same model.
+Match-ups that differ in one role share most of their turns: with the same clues, image and seed the completion is the
+same, so it is computed once. What a player remembers can be handed to another that stands for the same model.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from vision_zero.rollout.policy import Policy, TurnRequest
-from vision_zero.types import Reply
+from vision_zero.types import Completion
 
 Question = tuple[str, str, int]
-"""Image key, prompt, seed: what a reply depends on. (Scripted players look at the game too, which these determine for
-a given deal.)"""
+"""Image key, prompt, seed: what a completion depends on. (Scripted players look at the game too, which these determine
+for a given deal.)"""
 
 
-class RememberingPlayer:
+class CachedPolicy:
     """Answers as `policy`; what was asked before, or is in `known`, is looked up.
 
     Prompt tokens and log-probabilities are dropped, since nobody trains on an evaluation: texts and lengths stay.
     """
 
-    def __init__(self, policy: Policy, known: Mapping[Question, Reply] | None = None) -> None:
+    def __init__(self, policy: Policy, known: Mapping[Question, Completion] | None = None) -> None:
         self.policy = policy
-        self.known: dict[Question, Reply] = dict(known or {})
+        self.known: dict[Question, Completion] = dict(known or {})
 
-    def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]:
+    def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         questions = [(request.image.key, request.prompt.text, request.seed) for request in requests]
         new = {
             question: request
@@ -35,7 +35,7 @@ class RememberingPlayer:
             if question not in self.known
         }
         if new:
-            replies = self.policy.answer(list(new.values()))
-            for question, reply in zip(new, replies, strict=True):
-                self.known[question] = replace(reply, prompt_ids=(), logprobs=())
+            completions = self.policy.answer(list(new.values()))
+            for question, completion in zip(new, completions, strict=True):
+                self.known[question] = replace(completion, prompt_ids=(), logprobs=())
         return [self.known[question] for question in questions]

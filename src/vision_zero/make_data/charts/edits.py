@@ -95,11 +95,11 @@ def _swapped_values(table: ChartTable, kind: Kind, least: float, rng: random.Ran
 def _swapped_labels(table: ChartTable, kind: Kind, least: float, rng: random.Random) -> Change | None:
     if kind == "scatter":
         return None  # its points have no names
-    of_rows = [] if table.timed else _apart(list(zip(*table.values, strict=True)), least)
+    gather_completions = [] if table.timed else _apart(list(zip(*table.values, strict=True)), least)
     of_series = [] if len(table.series) == 1 else _apart(table.values, least)
     choices: list[tuple[Literal["rows", "series"], list[tuple[int, int]]]] = []
-    if of_rows:
-        choices.append(("rows", of_rows))
+    if gather_completions:
+        choices.append(("rows", gather_completions))
     if of_series:
         choices.append(("series", of_series))
     if not choices:

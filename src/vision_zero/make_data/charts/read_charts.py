@@ -3,8 +3,9 @@
     python -m vision_zero.make_data.charts.read_charts CHARTQA/png --model Qwen/Qwen2.5-VL-7B-Instruct --out tables
     python -m vision_zero.make_data charts --tables tables --out pairs
 
-The second command is the paper's way from a chart to its edited twin: read, change, draw again. A reply is text from a
-model: it is parsed or it is unreadable, and then it is counted, kept beside the tables, and no table is made up for it.
+The second command is the paper's way from a chart to its edited twin: read, change, draw again. A completion is text
+from a model: it is parsed or it is unreadable, and then it is counted, kept beside the tables, and no table is made up
+for it.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ The image shows a chart. Write down the numbers that it shows as a table in CSV.
 Reply with the CSV alone."""
 
 UNREADABLE = "unreadable.jsonl"
-"""Beside the tables: one line for each chart without one, with the reason and the reply."""
+"""Beside the tables: one line for each chart without one, with the reason and the completion."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,14 @@ class Reading:
     """What became of one chart: a table, or the reason why there is none."""
 
     id: str
-    reply: str
+    completion: str
     table: SourceTable | None
     reason: str = ""
 
 
-def read_reply(reply: str, name: str) -> SourceTable:
-    """The table of a model's reply: CSV, fenced or not, or a Markdown table. Raises TableError for anything else."""
-    text = reply.replace("\r\n", "\n").strip()
+def read_completion(completion: str, name: str) -> SourceTable:
+    """The table in a completion: CSV, fenced or not, or a Markdown table. Raises TableError for anything else."""
+    text = completion.replace("\r\n", "\n").strip()
     if fenced := re.search(r"```[a-zA-Z]*[ \t]*\n(.*?)(?:```|\Z)", text, re.DOTALL):
         text = fenced[1].strip()
     lines = [line.strip() for line in text.split("\n") if line.strip()]
@@ -92,7 +93,7 @@ def table_csv(table: SourceTable) -> str:
 
 
 def _number(value: float | None, unit: str) -> str:
-    assert value is not None  # `read_reply` takes no table with a gap
+    assert value is not None  # `read_completion` takes no table with a gap
     text = repr(value).removesuffix(".0")
     if unit == "%":
         return f"{text}%"
@@ -103,27 +104,27 @@ def read_charts(
     pairs: Sequence[ImagePair], policy: Policy, *, max_tokens: int = 1024, seed: int = 0, batch: int = 8
 ) -> Iterator[list[Reading]]:
     """Ask `policy` for the table of each image, `batch` at a time. Raises BadImageError for an image that is none."""
-    limits = TokenLimits(0, max_tokens)
+    token_limits = TokenLimits(0, max_tokens)
     for start in range(0, len(pairs), batch):
         some = pairs[start : start + batch]
-        replies = policy.answer([_request(start + i, pair, limits, seed) for i, pair in enumerate(some)])
-        yield [_reading(pair.id, reply.text) for pair, reply in zip(some, replies, strict=True)]
+        completions = policy.answer([_request(start + i, pair, token_limits, seed) for i, pair in enumerate(some)])
+        yield [_reading(pair.id, completion.text) for pair, completion in zip(some, completions, strict=True)]
 
 
-def _request(index: int, pair: ImagePair, limits: TokenLimits, seed: int) -> TurnRequest:
+def _request(index: int, pair: ImagePair, token_limits: TokenLimits, seed: int) -> TurnRequest:
     """A question about one image, in the form in which policies take questions: as a turn, of a game that is not
     played."""
     game = deal(index, seed, replace(pair, edited=None), GameRules())
     turn = Turn(index, "decision", 0, 0, 0)
     image = GameImage(f"{pair.id}/original", pair.image.open())
-    return TurnRequest(game, turn, Prompt("civilian", PROMPT), image, turn_seed(seed, turn), limits)
+    return TurnRequest(game, turn, Prompt("civilian", PROMPT), image, turn_seed(seed, turn), token_limits)
 
 
-def _reading(name: str, reply: str) -> Reading:
+def _reading(name: str, completion: str) -> Reading:
     try:
-        return Reading(name, reply, read_reply(reply, name))
+        return Reading(name, completion, read_completion(completion, name))
     except TableError as error:
-        return Reading(name, reply, None, str(error))
+        return Reading(name, completion, None, str(error))
 
 
 # ------------------------------------------------------------------------------------------------------------- files
@@ -173,7 +174,7 @@ class Tables:
     def write(self, readings: Sequence[Reading]) -> None:
         for reading in readings:
             if reading.table is None:
-                record = {"id": reading.id, "reason": reading.reason, "reply": reading.reply}
+                record = {"id": reading.id, "reason": reading.reason, "completion": reading.completion}
                 with open(self.folder / UNREADABLE, "a", encoding="utf-8") as stream:
                     stream.write(json.dumps(record) + "\n")
                 continue
@@ -215,7 +216,7 @@ def report(tables: Tables, pairs: Sequence[ImagePair]) -> int:
     for reason, n in reasons.most_common():
         print(f"unreadable: {n} × {reason}")
     if reasons:
-        print(f"their replies are in {tables.folder / UNREADABLE}; remove its lines to ask again")
+        print(f"their completions are in {tables.folder / UNREADABLE}; remove its lines to ask again")
     return 0 if n_read else 1
 
 
@@ -236,7 +237,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, metavar="TABLES_FOLDER", help="where NAME.csv are written")
     parser.add_argument("--limit", type=positive, help="read the first so many charts (default: all)")
     parser.add_argument("--batch", type=positive, default=8, help="charts that are read at once (default: 8)")
-    parser.add_argument("--max_tokens", type=positive, default=1024, help="longest reply, in tokens (default: 1024)")
+    parser.add_argument(
+        "--max_tokens", type=positive, default=1024, help="longest completion, in tokens (default: 1024)"
+    )
     parser.add_argument("--temperature", type=float, default=0.0, help="0 (default): the likeliest token")
     parser.add_argument("--seed", type=int, default=0, help="seed of what is sampled (default: 0)")
     parser.add_argument("--min_pixels", type=positive, help="images are enlarged to at least so many pixels")

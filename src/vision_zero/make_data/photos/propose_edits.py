@@ -2,8 +2,8 @@
 
     python -m vision_zero.make_data.photos.propose_edits data/photos --model MODEL --out proposals.jsonl
 
-A line per photograph, `{"image", "instruction"}`; where the reply could not be read the instruction is null, and the
-reply is kept. A run that was stopped goes on where it stopped.
+A line per photograph, `{"image", "instruction"}`; where the completion could not be read the instruction is null, and
+the completion is kept. A run that was stopped goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ Think first if you want to, then write the change as one order to the editor, of
 
 @dataclass(frozen=True)
 class Proposal:
-    """What a model proposed for the image of this name; `instruction` is None where `reply` could not be read."""
+    """What a model proposed for the image of this name; `instruction` is None where `completion` could not be read."""
 
     image: str
     instruction: str | None
-    reply: str
+    completion: str
 
 
 def request(pair: ImagePair, row: int, seed: int, max_new_tokens: int) -> TurnRequest:
@@ -64,8 +64,8 @@ def propose(
     """A proposal for each of `rows`, in order, `batch` of them asked at a time."""
     for start in range(0, len(rows), batch):
         requests = [request(pairs[row], row, seed, max_new_tokens) for row in rows[start : start + batch]]
-        for asked, reply in zip(requests, policy.answer(requests), strict=True):
-            yield Proposal(asked.game.pair.id, read_clue(reply.text, MAX_CHARS), reply.text)
+        for asked, completion in zip(requests, policy.answer(requests), strict=True):
+            yield Proposal(asked.game.pair.id, read_clue(completion.text, MAX_CHARS), completion.text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,7 +106,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="which tokens are sampled (default: 0)")
     parser.add_argument("--temperature", type=float, default=0.8, help="0 is greedy (default: 0.8, as in training)")
     parser.add_argument("--top_k", type=int, default=50, help="tokens sampled from, 0 for all (default: 50)")
-    parser.add_argument("--max_new_tokens", type=int, default=256, help="longest reply (default: 256)")
+    parser.add_argument("--max_new_tokens", type=int, default=256, help="longest completion (default: 256)")
     parser.add_argument("--max_pixels", type=int, help="shrink photographs to this for the model")
     parser.add_argument("--use_cpu", action="store_true", help="leave a GPU alone")
     args = parser.parse_args(argv)
@@ -120,11 +120,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def write(path: Path, proposal: Proposal) -> None:
     line: dict[str, str | None] = {"image": proposal.image, "instruction": proposal.instruction}
-    append_json_line(path, line if proposal.instruction is not None else {**line, "reply": proposal.reply})
+    append_json_line(path, line if proposal.instruction is not None else {**line, "completion": proposal.completion})
 
 
 def finished(path: Path) -> dict[str, bool]:
-    """Which images of an earlier run were asked about, and whether the reply was read.
+    """Which images of an earlier run were asked about, and whether the completion was read.
 
     A last line that was not written whole is asked again. Raises RunFolderError for a file of something else.
     """

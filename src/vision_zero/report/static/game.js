@@ -5,18 +5,18 @@ const VIEWS = { blank: "a blank image", edited: "a changed image", masked: "part
 const MARKS = {
   true: ["true", "every object it names is in the civilians' image"],
   false: ["not true", "it names an object that the civilians' image does not have"],
-  claimless: ["names nothing", "it names no object that could be checked"],
+  no_claim: ["names nothing", "it names no object that could be checked"],
   copied: ["copied", "somebody said it before"],
-  unreadable: ["unreadable", "the others heard a fixed neutral text instead"],
+  unparsed: ["unparsed", "the others heard a fixed neutral text instead"],
 };
 
-/** Who is behind a reply: spy, civilian, or voter. */
+/** Who is behind a completion: spy, civilian, or voter. */
 function roleOf(game, said) {
   return "vote" in said ? "voter" : said.seat === game.spy ? "spy" : "civilian";
 }
 
 function isReadable(said) {
-  return "vote" in said ? said.vote !== 0 : said.readable;
+  return "vote" in said ? said.vote !== 0 : said.parsed;
 }
 
 /** `view` has `images`, the text that is searched for and the role that is looked at. */
@@ -84,21 +84,21 @@ function clueElement(game, clue, view) {
     "li",
     { class: role + (isApart(role, view) ? " apart" : "") },
     el("span", { class: "who" }, `player ${clue.seat}`, role === "spy" ? " (spy)" : ""),
-    el("span", { class: "clue" + (clue.readable ? "" : " unread") }, marked(clue.clue, view.searched)),
+    el("span", { class: "clue" + (clue.parsed ? "" : " unread") }, marked(clue.clue, view.searched)),
     marks.length ? el("span", { class: "marks" }, marks) : null,
-    reply(clue, view, "private reasoning"),
+    completion(clue, view, "private reasoning"),
   );
 }
 
-/** The whole reply, folded away unless what is searched for is in it and nowhere to be seen. */
-function reply(said, view, name) {
-  const inReply = view.searched && said.reply.toLowerCase().includes(view.searched);
+/** The whole completion, folded away unless what is searched for is in it and nowhere to be seen. */
+function completion(said, view, name) {
+  const inCompletion = view.searched && said.completion.toLowerCase().includes(view.searched);
   const seen = view.searched && said.clue !== undefined && said.clue.toLowerCase().includes(view.searched);
   return el(
     "details",
-    { class: "reply", open: Boolean(inReply && !seen) },
+    { class: "completion", open: Boolean(inCompletion && !seen) },
     el("summary", {}, `${name}, ${said.tokens} tokens`),
-    el("pre", {}, marked(said.reply, view.searched)),
+    el("pre", {}, marked(said.completion, view.searched)),
   );
 }
 
@@ -114,14 +114,14 @@ function votes(game, view) {
       "ol",
       { class: "said votes" },
       game.votes.map((vote) => {
-        const answer = vote.vote === null ? "N/A" : vote.vote === 0 ? "unreadable" : `player ${vote.vote}`;
+        const answer = vote.vote === null ? "N/A" : vote.vote === 0 ? "unparsed" : `player ${vote.vote}`;
         const kind = vote.vote === game.spy ? "good" : vote.vote === null ? "" : "bad";
         return el(
           "li",
           { class: "voter" + (isApart("voter", view) ? " apart" : "") },
           el("span", { class: "who" }, vote.seat ? `player ${vote.seat}` : `vote ${vote.sample + 1}`),
           el("span", { class: "clue" }, tag(answer, kind), el("span", { class: "reward" }, signed(vote.reward))),
-          reply(vote, view, "reasoning"),
+          completion(vote, view, "reasoning"),
         );
       }),
     ),

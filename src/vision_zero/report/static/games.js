@@ -50,13 +50,13 @@ class Games {
       el("label", {}, label, el("input", { name, type: "number", min: least, max: most, placeholder: name === "from" ? least : most }));
     form.append(
       el("label", { class: "wide" }, "search", el("input", { name: "text", type: "search", placeholder: "press /", autocomplete: "off" })),
-      choice("role", "of", [["", "everybody"], ["spy", "the spy"], ["civilian", "civilians"], ["voter", "voters"]], "Whose replies are searched, counted as unreadable, and shown strongly"),
+      choice("role", "of", [["", "everybody"], ["spy", "the spy"], ["civilian", "civilians"], ["voter", "voters"]], "Whose completions are searched, counted as unparsed, and shown strongly"),
       choice("stage", "stage", [["", "both"], ["decision", "decision"], ["clue", "clue"]]),
       choice("outcome", "outcome", [["", "any"], ...Object.entries(OUTCOMES)]),
       choice("domain", "domain", [["", "all"], ...domains.map((one) => [one, one])]),
       iteration("from", "from iteration"),
       iteration("to", "to"),
-      el("label", { class: "check" }, el("input", { name: "unreadable", type: "checkbox" }), "unreadable"),
+      el("label", { class: "check" }, el("input", { name: "unparsed", type: "checkbox" }), "unparsed"),
       el("label", { class: "check" }, el("input", { name: "again", type: "checkbox" }), "repeated pairs"),
       choice("order", "order", [["early", "early first"], ["late", "late first"]]),
       el("button", { type: "reset", class: "plain" }, "Reset"),
@@ -76,7 +76,7 @@ class Games {
       domain: fields.domain.value,
       from: fields.from.value === "" ? -Infinity : Number(fields.from.value),
       to: fields.to.value === "" ? Infinity : Number(fields.to.value),
-      unreadable: fields.unreadable.checked,
+      unparsed: fields.unparsed.checked,
       again: fields.again.checked,
       late: fields.order.value === "late",
     };
@@ -88,7 +88,7 @@ class Games {
     if (!this.texts.has(key)) {
       const game = this.games[number];
       const said = [...game.clues, ...game.votes].filter((one) => !role || roleOf(game, one) === role);
-      const texts = said.flatMap((one) => (one.clue === undefined ? [one.reply] : [one.clue, one.reply]));
+      const texts = said.flatMap((one) => (one.clue === undefined ? [one.completion] : [one.clue, one.completion]));
       this.texts.set(key, [...texts, role ? "" : game.pair].join("\n").toLowerCase());
     }
     return this.texts.get(key);
@@ -101,11 +101,11 @@ class Games {
     if (wanted.domain && game.domain !== wanted.domain) return false;
     if (game.iteration < wanted.from || game.iteration > wanted.to) return false;
     if (wanted.again && this.byPair.get(game.pair).length < 2) return false;
-    if (wanted.unreadable && !this.unreadable(game, wanted.role)) return false;
+    if (wanted.unparsed && !this.unparsed(game, wanted.role)) return false;
     return !wanted.searched || this.textOf(number, wanted.role).includes(wanted.searched);
   }
 
-  unreadable(game, role) {
+  unparsed(game, role) {
     return [...game.clues, ...game.votes].filter((one) => !isReadable(one) && (!role || roleOf(game, one) === role)).length;
   }
 
@@ -141,7 +141,7 @@ class Games {
   row(number) {
     const game = this.games[number];
     const right = game.votes.filter((vote) => vote.vote === game.spy).length;
-    const unreadable = this.unreadable(game, "");
+    const unparsed = this.unparsed(game, "");
     const thumb = game.image === null ? el("span", { class: "thumb" }) : el("img", { class: "thumb", src: this.images[game.image], alt: "", decoding: "async", loading: "lazy" });
     return el(
       "button",
@@ -157,7 +157,7 @@ class Games {
           { class: "tags" },
           outcomeTag(game),
           tag(`${right}/${game.votes.length} votes`),
-          unreadable ? tag(`${unreadable} unreadable`, "bad") : null,
+          unparsed ? tag(`${unparsed} unparsed`, "bad") : null,
         ),
       ),
     );

@@ -33,7 +33,7 @@ class ServerOptions:
     """Which server, and for how long it is waited for.
 
     `url` is http://host:port. `start_timeout`: seconds until it must be up. `silence_timeout`: seconds without any
-    reply, while some are waited for, after which it counts as lost. `requests_at_once` are under way per process.
+    completion, while some are waited for, after which it counts as lost. `requests_at_once` are under way per process.
     `group_port` is the port over which weights are sent.
     """
 
@@ -142,7 +142,8 @@ class ServerConnection:
             arrived = [self._arrived.get(timeout=self.options.silence_timeout)]
         except queue.Empty:
             raise VLLMServerError(
-                f"the vLLM server at {self.options.url} has sent no reply for {self.options.silence_timeout:.0f} s "
+                f"the vLLM server at {self.options.url} has sent no completion for "
+                f"{self.options.silence_timeout:.0f} s "
                 f"(vllm_request_timeout), with {len(self._under_way)} waited for"
             ) from None
         while not self._arrived.empty():

@@ -22,7 +22,7 @@ from PIL import Image
 
 from vision_zero.rollout.game_images import GameImage
 from vision_zero.rollout.policy import TurnRequest
-from vision_zero.types import Reply
+from vision_zero.types import Completion
 
 if TYPE_CHECKING:
     pass
@@ -45,7 +45,7 @@ from vllm.utils.network_utils import get_open_port
 
 from vision_zero.rollout.policy import PromptTooLongError, QueuedPolicy
 from vision_zero.rollout.sampling import Sampling
-from vision_zero.rollout.vllm.requests import EngineOptions, Questions
+from vision_zero.rollout.vllm.requests import EngineOptions, RequestBuilder
 from vision_zero.rollout.vllm.temperature import put_temperature_into_logits
 
 BATCHED_TOKENS = 4096
@@ -115,9 +115,9 @@ class ColocatedEngine(vllm_generation.VLLMGeneration):
         """The model inside the engine."""
         return self.engine.model_executor.driver_worker.model_runner.model
 
-    def policy(self) -> VLLMPolicy | SharedEnginePolicy:
+    def policy(self) -> VLLMPolicy | TensorParallelPolicy:
         policy = VLLMPolicy(self.engine, self.model, self.processing_class, self.sampling)
-        return policy if self.options.tensor_parallel_size == 1 else SharedEnginePolicy(policy, self.tp_group)
+        return policy if self.options.tensor_parallel_size == 1 else TensorParallelPolicy(policy, self.tp_group)
 
     def sync_weights(self) -> None:
         """The weights of the model that trains, and nothing kept that was computed with others."""
@@ -165,7 +165,7 @@ class VLLMPolicy(QueuedPolicy):
     def __init__(self, engine: Any, model: PreTrainedModel, processor: ProcessorMixin, sampling: Sampling) -> None:
         self.engine = engine
         self.prefilled_tokens = self.reused_tokens = self.new_tokens = 0
-        self._questions = Questions(model, processor, sampling)
+        self._requests = RequestBuilder(model, processor, sampling)
         self._waiting: dict[str, TurnRequest] = {}
         self._n_submitted = 0
         self._last: tuple[tuple[str, str], Any] | None = None
@@ -179,19 +179,19 @@ class VLLMPolicy(QueuedPolicy):
         self._waiting[name] = request
         self.engine.add_request(name, prompt, self._parameters(request))
 
-    def advance(self) -> list[tuple[TurnRequest, Reply]]:
-        done: list[tuple[TurnRequest, Reply]] = []
+    def poll(self) -> list[tuple[TurnRequest, Completion]]:
+        done: list[tuple[TurnRequest, Completion]] = []
         while self._waiting and not done:
             for output in self.engine.step():
                 if output.finished:
-                    done.append((self._waiting.pop(output.request_id), self._reply(output)))
+                    done.append((self._waiting.pop(output.request_id), self._completion(output)))
         return done
 
     def _prompt(self, request: TurnRequest) -> Any:
         """What the engine makes of the prompt; once for turns that ask the same, such as the votes of a game."""
         key = (request.image.key, request.prompt.text)
         if self._last is None or self._last[0] != key:
-            ids = self._questions.prompt_ids(request)
+            ids = self._requests.prompt_ids(request)
             self._check_length(request, len(ids))
             prompt = {
                 "prompt_token_ids": ids,
@@ -203,25 +203,25 @@ class VLLMPolicy(QueuedPolicy):
 
     def _check_length(self, request: TurnRequest, n_prompt: int) -> None:
         most = self.engine.model_config.max_model_len
-        if n_prompt + request.limits.maximum > most:
+        if n_prompt + request.token_limits.maximum > most:
             raise PromptTooLongError(
-                f"game {request.game.index}, pair {request.game.pair.id}: a prompt of {n_prompt} tokens and a reply of "
-                f"up to {request.limits.maximum} are more than the engine holds, {most}"
+                f"game {request.game.index}, pair {request.game.pair.id}: a prompt of {n_prompt} tokens and a "
+                f"completion of up to {request.token_limits.maximum} are more than the engine holds, {most}"
             )
 
     def _parameters(self, request: TurnRequest) -> SamplingParams:
-        return SamplingParams(**self._questions.parameters(request), output_kind=RequestOutputKind.FINAL_ONLY)
+        return SamplingParams(**self._requests.parameters(request), output_kind=RequestOutputKind.FINAL_ONLY)
 
-    def _reply(self, output: Any) -> Reply:
+    def _completion(self, output: Any) -> Completion:
         (completion,) = output.outputs
         if completion.finish_reason not in ("stop", "length"):
-            raise RuntimeError(f"the engine ended a reply with {completion.finish_reason!r} instead of an end")
+            raise RuntimeError(f"the engine ended a completion with {completion.finish_reason!r} instead of an end")
         tokens = tuple(completion.token_ids)
         logprobs = tuple(at[token].logprob for at, token in zip(completion.logprobs, tokens, strict=True))
         self.new_tokens += len(tokens)
         self.reused_tokens += output.num_cached_tokens
         self.prefilled_tokens += len(output.prompt_token_ids) - output.num_cached_tokens
-        return Reply(self._questions.text(tokens), tuple(output.prompt_token_ids), tokens, logprobs)
+        return Completion(self._requests.text(tokens), tuple(output.prompt_token_ids), tokens, logprobs)
 
 
 # --------------------------------------------------------------------------------------------------- tensor parallelism
@@ -229,14 +229,14 @@ class VLLMPolicy(QueuedPolicy):
 # Processes that share one engine (tensor parallelism): each of them must hand it the same turns in the same order.
 #
 # So games advance in lock-step over the processes of a group: each call gathers the turns of all, every process submits
-# them, and each keeps the replies to its own.
+# them, and each keeps the completions to its own.
 
 
 Pixels = dict[str, tuple[tuple[int, int], bytes]]
 
 
-class SharedEnginePolicy:
-    """The replies of `policy`, whose engine is spread over the processes of `group`.
+class TensorParallelPolicy:
+    """The completions of `policy`, whose engine is spread over the processes of `group`.
 
     All of them must call equally often; they do if each has as many games as the others. Counters are an even share of
     the group's, so that sums over processes count every token once.
@@ -250,7 +250,7 @@ class SharedEnginePolicy:
         self._images: dict[str, GameImage] = {}
         self._told: set[str] = set()
 
-    def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]:
+    def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         gathered: list[tuple[list[TurnRequest], Pixels]] = [([], {})] * self.size
         torch.distributed.all_gather_object(gathered, (list(requests), self._new_pixels(requests)), self.group)
         everyones = []
@@ -258,9 +258,9 @@ class SharedEnginePolicy:
             for key, (size, data) in pixels.items():
                 self._images.setdefault(key, GameImage(key, Image.frombytes("RGB", size, data)))
             everyones += [replace(request, image=self._images[request.image.key]) for request in theirs]
-        replies = self.policy.answer(everyones)
+        completions = self.policy.answer(everyones)
         start = sum(len(theirs) for theirs, _ in gathered[: self.rank])
-        return replies[start : start + len(requests)]
+        return completions[start : start + len(requests)]
 
     @property
     def new_tokens(self) -> float:

@@ -16,7 +16,7 @@ BANNED_BIAS = -100.0
 TEXT = "the text of a turn"
 
 
-class Questions:
+class RequestBuilder:
     """Turns in vLLM's words. The engine has the temperature in its logits (`vllm_temperature`)."""
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, sampling: Sampling) -> None:
@@ -45,8 +45,8 @@ class Questions:
             "top_k": self.sampling.top_k,
             "top_p": self.sampling.top_p,
             "seed": request.seed,
-            "min_tokens": request.limits.minimum,
-            "max_tokens": request.limits.maximum,
+            "min_tokens": request.token_limits.minimum,
+            "max_tokens": request.token_limits.maximum,
             "stop_token_ids": self._ends,
             "logit_bias": self._bias,
             "logprobs": 0,
@@ -59,7 +59,7 @@ class Questions:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How a vLLM engine is built. `max_num_seqs` is the number of replies it works on at once, `tensor_parallel_size`
+    """How a vLLM engine is built. `max_num_seqs` completions are worked on at once, `tensor_parallel_size`
     the number of processes that share it.
 
     `more` goes to vLLM's `LLM` as it is, over everything else.

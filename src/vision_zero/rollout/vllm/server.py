@@ -31,8 +31,8 @@ from vision_zero.rollout.game_images import GameImage
 from vision_zero.rollout.policy import QueuedPolicy, TurnRequest
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.vllm.client import ServerConnection, ServerOptions, VLLMServerError
-from vision_zero.rollout.vllm.requests import Questions
-from vision_zero.types import Reply
+from vision_zero.rollout.vllm.requests import RequestBuilder
+from vision_zero.types import Completion
 
 GENERATE = "/inference/v1/generate"
 START = "start it with run_scripts/vllm_server.sh, or"
@@ -185,7 +185,7 @@ class ServerPolicy(QueuedPolicy):
     ) -> None:
         self.connection = connection
         self.prefilled_tokens = self.reused_tokens = self.new_tokens = 0
-        self._questions = Questions(model, processor, sampling)
+        self._requests = RequestBuilder(model, processor, sampling)
         self._waiting: dict[str, _Asked] = {}
         self._n_submitted = 0
         self._encoded: dict[str, _EncodedImage] = {}
@@ -198,27 +198,27 @@ class ServerPolicy(QueuedPolicy):
         asked = self._waiting[name] = self._ask(request)
         body = {
             "token_ids": asked.prompt_ids,
-            "sampling_params": self._questions.parameters(request),
+            "sampling_params": self._requests.parameters(request),
             "return_token_ids": True,
         }
         bodies = [{**body, "content_parts": [part]} for part in self._image_parts(request.image)]
         self.connection.send(name, GENERATE, bodies)
 
-    def advance(self) -> list[tuple[TurnRequest, Reply]]:
+    def poll(self) -> list[tuple[TurnRequest, Completion]]:
         if not self._waiting:
             return []
         done = []
         for answer in self.connection.receive():
             asked = self._waiting.pop(answer.name)
             self._server_has.add(asked.request.image.key)
-            done.append((asked.request, self._reply(asked, answer.content)))
+            done.append((asked.request, self._completion(asked, answer.content)))
         return done
 
     def _ask(self, request: TurnRequest) -> _Asked:
         """Tokenized once for turns that ask the same, such as the votes of a game."""
         key = (request.image.key, request.prompt.text)
         if self._last is None or self._last[0] != key:
-            ids, expanded = self._questions.prompt_ids(request), self._questions.expanded_ids(request)
+            ids, expanded = self._requests.prompt_ids(request), self._requests.expanded_ids(request)
             self._last = (key, _Asked(request, ids, expanded))
         return replace(self._last[1], request=request)
 
@@ -231,10 +231,10 @@ class ServerPolicy(QueuedPolicy):
         whole = {**named, "url": encoded.url}
         return [named, whole] if image.key in self._server_has else [whole]
 
-    def _reply(self, asked: _Asked, content: dict[str, Any]) -> Reply:
+    def _completion(self, asked: _Asked, content: dict[str, Any]) -> Completion:
         (choice,) = content["choices"]
         if choice["finish_reason"] not in ("stop", "length"):
-            raise VLLMServerError(f"the server ended a reply with {choice['finish_reason']!r} instead of an end")
+            raise VLLMServerError(f"the server ended a completion with {choice['finish_reason']!r} instead of an end")
         if content["prompt_token_ids"] != asked.expanded_ids:
             raise VLLMServerError(
                 f"the server at {self.connection.options.url} makes {len(content['prompt_token_ids'])} tokens of a "
@@ -251,7 +251,7 @@ class ServerPolicy(QueuedPolicy):
         self.new_tokens += len(tokens)
         self.reused_tokens += cached
         self.prefilled_tokens += len(asked.expanded_ids) - cached
-        return Reply(self._questions.text(tokens), tuple(asked.expanded_ids), tokens, tuple(logprobs))
+        return Completion(self._requests.text(tokens), tuple(asked.expanded_ids), tokens, tuple(logprobs))
 
 
 @dataclass(frozen=True)
