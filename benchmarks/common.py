@@ -86,9 +86,9 @@ def vllm_engine(model: Any, options: argparse.Namespace) -> Any:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     from accelerate import Accelerator
 
-    from vision_zero.rollout.policy import EngineOptions
     from vision_zero.rollout.sampling import Sampling
-    from vision_zero.rollout.vllm import ColocatedEngine
+    from vision_zero.rollout.vllm.colocate import ColocatedEngine
+    from vision_zero.rollout.vllm.requests import EngineOptions
 
     return ColocatedEngine(
         model,

@@ -28,7 +28,7 @@ from rollout import ForcedQueue, Length, log_normal
 from transformers import AutoModelForImageTextToText
 
 from vision_zero.game.spy_game import deal_games
-from vision_zero.rollout.engine import Table, play
+from vision_zero.rollout.play import Table, play
 from vision_zero.rollout.policy import QueuedPolicy, TokenLimits, TurnRequest
 from vision_zero.types import Reply
 

@@ -18,11 +18,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from vision_zero.data import render_numpy
-from vision_zero.data.making import Rejected
-from vision_zero.data.render_blender import BLENDER_PYTHON, BlenderOptions, open_blender
-from vision_zero.data.scenes import Scene, SceneRules, sample_scene
-from vision_zero.data.tracing import object_mask
+from vision_zero.make_data.clevr import render_numpy
+from vision_zero.make_data.clevr.ray_tracing import object_mask
+from vision_zero.make_data.clevr.render_blender import BLENDER_PYTHON, BlenderOptions, open_blender
+from vision_zero.make_data.clevr.scenes import Scene, SceneRules, sample_scene
+from vision_zero.make_data.maker import Rejected
 
 Render = Callable[[Scene, tuple[int, int]], Image.Image]
 MIB = 1024

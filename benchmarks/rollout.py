@@ -31,10 +31,10 @@ from transformers import AutoModelForImageTextToText
 
 from vision_zero.game.spy_game import deal_games
 from vision_zero.models import load_processor
-from vision_zero.rollout.engine import Table, play
+from vision_zero.rollout.play import Table, play
 from vision_zero.rollout.policy import Policy, QueuedPolicy, TokenLimits, TurnRequest
 from vision_zero.rollout.sampling import Sampling
-from vision_zero.rollout.transformers import TransformersPolicy, chat_text
+from vision_zero.rollout.transformers_policy import TransformersPolicy, chat_text
 from vision_zero.types import Game, Reply
 
 LOG_NORMAL = (5.17, 0.84, 1024)

@@ -26,11 +26,11 @@ from common import PUBLIC, arguments, pairs, report, rules
 from trl import GRPOTrainer
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
-from vision_zero.config import IterativeSPOConfig
+from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.models import load_processor
-from vision_zero.rollout.engine import Table
+from vision_zero.rollout.play import Table
 from vision_zero.rollout.policy import Policy, TurnRequest
-from vision_zero.trainer import IterativeSPOTrainer
+from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
 from vision_zero.types import Reply, Stage
 
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from questions import policy_of
+from tiny_vlm.measuring import played, share_right
+from tiny_vlm.scripted import false_claims
 from vision_zero.data.pairs import load_pairs
 from vision_zero.rollout.sampling import Sampling
-from vision_zero.rollout.scripted import false_claims
-from vision_zero.tiny.measuring import played, share_right
 from vision_zero.types import Game, GameRules
 
 DRAWN = "drawn:400@heldout"

@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 make() { # NAME SHARE_OF_GUESSES STEPS
     if [ -f "runs/experiments/starts/$1/README.md" ]; then return; fi
-    python -m vision_zero.make_tiny_vlm --start data/tiny_vlm --out "runs/experiments/starts/$1" \
+    python experiments/make_tiny_vlm.py --start data/tiny_vlm --out "runs/experiments/starts/$1" \
         --lesson_steps 0 --game_steps "$3" --guesses "$2"
 }
 make vote-0.24 1.0 500

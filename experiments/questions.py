@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForImageTextToText
 
-from vision_zero.data.drawings import drawn_pair
+from tiny_vlm.measuring import questions_right
+from vision_zero.data.drawn_scenes import drawn_pair
 from vision_zero.game.spy_game import deal
 from vision_zero.models import load_processor
 from vision_zero.rollout.sampling import Sampling
-from vision_zero.rollout.transformers import TransformersPolicy
+from vision_zero.rollout.transformers_policy import TransformersPolicy
 from vision_zero.run_folder import EXPORT
-from vision_zero.tiny.measuring import questions_right
 from vision_zero.types import GameRules
 
 

@@ -14,14 +14,14 @@ from pathlib import Path
 from ceiling import SAMPLING
 from questions import policy_of
 from study import ROOT
+from tiny_vlm.games import LIMITS
+from tiny_vlm.measuring import share_right
+from tiny_vlm.scripted import NamingPlayer, clue_reply
 from vision_zero.data.pairs import load_pairs
+from vision_zero.evaluate.bootstrap import Interval
 from vision_zero.game.spy_game import deal_games
-from vision_zero.intervals import Interval
-from vision_zero.rollout.engine import Table, play
+from vision_zero.rollout.play import Table, play
 from vision_zero.rollout.policy import Policy, TurnRequest
-from vision_zero.rollout.scripted import NamingPlayer, clue_reply
-from vision_zero.tiny.games import LIMITS
-from vision_zero.tiny.measuring import share_right
 from vision_zero.types import GameRules, Reply
 
 DRAWN = "drawn:100@heldout"

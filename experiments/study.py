@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from files import Line, read_yaml
-from vision_zero.command_line import PARTS, parse, resolved
+from vision_zero.config.parse import PARTS, parse, resolved
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent

@@ -18,7 +18,7 @@ from errors import in_words
 from files import Line
 from results import RESULTS, add_result, latest, read_results
 from study import ROOT, STUDIES, Study, choose_studies, load_studies
-from vision_zero.intervals import Interval, paired
+from vision_zero.evaluate.bootstrap import Interval, paired
 from vision_zero.run_folder import complete_checkpoints
 
 Answers = Mapping[str, Sequence[float]]

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fetch a ready-made set of image pairs from the Hub, or from a local copy of it, into a folder that training reads.
 #
-#   SET=magicbrush bash run_scripts/download_data.sh [any option of python -m vision_zero.download_data]
+#   SET=magicbrush bash run_scripts/download_data.sh [any option of python -m vision_zero.make_data download]
 #   SET=chartqa SOURCE=copies/ChartQA bash run_scripts/download_data.sh       # nothing is asked of the network
 #   SET=imgedit bash run_scripts/download_data.sh --part remove_part5
 #   DRY_RUN=1 SET=magicbrush bash run_scripts/download_data.sh                # print the command only
@@ -23,7 +23,7 @@ DRY_RUN="${DRY_RUN:-0}"                 # 1: print the command and stop
 
 # ----------------------------------------------------------------------------------------------------------- the command
 
-command=(python -m vision_zero.download_data "$SET" --out "$OUT")
+command=(python -m vision_zero.make_data download "$SET" --out "$OUT")
 option source "$SOURCE"
 option limit "$LIMIT"
 option split "$SPLIT"

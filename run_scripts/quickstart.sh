@@ -21,7 +21,7 @@ done
 if [ "$resume" = 0 ] && [ -d "$RUN_DIR" ] && [ -n "$(ls -A "$RUN_DIR")" ]; then
     echo "quickstart.sh: error: $RUN_DIR holds a run already, and it stays as it is." >&2
     echo "  continue it:       bash run_scripts/quickstart.sh --resume" >&2
-    echo "  look at it:        python -m vision_zero.summary $RUN_DIR" >&2
+    echo "  look at it:        python -m vision_zero.report $RUN_DIR --summary" >&2
     echo "  start another one: RUN_DIR=runs/another bash run_scripts/quickstart.sh" >&2
     exit 1
 fi
@@ -53,7 +53,7 @@ echo "quickstart.sh: training data/tiny_vlm in $RUN_DIR (options: configs/quicks
 "${command[@]}"
 
 echo
-python -m vision_zero.summary "$RUN_DIR"
+python -m vision_zero.report "$RUN_DIR" --summary
 printf '\n=== a page to look at\n'
 python -m vision_zero.report "$RUN_DIR"
 if [ -n "$activate" ]; then printf '\nbefore any of these commands: %s\n' "$activate"; fi

@@ -261,7 +261,7 @@ processes    $NUM_PROCESSES on $([ "$NUM_GPUS" = 0 ] && echo "the CPU" || echo "
 curves       $output_dir/metrics.jsonl; tracker: $tracker
 games        $output_dir/games/
 checkpoints  $output_dir/checkpoint-N every $SAVE_EVERY iterations, the last with export/
-afterwards   python -m vision_zero.summary $output_dir
+afterwards   python -m vision_zero.report $output_dir --summary
              python -m vision_zero.report $output_dir
 REPORT
 exec "${command[@]}"

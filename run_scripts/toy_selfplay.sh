@@ -57,8 +57,8 @@ if [ "$RESUME" = 1 ]; then train+=(--resume true); fi
 train+=("$@")
 evaluate=(python -m vision_zero.evaluate win-rate "$OUT" --drawn "$HELDOUT" --games "$FINAL_GAMES" --use_cpu true
     --out "$OUT/evaluation.jsonl")
-summarize=(python -m vision_zero.summary "$OUT")
-draw=(python -m vision_zero.draw_run "$OUT" --out "$OUT/run.png")
+summarize=(python -m vision_zero.report "$OUT" --summary)
+draw=(python -m vision_zero.report "$OUT" --curves --out "$OUT/run.png")
 page=(python -m vision_zero.report "$OUT")
 
 if [ "$DRY_RUN" = 1 ]; then

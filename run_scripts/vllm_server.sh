@@ -56,7 +56,7 @@ command=(
     --generation-config vllm                            # what is not asked for is vLLM's default, not the model's
     --limit-mm-per-prompt '{"image": 1, "video": 0}'
     --logprobs-mode raw_logprobs
-    --worker-extension-cls vision_zero.rollout.vllm_temperature.TemperatureWorker
+    --worker-extension-cls vision_zero.rollout.vllm.temperature.TemperatureWorker
     --enable-scale-out                                  # token ids in, token ids out
     --enable-prompt-tokens-details                      # how much of a prompt was in the prefix cache
 )

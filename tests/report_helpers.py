@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.process_helpers import train_well
-from vision_zero.evaluation.compare import append
+from vision_zero.evaluate.win_rate.main import append
 
 OPTIONS: dict[str, Any] = {
     "images": "drawn:6",

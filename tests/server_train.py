@@ -13,7 +13,7 @@ import sys
 from dataclasses import replace
 
 from tests.vllm_server_helpers import DiskEngine
-from vision_zero.rollout import vllm_server
+from vision_zero.rollout.vllm import server
 
 SILENCE = 3
 
@@ -22,7 +22,7 @@ def hanging_engine(hang_at: int, server: int) -> type[DiskEngine]:
     class HangingEngine(DiskEngine):
         rollouts = 0
 
-        def policy(self) -> vllm_server.ServerPolicy:
+        def policy(self) -> server.ServerPolicy:
             if server and self.rollouts == hang_at:
                 self.connection.options = replace(self.connection.options, silence_timeout=SILENCE)
                 if self.accelerator.is_main_process:
@@ -35,5 +35,5 @@ def hanging_engine(hang_at: int, server: int) -> type[DiskEngine]:
 
 if __name__ == "__main__":
     _, hang_at, server, *sys.argv[1:] = sys.argv
-    vllm_server.ServerEngine = hanging_engine(int(hang_at), int(server))  # type: ignore[misc]
+    server.ServerEngine = hanging_engine(int(hang_at), int(server))  # type: ignore[misc]
     runpy.run_module("vision_zero.train", run_name="__main__", alter_sys=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from vision_zero import download_data, make_data
+from vision_zero.make_data import __main__ as make_data
+from vision_zero.make_data.download import main
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ROOT / "run_scripts"
@@ -76,7 +77,7 @@ def test_the_commands_are_parsed(domain: str, tmp_path: Path) -> None:
 
 def test_fetching_is_parsed() -> None:
     line = command("download_data.sh", SET="somebody/edits", LIMIT="5", COLUMNS_OF="before after", SPLIT="dev")
-    args = download_data.parse(line[3:])
+    args = main.parse(line[4:])
     assert (args.set, args.limit, args.columns, args.split) == ("somebody/edits", 5, ["before", "after"], "dev")
     assert args.out == ROOT / "runs" / "edits"
 

@@ -11,8 +11,8 @@ import pytest
 from datasets import Dataset
 
 from tests.trainer_helpers import BENCH_MODEL, make_trainer, one_step
+from vision_zero.data.hf_datasets import KNOWN_COLUMNS
 from vision_zero.data.pairs import load_pairs
-from vision_zero.data.tables import KNOWN_COLUMNS
 from vision_zero.models import load_processor
 from vision_zero.types import Domain
 

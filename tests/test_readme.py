@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from trl import ModelConfig
 
-from vision_zero import diffusion_editor
-from vision_zero.config import GameConfig, IterativeSPOConfig
-from vision_zero.evaluation.benchmark_options import BenchmarkConfig
+from vision_zero.config.options import GameConfig, IterativeSPOConfig
+from vision_zero.evaluate.benchmarks.options import BenchmarkConfig
+from vision_zero.make_data.photos import diffusion
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -22,12 +22,12 @@ OTHER_FLAGS = {
     "changed", "edits", "kinds", "min_difference", "parts_per_table", "tables",  # make_data charts
     "batch", "max_tokens", "model", "use_cpu",  # chart_reading
     "config", "name", "standalone", "nproc_per_node",  # TrlParser, torchrun, VLMEvalKit
-    "game", "out", "sheet", "step",  # inspect_data, draw_game
+    "game", "out", "sheet", "step", "curves", "summary",  # inspect_data, report
     "drawn", "games", "other_seed", "with",  # evaluate
     "evaluation", "image_size", "logdir",  # report, tensorboard
     "collect",  # gpu_checklist.sh --collect-wheels
     "against", "against_columns", "distance",  # inspect_data
-    "archives", "domain", "layout", "limit", "part", "revision", "source", "split",  # download_data
+    "archives", "domain", "layout", "limit", "part", "revision", "source", "split",  # make_data download
     "n", "size", "workers",  # make_data
     "attributes", "edit_share", "edited", "gap", "margin", "min_pixels", "objects",  # make_data clevr
     "blender_threads", "blender_timeout", "camera_jitter", "lamp_jitter", "renderer", "samples",  # make_data clevr
@@ -36,7 +36,7 @@ OTHER_FLAGS = {
     "port",  # chat_server, vllm serve
 }  # fmt: skip
 _PHOTOS = ArgumentParser()
-diffusion_editor.add_arguments(_PHOTOS)
+diffusion.add_arguments(_PHOTOS)
 OTHER_FLAGS |= {option.dest for option in _PHOTOS._actions}  # make_data photos, edit_proposals
 
 

@@ -14,8 +14,8 @@ import yaml
 
 from tests.process_helpers import BENCH_MODEL, DRAWN, ROOT, flags
 from vision_zero import run_folder
-from vision_zero.command_line import parse, resolved
-from vision_zero.config import DERIVED
+from vision_zero.config.options import DERIVED
+from vision_zero.config.parse import parse, resolved
 from vision_zero.run_folder import RunFolderError
 from vision_zero.train import main
 

@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vision_zero import describe_options, draw_game, run_folder, summary
-from vision_zero.evaluation.during_training import HIGH, LOGGED, LOW, SECONDS
+from vision_zero import run_folder
+from vision_zero.config import __main__ as describe_options
+from vision_zero.evaluate.win_rate.callback import HIGH, LOGGED, LOW, SECONDS
+from vision_zero.report import main as report
+from vision_zero.report import summary
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ROOT / "run_scripts"
@@ -370,17 +373,17 @@ def test_a_trained_run_is_refused_and_can_be_summarized_and_drawn(trained: Path,
     again = bash("run_grpo_vision_zero.sh", **small_run(trained.parent))
     assert again.returncode == 1
     assert "holds a run already" in again.stderr
-    text = summary.summarize(trained)
+    text = summary.summarize_run(trained)
     assert "iterations  2 of 2 (1 decision, 1 clue)" in text
     assert str(trained / "checkpoint-2" / "export") in text
-    assert draw_game.main([str(trained), "--out", str(tmp_path / "game.png")]) == 0
+    assert report([str(trained), "--game", "--out", str(tmp_path / "game.png")]) == 0
 
 
 WITH_AN_ENGINE = {
     *(f"sampling/sampling_logp_difference/{name}" for name in ("mean", "max")),
     *(f"sampling/importance_sampling_ratio/{name}" for name in ("mean", "min", "max")),
 }
-"""Logged with use_vllm; tests/test_trainer_vllm.py holds a run to these names."""
+"""Logged with use_vllm; tests/trainer/test_vllm.py holds a run to these names."""
 
 
 def test_metrics_page_names_what_is_logged_and_nothing_else(trained: Path) -> None:
@@ -395,4 +398,4 @@ def test_metrics_page_names_what_is_logged_and_nothing_else(trained: Path) -> No
 
 def test_configuration_page_is_what_the_options_say() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text()
-    assert page == describe_options.page(), "run: python -m vision_zero.describe_options > docs/configuration.md"
+    assert page == describe_options.page(), "run: python -m vision_zero.config.options > docs/configuration.md"

@@ -10,7 +10,8 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel, Processor
 
 from vision_zero.game.spy_game import answer, deal_games, open_turns
 from vision_zero.models import load_processor
-from vision_zero.rollout.policy import GameImage, TokenLimits, TurnRequest
+from vision_zero.rollout.game_images import GameImage
+from vision_zero.rollout.policy import TokenLimits, TurnRequest
 from vision_zero.types import Game, GameRules, ImagePair, Prompt, Reply, Turn
 
 BENCH_MODEL = Path(__file__).parent / "models" / "bench_model"

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
 
-from vision_zero.config import IterativeSPOConfig
+from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.models import load_processor
-from vision_zero.rollout.engine import Rollout, Table
+from vision_zero.rollout.play import Rollout, Table
 from vision_zero.rollout.policy import Policy, TurnRequest
-from vision_zero.trainer import IterativeSPOTrainer, Players
+from vision_zero.trainer.iterative_spo import IterativeSPOTrainer, Players
 from vision_zero.types import GameRules, ImagePair, Reply, Stage
 
 BENCH_MODEL = Path(__file__).parent / "models" / "bench_model"

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch.nn.functional import linear
 from vllm.model_executor.layers import utils as vllm_layers
 
-from vision_zero.rollout.vllm_temperature import TemperatureWorker
+from vision_zero.rollout.vllm.temperature import TemperatureWorker
 
 
 def _plain(layer: Any, remove_weight: bool) -> None:

@@ -71,8 +71,8 @@ def same(left: list[dict[str, Any]], right: list[dict[str, Any]]) -> dict[str, A
 def make_engine(model: Any, processor: Any, sampling: Any, **more: Any) -> Any:
     from accelerate import Accelerator
 
-    from vision_zero.rollout.policy import EngineOptions
-    from vision_zero.rollout.vllm import ColocatedEngine
+    from vision_zero.rollout.vllm.colocate import ColocatedEngine
+    from vision_zero.rollout.vllm.requests import EngineOptions
 
     options = EngineOptions(
         max_num_seqs=64,
@@ -119,13 +119,14 @@ def policy() -> dict[str, Any]:
 
     from tests.rollout.test_transformers_policy import forward_logprobs, sharpened
     from tests.tiny_games import bench_model, bench_processor, noise_pairs, tiny_games
-    from vision_zero.rollout.engine import Table, play
-    from vision_zero.rollout.policy import TokenLimits, TurnRequest, open_images
+    from vision_zero.rollout.game_images import open_images
+    from vision_zero.rollout.play import Table, play
+    from vision_zero.rollout.policy import TokenLimits, TurnRequest
     from vision_zero.rollout.record import game_when, render
     from vision_zero.rollout.sampling import Sampling
-    from vision_zero.rollout.transformers import TransformersPolicy
-    from vision_zero.rollout.vllm import VLLMPolicy
-    from vision_zero.rollout.vllm_temperature import logit_makers
+    from vision_zero.rollout.transformers_policy import TransformersPolicy
+    from vision_zero.rollout.vllm.colocate import VLLMPolicy
+    from vision_zero.rollout.vllm.temperature import logit_makers
 
     temperature = 0.7
     model, processor = sharpened(bench_model()), bench_processor()
@@ -248,14 +249,14 @@ def first_turns(games: Sequence[Any], images: Any, limits: Any) -> list[Any]:
 def internvl() -> dict[str, Any]:
     """The other family: image placeholders that the engine expands in another way, images in tiles."""
     from tests.rollout.test_transformers_policy import sharpened
-    from tests.test_trainer_families import save_internvl
     from tests.tiny_games import noise_pairs, tiny_games
+    from tests.trainer.test_families import save_internvl
     from vision_zero.models import load_model, load_processor
-    from vision_zero.rollout.engine import Table, play
+    from vision_zero.rollout.play import Table, play
     from vision_zero.rollout.policy import TokenLimits
     from vision_zero.rollout.sampling import Sampling
-    from vision_zero.rollout.transformers import TransformersPolicy
-    from vision_zero.rollout.vllm import VLLMPolicy
+    from vision_zero.rollout.transformers_policy import TransformersPolicy
+    from vision_zero.rollout.vllm.colocate import VLLMPolicy
 
     with tempfile.TemporaryDirectory() as folder:
         save_internvl(Path(folder), head_dim=32)
@@ -279,14 +280,14 @@ def training() -> dict[str, Any]:
     from tests.trainer_helpers import make_trainer
     from vision_zero.data.pairs import load_pairs
     from vision_zero.models import load_processor
-    from vision_zero.playing_model import SamplingMismatchError
-    from vision_zero.rollout.engine import Table, play
+    from vision_zero.rollout.play import Table, play
     from vision_zero.rollout.policy import PromptTooLongError, TokenLimits
     from vision_zero.rollout.sampling import Sampling
-    from vision_zero.rollout.transformers import TransformersPolicy
-    from vision_zero.rollout.vllm import VLLMPolicy
-    from vision_zero.rollout.vllm_temperature import logit_makers
-    from vision_zero.trainer import every_role
+    from vision_zero.rollout.transformers_policy import TransformersPolicy
+    from vision_zero.rollout.vllm.colocate import VLLMPolicy
+    from vision_zero.rollout.vllm.temperature import logit_makers
+    from vision_zero.trainer.generation import SamplingMismatchError
+    from vision_zero.trainer.iterative_spo import every_role
     from vision_zero.types import GameRules
 
     model = ROOT / "data" / "tiny_vlm"

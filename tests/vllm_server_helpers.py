@@ -22,8 +22,8 @@ import torch
 from safetensors.torch import save_file
 from trl.generation.vllm_client import VLLMClient
 
-from vision_zero.rollout.vllm_connection import ServerConnection, ServerOptions
-from vision_zero.rollout.vllm_server import ServerEngine
+from vision_zero.rollout.vllm.client import ServerConnection, ServerOptions
+from vision_zero.rollout.vllm.server import ServerEngine
 
 ROOT = Path(__file__).parent.parent
 START_TIMEOUT = 500.0  # of a busy machine

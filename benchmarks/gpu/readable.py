@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vision_zero.rollout.engine import Table
+from vision_zero.rollout.play import Table
 from vision_zero.rollout.policy import Policy, QueuedPolicy, TurnRequest
 from vision_zero.types import Reply, Stage
 

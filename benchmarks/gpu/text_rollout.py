@@ -27,10 +27,10 @@ from benchmarks.gpu.stopwatch import Stopwatch
 from benchmarks.gpu.timed_trainer import WARM_UP_TOKENS, tokens
 from vision_zero.game.spy_game import deal_games
 from vision_zero.models import load_processor
-from vision_zero.rollout.engine import Table, play
+from vision_zero.rollout.play import Table, play
 from vision_zero.rollout.policy import TokenLimits, TurnRequest
 from vision_zero.rollout.sampling import Sampling
-from vision_zero.rollout.transformers import TransformersPolicy
+from vision_zero.rollout.transformers_policy import TransformersPolicy
 from vision_zero.types import GameRules, ImagePair, Reply
 
 

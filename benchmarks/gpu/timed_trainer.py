@@ -11,9 +11,9 @@ from transformers import TrainerCallback
 from benchmarks.gpu.floors import Tokens
 from benchmarks.gpu.settings import Settings
 from benchmarks.gpu.stopwatch import Stopwatch
-from vision_zero.rollout.engine import Rollout
-from vision_zero.rows import Row, pad_rows
-from vision_zero.trainer import IterativeSPOTrainer
+from vision_zero.rollout.play import Rollout
+from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
+from vision_zero.trainer.samples import Row, pad_rows
 from vision_zero.types import Reply, Stage
 
 WARM_UP_TOKENS = 8

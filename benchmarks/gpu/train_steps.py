@@ -20,9 +20,9 @@ from benchmarks.gpu.random_models import random_model
 from benchmarks.gpu.readable import readable
 from benchmarks.gpu.settings import Settings
 from benchmarks.gpu.timed_trainer import TimedTrainer
-from vision_zero.config import IterativeSPOConfig
+from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.models import attention_implementation, load_processor
-from vision_zero.rollout.policy import EngineOptions
+from vision_zero.rollout.vllm.requests import EngineOptions
 from vision_zero.types import GameRules, ImagePair
 
 # Layers of run_scripts/run_lora_1gpu.sh: attention and MLP of the language model.

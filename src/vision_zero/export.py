@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
 import sys
 from pathlib import Path
 
-from vision_zero.checkpoint import export_checkpoint
+import torch
+
+from vision_zero.models import WEIGHT_PATTERNS, base_folder, base_of, load_model
 
 
 def main() -> None:
@@ -19,6 +23,53 @@ def main() -> None:
         print(export_checkpoint(options.checkpoint, options.target, options.base))
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
+
+
+NOT_COPIED = (*WEIGHT_PATTERNS, ".*", "README.md", "*.md")
+
+
+def export_dtype(base: Path) -> torch.dtype:
+    """The precision the base model was published in."""
+    config = json.loads((base / "config.json").read_text("utf-8"))
+    name = config.get("torch_dtype") or config.get("dtype") or "float32"
+    return getattr(torch, str(name).removeprefix("torch."))
+
+
+def export_checkpoint(checkpoint: Path, target: Path, base: str | None = None) -> Path:
+    """Write `checkpoint` (full or LoRA, as training saved it) to `target` in the layout of its base model.
+
+    LoRA adapters are merged. `target` appears whole or not at all. Raises FileNotFoundError when the base is unknown,
+    and ValueError for damaged files.
+    """
+    base_path = base_folder(base or base_of(checkpoint))
+    dtype = export_dtype(base_path)
+    if (checkpoint / "adapter_config.json").is_file():
+        from peft import PeftModel
+
+        model = load_model(base_path, dtype=dtype)
+        model = PeftModel.from_pretrained(model, str(checkpoint)).merge_and_unload()
+    else:
+        model = load_model(checkpoint, dtype=dtype)
+    temporary = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary)
+    for path in temporary.iterdir():
+        if not any(path.match(pattern) for pattern in WEIGHT_PATTERNS):
+            path.unlink()
+    for path in sorted(base_path.iterdir()):
+        if path.is_file() and not any(path.match(pattern) for pattern in NOT_COPIED):
+            shutil.copyfile(path, temporary / path.name)
+    for path in temporary.iterdir():
+        path.chmod(0o644)
+    temporary.chmod(0o755)
+    # An export that is there is moved away whole before it is removed: a kill in between leaves no half of it.
+    replaced = target.with_name(f".{target.name}.replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if target.exists():
+        target.rename(replaced)
+    temporary.rename(target)
+    shutil.rmtree(replaced, ignore_errors=True)
+    return target
 
 
 if __name__ == "__main__":

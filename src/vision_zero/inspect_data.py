@@ -17,12 +17,11 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from vision_zero.data.check import PairReport, check_pairs, open_pair, sample_rows
-from vision_zero.data.images import BadImageError
-from vision_zero.data.layouts import PairSourceError
+from vision_zero.data.contamination import DEFAULT_DISTANCE, N_BITS, HashedImages, hash_images, shared_images
+from vision_zero.data.folders import PairSourceError
+from vision_zero.data.image_files import BadImageError
 from vision_zero.data.pairs import load_pairs
-from vision_zero.data.perceptual_hash import N_BITS
-from vision_zero.data.shared_images import DEFAULT_DISTANCE, HashedImages, hash_images, shared_images
+from vision_zero.data.validation import PairReport, check_pairs, open_pair, sample_rows
 from vision_zero.types import ImagePair
 
 CELL = 200
@@ -30,6 +29,14 @@ CELL = 200
 
 MARGIN = 8
 CAPTION = 20
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,14 +84,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="with --against: bits of the 64 of a perceptual hash that may differ (default: %(default)s)",
     )
     return parser.parse_args(argv)
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
 
 
 def columns(named: Sequence[str] | None) -> Mapping[str, str] | None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from transformers import (
     AutoModelForImageTextToText,
@@ -19,6 +23,8 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
+
+from vision_zero.run_folder import CONFIG, EXPORT, complete_checkpoints, is_complete, write_json
 
 
 def load_model(name_or_path: str | Path, **options: Any) -> PreTrainedModel:
@@ -96,3 +102,112 @@ def attention_implementation(asked: str | None, *, use_cpu: bool = False) -> str
             return "flash_attention_2"
         print("flash-attn is not installed: using PyTorch's SDPA attention", file=sys.stderr)
     return "sdpa"
+
+
+# ------------------------------------------------------------------------------------------------------- models by name
+
+# Models as players of the arena: found by name, loaded from any of the folders that a run leaves behind.
+
+
+def run_of(model: str) -> Path | None:
+    """The run folder that `model` is, or is a checkpoint or an export of; None if it is neither."""
+    path = Path(model)
+    return next((folder for folder in (path, *path.absolute().parents[:2]) if (folder / CONFIG).is_file()), None)
+
+
+def step_of(model: str) -> int | None:
+    """The optimizer step of a checkpoint or of its export, by its folder's name."""
+    path = Path(model)
+    name = re.fullmatch(r"checkpoint-(\d+)", path.parent.name if path.name == EXPORT else path.name)
+    return int(name[1]) if name else None
+
+
+def find_models(names: Sequence[str]) -> list[str]:
+    """`names`, with every run folder replaced by all its complete checkpoints, oldest first.
+
+    Raises ValueError for a run without a complete checkpoint and for a model that is named twice.
+    """
+    models: list[str] = []
+    for name in names:
+        if not (Path(name) / CONFIG).is_file():
+            models.append(name)
+            continue
+        found = complete_checkpoints(Path(name))
+        if not found:
+            raise ValueError(f"{name} is a run without a complete checkpoint: there is no model to play")
+        models += map(str, found)
+    if len(set(models)) < len(models):
+        raise ValueError(f"a model is named twice: {', '.join(models)}")
+    return models
+
+
+def check_model(model: str) -> str:
+    """The folder or Hub name of the files beside the weights, which for a checkpoint are its base model's.
+
+    Raises ValueError or OSError for what is no model, and for a checkpoint of a run that is not complete.
+    """
+    path = Path(model)
+    checkpoint = path.parent if path.name == EXPORT else path
+    if step_of(model) is not None and (checkpoint.parent / CONFIG).is_file() and not is_complete(checkpoint):
+        raise ValueError(f"{checkpoint} is not complete (it was not saved whole, or is half removed): choose another")
+    is_adapter = (path / "adapter_config.json").is_file()
+    if path.exists() and not is_adapter and not (path / "config.json").is_file():
+        raise ValueError(f"{model} is no model: it has no config.json")
+    files = base_of(path) if is_adapter or (path / BASE_FILE).is_file() else model
+    if not Path(files).exists():
+        load_processor(files)  # from the Hub or its cache
+    return files
+
+
+# ------------------------------------------------------------------------------------------------- bases of checkpoints
+
+# A checkpoint that every evaluation environment can load.
+#
+# What transformers 5 writes beside the weights (config keys, processor and tokenizer files), older transformers cannot
+# read. So the export takes the weights from the checkpoint, saved under the hub's names, and every other file from the
+# base model, byte for byte.
+
+
+BASE_FILE = "base_model.json"
+WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.index.json")
+
+
+def base_folder(name_or_path: str) -> Path:
+    """The base model's folder; a Hub name is resolved to its files without weights.
+
+    Raises FileNotFoundError for what is neither a folder with a config.json nor found on the Hub or in its cache.
+    """
+    path = Path(name_or_path)
+    if (path / "config.json").is_file():
+        return path
+    if not path.is_dir():
+        try:
+            return Path(snapshot_download(name_or_path, ignore_patterns=list(WEIGHT_PATTERNS)))
+        except (OSError, HFValidationError) as error:
+            reason = str(error)
+    else:
+        reason = "the folder has no config.json"
+    raise FileNotFoundError(f"base model {name_or_path!r} was not found; give its folder with --base ({reason})")
+
+
+def write_base(checkpoint: Path, name_or_path: str) -> None:
+    """Write down which model `checkpoint` was trained from; a folder by its whole path, to be found from anywhere."""
+    path = Path(name_or_path)
+    name = str(path.resolve()) if path.is_dir() else name_or_path
+    write_json(checkpoint / BASE_FILE, {"base_model": name})
+
+
+def base_of(checkpoint: Path) -> str:
+    """The model that `checkpoint` was trained from, as the training run wrote it down.
+
+    Raises FileNotFoundError when it did not, and ValueError when its file is damaged.
+    """
+    if not checkpoint.is_dir():
+        raise FileNotFoundError(f"there is no checkpoint at {checkpoint}")
+    written = checkpoint / BASE_FILE
+    if written.is_file():
+        try:
+            return str(json.loads(written.read_text("utf-8"))["base_model"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f'{written} is damaged; it must hold {{"base_model": FOLDER}}') from error
+    raise FileNotFoundError(f"{checkpoint} does not say which model it was trained from; give --base")

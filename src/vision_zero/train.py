@@ -12,66 +12,31 @@ import torch.distributed
 from accelerate import PartialState
 from peft import PeftConfig
 from safetensors import SafetensorError
-from tqdm import tqdm
 from transformers import (
     PrinterCallback,
     ProgressCallback,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
 )
 from trl import ModelConfig, get_peft_config
 
 from vision_zero import run_folder
-from vision_zero.command_line import parse, resolved
-from vision_zero.config import GameConfig, IterativeSPOConfig
+from vision_zero.config.options import GameConfig, IterativeSPOConfig
+from vision_zero.config.parse import parse, resolved
 from vision_zero.data.failed_edits import PairsWithFailedEdits
 from vision_zero.data.pairs import BadImageError, check_pairs
-from vision_zero.evaluation.during_training import ArenaCallback, training_arena
+from vision_zero.evaluate.win_rate.callback import ArenaCallback, training_arena
 from vision_zero.models import attention_implementation, load_model, load_processor, whole_models
-from vision_zero.playing_model import SamplingMismatchError
 from vision_zero.rollout.policy import PromptTooLongError
-from vision_zero.rollout.vllm_connection import VLLMServerError
-from vision_zero.tracked_games import GamesTable
-from vision_zero.trainer import IterativeSPOTrainer
+from vision_zero.rollout.vllm.client import VLLMServerError
+from vision_zero.trainer.callbacks import GamesTable, IterationLine, MetricsFile, UpdateBar
+from vision_zero.trainer.generation import SamplingMismatchError
+from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
 from vision_zero.types import ImagePair
-from vision_zero.update_bar import UpdateBar
-
-
-class MetricsFile(TrainerCallback):
-    """Every logged step as one line of metrics.jsonl, before any tracker."""
-
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
-    ) -> None:
-        if state.is_world_process_zero and logs and "loss" in logs:
-            run_folder.append_json_line(Path(args.output_dir) / run_folder.METRICS, {"step": state.global_step, **logs})
-
-
-class IterationLine(TrainerCallback):
-    """One readable line per iteration, in place of a dictionary of forty numbers; those are in metrics.jsonl."""
-
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
-    ) -> None:
-        if not state.is_world_process_zero or not {"stage/is_clue", "loss"} <= (logs or {}).keys():
-            return
-        steps = args.optimizer_steps_per_iteration  # the numbers of an iteration are logged with its first step
-        stage = "clue" if logs["stage/is_clue"] else "decision"
-        tqdm.write(
-            f"iteration {(state.global_step - 1) // steps + 1}/{args.iterations}  {stage:<8}"
-            f"  spy found {logs['stage/accuracy']:.2f}  N/A {logs['stage/na_rate']:.2f}"
-            f"  unreadable clues {logs['clues/unreadable']:.2f} votes {logs['votes/invalid']:.2f}"
-            f"  reward of votes {logs['reward/vote']:+.2f} spy {logs['reward/spy']:+.2f}"
-            f"  loss {logs['loss']:+.4f}  {logs['step_time']:.1f} s"
-        )
 
 
 def load_checked_pairs(game: GameConfig, main_process: bool) -> Any:
     """The training pairs; structure and 64 sampled images are checked before anything slow starts."""
     pairs = game.pairs("train")
-    noisy = PairsWithFailedEdits(pairs, game.failed_edits, game.failed_edits_seed)
+    noisy = PairsWithFailedEdits(pairs, game.failed_edits)
     if game.failed_edits:
         if game.spy_view in ("blank", "masked"):
             raise ValueError(f"failed_edits={game.failed_edits} changes nothing with spy_view={game.spy_view}")

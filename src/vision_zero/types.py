@@ -70,7 +70,6 @@ class GameRules:
     voter: Voter = "observer"
     n_votes: int = 8
     mask_share: float = 0.5
-    max_clue_chars: int = 300
 
     def __post_init__(self) -> None:
         if not 2 <= self.n_civilians <= 8:
@@ -86,8 +85,6 @@ class GameRules:
             )
         if not 0 < self.mask_share <= 1:
             raise ValueError(f"mask_share must be in (0, 1], got {self.mask_share}")
-        if self.max_clue_chars < 1:
-            raise ValueError(f"max_clue_chars must be positive, got {self.max_clue_chars}")
 
     @property
     def n_players(self) -> int:
@@ -172,3 +169,16 @@ class Prompt:
 
     view: View
     text: str
+
+
+@dataclass(frozen=True)
+class GameSummary:
+    """What the other processes need to know of a finished game. Lengths are sampled tokens per reply."""
+
+    game: int
+    spy: int
+    n_players: int
+    votes: tuple[Vote, ...]
+    unreadable_clues: int
+    clue_lengths: tuple[int, ...]
+    vote_lengths: tuple[int, ...]

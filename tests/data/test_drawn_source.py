@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vision_zero.data.drawings import drawn_pair, drawn_pairs
+from vision_zero.data.drawn_scenes import drawn_pair, drawn_pairs
 from vision_zero.data.pairs import PairSourceError, check_pairs, load_pairs
 
 DRAWN = Path(__file__).resolve().parent.parent.parent / "data" / "drawn"

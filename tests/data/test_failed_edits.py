@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.data.drawn_files import write_pairs
 from tests.tiny_games import play_out
-from vision_zero.data.drawings import drawn_pairs, write_pairs
+from vision_zero.data.drawn_scenes import drawn_pairs
 from vision_zero.data.failed_edits import PairsWithFailedEdits, failed_edit
 from vision_zero.data.pairs import PairSourceError, load_pairs, open_pair
-from vision_zero.draw_game import seen_images
 from vision_zero.game.spy_game import deal
-from vision_zero.rollout.policy import open_images
+from vision_zero.report.plot_game import seen_images
+from vision_zero.rollout.game_images import open_images
 from vision_zero.rollout.record import game_record
 from vision_zero.types import GameRules, ImagePair
 
@@ -108,7 +109,7 @@ def kind_of(seed: int) -> str | None:
 
 
 def test_training_counts_and_prints_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from vision_zero.config import GameConfig
+    from vision_zero.config.options import GameConfig
     from vision_zero.train import load_checked_pairs
 
     write_pairs(tmp_path, 12, seed=5)

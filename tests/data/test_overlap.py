@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from vision_zero.data.drawings import write_pairs
-from vision_zero.data.overlap import shared_ids
+from tests.data.drawn_files import write_pairs
+from vision_zero.data.contamination import shared_ids
 from vision_zero.data.pairs import load_pairs
 
 

@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vision_zero.data import images
+from vision_zero.data import image_files
 from vision_zero.data.pairs import (
     BadImageError,
     DatasetImage,
@@ -79,13 +79,13 @@ def color(image: Image.Image | None) -> Any:
 def no_decoding(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Any image that is opened leaves its name in this list."""
     opened: list[str] = []
-    decode = images.decode
+    decode = image_files.decode
 
     def counted(stream: Any, name: str) -> Image.Image:
         opened.append(name)
         return decode(stream, name)
 
-    monkeypatch.setattr(images, "decode", counted)
+    monkeypatch.setattr(image_files, "decode", counted)
     return opened
 
 
@@ -640,7 +640,7 @@ class TestDatasets:
 
     def test_importing_pairs_needs_neither_datasets_nor_torch(self) -> None:
         code = "import sys, vision_zero.data.pairs; print({'datasets', 'torch', 'numpy'} & set(sys.modules))"
-        source = Path(images.__file__).parents[2]
+        source = Path(image_files.__file__).parents[2]
         done = subprocess.run(
             [sys.executable, "-c", code],
             env={**os.environ, "PYTHONPATH": str(source)},

@@ -9,9 +9,9 @@ import pytest
 
 from ceiling import chance_of_one_who_knows
 from tests.tiny_games import play_out
-from vision_zero.data.drawings import drawn_pair
+from vision_zero.data.drawn_scenes import drawn_pair
+from vision_zero.evaluate.clues.grounding import COLOURS, SHAPES, civilian_objects
 from vision_zero.game.spy_game import deal
-from vision_zero.rollout.scripted import COLOURS, SHAPES, civilian_objects
 from vision_zero.types import Game, GameRules
 
 PAIR = drawn_pair(0)

@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 
 from tests.tiny_games import NoiseImage, noise_pairs, tiny_games
-from vision_zero.rollout.policy import (
+from vision_zero.rollout.game_images import (
     BLANK_COLOUR,
     MASK_COLOUR,
     GameImage,
-    TokenLimits,
     blank_image,
     masked_image,
     open_images,
 )
+from vision_zero.rollout.policy import TokenLimits
 from vision_zero.types import ImagePair
 
 

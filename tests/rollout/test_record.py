@@ -7,7 +7,7 @@ import pytest
 
 from tests.tiny_games import tiny_games
 from vision_zero.game.spy_game import NEUTRAL_CLUE, answer, open_turns, votes_in_order
-from vision_zero.rollout.engine import Table, play
+from vision_zero.rollout.play import Table, play
 from vision_zero.rollout.policy import TokenLimits, TurnRequest
 from vision_zero.rollout.record import game_record
 from vision_zero.types import Game, Reply, Turn

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.tiny_games import request_for, tiny_games
-from vision_zero.rollout.policy import open_images
+from vision_zero.rollout.game_images import open_images
 from vision_zero.rollout.sampling import Sampler, Sampling, invert_cdf
 
 VOCABULARY = 12

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from PIL import Image
 
-from vision_zero.data.layouts import PairSourceError
-from vision_zero.data.sequences import LazyPairs
+from vision_zero.data.folders import PairSourceError
+from vision_zero.data.lazy_pairs import LazyPairs
 from vision_zero.types import FailedEdit, ImagePair, ImageSource
 
 GREY = (127, 127, 127)
@@ -50,7 +50,7 @@ class PairsWithFailedEdits(LazyPairs):
     Only images change: `meta` still describes the edit that would have been.
     """
 
-    def __init__(self, pairs: Sequence[ImagePair], share: float, seed: int) -> None:
+    def __init__(self, pairs: Sequence[ImagePair], share: float, seed: int = 0) -> None:
         if not 0 <= share <= 1:
             raise PairSourceError(f"failed_edits (share of the edited pairs) must be in 0..1, got {share}")
         self.layout = "pairs with failed edits"

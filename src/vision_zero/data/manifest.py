@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vision_zero.data.layouts import LazyJson, Listing, PairSourceError, Row
+from vision_zero.data.folders import LazyJson, Listing, PairSourceError, Row
 from vision_zero.types import DOMAINS
 
 FIELDS: dict[str, str] = {"id": "id", "image": "image", "edited": "edited", "domain": "domain", "meta": "meta"}

@@ -14,13 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, Union, cast
 
-from vision_zero.data.check import MAX_ASPECT_DIFFERENCE, BadPair, PairReport, check_pairs, open_pair
-from vision_zero.data.drawn_source import is_drawn, read_drawn
-from vision_zero.data.images import BadImageError, ImageFile
-from vision_zero.data.layouts import MANIFEST_NAME, Listing, PairSourceError, read_folder
-from vision_zero.data.manifest import Folder, read_manifest
-from vision_zero.data.sequences import LazyPairs, ListedPairs, MixedPairs, SomePairs
-from vision_zero.data.tables import (
+from vision_zero.data.drawn_scenes import is_drawn, read_drawn
+from vision_zero.data.folders import MANIFEST_NAME, Listing, PairSourceError, read_folder
+from vision_zero.data.hf_datasets import (
     DatasetImage,
     TablePairs,
     choose_columns,
@@ -30,6 +26,10 @@ from vision_zero.data.tables import (
     load_local,
     read_columns,
 )
+from vision_zero.data.image_files import BadImageError, ImageFile
+from vision_zero.data.lazy_pairs import LazyPairs, ListedPairs, MixedPairs, SomePairs
+from vision_zero.data.manifest import Folder, read_manifest
+from vision_zero.data.validation import MAX_ASPECT_DIFFERENCE, BadPair, PairReport, check_pairs, open_pair
 from vision_zero.types import DOMAINS, Domain, ImagePair
 
 if TYPE_CHECKING:

@@ -12,6 +12,9 @@ import unicodedata
 
 from vision_zero.types import Vote
 
+MAX_CLUE_CHARS = 300
+"""A public clue is cut at this many characters."""
+
 _BOX = re.compile(r"\\boxed\s*\{")
 
 # Whole control tokens and tags, those of every chat template: <|im_end|>, <image>, </img>, <IMG_CONTEXT>, [INST].
@@ -72,7 +75,7 @@ def clean_text(text: str) -> str:
     return _TOKEN_DELIMITER.sub(" ", text).strip()
 
 
-def read_clue(text: str, max_chars: int = 300) -> str | None:
+def read_clue(text: str, max_chars: int = MAX_CLUE_CHARS) -> str | None:
     r"""The clue in a reply: its last box as one clean line of at most `max_chars` characters; `None`: unreadable.
 
     A clue that is empty after cleaning is unreadable. LaTeX wrappers, escapes and braces are taken off, so a clue that

@@ -14,7 +14,19 @@ from functools import lru_cache
 from typing import Literal
 
 from vision_zero.game.parsing import clean_text, read_clue, read_vote, split_reply
-from vision_zero.types import CastVote, Clue, Game, GameRules, ImagePair, Reply, Role, Turn, View, Vote
+from vision_zero.types import (
+    CastVote,
+    Clue,
+    Game,
+    GameRules,
+    GameSummary,
+    ImagePair,
+    Reply,
+    Role,
+    Turn,
+    View,
+    Vote,
+)
 
 NEUTRAL_CLUE = "(said nothing that could be understood)"
 """What the table hears when a clue could not be read. Fixed, so that it carries no information, and counted."""
@@ -97,10 +109,6 @@ def open_turns(game: Game) -> list[Turn]:
     return [turn for turn in vote_turns(game) if turn not in cast]
 
 
-def is_over(game: Game) -> bool:
-    return not open_turns(game)
-
-
 def answer(game: Game, turn: Turn, reply: Reply) -> Game:
     """The game after `reply` to `turn`. Votes stand in the order of `vote_turns`, whatever order they were cast in.
 
@@ -112,7 +120,7 @@ def answer(game: Game, turn: Turn, reply: Reply) -> Game:
         cast = {vote.turn: vote for vote in game.votes}
         cast[turn] = CastVote(turn, reply, read_vote(reply.text, game.rules.n_players))
         return replace(game, votes=tuple(cast[one] for one in vote_turns(game) if one in cast))
-    text = read_clue(reply.text, game.rules.max_clue_chars)
+    text = read_clue(reply.text)
     clue = Clue(
         turn=turn,
         reply=reply,
@@ -136,3 +144,15 @@ def votes_in_order(game: Game) -> list[Vote]:
     if missing:
         raise ValueError(f"game {game.index} is not over: {missing} of {game.rules.n_votes} votes are missing")
     return [cast.vote for cast in game.votes]
+
+
+def summarize(game: Game) -> GameSummary:
+    return GameSummary(
+        game=game.index,
+        spy=game.spy,
+        n_players=game.rules.n_players,
+        votes=tuple(votes_in_order(game)),
+        unreadable_clues=sum(not clue.readable for clue in game.clues),
+        clue_lengths=tuple(len(clue.reply.token_ids) for clue in game.clues),
+        vote_lengths=tuple(len(cast.reply.token_ids) for cast in game.votes),
+    )

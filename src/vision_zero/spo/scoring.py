@@ -13,20 +13,7 @@ from typing import Literal
 
 from vision_zero.spo.advantages import RoleBaselines, clue_advantages
 from vision_zero.spo.rewards import accuracy, clue_rewards, decision_reward, na_rate
-from vision_zero.types import Vote
-
-
-@dataclass(frozen=True)
-class GameSummary:
-    """What the other processes need to know of a finished game. Lengths are sampled tokens per reply."""
-
-    game: int
-    spy: int
-    n_players: int
-    votes: tuple[Vote, ...]
-    unreadable_clues: int
-    clue_lengths: tuple[int, ...]
-    vote_lengths: tuple[int, ...]
+from vision_zero.types import GameSummary
 
 
 @dataclass(frozen=True)

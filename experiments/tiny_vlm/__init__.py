@@ -1,0 +1,1 @@
+"""What makes and measures the tiny model of data/tiny_vlm."""

@@ -1,0 +1,177 @@
+"""What the tiny model can do, with intervals."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from tiny_vlm.games import LIMITS
+from tiny_vlm.lessons import Row
+from tiny_vlm.questions import QUESTIONS, shape_question, strange_image
+from tiny_vlm.scripted import spy_objects
+from vision_zero.data.drawn_scenes import drawn_pairs
+from vision_zero.data.pairs import load_pairs
+from vision_zero.evaluate.bootstrap import Interval, paired
+from vision_zero.evaluate.clues.grounding import civilian_objects, claims
+from vision_zero.game.parsing import read_clue
+from vision_zero.game.spy_game import deal_games, vote_turns, votes_in_order
+from vision_zero.models import load_model, load_processor
+from vision_zero.rollout.game_images import GameImage
+from vision_zero.rollout.play import Table, play
+from vision_zero.rollout.policy import Policy, TurnRequest
+from vision_zero.rollout.sampling import Sampling
+from vision_zero.rollout.transformers_policy import TransformersPolicy
+from vision_zero.types import Game, GameRules, ImagePair, Prompt, Role
+
+MEASURED_RULES = tuple(GameRules(n_civilians=n, n_rounds=rounds) for n in (2, 3, 4, 6, 8) for rounds in (1, 2))
+
+
+def measure(folder: Path, n_games: int = 400, seed: int = 0) -> dict[str, str]:
+    """What the model does, by name, on drawings it was not trained on: readable shares, votes, sight, looking up."""
+    processor = load_processor(str(folder))
+    model = load_model(folder, dtype=torch.float32).eval()
+    results: dict[str, str] = {}
+    for temperature in (0.8, 1.0):
+        policy = TransformersPolicy(model, processor, Sampling(temperature, top_k=0))
+        few = [game for rules in MEASURED_RULES for game in played(policy, drawn_pairs(range(8)), rules, seed)]
+        results |= readable(few, f"drawings, 2 to 8 civilians, 1 and 2 rounds, temperature {temperature}")
+        strange = [strange_pair(number) for number in range(24)]
+        results |= readable(played(policy, strange, GameRules(), seed), f"other images, temperature {temperature}")
+        photographs = folder.parent / "photos"
+        if photographs.is_dir():
+            games = played(policy, load_pairs(photographs), GameRules(), seed)
+            results |= readable(games, f"photographs, temperature {temperature}")
+    policy = TransformersPolicy(model, processor, Sampling(0.8, top_k=0))
+    games = played(policy, drawn_pairs(range(n_games)), GameRules(), seed)
+    likeliest = TransformersPolicy(model, processor, Sampling(1.0, top_k=1))
+    return results | clue_figures(games) | vote_figures(policy, games) | question_figures(likeliest, games)
+
+
+@dataclass(frozen=True)
+class StrangeImage:
+    number: int
+
+    @property
+    def name(self) -> str:
+        return f"strange image {self.number}"
+
+    def open(self) -> Image.Image:
+        return strange_image(random.Random(f"vision-zero/strange/{self.number}"))
+
+
+def strange_pair(number: int) -> ImagePair:
+    return ImagePair(f"strange-{number}", StrangeImage(number))
+
+
+def played(policy: Policy, pairs: Sequence[ImagePair], rules: GameRules, seed: int) -> list[Game]:
+    return play(deal_games(range(len(pairs)), seed, pairs, rules), Table.of(policy), LIMITS, template="compact").games
+
+
+def readable(games: Sequence[Game], what: str) -> dict[str, str]:
+    clues = [float(clue.readable) for game in games for clue in game.clues]
+    votes = [float(vote != 0) for game in games for vote in votes_in_order(game)]
+    return {
+        f"readable clues, {what}": f"{sum(clues) / len(clues):.3f} of {len(clues)}",
+        f"readable votes, {what}": f"{sum(votes) / len(votes):.3f} of {len(votes)}",
+    }
+
+
+def clue_figures(games: Sequence[Game]) -> dict[str, str]:
+    """How varied clues are, and how many name an object that their player's image shows."""
+    clues = Counter(clue.text for game in games for clue in game.clues)
+    words = Counter(word for clue, count in clues.items() for word in clue.split() for _ in range(count))
+    true: dict[Role, list[float]] = {role: [] for role in Role}
+    for game in games:
+        shown = {Role.CIVILIAN: civilian_objects(game.pair), Role.SPY: spy_objects(game.pair)}
+        for role in Role:
+            said = [clue.text for clue in game.clues if game.role(clue.turn.seat) is role]
+            true[role].append(sum(all_shown(text, shown[role]) for text in said) / len(said))
+    return {
+        "different clues": f"{len(clues)} among {clues.total()}",
+        "most common clue": "{} ({:.3f})".format(*most_common(clues)),
+        "most common word of clues": "{} ({:.3f} of words)".format(*most_common(words)),
+        "civilians' clues that name an object of their image": str(Interval.of(true[Role.CIVILIAN])),
+        "spies' clues that name an object of their (edited) image": str(Interval.of(true[Role.SPY])),
+    }
+
+
+def all_shown(clue: str, objects: Sequence[str]) -> bool:
+    return bool(claims(clue)) and set(claims(clue)) <= set(objects)
+
+
+def most_common(counts: Counter[str]) -> tuple[str, float]:
+    name, count = counts.most_common(1)[0]
+    return name, count / counts.total()
+
+
+def vote_figures(policy: Policy, games: Sequence[Game]) -> dict[str, str]:
+    """Where votes go, and how often to the spy: with the true image and with the next game's, at the same clues."""
+    seats = Counter("N/A" if vote is None else str(vote) for game in games for vote in votes_in_order(game))
+    shuffled = revote(policy, games)
+    right = [share_right(game) for game in games]
+    wrong_image = [share_right(game) for game in shuffled]
+    spread = ", ".join(f"{name} {count / seats.total():.3f}" for name, count in sorted(seats.items()))
+    return {
+        "votes by seat (0: unreadable)": spread,
+        "votes for the spy, true images (chance 0.2)": str(Interval.of(right)),
+        "votes for the spy, images shuffled across games": str(Interval.of(wrong_image)),
+        "difference (paired)": str(paired(right, wrong_image)),
+    }
+
+
+def share_right(game: Game) -> float:
+    return sum(vote == game.spy for vote in votes_in_order(game)) / game.rules.n_votes
+
+
+def revote(policy: Policy, games: Sequence[Game]) -> list[Game]:
+    """The same games and clues, voted on again with the pictures of the next game, at the same seeds."""
+    heard = [replace(game, votes=()) for game in games]
+    others = [replace(game, pair=games[(k + 1) % len(games)].pair) for k, game in enumerate(heard)]
+    return play(others, Table.of(policy), LIMITS, template="compact").games
+
+
+def question_figures(policy: Policy, games: Sequence[Game]) -> dict[str, str]:
+    """Accuracy per kind of question."""
+    return {
+        f"right answers: {name}": str(Interval.of(right)) for name, right in questions_right(policy, games[0]).items()
+    }
+
+
+def questions_right(policy: Policy, game: Game, n_questions: int = 200, seed: int = 0) -> dict[str, list[float]]:
+    """1 for every question of a kind that is answered right. `game` lends its turn to the questions."""
+    rng = random.Random(f"vision-zero/questions/{seed}")
+    kinds = {name: question for name, (question, _) in QUESTIONS.items()}
+    kinds["what shape has a colour, 6 objects"] = partial(shape_question, n_objects=6)
+    return {
+        name: answered(policy, game, [question(rng) for _ in range(n_questions)], name)
+        for name, question in kinds.items()
+    }
+
+
+def answered(policy: Policy, game: Game, rows: Sequence[Row], name: str) -> list[float]:
+    """1 for every row whose box the policy fills as the row does. `game` lends its turn; `name` is
+    unique to these rows' images."""
+    turn = vote_turns(game)[0]
+    requests = [
+        TurnRequest(
+            replace(game, index=number),
+            replace(turn, game=number),
+            Prompt("civilian", row.prompt),
+            GameImage(f"{name} {number}", row.image),
+            number,
+            LIMITS["decision"],
+        )
+        for number, row in enumerate(rows)
+    ]
+    replies = policy.answer(requests)
+    return [
+        float(read_clue(reply.text) in (read_clue(row.reply), *row.boxes))
+        for reply, row in zip(replies, rows, strict=True)
+    ]

@@ -1,0 +1,212 @@
+r"""Players without a model: for tests, for baselines, and for the games that the tiny model is warm-started on.
+
+All of them answer in the surface format that the tiny model is taught:
+
+    a clue      see red \boxed{red cube}            or only the box
+    a vote      said red cube \boxed{3}             a claim or a word of the suspect's, then the seat
+                unsure \boxed{N/A}
+
+An answer is a function of the request: its randomness comes from `request.seed`. Players compose: a `NoisyPlayer`
+mixes two, a `TellingPlayer` adds a word to the clues of another.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+from vision_zero.evaluate.clues.grounding import _CLAIM, COLOURS, SHAPES, _name, civilian_objects, claims
+from vision_zero.game.parsing import read_clue, split_reply
+from vision_zero.rollout.policy import Policy, TurnRequest
+from vision_zero.types import Game, ImagePair, Reply, Role, Vote
+
+TELL_WORDS = ("maybe", "wow", "hmm", "surely", "perhaps", "oddly", "well", "indeed")
+"""Words that say nothing about a scene. The tiny model knows them, and they are as frequent in both roles."""
+
+
+def clue_reply(clue: str, thought: str = "") -> Reply:
+    r"""`thought \boxed{clue}`."""
+    return Reply(f"{thought} \\boxed{{{clue}}}".lstrip())
+
+
+def vote_reply(vote: Vote, thought: str = "") -> Reply:
+    r"""`thought \boxed{3}`, or N/A for None."""
+    return Reply(f"{thought} \\boxed{{{'N/A' if vote is None else vote}}}".lstrip())
+
+
+def suspicion_reply(seat: int, word: str) -> Reply:
+    return vote_reply(seat, f"said {word}")
+
+
+def abstention_reply() -> Reply:
+    return vote_reply(None, "unsure")
+
+
+class ScriptedPlayer:
+    """Answers one request at a time; a player says how it gives clues and how it votes."""
+
+    def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]:
+        return [self._answer_one(request) for request in requests]
+
+    def _answer_one(self, request: TurnRequest) -> Reply:
+        # The class's name keeps two players at one table from drawing the same numbers.
+        rng = random.Random(f"vision-zero/{type(self).__name__}/{request.seed}")
+        return self.clue(request, rng) if request.turn.stage == "clue" else self.vote(request, rng)
+
+    def clue(self, request: TurnRequest, rng: random.Random) -> Reply:
+        raise NotImplementedError
+
+    def vote(self, request: TurnRequest, rng: random.Random) -> Reply:
+        raise NotImplementedError
+
+
+class FunctionPlayer(ScriptedPlayer):
+    """Two functions of (request, rng): the text of a clue, and a vote. A role that is not played needs none."""
+
+    def __init__(
+        self,
+        clue: Callable[[TurnRequest, random.Random], str] | None = None,
+        vote: Callable[[TurnRequest, random.Random], Vote] | None = None,
+    ) -> None:
+        self._clue, self._vote = clue, vote
+
+    def clue(self, request: TurnRequest, rng: random.Random) -> Reply:
+        if self._clue is None:
+            raise ValueError("this FunctionPlayer was asked for a clue, but has no function for one")
+        return clue_reply(self._clue(request, rng))
+
+    def vote(self, request: TurnRequest, rng: random.Random) -> Reply:
+        if self._vote is None:
+            raise ValueError("this FunctionPlayer was asked for a vote, but has no function for one")
+        return vote_reply(self._vote(request, rng))
+
+
+class RandomPlayer(ScriptedPlayer):
+    """Says any object, whatever the image shows, and suspects whoever said a claim or a word drawn from all clues.
+
+    `words` replaces the objects: a clue is then one to three of them. `na_share` of the votes are N/A.
+    """
+
+    def __init__(self, words: Sequence[str] = (), na_share: float = 0.12, thought_share: float = 0.25) -> None:
+        self.words = tuple(words)
+        self.na_share = na_share
+        self.thought_share = thought_share
+
+    def clue(self, request: TurnRequest, rng: random.Random) -> Reply:
+        if self.words:
+            return clue_reply(" ".join(rng.choices(self.words, k=rng.randint(1, 3))))
+        return _say(f"{rng.choice(COLOURS)} {rng.choice(SHAPES)}", rng, self.thought_share)
+
+    def vote(self, request: TurnRequest, rng: random.Random) -> Reply:
+        said = [
+            (clue.turn.seat, words)
+            for clue in request.game.clues
+            if clue.readable and clue.turn.seat != request.turn.seat
+            for words in (*claims(clue.text), *_CLAIM.sub("", clue.text).split())
+        ]
+        if not said or rng.random() < self.na_share:
+            return abstention_reply()
+        return suspicion_reply(*rng.choice(said))
+
+
+class OraclePlayer(ScriptedPlayer):
+    """Knows what its image shows, from the pair's scene description, and plays honestly by the rules.
+
+    A civilian names an object of its scene that nobody has named yet. A spy repeats what others have said of objects
+    that it sees too (all they said, if it sees nothing), for those are in both images; the first to speak names what it
+    sees, or guesses. A voter suspects the player who most often said what the civilians' scene does not have, one of
+    them if there are several, and nobody if all clues are true.
+    """
+
+    def __init__(self, thought_share: float = 0.0) -> None:
+        self.thought_share = thought_share
+
+    def clue(self, request: TurnRequest, rng: random.Random) -> Reply:
+        game = request.game
+        said = [claim for clue in game.clues for claim in claims(clue.text)]
+        seen = seen_objects(request) or [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
+        if game.role(request.turn.seat) is Role.SPY:
+            objects = [claim for claim in said if claim in seen]
+        else:
+            objects = [one for one in seen if one not in said]
+        return _say(rng.choice(objects or seen), rng, self.thought_share)
+
+    def vote(self, request: TurnRequest, rng: random.Random) -> Reply:
+        false = false_claims(request.game)
+        false.pop(request.turn.seat, None)  # a civilian does not suspect itself
+        most = max((len(claimed) for claimed in false.values()), default=0)
+        if most == 0:
+            return abstention_reply()
+        seat = rng.choice([seat for seat, claimed in false.items() if len(claimed) == most])
+        return suspicion_reply(seat, rng.choice(false[seat]))
+
+
+class NamingPlayer(OraclePlayer):
+    """Names any object that it sees, in either role: the spy that does not think of what the others see."""
+
+    def clue(self, request: TurnRequest, rng: random.Random) -> Reply:
+        seen = seen_objects(request) or [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
+        return _say(rng.choice(seen), rng, self.thought_share)
+
+
+class NoisyPlayer(ScriptedPlayer):
+    """Answers as `noise` would in `share` of the turns, else as `inner`."""
+
+    def __init__(self, inner: Policy, share: float, noise: Policy | None = None) -> None:
+        if not 0 <= share <= 1:
+            raise ValueError(f"the share of noise must be in [0, 1], got {share}")
+        self.inner, self.share = inner, share
+        self.noise: Policy = RandomPlayer() if noise is None else noise
+
+    def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]:
+        return [self._player(request).answer([request])[0] for request in requests]
+
+    def _player(self, request: TurnRequest) -> Policy:
+        rng = random.Random(f"vision-zero/NoisyPlayer/{request.seed}")
+        return self.noise if rng.random() < self.share else self.inner
+
+
+class TellingPlayer(ScriptedPlayer):
+    """Ends `share` of another player's clues with one of `words`; its votes are the other's."""
+
+    def __init__(self, inner: Policy, words: Sequence[str] = TELL_WORDS, share: float = 1.0) -> None:
+        self.inner, self.words, self.share = inner, tuple(words), share
+
+    def clue(self, request: TurnRequest, rng: random.Random) -> Reply:
+        reply = self.inner.answer([request])[0]
+        clue = read_clue(reply.text)
+        if clue is None or rng.random() >= self.share:
+            return reply
+        return clue_reply(f"{clue} {rng.choice(self.words)}", split_reply(reply.text)[0])
+
+    def vote(self, request: TurnRequest, rng: random.Random) -> Reply:
+        return self.inner.answer([request])[0]
+
+
+def _say(name: str, rng: random.Random, thought_share: float) -> Reply:
+    return clue_reply(name, f"see {name.split()[0]}" if rng.random() < thought_share else "")
+
+
+def spy_objects(pair: ImagePair) -> list[str]:
+    """Names of what the edited image shows. Raises ValueError if the pair has no description."""
+    names = civilian_objects(pair)
+    for change in pair.meta.get("modification", {}).get("replaced_objects", []):
+        names[change["index"]] = _name(change["replacement"])
+    return names
+
+
+def seen_objects(request: TurnRequest) -> list[str]:
+    """Names of what the player of this turn sees: none in a blank image, and all of a masked one."""
+    game = request.game
+    if request.prompt.view == "civilian" or game.spy_view == "masked":
+        return civilian_objects(game.pair)
+    return spy_objects(game.pair) if game.spy_view == "edited" else []
+
+
+def false_claims(game: Game) -> dict[int, list[str]]:
+    """By seat, what was said of objects that the civilians' image does not show."""
+    true = set(civilian_objects(game.pair))
+    false: dict[int, list[str]] = {seat: [] for seat in range(1, game.rules.n_players + 1)}
+    for clue in game.clues:
+        false[clue.turn.seat] += [claim for claim in claims(clue.text) if claim not in true]
+    return false

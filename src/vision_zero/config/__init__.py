@@ -1,0 +1,1 @@
+"""Options of a run: what they are, what is refused, how they are parsed."""

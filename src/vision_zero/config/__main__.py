@@ -1,0 +1,80 @@
+"""Write docs/configuration.md from the options: `python -m vision_zero.config.options > docs/configuration.md`.
+
+A test holds the page to this output, so it cannot say anything else than `config.py`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from dataclasses import MISSING, Field, fields
+from typing import Any
+
+from vision_zero.config.options import GameConfig, IterativeSPOConfig
+
+HEAD = """# Options
+
+Every option that this repository adds or sets otherwise than TRL, made from `src/vision_zero/config/options.py` by
+`python -m vision_zero.config.options`; a test compares. Flags are `--name value`; a YAML file given by `--config` has
+`name: value`. Flags win. Names that do not exist are refused.
+
+"paper" is arXiv 2509.25541, "code" its public repository at commit fa3c01c, "TRL" the library's default. What has no
+source in brackets is a choice of this repository.
+
+Beside these, `python -m vision_zero.train` takes every option of TRL 1.16's `GRPOConfig` (output, saving, logging,
+DeepSpeed, optimizer) and of its `ModelConfig` (`--model_name_or_path`, `--dtype`, `--attn_implementation`,
+`--use_peft` and the `--lora_*` options); `--help` lists them all. Some of TRL's follow from the ones below and are set
+or refused: `max_steps`, `gradient_accumulation_steps`, `steps_per_generation`, `generation_batch_size`,
+`max_completion_length`, `eval_strategy`. `--use_vllm` plays the games with vLLM: docs/rollouts.md. What this trainer
+would not use (`min_p`, `repetition_penalty`, `generation_kwargs`, `reward_weights`, `load_in_4bit`, ...) is refused by
+name.
+"""
+
+
+def default_of(option: Field[Any]) -> str:
+    """The default in words."""
+    if option.default_factory is not MISSING:
+        return "none"
+    value = option.default
+    if value is None or value == "":
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def sections(config: type) -> list[tuple[str, list[str]]]:
+    """The options that a class declares itself, under the comments that stand above them in its source."""
+    found: list[tuple[str, list[str]]] = [("", [])]
+    for line in inspect.getsource(config).splitlines():
+        if comment := re.fullmatch(r"    # (.+)", line):
+            found.append((comment[1], []))
+        elif name := re.match(r"    (\w+): .*= option", line):
+            found[-1][1].append(name[1])
+        elif line.startswith("    def "):
+            break
+    return [(title, names) for title, names in found if names]
+
+
+def table(config: type, names: list[str]) -> str:
+    options = {option.name: option for option in fields(config)}
+    lines = ["| option | default | meaning and source |", "|---|---|---|"]
+    for name in names:
+        meaning = options[name].metadata["help"].replace("|", "\\|")
+        lines.append(f"| `{name}` | `{default_of(options[name])}` | {meaning} |")
+    return "\n".join(lines)
+
+
+def page() -> str:
+    """docs/configuration.md."""
+    parts = [HEAD]
+    for heading, config in (("Images and game", GameConfig), ("Iterative-SPO", IterativeSPOConfig)):
+        parts.append(f"## {heading}\n")
+        for title, names in sections(config):
+            if title:
+                parts.append(f"### {title}\n")
+            parts.append(table(config, names) + "\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

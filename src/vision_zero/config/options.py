@@ -1,0 +1,351 @@
+"""Every option of a run, with its meaning and the source of its default.
+
+`IterativeSPOConfig` is TRL's `GRPOConfig` with the method's values as defaults and the method's own constants beside
+them; `GameConfig` says what is played on which images. Both are parsed from flags and YAML alike. Sources: "paper" is
+arXiv 2509.25541, "code" its public repository at commit fa3c01c, "TRL" the library's default.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from transformers.trainer_utils import SaveStrategy
+from trl import GRPOConfig
+
+from vision_zero.config.checks import check_options
+from vision_zero.data.pairs import load_pairs
+from vision_zero.rollout.policy import LimitsByStage, TokenLimits
+from vision_zero.rollout.sampling import Sampling
+from vision_zero.rollout.vllm.client import ServerOptions
+from vision_zero.rollout.vllm.requests import EngineOptions
+from vision_zero.spo.advantages import RoleBaselines
+from vision_zero.spo.stages import CycleStages, FixedStage, StageSchedule, StageSwitch
+from vision_zero.types import GameRules, ImagePair, Stage
+
+REQUESTS_AT_ONCE = 512
+"""To a server from one process, at most, unless vllm_max_num_seqs says so: each holds a connection open."""
+DERIVED = (
+    "max_steps",
+    "gradient_accumulation_steps",
+    "steps_per_generation",
+    "generation_batch_size",
+    "max_completion_length",
+)
+"""TRL's options that follow from the method's and the number of processes."""
+
+
+def option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+def option_list(help: str) -> Any:
+    return field(default_factory=list, metadata={"help": help, "nargs": "*"})
+
+
+@dataclass
+class GameConfig:
+    """Images and rules."""
+
+    images: list[str] = option_list("Image sources, mixed: folders, manifests, data sets; see docs/data.md")
+    scenes_dir: str | None = option(None, "Scene descriptions (NAME_comparison.json) of a folder of edited pairs")
+    columns: list[str] = option_list("Column names of a data set: the image and, if there is one, its edited version")
+    holdout: float = option(0.0, "Share of the pairs kept out of training (the split depends on the pairs alone)")
+    failed_edits: float = option(
+        0.0,
+        "Noise: this share of the edited images fails, half of them blank, half identical to the original (which ones "
+        "depends on the pairs' ids alone)",
+    )
+    on_bad_image: Literal["stop", "skip"] = option(
+        "stop", "A broken image stops the run after a checkpoint, or the game takes the next pair (counted and said)"
+    )
+    min_pixels: int | None = option(
+        None, "Images are enlarged to at least this many pixels (model families that resize)"
+    )
+    max_pixels: int | None = option(None, "Images are reduced to at most this many pixels (paper: 320x240 for CLEVR)")
+    civilians: int = option(4, "Civilians n_c, 2 to 8; one spy comes on top (paper: 4; code: 3)")
+    rounds: int = option(2, "Clue rounds, 1 to 5 (paper and code: 2)")
+    spy_view: Literal["auto", "blank", "edited", "masked"] = option(
+        "auto", "What the spy sees: blank (paper v2), edited (paper v1, code), masked; auto: edited where there is one"
+    )
+    mask_share: float = option(0.5, "Share of the area hidden with spy_view=masked")
+    voter: Literal["observer", "civilian"] = option(
+        "observer",
+        "One neutral prompt per game (code, paper's appendix) or every civilian from its seat (paper's text)",
+    )
+    template: str = option("auto", "Wording: auto (the pair's domain), scenes, charts, photos, compact, or a file")
+
+    def rules(self, n_votes: int) -> GameRules:
+        return GameRules(
+            n_civilians=self.civilians,
+            n_rounds=self.rounds,
+            spy_view=self.spy_view,
+            voter=self.voter,
+            n_votes=n_votes,
+            mask_share=self.mask_share,
+        )
+
+    def pairs(self, part: Literal["train", "heldout"]) -> Sequence[ImagePair]:
+        """The pairs of a part; without `holdout`, all of them either way. Raises PairSourceError."""
+        return load_pairs(
+            self.images,
+            columns=self.columns or None,
+            split=part if self.holdout else None,
+            holdout=self.holdout,
+            scenes=self.scenes_dir,
+        )
+
+
+@dataclass
+class IterativeSPOConfig(GRPOConfig):
+    """Iterative-SPO on top of GRPO. An iteration: play `games_per_iteration` games, update, decide the next stage."""
+
+    # The run
+    iterations: int = option(100, "Iterations of play and update (paper: 100; code: 280)")
+    games_per_iteration: int = option(128, "Games played per iteration over all processes (paper: 128; code: 64)")
+    updates_per_iteration: int = option(1, "Optimizer steps per iteration; 1 is on-policy")
+    schedule: Literal["iterative", "decision", "clue", "cycle"] = option(
+        "iterative", "Stage switch by the rule (paper), one stage only, or a fixed cycle (code)"
+    )
+    train_stages: Literal["active", "both"] = option(
+        "active", "Replies that are trained on: the active stage's (paper) or both stages' in one batch (code's bug)"
+    )
+    resume: bool = option(False, "Continue the run in output_dir from its last complete checkpoint")
+    export_every: int = option(0, "Portable export beside every n-th checkpoint; 0: at the end only")
+    record_games_every: int = option(1, "Write the games of every n-th iteration to output_dir/games; 0: never")
+    wandb_games: int = option(
+        4, "With report_to=wandb: games of every recorded iteration in its table, with images; 0: no table"
+    )
+    rollout_batch_size: int = option(256, "Replies generated at once by the transformers policy")
+    freeze_vision: bool = option(
+        False,
+        "The vision tower does not train and sees every image once per step; a merger inside it (Qwen2.5-VL) is frozen "
+        "too, a projector outside (InternVL) trains (TRL: all weights train)",
+    )
+    share_prefixes: bool = option(
+        True,
+        "Rows of a forward that begin alike compute their common beginning once; needs attn_implementation sdpa or "
+        "eager (TRL: every row by itself)",
+    )
+    logprob_tokens: int = option(
+        16384,
+        "Tokens, padding included, in one forward of old and reference log-probs; as many as memory allows "
+        "(TRL: as many rows as a micro-batch has)",
+    )
+
+    # Playing with vLLM (--use_vllm true; TRL's options for it and how it works: docs/rollouts.md)
+    lock_step: bool = option(False, "Games wait for each other after every turn, as without vLLM; same games, slower")
+    vllm_max_num_seqs: int | None = option(
+        None,
+        "Replies the engine works on at once, or that a process asks a server for at once; none: all votes of a "
+        f"process (server: {REQUESTS_AT_ONCE} at most)",
+    )
+    vllm_dtype: str | None = option(None, "Precision of the engine; none: float32 on a CPU, else that of training")
+    vllm_enforce_eager: bool = option(False, "No CUDA graphs: less memory, slower; always so on a CPU")
+    vllm_block_size: int | None = option(None, "Tokens per block of the engine's cache; none: vLLM's own choice")
+    vllm_request_timeout: float = option(
+        300.0, "vllm_mode=server: seconds without any reply, while some are waited for, after which the run stops"
+    )
+    max_logp_difference: float = option(
+        0.1, "The run stops when engine and training differ by more than this in a token's log-probability (mean)"
+    )
+
+    # Arena: win rate against the frozen start model while training
+    arena_every: int = option(
+        0, "Play the policy against its frozen start every n iterations, and first and last; 0: never"
+    )
+    arena_games: int = option(200, "Games of each win rate; every deal is played twice, once with each as the spy")
+    arena_images: list[str] = option_list(
+        "Image sources of the arena, as drawn:200@heldout; none: the pairs that --holdout keeps out of training"
+    )
+
+    # Rewards (paper, section on strategic self-play; all of these are its table's values)
+    reward_beta: float = option(0.1, "Clue reward: weight of the votes between spy and civilians, beta (paper: 0.1)")
+    reward_lambda: float = option(0.1, "Clue reward: weight of a civilian's own votes, lambda (paper: 0.1)")
+    na_reward: float = option(-0.5, "Decision reward of a vote for N/A (paper: -0.5)")
+    format_weight: float = option(0.0, "Weight of the separate +-1 reward for a readable reply (paper: none)")
+
+    # Role advantage estimation
+    rae_alpha: float = option(0.95, "Decay of the role baselines, alpha (paper: 0.95; code: 0.9); 1 turns them off")
+    rae_update: Literal["iteration", "game"] = option(
+        "iteration", "Baselines move once per iteration by the means over its games, or once per game in game order"
+    )
+    rae_subtract: Literal["after", "before"] = option(
+        "after", "The advantage subtracts the baseline after its update (paper) or before it"
+    )
+    rae_stages: Literal["clue", "always"] = option("clue", "Baselines move in the clue stage (paper) or always (code)")
+
+    # Stage switch
+    rho: float = option(0.95, "Decay of the averages of accuracy and N/A rate (paper: 0.95)")
+    acc_up: float = option(0.9, "decision -> clue at this average accuracy or above (paper: 0.9)")
+    na_down: float = option(0.1, "decision -> clue at this average N/A rate or below (paper: 0.1)")
+    err_up: float = option(0.4, "clue -> decision at this average error or above (paper: 0.4)")
+    na_up: float = option(0.5, "clue -> decision at this average N/A rate or above (paper: 0.5)")
+    k_min: int = option(5, "Iterations a stage lasts at least (paper: 5)")
+    patience: int = option(20, "Iterations after which a stage ends whatever the rule says (paper: 20); 0: never")
+    debias: bool = option(False, "Bias correction of the averages, which start at 0 (paper: no)")
+    reset_averages: bool = option(False, "Averages restart at every switch (paper: no)")
+    cycle_decision: int = option(10, "schedule=cycle: iterations of each decision stage")
+    cycle_clue: int = option(10, "schedule=cycle: iterations of each clue stage")
+
+    # Sampling and KL per stage
+    max_clue_tokens: int = option(512, "Longest reply with a clue (paper's command: 512; code: 1024)")
+    min_clue_tokens: int = option(0, "Shortest reply with a clue (paper silent; code: 20)")
+    max_vote_tokens: int = option(512, "Longest reply with a vote (paper's command: 512; code: 1024)")
+    min_vote_tokens: int = option(0, "Shortest reply with a vote (paper silent; code: 100)")
+    kl_clue: float | None = option(None, "KL weight of the clue stage; none: beta (paper: 0.04)")
+    kl_decision: float | None = option(None, "KL weight of the decision stage; none: beta (paper: 0.04)")
+
+    # Defaults of TRL and transformers that the method sets otherwise
+    beta: float = option(0.04, "KL weight of both stages (paper: 0.04; TRL: 0)")
+    learning_rate: float = option(1e-5, "Peak learning rate (paper: 1e-5; TRL: 1e-6)")
+    lr_scheduler_type: str = option("cosine", "Learning-rate schedule (paper: cosine)")
+    warmup_steps: float = option(0.1, "Warm-up, as a share of all steps if below 1 (paper: 0.1)")
+    num_generations: int = option(8, "Votes per game, G (paper: 8)")
+    temperature: float = option(0.8, "Sampling temperature (code: 0.8; paper silent)")
+    top_k: int = option(50, "Sample among the k likeliest tokens (code: the library's 50; paper silent); 0: all")
+    loss_type: str = option("grpo", "Token average per reply, then over replies: grpo (code); dapo works too")
+    scale_rewards: str = option("group", "Votes of a game are normalised by their own standard deviation (paper)")
+    max_grad_norm: float = option(1.0, "Gradient clipping (code: 1.0)")
+    max_completion_length: int | None = option(None, "Not used: set max_clue_tokens and max_vote_tokens")
+    bf16: bool | None = option(None, "bfloat16 training; none: on a GPU yes, on a CPU no (paper: bf16)")
+    shuffle_dataset: bool | None = option(False, "Not used: games are dealt in order, pairs are shuffled per pass")
+    remove_unused_columns: bool | None = option(False, "Not used: rows are made by the trainer")
+    use_bias_correction_kl: bool = option(False, "Off: the plain k3 estimator of the KL (method)")
+    logging_steps: float = option(1, "Log every n optimizer steps")
+
+    def __post_init__(self) -> None:
+        if self.bf16 is None:
+            self.bf16 = torch.cuda.is_available() and not self.use_cpu
+        if isinstance(self.report_to, str) and "," in self.report_to:
+            self.report_to = self.report_to.split(",")
+        check_options(self)
+        self.limits()
+        self.sampling()
+        self.make_schedule()
+        self.make_baselines()
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        if self.use_vllm and processes % self.vllm_tensor_parallel_size:
+            raise ValueError(
+                f"vllm_tensor_parallel_size={self.vllm_tensor_parallel_size} processes share an engine, so the number "
+                f"of processes, {processes}, must be a multiple of it"
+            )
+        rows = self.games_per_iteration * self.num_generations
+        if self.games_per_iteration % processes:
+            raise ValueError(
+                f"games_per_iteration={self.games_per_iteration} cannot be shared evenly by {processes} processes; "
+                f"use a multiple of {processes}"
+            )
+        if rows // processes % (self.per_device_train_batch_size * self.updates_per_iteration):
+            raise ValueError(
+                f"every process has {rows // processes} rows per iteration (games x G / processes), which is not a "
+                f"multiple of per_device_train_batch_size={self.per_device_train_batch_size} x "
+                f"updates_per_iteration={self.updates_per_iteration}; rows would be dropped"
+            )
+        steps = rows // processes // self.per_device_train_batch_size
+        accumulation = steps // self.updates_per_iteration
+        if self.gradient_accumulation_steps not in (1, accumulation):
+            raise ValueError(
+                f"gradient_accumulation_steps={self.gradient_accumulation_steps}, but it follows from the other "
+                f"options and would be {accumulation} (games x G / processes / micro-batch / updates); leave it out"
+            )
+        max_steps = self.iterations * self.optimizer_steps_per_iteration
+        for name, value, unset in (("steps_per_generation", steps, None), ("max_steps", max_steps, -1)):
+            if getattr(self, name) not in (unset, value):
+                raise ValueError(
+                    f"{name}={getattr(self, name)}, but it follows from the other options and would be {value}; "
+                    "leave it out"
+                )
+        if self.generation_batch_size is not None:
+            raise ValueError(f"generation_batch_size={self.generation_batch_size} is not used; set games_per_iteration")
+        self.gradient_accumulation_steps = accumulation
+        self.steps_per_generation = steps
+        self.generation_batch_size = None
+        self.max_steps = max_steps
+        self.max_completion_length = max(self.max_clue_tokens, self.max_vote_tokens)
+        super().__post_init__()
+        if self.save_strategy not in (SaveStrategy.NO, SaveStrategy.STEPS):
+            raise ValueError(f"save_strategy={self.save_strategy.value} is not supported; use steps or no")
+        if self.save_strategy == SaveStrategy.STEPS and self.save_steps % self.optimizer_steps_per_iteration:
+            raise ValueError(
+                f"save_steps={self.save_steps} falls inside an iteration of {self.optimizer_steps_per_iteration} "
+                "optimizer steps, where a run cannot be resumed exactly; use a multiple of it"
+            )
+
+    @property
+    def device(self) -> torch.device:
+        """As transformers says, but a CPU has no number: torch cannot load the optimizer of a checkpoint to cpu:1."""
+        device = super().device
+        return torch.device("cpu") if device.type == "cpu" else device
+
+    @property
+    def optimizer_steps_per_iteration(self) -> int:
+        return self.updates_per_iteration * self.num_iterations
+
+    def kl_weight(self, stage: Stage) -> float:
+        weight = self.kl_clue if stage == "clue" else self.kl_decision
+        return self.beta if weight is None else weight
+
+    def trained_stages(self, stage: Stage) -> tuple[Stage, ...]:
+        """The stages whose replies are trained on while `stage` is active."""
+        return ("clue", "decision") if self.train_stages == "both" else (stage,)
+
+    def limits(self) -> LimitsByStage:
+        return {
+            "clue": TokenLimits(self.min_clue_tokens, self.max_clue_tokens),
+            "decision": TokenLimits(self.min_vote_tokens, self.max_vote_tokens),
+        }
+
+    def engine_options(self) -> EngineOptions:
+        """How the vLLM engine of one process is built. The number of processes must be known (`__post_init__`)."""
+        votes = self.per_device_train_batch_size * self.steps_per_generation
+        same = "float16" if self.fp16 else "bfloat16" if self.bf16 else "auto"
+        return EngineOptions(
+            max_num_seqs=self.vllm_max_num_seqs or votes * self.vllm_tensor_parallel_size,
+            tensor_parallel_size=self.vllm_tensor_parallel_size,
+            gpu_memory_utilization=self.vllm_gpu_memory_utilization,
+            max_model_length=self.vllm_max_model_length,
+            dtype=self.vllm_dtype or ("float32" if self.use_cpu else same),
+            enforce_eager=self.vllm_enforce_eager or self.use_cpu,
+            sleep=self.vllm_enable_sleep_mode,
+            model_impl=self.vllm_model_impl,
+            trust_remote_code=self.trust_remote_code,
+            more={} if self.vllm_block_size is None else {"block_size": self.vllm_block_size},
+        )
+
+    def server_options(self) -> ServerOptions:
+        """Where the vLLM server is. The number of processes must be known (`__post_init__`)."""
+        votes = self.per_device_train_batch_size * self.steps_per_generation
+        return ServerOptions(
+            url=(self.vllm_server_base_url or f"http://{self.vllm_server_host}:{self.vllm_server_port}").rstrip("/"),
+            start_timeout=self.vllm_server_timeout,
+            silence_timeout=self.vllm_request_timeout,
+            requests_at_once=self.vllm_max_num_seqs or min(votes, REQUESTS_AT_ONCE),
+            group_port=self.vllm_group_port,
+        )
+
+    def sampling(self) -> Sampling:
+        return Sampling(self.temperature, self.top_k, self.top_p)
+
+    def make_baselines(self) -> RoleBaselines:
+        return RoleBaselines(self.rae_alpha)
+
+    def make_schedule(self) -> StageSchedule:
+        if self.schedule == "iterative":
+            return StageSwitch(
+                self.rho,
+                self.acc_up,
+                self.err_up,
+                self.na_up,
+                self.na_down,
+                self.k_min,
+                self.patience or None,
+                self.debias,
+                reset_averages=self.reset_averages,
+            )
+        if self.schedule == "cycle":
+            return CycleStages(self.cycle_decision, self.cycle_clue, rho=self.rho, debias=self.debias)
+        return FixedStage(self.schedule, rho=self.rho, debias=self.debias)

@@ -1,0 +1,147 @@
+"""Flags and a YAML file become the options of a run, and the options of a run become a YAML file again.
+
+What argparse checks in flags (type, choices) it does not check in a file; here both are checked alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import yaml
+from trl import ModelConfig, TrlParser
+
+from vision_zero.config.options import DERIVED, GameConfig, IterativeSPOConfig
+from vision_zero.data.drawn_scenes import is_heldout
+from vision_zero.game.prompts import load_template
+
+USAGE = (
+    "python -m vision_zero.train [--config FILE.yaml] --images SOURCE ... --model_name_or_path MODEL --output_dir DIR "
+    "[--OPTION VALUE ...]   (all options: --help, docs/configuration.md)"
+)
+NOT_WRITTEN = frozenset({*DERIVED, "hub_token", "push_to_hub_token", "local_rank"})
+"""Options that follow from others (on another number of processes they would differ), and secrets."""
+
+PARTS = (GameConfig, IterativeSPOConfig, ModelConfig)
+_TYPES = {field.name: str(field.type) for part in PARTS for field in dataclasses.fields(part)}
+Options = tuple[GameConfig, IterativeSPOConfig, ModelConfig]
+
+
+class _Parser(TrlParser):
+    def set_defaults_with_config(self, **values: Any) -> list[str]:
+        """The file's values as defaults, once each is what its option takes. Raises ValueError by name."""
+        actions = {action.dest: action for action in reversed(self._actions)}  # --x stands before its --no_x
+        unknown = sorted(name for name in values if name not in actions)
+        if unknown:
+            raise ValueError(f"the file of --config has unknown options: {', '.join(unknown)}")
+        return super().set_defaults_with_config(
+            **{
+                name: checked(actions[name], value, f"the file of --config has {name}")
+                for name, value in values.items()
+            }
+        )
+
+
+def checked(action: argparse.Action, value: Any, where: str) -> Any:
+    """A YAML value as its option would have it. Raises ValueError that begins with `where`."""
+    if value is None:
+        return None
+    if action.nargs in ("*", "+"):
+        return [_checked_one(action, one, where) for one in (value if isinstance(value, list) else [value])]
+    return _checked_one(action, value, where)
+
+
+def _checked_one(action: argparse.Action, value: Any, where: str) -> Any:
+    """One YAML value as argparse would have read it from a flag; a dictionary or list stays one, where allowed."""
+    if isinstance(value, (dict, list)) and type(value).__name__ in _TYPES.get(action.dest, ""):
+        return value
+    known = list(action.choices or [])
+    wanted = f"one of {', '.join(map(str, known))}" if known else getattr(action.type, "__name__", "text")
+    wanted = {"string_to_bool": "true or false", "str": "text", "int": "a whole number", "float": "a number"}.get(
+        wanted, wanted
+    )
+    is_scalar = isinstance(value, (str, int, float))
+    is_number_for_bool = isinstance(value, bool) and action.type in (int, float)
+    try:
+        if not is_scalar or is_number_for_bool:
+            raise ValueError
+        read = action.type(str(value)) if callable(action.type) else value
+        if known and read not in known:
+            raise ValueError
+    except (ValueError, TypeError, argparse.ArgumentTypeError):
+        raise ValueError(f"{where}: {value!r}, which must be {wanted}") from None
+    return read
+
+
+def parse(arguments: Sequence[str] | None = None) -> Options:
+    """Flags, and a YAML file by `--config`; flags win. Raises ValueError for what is unknown or does not fit."""
+    arguments = _with_config_apart(sys.argv[1:] if arguments is None else arguments)
+    parser = _Parser(PARTS, usage=USAGE, allow_abbrev=False)
+    game, args, model, unknown = parser.parse_args_and_config(arguments, return_remaining_strings=True)
+    if unknown:
+        raise ValueError(f"unknown arguments: {' '.join(unknown)}; see --help or docs/configuration.md")
+    if not game.images:
+        raise ValueError("no image source: give --images with one or more folders, manifests or data sets")
+    if heldout := [one for one in game.images if is_heldout(one)]:
+        raise ValueError(f"--images {heldout[0]}: these drawings are kept for evaluation; train on drawn:COUNT[@FIRST]")
+    if not model.model_name_or_path:
+        raise ValueError("no model: give --model_name_or_path with a folder or a name on the Hub")
+    if model.load_in_4bit or model.load_in_8bit:
+        raise ValueError("load_in_4bit and load_in_8bit are not supported: an export has the base model's precision")
+    game.rules(args.num_generations)
+    if game.template != "auto":
+        load_template(game.template)
+    return game, args, model
+
+
+def _with_config_apart(arguments: Sequence[str]) -> list[str]:
+    """`--config=FILE` as two arguments, as TRL's parser wants it; the file must be there and hold options."""
+    apart: list[str] = []
+    for argument in arguments:
+        apart += argument.split("=", 1) if argument.startswith("--config=") else [argument]
+    if apart.count("--config") > 1:
+        raise ValueError("--config was given twice; options of one file can be changed by flags")
+    if "--config" in apart:
+        file = "".join(apart[apart.index("--config") + 1 :][:1])
+        if not file or file.startswith("--"):
+            raise ValueError("--config needs a YAML file")
+        _check_file(Path(file))
+    return apart
+
+
+def _check_file(file: Path) -> None:
+    try:
+        options = yaml.safe_load(file.read_text("utf-8"))
+    except OSError as error:
+        raise ValueError(f"--config {file}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"--config {file}: not a YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
+        raise ValueError(f"--config {file}: must hold `name: value` lines")
+
+
+def resolved(game: GameConfig, args: IterativeSPOConfig, model: ModelConfig) -> dict[str, Any]:
+    """Every option as plain values, but those that follow from others: as a YAML file they parse to the same run."""
+    return {
+        field.name: _plain(getattr(options, field.name))
+        for options in (game, args, model)
+        for field in dataclasses.fields(options)
+        if field.init and field.name not in NOT_WRITTEN
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, (list, tuple, set)):
+        return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if hasattr(value, "to_dict"):  # accelerate's own configuration objects
+        return _plain(value.to_dict())
+    return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)

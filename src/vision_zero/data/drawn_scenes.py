@@ -1,0 +1,249 @@
+"""Drawn scenes: small pictures with a known truth, for tests, for demonstrations and for the tiny model's warm start.
+
+A scene is 3 to 6 objects, each of another colour, in cells of a 4 x 4 grid. Colours and shapes have CLEVR's names, so
+that whoever reads the scene descriptions of CLEVR pairs reads these too. At 112 pixels one cell is 28 x 28 pixels, one
+image token of Qwen2.5-VL. The edited scene changes the colour and the shape of two objects in place, as CLEVR pairs do.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from vision_zero.data.folders import PairSourceError
+from vision_zero.data.lazy_pairs import LazyPairs
+from vision_zero.types import ImagePair
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "gray": (110, 110, 110),
+    "red": (205, 35, 35),
+    "blue": (42, 75, 215),
+    "green": (29, 125, 20),
+    "brown": (129, 74, 25),
+    "purple": (150, 38, 192),
+    "cyan": (41, 208, 208),
+    "yellow": (240, 215, 40),
+}
+SHAPES = ("cube", "sphere", "cylinder")
+GRID = 4
+BACKGROUND = (232, 232, 228)
+MIN_OBJECTS, MAX_OBJECTS = 3, 6
+N_CHANGED = 2
+
+
+@dataclass(frozen=True)
+class DrawnObject:
+    """One object. `cell` counts the grid's cells row by row from the top left, 0 to 15."""
+
+    colour: str
+    shape: str
+    cell: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.colour} {self.shape}"
+
+
+@dataclass(frozen=True)
+class DrawnScene:
+    """Objects of different colours in different cells. Raises ValueError for anything else."""
+
+    objects: tuple[DrawnObject, ...]
+
+    def __post_init__(self) -> None:
+        for what in ("colour", "cell"):
+            values = [getattr(one, what) for one in self.objects]
+            if len(set(values)) != len(values):
+                raise ValueError(f"two objects of a drawn scene share a {what}: {values}")
+
+    def cells(self) -> list[DrawnObject | None]:
+        """The grid row by row."""
+        by_cell = {one.cell: one for one in self.objects}
+        return [by_cell.get(cell) for cell in range(GRID * GRID)]
+
+
+def sample_scene(rng: random.Random, n_objects: int | None = None) -> DrawnScene:
+    """A scene of `n_objects` objects, 3 to 6 if not said."""
+    n_objects = rng.randint(MIN_OBJECTS, MAX_OBJECTS) if n_objects is None else n_objects
+    colours = rng.sample(list(COLOURS), n_objects)
+    cells = rng.sample(range(GRID * GRID), n_objects)
+    pairs = zip(colours, cells, strict=True)
+    return DrawnScene(tuple(DrawnObject(colour, rng.choice(SHAPES), cell) for colour, cell in pairs))
+
+
+def edit_scene(scene: DrawnScene, rng: random.Random) -> DrawnScene:
+    """`scene` with two objects in the same cells, but of another colour and another shape.
+
+    New colours are ones that the scene did not have, so "each of another colour" stays true and a changed object can
+    never be taken for another object that was there before.
+    """
+    if len(scene.objects) < N_CHANGED:
+        raise ValueError(f"a scene needs {N_CHANGED} objects to be edited, this one has {len(scene.objects)}")
+    taken = {one.colour for one in scene.objects}
+    colours = iter(rng.sample([colour for colour in COLOURS if colour not in taken], N_CHANGED))
+    objects = list(scene.objects)
+    for index in sorted(rng.sample(range(len(objects)), N_CHANGED)):
+        shape = rng.choice([shape for shape in SHAPES if shape != objects[index].shape])
+        objects[index] = replace(objects[index], colour=next(colours), shape=shape)
+    return DrawnScene(tuple(objects))
+
+
+def changed_objects(original: DrawnScene, edited: DrawnScene) -> list[int]:
+    """Positions in `objects` at which the two scenes differ."""
+    pairs = zip(original.objects, edited.objects, strict=True)
+    return [index for index, (before, after) in enumerate(pairs) if before != after]
+
+
+def draw(scene: DrawnScene, size: int = 112) -> Image.Image:
+    """The scene as a square RGB image of `size` pixels a side; nothing in it is random."""
+    image = Image.new("RGB", (size, size), BACKGROUND)
+    for one in scene.objects:
+        row, column = divmod(one.cell, GRID)
+        left, right = column * size // GRID, (column + 1) * size // GRID
+        top, bottom = row * size // GRID, (row + 1) * size // GRID
+        tile = _tile(one.colour, one.shape).resize((right - left, bottom - top), Image.Resampling.LANCZOS)
+        image.paste(tile, (left, top))
+    return image
+
+
+def _tile(colour: str, shape: str) -> Image.Image:
+    """One object on its background, drawn four times as large as needed at 112 pixels, for smooth edges."""
+    tile = Image.new("RGB", (112, 112), BACKGROUND)
+    pen = ImageDraw.Draw(tile)
+    main = COLOURS[colour]
+    light, dark = (_mix(main, shade, 0.4) for shade in ((255, 255, 255), (0, 0, 0)))
+    if shape == "sphere":
+        pen.ellipse((14, 14, 98, 98), fill=main, outline=dark, width=4)
+        pen.ellipse((32, 28, 56, 52), fill=light)
+    elif shape == "cube":
+        pen.polygon([(12, 38), (34, 14), (100, 14), (78, 38)], fill=light)
+        pen.polygon([(78, 38), (100, 14), (100, 76), (78, 100)], fill=dark)
+        pen.rectangle((12, 38, 78, 100), fill=main)
+    else:
+        pen.rectangle((30, 22, 82, 92), fill=main)
+        pen.rectangle((68, 22, 82, 92), fill=dark)
+        pen.ellipse((30, 80, 82, 104), fill=main)
+        pen.ellipse((30, 10, 82, 34), fill=light, outline=dark, width=4)
+    return tile
+
+
+def _mix(colour: tuple[int, int, int], other: tuple[int, int, int], share: float) -> tuple[int, int, int]:
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(colour, other, strict=True))
+    return red, green, blue
+
+
+def scene_objects(scene: DrawnScene, size: int = 112) -> list[dict[str, Any]]:
+    """The objects in CLEVR's words. A drawing has one size and no material, so these say `large` and `rubber`."""
+    step = size / GRID
+    return [
+        {
+            "color": one.colour,
+            "shape": one.shape,
+            "size": "large",
+            "material": "rubber",
+            "cell": one.cell,
+            "pixel_coords": [round((one.cell % GRID + 0.5) * step, 1), round((one.cell // GRID + 0.5) * step, 1), 0],
+        }
+        for one in scene.objects
+    ]
+
+
+def comparison(original: DrawnScene, edited: DrawnScene, size: int = 112) -> dict[str, Any]:
+    """What NAME_comparison.json of the official sets holds: the original scene and what was changed in it."""
+    before, after = scene_objects(original, size), scene_objects(edited, size)
+    changed = [
+        {"index": index, "original": before[index], "replacement": after[index]}
+        for index in changed_objects(original, edited)
+    ]
+    return {"original_scene": {"objects": before}, "modification": {"replaced_objects": changed}}
+
+
+@dataclass(frozen=True)
+class DrawnImage:
+    """An image that is drawn when it is opened."""
+
+    scene: DrawnScene
+    name: str
+    size: int = 112
+
+    def open(self) -> Image.Image:
+        return draw(self.scene, self.size)
+
+
+def scenes_of(seed: int) -> tuple[DrawnScene, DrawnScene]:
+    """The original and the edited scene of pair `seed`."""
+    rng = random.Random(f"vision-zero/drawn/{seed}")
+    scene = sample_scene(rng)
+    return scene, edit_scene(scene, rng)
+
+
+def drawn_pair(seed: int, size: int = 112) -> ImagePair:
+    """A pair that needs no files. `meta` is its comparison, as a reader of the official layout would have it."""
+    scene, edited = scenes_of(seed)
+    return ImagePair(
+        id=f"drawn-{seed}",
+        image=DrawnImage(scene, f"drawing {seed}, original", size),
+        edited=DrawnImage(edited, f"drawing {seed}, modified", size),
+        domain="scenes",
+        meta=comparison(scene, edited, size),
+    )
+
+
+def drawn_pairs(seeds: Sequence[int], size: int = 112) -> list[ImagePair]:
+    return [drawn_pair(seed, size) for seed in seeds]
+
+
+# --------------------------------------------------------------------------------------------- drawn scenes as a source
+
+# Drawn scenes as a source of image pairs: `drawn:COUNT`, `drawn:COUNT@FIRST`, `drawn:COUNT@heldout`. No files.
+
+
+PREFIX = "drawn:"
+FIRST_HELDOUT = 1 << 40
+"""`heldout` drawings begin here. Training on drawings counts from 0, or from a first number below this one."""
+
+
+class DrawnPairs(LazyPairs):
+    """Drawings `first` to `first + count - 1`, each drawn when it is opened."""
+
+    def __init__(self, count: int, first: int) -> None:
+        self.layout = "drawings"
+        self._numbers = range(first, first + count)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def pair_at(self, row: int) -> ImagePair:
+        return drawn_pair(self._numbers[row])
+
+
+def is_drawn(source: object) -> bool:
+    return isinstance(source, str) and source.startswith(PREFIX)
+
+
+def is_heldout(source: str) -> bool:
+    return is_drawn(source) and source.endswith("@heldout")
+
+
+def read_drawn(source: str) -> DrawnPairs:
+    """The pairs of `drawn:COUNT` (numbers 0, 1, ...), `drawn:COUNT@FIRST` or `drawn:COUNT@heldout`.
+
+    Raises PairSourceError for anything else, and for drawings that reach into the held-out ones by number.
+    """
+    match = re.fullmatch(r"drawn:([1-9]\d{0,8})(?:@(\d{1,12}|heldout))?", source)
+    if match is None:
+        raise PairSourceError(
+            f"{source}: drawings are drawn:COUNT, drawn:COUNT@FIRST or drawn:COUNT@heldout, as drawn:2000@10000"
+        )
+    count = int(match[1])
+    if match[2] == "heldout":
+        return DrawnPairs(count, FIRST_HELDOUT)
+    first = int(match[2] or 0)
+    if first + count > FIRST_HELDOUT:
+        raise PairSourceError(f"{source}: drawings from number {FIRST_HELDOUT} on are for drawn:COUNT@heldout")
+    return DrawnPairs(count, first)

@@ -1,0 +1,89 @@
+"""Sequences that hold names and build an `ImagePair` when it is asked for. A slice is again lazy."""
+
+from __future__ import annotations
+
+import dataclasses
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import overload
+
+from vision_zero.data.folders import Listing, Row
+from vision_zero.data.image_files import ImageFile
+from vision_zero.types import Domain, ImagePair
+
+
+class LazyPairs(Sequence[ImagePair]):
+    """What these sequences share. `layout` says in words what was read."""
+
+    layout: str
+
+    def pair_at(self, row: int) -> ImagePair:
+        """The pair at `row`, 0 <= row < len(self)."""
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, index: int) -> ImagePair: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ImagePair]: ...
+    def __getitem__(self, index: int | slice) -> ImagePair | Sequence[ImagePair]:
+        if isinstance(index, slice):
+            return SomePairs(self, range(*index.indices(len(self))))
+        return self.pair_at(range(len(self))[index])
+
+
+class SomePairs(LazyPairs):
+    """The rows of another sequence at the given positions."""
+
+    def __init__(self, pairs: LazyPairs, rows: Sequence[int]) -> None:
+        self.layout = pairs.layout
+        self._pairs = pairs
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def pair_at(self, row: int) -> ImagePair:
+        return self._pairs.pair_at(self._rows[row])
+
+
+class ListedPairs(LazyPairs):
+    """Pairs of image files. `domain` is that of rows that name none."""
+
+    def __init__(self, listing: Listing, domain: Domain) -> None:
+        self.layout = listing.layout
+        self._root = listing.root
+        self._rows = listing.rows
+        self._domain = domain
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def pair_at(self, row: int) -> ImagePair:
+        names: Row = self._rows[row]
+        return ImagePair(
+            id=names.id,
+            image=ImageFile(self._root / names.image),
+            edited=None if names.edited is None else ImageFile(self._root / names.edited),
+            domain=names.domain or self._domain,
+            meta=names.meta if names.meta is not None else {},
+        )
+
+
+class MixedPairs(LazyPairs):
+    """Several sources one after the other; an id is `name of the source/id in it`."""
+
+    def __init__(self, names: Sequence[str], parts: Sequence[LazyPairs]) -> None:
+        self.layout = " + ".join(part.layout for part in parts)
+        self._names = names
+        self._parts = parts
+        self._ends = list(accumulate(len(part) for part in parts))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def pair_at(self, row: int) -> ImagePair:
+        number = bisect_right(self._ends, row)
+        part = self._parts[number]
+        pair = part.pair_at(row - self._ends[number] + len(part))
+        return dataclasses.replace(pair, id=f"{self._names[number]}/{pair.id}")

@@ -1,0 +1,114 @@
+"""Open a pair, with the rule for its two sizes, and check a sample of pairs before a run."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from vision_zero.data.image_files import BadImageError
+from vision_zero.types import Domain, ImagePair
+
+MAX_ASPECT_DIFFERENCE = 0.02
+"""An edited image of another size is resized to the original's if their width / height differ by at most this share."""
+
+
+def open_pair(pair: ImagePair) -> tuple[Image.Image, Image.Image | None]:
+    """The original and, if there is one, the edited image, both RGB and of the original's size.
+
+    An edited image of another size is resized (Lanczos) if the two aspect ratios differ by at most
+    MAX_ASPECT_DIFFERENCE. Raises BadImageError with both names and sizes otherwise, and for an image that is bad.
+    """
+    image = pair.image.open()
+    if pair.edited is None:
+        return image, None
+    edited = pair.edited.open()
+    if edited.size == image.size:
+        return image, edited
+    narrow, wide = sorted((edited.width * image.height, edited.height * image.width))
+    if wide - narrow > MAX_ASPECT_DIFFERENCE * narrow:
+        raise BadImageError(
+            f"{pair.edited.name} is {edited.width}x{edited.height} but {pair.image.name} is "
+            f"{image.width}x{image.height}: the aspect ratios of a pair may differ by {MAX_ASPECT_DIFFERENCE:.0%}"
+        )
+    return image, edited.resize(image.size, Image.Resampling.LANCZOS)
+
+
+@dataclass(frozen=True)
+class BadPair:
+    """A pair that cannot be opened, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PairReport:
+    """What `check_pairs` found. Sizes are (width, height) of opened originals, ordered by area; None if none opened."""
+
+    n_pairs: int
+    n_edited: int
+    domains: Mapping[Domain, int]
+    n_opened: int
+    n_identical: int
+    min_size: tuple[int, int] | None
+    median_size: tuple[int, int] | None
+    max_size: tuple[int, int] | None
+    bad: tuple[BadPair, ...]
+
+
+def check_pairs(
+    pairs: Sequence[ImagePair],
+    sample: int | None = 64,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+    collect: bool = False,
+) -> PairReport:
+    """Count the pairs and open `sample` of them, drawn from `seed` (None: all). Structure was checked at loading.
+
+    `on_progress(opened, total)` is called after each. Raises BadImageError at the first bad pair, or lists all in the
+    report with `collect`. `n_identical` counts opened pairs whose two images are equal in every pixel.
+    """
+    n_edited, domains = _count(pairs)
+    rows = sample_rows(len(pairs), sample, seed)
+    sizes: list[tuple[int, int]] = []
+    bad: list[BadPair] = []
+    n_identical = 0
+    for n_done, row in enumerate(rows, start=1):
+        try:
+            image, edited = open_pair(pairs[row])
+        except BadImageError as error:
+            if not collect:
+                raise
+            bad.append(BadPair(pairs[row].id, str(error)))
+        else:
+            sizes.append(image.size)
+            n_identical += edited is not None and image.tobytes() == edited.tobytes()
+        if on_progress is not None:
+            on_progress(n_done, len(rows))
+    sizes.sort(key=lambda size: (size[0] * size[1], size))
+    smallest, middle, largest = (sizes[0], sizes[len(sizes) // 2], sizes[-1]) if sizes else (None, None, None)
+    return PairReport(len(pairs), n_edited, domains, len(sizes), n_identical, smallest, middle, largest, tuple(bad))
+
+
+def sample_rows(n_pairs: int, sample: int | None, seed: int) -> list[int]:
+    """Positions of a sample without replacement, in order; all of them for None or a sample as large."""
+    if sample is None or sample >= n_pairs:
+        return list(range(n_pairs))
+    if sample < 0:
+        raise ValueError(f"sample must not be negative, got {sample}")
+    return sorted(random.Random(seed).sample(range(n_pairs), sample))
+
+
+def _count(pairs: Sequence[ImagePair]) -> tuple[int, dict[Domain, int]]:
+    """How many pairs have an edited image, and how many are of each domain."""
+    n_edited = 0
+    domains: Counter[Domain] = Counter()
+    for row in range(len(pairs)):
+        pair = pairs[row]
+        n_edited += pair.edited is not None
+        domains[pair.domain] += 1
+    return n_edited, dict(sorted(domains.items()))

@@ -1,0 +1,10 @@
+"""Evaluation of trained models: the win rate, what clues say, and benchmarks."""
+
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `python -m vision_zero.evaluate`."""
+    from vision_zero.evaluate.__main__ import main as run
+
+    run(arguments)

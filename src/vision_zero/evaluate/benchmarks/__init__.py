@@ -1,0 +1,1 @@
+"""Benchmarks of the paper, through VLMEvalKit or lmms-eval."""

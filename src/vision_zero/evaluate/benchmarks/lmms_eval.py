@@ -1,0 +1,131 @@
+"""One model scored by lmms-eval, unmodified, in its own environment: its OpenAI client asks a served model."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vision_zero.evaluate.benchmarks.options import BenchmarkConfig
+from vision_zero.evaluate.benchmarks.processes import ProcessFailedError, started, wait_for
+from vision_zero.evaluate.benchmarks.scores import check_questions
+from vision_zero.evaluate.benchmarks.server.process import served
+from vision_zero.evaluate.benchmarks.vlmevalkit.config import NOT_PASSED_ON, ToolEnvironment
+from vision_zero.evaluate.benchmarks.vlmevalkit.outcomes import NoScoreError, Outcome
+from vision_zero.evaluate.benchmarks.vlmevalkit.run import Progress, serving_of
+
+PACKAGES = ("lmms-eval",)
+FAILED = "[LMMS_EVAL_"
+"""How the reply begins that stands for a request that failed or was not made."""
+
+
+def command(python: Path, name: str, url: str, task: str, output: Path, config: BenchmarkConfig) -> list[str]:
+    client = {
+        "model": name,
+        "base_url": f"{url}/v1",
+        "api_key": "none",
+        "num_concurrent": config.nproc,
+        "max_retries": 3,
+        "timeout": 3600,
+    }
+    words = [str(python), "-m", "lmms_eval", "--model", "openai", "--tasks", task]
+    words += ["--model_args", ",".join(f"{key}={value}" for key, value in client.items())]
+    words += ["--batch_size", "1", "--log_samples", "--output_path", str(output), "--seed", "0"]
+    if config.include_path:
+        words += ["--include_path", str(Path(config.include_path).absolute())]
+    if config.limit:
+        words += ["--limit", str(config.limit)]
+    return words
+
+
+def score(
+    model: str,
+    name: str,
+    tasks: Sequence[str],
+    config: BenchmarkConfig,
+    environment: ToolEnvironment,
+    folder: Path,
+) -> tuple[dict[str, Outcome | NoScoreError], dict[str, int]]:
+    """An outcome for each task, and what the server counted. Raises ProcessFailedError when nothing can be scored."""
+    outcomes: dict[str, Outcome | NoScoreError] = {}
+    kept = {key: value for key, value in os.environ.items() if not NOT_PASSED_ON.fullmatch(key)}
+    local = ",".join(filter(None, (kept.get("NO_PROXY"), "127.0.0.1", "localhost")))
+    kept |= {"NO_PROXY": local, "no_proxy": local, "PYTHONUNBUFFERED": "1"}
+    # lmms-eval's client sends no system prompt, so the server puts it there.
+    serving = replace(serving_of(model, name, config, folder), system_prompt=config.system_prompt or None)
+    with served(serving, folder / "server.log") as server:
+        progress = Progress(name, server)
+        for task in tasks:
+            log, output = folder / f"lmms-eval-{task}.log", folder / "lmms-eval" / task
+            log.unlink(missing_ok=True)
+            shutil.rmtree(output, ignore_errors=True)
+            output.mkdir(parents=True)
+            words = command(environment.python, name, server.url, task, output, config)
+            try:
+                with started(words, log, kept, folder) as process:
+                    wait_for(process, log, progress.tick)
+                outcomes[task] = read(output, task, config.metric)
+            except ProcessFailedError as error:
+                outcomes[task] = NoScoreError(f"lmms-eval {error}")
+            except NoScoreError as error:
+                outcomes[task] = NoScoreError(f"{error} (log: {log})")
+        counts = progress.counts()
+    return outcomes, counts
+
+
+def read(output: Path, task: str, metric: str | None) -> Outcome:
+    """The task's samples and results below `output`.
+
+    Raises NoScoreError if they are not there, a sample failed, or no metric has a value in 0..1 for every sample.
+    """
+    results, samples = _newest(output, "*results.json"), _newest(output, f"*samples_{task}.jsonl")
+    try:
+        metrics = json.loads(results.read_text("utf-8"))["results"][task]
+        rows = [json.loads(line) for line in samples.read_text("utf-8").splitlines()]
+    except (OSError, ValueError, KeyError) as error:
+        raise NoScoreError(f"lmms-eval's files cannot be read: {error!r}") from error
+    if not rows:
+        raise NoScoreError("lmms-eval left no samples")
+    failed = sum(FAILED in json.dumps([row.get("filtered_resps"), row.get("resps")]) for row in rows)
+    if failed:
+        raise NoScoreError(f"{failed} of {len(rows)} samples failed: no answer came from the model")
+    names = [key.split(",")[0] for key in metrics if "," in key and "_stderr" not in key]
+    chosen = _metric(names, rows, metric)
+    questions = {str(row["doc_id"]): float(row[chosen]) for row in rows}
+    check_questions(questions, task)
+    mean = sum(questions.values()) / len(questions)
+    said = next(value for key, value in metrics.items() if key.split(",")[0] == chosen)
+    notes = [f"metric {chosen}"]
+    if isinstance(said, (int, float)) and not math.isclose(mean, said, abs_tol=1e-4):
+        notes.append(f"lmms-eval aggregates it otherwise, to {said}")
+    return Outcome(questions, metrics, tuple(notes))
+
+
+def _newest(folder: Path, pattern: str) -> Path:
+    found = sorted(folder.rglob(pattern), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise NoScoreError(f"lmms-eval left no {pattern} in {folder}")
+    return found[-1]
+
+
+def _metric(names: Sequence[str], rows: Sequence[Mapping[str, Any]], asked: str | None) -> str:
+    """The metric asked for, or the first that every sample has a value in 0..1 of."""
+
+    def per_question(name: str) -> bool:
+        return all(isinstance(row.get(name), (bool, int, float)) and 0 <= row[name] <= 1 for row in rows)
+
+    if asked:
+        if not per_question(asked):
+            raise NoScoreError(
+                f"--metric {asked}: not every sample has a value in 0..1 of it; it has {', '.join(names)}"
+            )
+        return asked
+    usable = [name for name in names if per_question(name)]
+    if not usable:
+        raise NoScoreError(f"no metric with a value in 0..1 per sample, so nothing can be paired: {', '.join(names)}")
+    return usable[0]

@@ -1,0 +1,231 @@
+"""`python -m vision_zero.evaluate vlmevalkit`: a base and models on benchmarks, and the differences, in one run.
+
+OUT/result.json                 every score, difference, failure, setting and version
+OUT/scores/MODEL-XXXX/          a complete benchmark of a model, XXXX for its files and settings; it is not done again
+OUT/logs/MODEL-XXXX/            configurations, logs and what the tool wrote
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vision_zero.evaluate.benchmarks import lmms_eval
+from vision_zero.evaluate.benchmarks.judge import check_judge
+from vision_zero.evaluate.benchmarks.options import BenchmarkConfig, BenchmarkOptions, parse, settings_of
+from vision_zero.evaluate.benchmarks.processes import ProcessFailedError, ending_on_sigterm
+from vision_zero.evaluate.benchmarks.scores import Score, ScoreFolder, fingerprint
+from vision_zero.evaluate.benchmarks.suite import BY_NAME, said_of_judges
+from vision_zero.evaluate.benchmarks.table import fill, table
+from vision_zero.evaluate.benchmarks.vlmevalkit import run as vlmevalkit
+from vision_zero.evaluate.benchmarks.vlmevalkit.config import ToolEnvironment, choose, look_at, pixel_bounds
+from vision_zero.evaluate.benchmarks.vlmevalkit.outcomes import NoScoreError, Outcome
+from vision_zero.evaluate.bootstrap import Comparison, compare_questions
+from vision_zero.run_folder import write_json
+
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A model that is scored. `name` is unique to its files and all that its answers depend on."""
+
+    model: str
+    name: str
+    settings: Mapping[str, Any]
+    scores: ScoreFolder
+
+    @classmethod
+    def of(cls, model: str, options: BenchmarkOptions, environment: ToolEnvironment) -> Entrant:
+        config = options.config
+        how = "served" if options.tool == "lmms-eval" else choose(model, config, environment)
+        low, high = pixel_bounds(model, config)
+        device = "cuda" if torch.cuda.is_available() and not config.use_cpu else "cpu"
+        ours = {name: metadata.version(name) for name in ("torch", "transformers")} if how == "served" else {}
+        settings = settings_of(
+            options,
+            how=how,
+            min_pixels=low,
+            max_pixels=high,
+            device=device,
+            tool_versions=dict(environment.versions),
+            server_versions=ours,
+        )
+        name = f"{slug(model)}-{fingerprint(model, settings)[:8]}"
+        return cls(model, name, settings, ScoreFolder(options.out / "scores" / name))
+
+    def score(self, benchmark: str, judge: Mapping[str, Any] | None) -> Score | None:
+        """What is there already; a score of another judge is none."""
+        found = self.scores.read(benchmark)
+        return found if found is not None and found.settings.get("judge") == judge else None
+
+
+def slug(model: str) -> str:
+    """The last parts of a model's name, of letters, digits, dots and dashes: it becomes part of file names."""
+    parts = [part for part in Path(model).parts if part not in ("/", ".", "..")]
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", "-".join(parts[-3:])).strip("-.") or "model"
+
+
+@dataclass
+class Run:
+    """What is there to report, filled as the run goes on. `failures`: (model, benchmark) -> why there is no score."""
+
+    options: BenchmarkOptions
+    names: list[str]
+    base: Entrant
+    models: list[Entrant]
+    environment: ToolEnvironment
+    failures: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def judge(self, benchmark: str) -> dict[str, Any] | None:
+        """Who judges it, as it is recorded."""
+        known = BY_NAME.get(benchmark) if self.options.tool == "vlmevalkit" else None
+        if known is None or not known.needs_judge:
+            return None
+        return {"model": self.options.config.judge_model, "url": self.options.config.judge_url or "OpenAI"}
+
+    def comparison(self, entrant: Entrant, benchmark: str) -> Comparison | None:
+        ours, theirs = (one.score(benchmark, self.judge(benchmark)) for one in (entrant, self.base))
+        if ours is None or theirs is None:
+            return None
+        try:
+            return compare_questions(theirs.questions, ours.questions)
+        except ValueError as error:
+            self.failures[entrant.model, benchmark] = str(error)
+            return None
+
+    def result(self) -> dict[str, Any]:
+        """What result.json holds."""
+        entrants = (self.base, *self.models)
+        return {
+            "tool": self.options.tool,
+            "base": self.base.model,
+            "models": [one.model for one in self.models],
+            "settings": {one.model: {"name": one.name, **one.settings} for one in entrants},
+            "versions": {"python": platform.python_version(), **self.environment.versions},
+            "config": dataclasses.asdict(self.options.config),
+            "benchmarks": {name: self._of(name, entrants) for name in self.names},
+            "failed": [
+                {"model": model, "benchmark": benchmark, "reason": reason}
+                for (model, benchmark), reason in sorted(self.failures.items())
+            ],
+        }
+
+    def _of(self, name: str, entrants: Sequence[Entrant]) -> dict[str, Any]:
+        scores = {one.model: one.score(name, self.judge(name)) for one in entrants}
+        known = BY_NAME.get(name) if self.options.tool == "vlmevalkit" else None
+        compared = {one.model: self.comparison(one, name) for one in self.models}
+        return {
+            "judge": self.judge(name),
+            "paper": dataclasses.asdict(known.paper) if known and known.paper else None,
+            "scores": {
+                model: {
+                    "mean": score.mean,
+                    "questions": len(score.questions),
+                    "metrics": score.metrics,
+                    "notes": score.settings.get("notes", []),
+                    "counts": score.counts,
+                    "seconds": score.seconds,
+                }
+                for model, score in scores.items()
+                if score is not None
+            },
+            "differences": {model: dataclasses.asdict(one) for model, one in compared.items() if one is not None},
+        }
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Ends with status 1 when a benchmark has no score. Raises ValueError or OSError for what can be known before."""
+    options = parse(arguments)
+    if isinstance(options, BenchmarkConfig):
+        fill(Path(str(options.fill)), Path(options.out) / RESULT)
+        return
+    with ending_on_sigterm():
+        try:
+            run = prepare(options)
+            if options.config.dry_run:
+                return
+            for entrant in (run.base, *run.models):
+                score(run, entrant)
+                write_json(options.out / RESULT, run.result())
+        except KeyboardInterrupt:
+            print("interrupted; what is complete is kept, the same command goes on", file=sys.stderr)
+            sys.exit(130)
+    report(run)
+
+
+def prepare(options: BenchmarkOptions) -> Run:
+    """Everything that can be refused is, and what will run is said."""
+    if options.tool == "vlmevalkit":
+        benchmarks = options.benchmarks()
+        names = [one.kit_name for one in benchmarks]
+        environment = look_at(options.python, vlmevalkit.PACKAGES, "")
+        print(said_of_judges(benchmarks))
+        config = options.config
+        if config.judge_model and config.judge_url and any(one.needs_judge for one in benchmarks):
+            check_judge(config.judge_model, config.judge_url)
+    else:
+        names = list(dict.fromkeys(options.config.benchmarks))
+        environment = look_at(options.python, lmms_eval.PACKAGES, " --with lmms-eval")
+    base = Entrant.of(options.base, options, environment)
+    models = [Entrant.of(model, options, environment) for model in options.models]
+    run = Run(options, names, base, models, environment)
+    for entrant in (base, *models):
+        done = [name for name in names if entrant.score(name, run.judge(name))]
+        rest = [name for name in names if name not in done]
+        role = "base " if entrant is base else "model"
+        print(f"{role} {entrant.model} ({entrant.settings['how']}): to score {', '.join(rest) or 'nothing'}"
+              + (f"; complete already: {', '.join(done)}" if done else ""))  # fmt: skip
+    return run
+
+
+def score(run: Run, entrant: Entrant) -> None:
+    """Scores what is not complete yet and writes it; what cannot be scored is a failure of the run."""
+    todo = [name for name in run.names if entrant.score(name, run.judge(name)) is None]
+    if not todo:
+        return
+    config, folder = run.options.config, run.options.out / "logs" / entrant.name
+    folder.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    outcomes: Mapping[str, Outcome | NoScoreError]
+    try:
+        if run.options.tool == "vlmevalkit":
+            chosen = [one for one in run.options.benchmarks() if one.kit_name in todo]
+            outcomes, counts = vlmevalkit.score(entrant.model, entrant.name, chosen, config, run.environment, folder)
+        else:
+            outcomes, counts = lmms_eval.score(entrant.model, entrant.name, todo, config, run.environment, folder)
+    except ProcessFailedError as error:
+        outcomes, counts = {name: NoScoreError(str(error)) for name in todo}, {}
+    seconds = round(time.monotonic() - began, 1)
+    for name in todo:
+        found = outcomes[name]
+        if isinstance(found, NoScoreError):
+            run.failures[entrant.model, name] = str(found)
+            print(f"NOT SCORED  {entrant.model}, {name}: {found}", file=sys.stderr)
+            continue
+        settings = {**entrant.settings, "judge": run.judge(name), "notes": list(found.notes)}
+        entrant.scores.write(Score(name, entrant.model, found.questions, found.metrics, settings, counts, seconds))
+        for note in found.notes:
+            print(f"note: {entrant.model}, {name}: {note}")
+
+
+def report(run: Run) -> None:
+    """The table, result.json and --fill; status 1 if anything has no score."""
+    result = run.result()
+    write_json(run.options.out / RESULT, result)
+    print(table(result))
+    print(f"all of it: {run.options.out / RESULT}")
+    if run.options.config.fill:
+        fill(Path(run.options.config.fill), run.options.out / RESULT)
+    if run.failures:
+        sys.exit(f"error: {len(run.failures)} of {len(run.names) * (1 + len(run.models))} benchmarks have no score")

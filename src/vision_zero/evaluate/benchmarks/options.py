@@ -1,0 +1,194 @@
+r"""The options of `python -m vision_zero.evaluate vlmevalkit`, checked before anything starts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import HfArgumentParser
+
+from vision_zero.config.options import option
+from vision_zero.evaluate.benchmarks.suite import Benchmark, find_benchmarks
+from vision_zero.models import base_of, check_model, find_models, run_of
+from vision_zero.run_folder import EXPORT, read_config
+
+SYSTEM_PROMPT = "Think about the question first. Then give the final answer inside \\boxed{}."
+QWEN_PIXELS = (1280 * 28 * 28, 16384 * 28 * 28)
+"""Bounds of an image's pixels with which VLMEvalKit's own table evaluates Qwen2.5-VL."""
+PYTHONS = {"vlmevalkit": ".venv-vlmevalkit/bin/python", "lmms-eval": ".venv-lmms-eval/bin/python"}
+JUDGE_KEY = "OPENAI_API_KEY"
+Tool = Literal["vlmevalkit", "lmms-eval"]
+
+
+@dataclass
+class BenchmarkConfig:
+    """What is scored, how models answer, and who judges."""
+
+    base: str | None = option(None, "Model to compare with, scored in the same run; none: where training began")
+    benchmarks: list[str] = field(
+        default_factory=list,
+        metadata={"help": "VLMEvalKit's names (or lmms-eval's tasks), or the groups paper, no-judge", "nargs": "*"},
+    )
+    tool: str = option("vlmevalkit", "Who scores: vlmevalkit or lmms-eval (also --with)")
+    out: str = option("runs/benchmarks", "Folder of scores, logs and result.json; what is complete there is kept")
+    how: Literal["auto", "direct", "served"] = option(
+        "auto", "direct: VLMEvalKit's own class for Qwen2.5-VL, on a GPU; served: any family behind a local API"
+    )
+    min_pixels: int | None = option(None, "Fewest pixels of an image; none: 1003520 for Qwen, as VLMEvalKit")
+    max_pixels: int | None = option(None, "Most pixels of an image; none: 12845056 for Qwen, as VLMEvalKit")
+    system_prompt: str = option(SYSTEM_PROMPT, "Said before every question, to all models alike; '' for none")
+    post_process: bool = option(True, "Score what stands in the last \\boxed{} of a reply")
+    max_new_tokens: int = option(2048, "Longest reply [VLMEvalKit]")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
+        "auto", "Precision of a served model; auto: float32 on a CPU, else the model's own"
+    )
+    use_cpu: bool = option(False, "Do not use a GPU")
+    max_batch: int = option(16, "Requests that a served model answers at once")
+    nproc: int = option(16, "Requests that are under way at once")
+    limit: int | None = option(None, "Only the first so many questions of each, to try it out")
+    seed: int = option(0, "Seed of the bootstrap; answers are greedy")
+    judge_model: str | None = option(None, "Name of the judge, for benchmarks that need one")
+    judge_url: str | None = option(None, "Address of a local judge, such as http://127.0.0.1:8001/v1; none: OpenAI's")
+    data_dir: str | None = option(None, "VLMEvalKit's data folder (LMUData); it downloads what is missing")
+    include_path: str | None = option(None, "Folder of own lmms-eval tasks")
+    metric: str | None = option(None, "lmms-eval's metric to compare; none: the task's first with a value per question")
+    python: str | None = option(None, "Python of the tool's environment; none: the one its setup script makes")
+    server_timeout: float = option(900.0, "Seconds within which a served model must be up")
+    keep_requests: bool = option(False, "Keep every request and answer of a served model as JSONL")
+    fill: str | None = option(None, "Markdown file whose table between the markers is written anew")
+    dry_run: bool = option(False, "Say what would run, and stop")
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """Checked options. `models`: folders or Hub names; the base is not among them."""
+
+    models: list[str]
+    base: str
+    config: BenchmarkConfig
+    tool: Tool
+
+    @property
+    def out(self) -> Path:
+        return Path(self.config.out).absolute()
+
+    @property
+    def python(self) -> Path:
+        """The tool's Python. It is not resolved: what a link in an environment points to is another Python."""
+        if self.config.python:
+            return Path(self.config.python).absolute()
+        return Path(__file__).resolve().parents[4] / PYTHONS[self.tool]
+
+    def benchmarks(self) -> list[Benchmark]:
+        """VLMEvalKit's. Raises ValueError for an unknown name."""
+        folder = self.config.data_dir and Path(self.config.data_dir)
+        own = [path.stem for path in folder.glob("*.tsv")] if folder else []
+        return find_benchmarks(self.config.benchmarks, own)
+
+
+def parser() -> HfArgumentParser:
+    made = HfArgumentParser(
+        BenchmarkConfig,
+        prog="python -m vision_zero.evaluate vlmevalkit",
+        description="Score models and their base on benchmarks in one run, and compare them question by question.",
+        allow_abbrev=False,
+    )
+    made.add_argument("models", nargs="*", metavar="MODEL", help="run folders, checkpoints, exports, Hub names")
+    return made
+
+
+def parse(arguments: Sequence[str]) -> BenchmarkOptions | BenchmarkConfig:
+    """The checked options, or the bare ones when no model is named, which then only ask for --fill.
+
+    Raises ValueError for what is missing, unknown or does not fit.
+    """
+    words = ["--tool" if word == "--with" else word for word in arguments]
+    words = [f"--tool={word.removeprefix('--with=')}" if word.startswith("--with=") else word for word in words]
+    config, rest = parser().parse_args_into_dataclasses(words)
+    if config.tool not in PYTHONS:
+        raise ValueError(f"--with {config.tool}: must be one of {', '.join(PYTHONS)}")
+    if not rest.models:
+        if not config.fill:
+            raise ValueError("no model: name one or more run folders, checkpoints, exports or models")
+        return config
+    models = [scored_folder(model) for model in find_last(rest.models)]
+    base = config.base or base_model(models[0])
+    check_numbers(config)
+    options = BenchmarkOptions([model for model in models if model != base], base, config, config.tool)
+    for model in (base, *options.models):
+        check_model(model)
+    check_tool(options)
+    return options
+
+
+def find_last(names: Sequence[str]) -> list[str]:
+    """`names`, with every run folder replaced by its last complete checkpoint."""
+    return [find_models([name])[-1] for name in names]
+
+
+def scored_folder(model: str) -> str:
+    """A checkpoint's export where it has one: it is what other environments load."""
+    export = Path(model) / EXPORT
+    return str(export) if (export / "config.json").is_file() else model
+
+
+def base_model(model: str) -> str:
+    """The model that `model` was trained from. Raises ValueError when it does not say."""
+    path = Path(model)
+    for folder in (path, path.parent):
+        try:
+            return base_of(folder)
+        except FileNotFoundError:
+            continue
+    run = run_of(model)
+    if run is not None and (name := read_config(run).get("model_name_or_path")):
+        return str(name)
+    raise ValueError(f"{model} does not say which model it was trained from: give --base")
+
+
+def check_numbers(config: BenchmarkConfig) -> None:
+    """Raises ValueError by the option's name."""
+    for name in ("max_new_tokens", "max_batch", "nproc", "server_timeout", "limit", "min_pixels", "max_pixels"):
+        value = getattr(config, name)
+        if value is not None and value <= 0:
+            raise ValueError(f"--{name} {value} must be above 0")
+    if config.min_pixels and config.max_pixels and config.min_pixels > config.max_pixels:
+        raise ValueError(f"--min_pixels {config.min_pixels} is more than --max_pixels {config.max_pixels}")
+
+
+def check_tool(options: BenchmarkOptions) -> None:
+    """Raises ValueError for benchmarks the tool does not have, options it does not take, a judge that is missing."""
+    config = options.config
+    if not config.benchmarks:
+        raise ValueError("no benchmark: give --benchmarks with names, or a group: paper, no-judge")
+    if config.data_dir and not Path(config.data_dir).is_dir():
+        raise ValueError(f"--data_dir {config.data_dir}: there is no such folder")
+    if options.tool == "lmms-eval":
+        if config.how == "direct":
+            raise ValueError("--how direct goes with VLMEvalKit; lmms-eval asks a served model")
+        if config.include_path and not Path(config.include_path).is_dir():
+            raise ValueError(f"--include_path {config.include_path}: there is no such folder")
+        return
+    if config.include_path or config.metric:
+        raise ValueError("--include_path and --metric go with --with lmms-eval")
+    judged = [one.kit_name for one in options.benchmarks() if one.needs_judge]
+    if judged and not config.judge_model:
+        raise ValueError(
+            f"{', '.join(judged)} need a judge, a language model that reads the answers: give --judge_model NAME, and "
+            "--judge_url for a local one; --benchmarks no-judge leaves them out"
+        )
+    if judged and not config.judge_url and not os.environ.get(JUDGE_KEY):
+        raise ValueError(f"--judge_model {config.judge_model} without --judge_url is OpenAI's, which needs {JUDGE_KEY}")
+    if config.judge_model and not judged:
+        print("note: none of these benchmarks needs a judge; --judge_model is not used", file=sys.stderr)
+
+
+def settings_of(options: BenchmarkOptions, **more: Any) -> dict[str, Any]:
+    """All that an answer depends on besides the model's files and what `more` adds."""
+    config = options.config
+    names = ("system_prompt", "post_process", "max_new_tokens", "limit", "dtype")
+    return {"tool": options.tool, **{name: getattr(config, name) for name in names}, "decoding": "greedy", **more}

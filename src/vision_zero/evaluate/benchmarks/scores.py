@@ -1,0 +1,87 @@
+"""One model's score on one benchmark, as a file: written once it is complete, and then never computed again."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vision_zero.models import BASE_FILE
+from vision_zero.run_folder import write_json
+
+
+@dataclass(frozen=True)
+class Score:
+    """`questions`: a score in 0..1 for each. `metrics`: the tool's own figures. `settings`: all that it depends on.
+    `counts`: of replies (truncated, empty)."""
+
+    benchmark: str
+    model: str
+    questions: Mapping[str, float]
+    metrics: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    counts: Mapping[str, int]
+    seconds: float
+
+    @property
+    def mean(self) -> float:
+        return sum(self.questions.values()) / len(self.questions)
+
+
+class ScoreFolder:
+    """The scores of one model with one set of settings, a file per benchmark."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, benchmark: str) -> Path:
+        return self.folder / f"{benchmark}.json"
+
+    def read(self, benchmark: str) -> Score | None:
+        """None where there is none yet. Raises ValueError for a file that is damaged."""
+        path = self.path(benchmark)
+        if not path.is_file():
+            return None
+        try:
+            score = Score(**json.loads(path.read_text("utf-8")))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: not a score ({error}); remove it to score again") from error
+        check_questions(score.questions, str(path))
+        return score
+
+    def write(self, score: Score) -> None:
+        write_json(self.path(score.benchmark), dataclasses.asdict(score))
+
+
+def check_questions(questions: Mapping[str, float], where: str) -> None:
+    """Raises ValueError unless there are questions and each has a score in 0..1."""
+    if not questions:
+        raise ValueError(f"{where}: there are no questions")
+    for name, value in questions.items():
+        if not isinstance(value, (int, float)) or not math.isfinite(value) or not 0 <= value <= 1:
+            raise ValueError(f"{where}: question {name} has the score {value!r}, which is not in 0..1")
+
+
+def fingerprint(model: str, settings: Mapping[str, Any]) -> str:
+    """16 hex digits of a model's files and the settings: whatever changes an answer changes them.
+
+    A Hub name stands for its files. Raises OSError for files that cannot be read.
+    """
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    folder = Path(model)
+    if not folder.is_dir():
+        digest.update(model.encode())
+        return digest.hexdigest()[:16]
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and (path.suffix in (".safetensors", ".json", ".jinja", ".txt") or path.suffix == ".bin"):
+            if path.name in ("trainer_state.json", BASE_FILE):
+                continue
+            digest.update(f"{path.name}\0".encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""A model behind an OpenAI-style API, for tools that cannot load it."""

@@ -1,0 +1,192 @@
+"""Chat requests in OpenAI's format, and a model's greedy answers to a batch of them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from PIL import Image, UnidentifiedImageError
+from transformers import PreTrainedModel, ProcessorMixin
+
+from vision_zero.models import attention_implementation, check_model, load_model, load_processor
+
+NO_ANSWER = "\N{EMPTY SET}"
+"""Stands for an empty reply, which evaluation tools take for a failed request. No question has an option like it."""
+
+
+class BadRequestError(ValueError):
+    """A request that this server cannot answer."""
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """Messages as chat templates take them, and their images in order. Image and text parts keep their places."""
+
+    messages: tuple[Mapping[str, Any], ...]
+    images: tuple[Image.Image, ...]
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class ChatAnswer:
+    """`truncated`: it had not ended at the request's `max_tokens`."""
+
+    text: str
+    truncated: bool
+    prompt_tokens: int
+    new_tokens: int
+
+
+def read_request(body: Any, max_tokens: int) -> ChatRequest:
+    """A request's JSON; `max_tokens` bounds what it may ask for. Raises BadRequestError by the name of the field."""
+    if not isinstance(body, dict) or not isinstance(body.get("messages"), list) or not body["messages"]:
+        raise BadRequestError("messages: must be a list with at least one message")
+    if body.get("stream"):
+        raise BadRequestError("stream: answers come whole")
+    if body.get("n", 1) != 1:
+        raise BadRequestError(f"n={body['n']}: one answer per request")
+    if body.get("temperature"):
+        raise BadRequestError(f"temperature={body['temperature']}: answers are greedy; ask with temperature 0")
+    images: list[Image.Image] = []
+    messages = tuple(_message(message, images) for message in body["messages"])
+    asked = body.get("max_tokens") or body.get("max_completion_tokens") or max_tokens
+    if not isinstance(asked, int) or asked < 1:
+        raise BadRequestError(f"max_tokens={asked}: must be a whole number above 0")
+    return ChatRequest(messages, tuple(images), min(asked, max_tokens))
+
+
+def _message(message: Any, images: list[Image.Image]) -> dict[str, Any]:
+    if not isinstance(message, dict) or message.get("role") not in ("system", "user", "assistant"):
+        raise BadRequestError("messages: every message needs a role: system, user or assistant")
+    content = message.get("content")
+    if isinstance(content, str):
+        parts = [{"type": "text", "text": content}]
+        return {"role": message["role"], "content": content if message["role"] == "system" else parts}
+    if not isinstance(content, list):
+        raise BadRequestError("messages: content must be a text or a list of parts")
+    parts = [_part(part, images) for part in content]
+    if message["role"] == "system":
+        return {"role": "system", "content": "".join(part["text"] for part in parts if part["type"] == "text")}
+    return {"role": message["role"], "content": parts}
+
+
+def _part(part: Any, images: list[Image.Image]) -> dict[str, str]:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "text" and isinstance(part.get("text"), str):
+        return {"type": "text", "text": part["text"]}
+    if kind == "image_url":
+        address = part.get("image_url")
+        images.append(_image(address.get("url") if isinstance(address, dict) else address))
+        return {"type": "image"}
+    raise BadRequestError(f"messages: a part of type {kind!r} is neither text nor image_url")
+
+
+def _image(url: Any) -> Image.Image:
+    """Only images that the request holds: this server opens no file and no address for who asks it."""
+    if not isinstance(url, str) or not url.startswith("data:") or ";base64," not in url:
+        raise BadRequestError("image_url: must be a data: URL in base64")
+    try:
+        image = Image.open(io.BytesIO(base64.b64decode(url.split(";base64,", 1)[1], validate=True)))
+        return image.convert("RGB")
+    except (binascii.Error, UnidentifiedImageError, OSError) as error:
+        raise BadRequestError(f"image_url: not an image: {error}") from error
+
+
+def boxed_answer(text: str) -> str:
+    r"""What stands in the last `\boxed{...}`, its braces balanced; without a box, the text up to a brace that closes
+    nothing. The rule of `post_process` in VLMEvalKit's Qwen2VLChat, so that served and direct answers are read alike.
+    """
+    rest = text.split("\\boxed{")[-1]
+    depth = 1
+    for place, letter in enumerate(rest):
+        depth += {"{": 1, "}": -1}.get(letter, 0)
+        if depth == 0:
+            return rest[:place]
+    return rest
+
+
+@dataclass(frozen=True)
+class ChatModel:
+    r"""A model that answers batches of requests, greedily.
+
+    `post_process`: with what stands in the last `\boxed{}`. `system_prompt`: before every conversation without one.
+    """
+
+    model: PreTrainedModel
+    processor: ProcessorMixin
+    post_process: bool = False
+    system_prompt: str | None = None
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        pixels: tuple[int | None, int | None] = (None, None),
+        *,
+        dtype: str = "auto",
+        use_cpu: bool = False,
+        post_process: bool = False,
+        system_prompt: str | None = None,
+    ) -> ChatModel:
+        """A checkpoint (full, or LoRA, which is merged), an export, a folder as on the Hub, or a Hub name.
+
+        `pixels`: least and most of an image; None is the model's own rule.
+        Raises ValueError or OSError, which name the model, for what cannot be loaded.
+        """
+        files = check_model(name)
+        is_adapter = (Path(name) / "adapter_config.json").is_file()
+        device = "cuda" if torch.cuda.is_available() and not use_cpu else "cpu"
+        model = load_model(
+            files if is_adapter else name,
+            dtype="float32" if dtype == "auto" and device == "cpu" else dtype,
+            attn_implementation=attention_implementation(None, use_cpu=use_cpu),
+        )
+        if is_adapter:
+            model = PeftModel.from_pretrained(model, name).merge_and_unload()
+        return cls(model.to(device).eval(), load_processor(files, *pixels), post_process, system_prompt)
+
+    def prompt(self, request: ChatRequest) -> str:
+        """The text that the model is given, one placeholder per image."""
+        messages = list(request.messages)
+        if self.system_prompt and messages[0]["role"] != "system":
+            messages.insert(0, {"role": "system", "content": self.system_prompt})
+        return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+    @torch.no_grad()
+    def answer(self, requests: Sequence[ChatRequest]) -> list[ChatAnswer]:
+        """One answer per request. All of them have images, or none has."""
+        texts = [self.prompt(request) for request in requests]
+        images = [list(request.images) for request in requests]
+        inputs = self.processor(text=texts, images=images if images[0] else None, padding=True, return_tensors="pt")
+        inputs = inputs.to(self.model.device)
+        replies_BT = self.model.generate(
+            **inputs,
+            max_new_tokens=max(request.max_tokens for request in requests),
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            repetition_penalty=1.0,
+            pad_token_id=self.processor.tokenizer.pad_token_id,
+        )[:, inputs["input_ids"].shape[1] :]
+        n_prompts = inputs["attention_mask"].sum(-1).tolist()
+        return [
+            self._answer(reply, request.max_tokens, n_prompt)
+            for reply, request, n_prompt in zip(replies_BT.tolist(), requests, n_prompts, strict=True)
+        ]
+
+    def _answer(self, reply: list[int], max_tokens: int, n_prompt: int) -> ChatAnswer:
+        model_ends = self.model.generation_config.eos_token_id
+        ends = {self.processor.tokenizer.eos_token_id, *(model_ends if isinstance(model_ends, list) else [model_ends])}
+        end = next((place for place, token in enumerate(reply) if token in ends), None)
+        kept = reply[: max_tokens if end is None else min(end, max_tokens)]
+        text = self.processor.tokenizer.decode(kept, skip_special_tokens=True)
+        text = (boxed_answer(text) if self.post_process else text).strip()
+        return ChatAnswer(text or NO_ANSWER, end is None or end > max_tokens, n_prompt, len(kept))

@@ -1,0 +1,124 @@
+"""The table of benchmark results, as Markdown, and its place in a file between two markers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vision_zero.evaluate.benchmarks.suite import BENCHMARKS, BY_NAME, Benchmark, PaperValues
+
+START, END = "<!-- benchmarks: start -->", "<!-- benchmarks: end -->"
+NONE_YET = "No results yet: none of these benchmarks has been run on a model trained with this repository."
+
+
+def fill(file: Path, result: Path) -> None:
+    """Writes the table of `result` between the markers of `file`; without a result, the paper's values alone.
+
+    Raises ValueError for a file that is no text or lacks the two markers, or a result that is damaged.
+    """
+    try:
+        text = file.read_text("utf-8")
+    except OSError as error:
+        raise ValueError(f"--fill {file}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--fill {file}: is not a UTF-8 text ({error})") from error
+    if text.count(START) != 1 or text.count(END) != 1 or text.index(END) < text.index(START):
+        raise ValueError(f"--fill {file}: needs one line {START} and after it one line {END}")
+    content = None
+    if result.is_file():
+        try:
+            content = json.loads(result.read_text("utf-8"))
+            new = table(content)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{result}: not a result of this command ({error!r})") from error
+    else:
+        new = none_yet()
+    before, rest = text.split(START)
+    _, after = rest.split(END)
+    try:
+        file.write_text(f"{before}{START}\n{new}\n{END}{after}", "utf-8")
+    except OSError as error:
+        raise ValueError(f"--fill {file}: cannot be written: {error.strerror}") from error
+    print(f"{file}: " + (f"filled from {result}" if content else f"no results yet ({result} is not there)"))
+
+
+def none_yet() -> str:
+    """What stands there before there is a result: what each benchmark needs, and the paper's values."""
+    rows = [
+        f"| {one.label} | `{one.kit_name}` | {'yes' if one.needs_judge else 'no'} | {grey(one.paper)} |"
+        for one in BENCHMARKS
+        if one.paper
+    ]
+    head = ["| benchmark | in VLMEvalKit | needs a judge | paper, another environment |", "|---|---|---|---|"]
+    return "\n".join([NONE_YET, "", *head, *rows, "", PAPER_NOTE])
+
+
+PAPER_NOTE = (
+    "<sub>Paper: Qwen2.5-VL-7B before → after training on CLEVR scenes / charts / real-world pictures, in per cent, "
+    "in another environment: a reference to look at, not to subtract from.</sub>"
+)
+
+
+def grey(paper: PaperValues | None) -> str:
+    return f"<sub>{paper}</sub>" if paper else ""
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """A line per benchmark and model: base, model, paired difference with its 95% interval, the paper's values.
+
+    What was not scored says so.
+    """
+    head = [
+        "| benchmark | model | questions | base | trained | difference (95%) | better / worse | paper, elsewhere |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    rows = [
+        _row(name, model, found, result)
+        for name, found in result["benchmarks"].items()
+        for model in result["models"] or [result["base"]]
+    ]
+    settings = result["settings"][result["base"]]
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    first = ", the first " + str(settings["limit"]) + " questions of each" if settings.get("limit") else ""
+    notes = [f"Base: `{result['base']}`. In per cent, questions paired, greedy answers{first}; {versions}."]
+    notes += [f"Judge: {judge}." for judge in sorted(_judges(result))]
+    return "\n".join([*head, *rows, "", *notes, "", PAPER_NOTE])
+
+
+def _judges(result: Mapping[str, Any]) -> set[str]:
+    judges = [found["judge"] for found in result["benchmarks"].values() if found["judge"]]
+    return {f"{judge['model']} ({judge['url']})" for judge in judges}
+
+
+def _row(name: str, model: str, found: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    known = BY_NAME.get(name) if result["tool"] == "vlmevalkit" else None
+    label, shown = _label(name, known), model.replace("|", "\\|")
+    paper = grey(known.paper) if known else ""
+    compared = found["differences"].get(model)
+    if compared is not None:
+        base, own, gain = (_percent(compared[part]["value"]) for part in ("base", "model", "difference"))
+        low, high = (_percent(compared["difference"][end], sign=True) for end in ("low", "high"))
+        gain = _percent(compared["difference"]["value"], sign=True)
+        counts = f"{compared['better']} / {compared['worse']}"
+        return (
+            f"| {label} | `{shown}` | {compared['questions']} | {base} | {own} | {gain} ({low} to {high}) | {counts} "
+            f"| {paper} |"
+        )
+    base, own = (_alone(found["scores"].get(one)) for one in (result["base"], model))
+    number = next((str(score["questions"]) for score in found["scores"].values()), "")
+    return f"| {label} | `{shown}` | {number} | {base} | {own if model != result['base'] else ''} | | | {paper} |"
+
+
+def _label(name: str, known: Benchmark | None) -> str:
+    return known.label if known else name.replace("|", "\\|")
+
+
+def _alone(score: Mapping[str, Any] | None) -> str:
+    return "not scored" if score is None else _percent(score["mean"])
+
+
+def _percent(share: float, *, sign: bool = False) -> str:
+    value = round(100 * share, 1) + 0.0  # no -0.0
+    return f"{value:+.1f}" if sign else f"{value:.1f}"

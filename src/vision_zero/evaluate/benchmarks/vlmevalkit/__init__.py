@@ -1,0 +1,1 @@
+"""VLMEvalKit, unmodified, in an environment of its own."""

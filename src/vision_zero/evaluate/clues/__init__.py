@@ -1,0 +1,1 @@
+"""What clues say: true, discriminative or copied."""

@@ -1,0 +1,133 @@
+"""`python -m vision_zero.evaluate clues RUN`: were clues true, telling, copied? Per role, over training.
+
+Reads the recorded games of a run (games/step-*.jsonl); nothing is loaded or played. The pictures that a clue is held
+against are those of the recorded games.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vision_zero.config.options import GameConfig
+from vision_zero.data.pairs import load_pairs
+from vision_zero.evaluate.bootstrap import Interval
+from vision_zero.evaluate.clues.grounding import (
+    TRUTH_FIGURES,
+    Gallery,
+    TruthByRole,
+    is_described,
+    said_in_record,
+    truth_figures,
+)
+from vision_zero.models import run_of
+from vision_zero.run_folder import GAMES, read_config, read_json_lines
+from vision_zero.types import Role
+
+
+@dataclass(frozen=True)
+class ClueWindow:
+    """The games of iterations `first` to `last`. `figures`: as `truth_figures` names them."""
+
+    first: int
+    last: int
+    n_games: int
+    figures: dict[str, Interval]
+
+
+def clue_windows(
+    run: Path, images: Sequence[str] = (), scenes: str | None = None, window: int = 10
+) -> list[ClueWindow]:
+    """Windows of `window` iterations, counted from 1, over the recorded games of `run`.
+
+    `images` are where the pairs are now, if not where the run had them. Raises ValueError when no games were recorded,
+    when pairs of theirs are not in the source, or when none of these has a scene description; games of pairs that have
+    none are left out and counted.
+    """
+    if run_of(str(run)) != run:
+        raise ValueError(f"{run} is not a run folder")
+    needed = {"updates_per_iteration": int, "num_iterations": int} | ({} if images else {"images": list})
+    config = read_config(run, **needed)
+    records = _records(run / GAMES)
+    if not records:
+        raise ValueError(f"{run / GAMES}: no games were recorded (record_games_every)")
+    gallery, described = _gallery(
+        records, list(images) or config["images"], scenes if images else config.get("scenes_dir"), config
+    )
+    judged = [record for record in records if record["pair"] in described]
+    if left_out := len(records) - len(judged):
+        print(f"note: {left_out} of {len(records)} games are left out, their pairs are not described", file=sys.stderr)
+    steps = config["updates_per_iteration"] * config["num_iterations"]
+    games: dict[int, list[TruthByRole]] = {}
+    for record in judged:
+        truth = gallery.judge(record["pair"], record["spy"], said_in_record(record))
+        games.setdefault(record["step"] // steps // window, []).append(truth)
+    last = max(record["step"] // steps for record in records) + 1
+    return [
+        ClueWindow(number * window + 1, min((number + 1) * window, last), len(some), truth_figures(some))
+        for number, some in sorted(games.items())
+    ]
+
+
+def _records(folder: Path) -> list[dict[str, Any]]:
+    """All recorded games. Raises ValueError for one that does not say what is judged."""
+    files = sorted(folder.glob("step-*.jsonl"))
+    if cut := [file for file in files if not file.read_bytes().endswith(b"\n")]:
+        print(f"note: {len(cut)} games are left out, whose files end inside a line: {cut[0]} ...", file=sys.stderr)
+    records = []
+    for file in files:
+        for number, record in enumerate(read_json_lines(file, "step", "pair", "spy", "clues"), start=1):
+            try:
+                said_in_record(record)
+            except (KeyError, TypeError) as error:
+                raise ValueError(f"{file}, line {number}: a clue must have seat, clue and readable") from error
+            records.append(record)
+    return records
+
+
+def _gallery(
+    records: Sequence[dict[str, Any]], images: Sequence[str], scenes: Any, config: dict[str, Any]
+) -> tuple[Gallery, set[str]]:
+    """The described pictures of the games, and their pairs' ids. Raises ValueError when there is none."""
+    names = {record["pair"] for record in records}
+    source = load_pairs(list(images), columns=config.get("columns") or None, scenes=scenes)
+    pairs = [pair for pair in source if pair.id in names]
+    if missing := sorted(names - {pair.id for pair in pairs}):
+        raise ValueError(
+            f"{', '.join(images)}: not the source of these games, {missing[0]!r} is not there; see --images"
+        )
+    described = [pair for pair in pairs if is_described(pair)]
+    if not described:
+        raise ValueError(
+            f"{', '.join(images)}: {pairs[0].id!r} has no scene description, and no other pair has, so clues cannot be "
+            "judged; drawn scenes and those of make_data clevr are described"
+        )
+    return Gallery(described), {pair.id for pair in described}
+
+
+def table(windows: Sequence[ClueWindow]) -> str:
+    """A line per window and role: means over games with their 95% intervals."""
+    head = f"{'iterations':<11}{'games':>6}  {'role':<9}" + "".join(f"{name:<24}" for name in TRUTH_FIGURES)
+    rows = [
+        f"{f'{one.first}-{one.last}':<11}{one.n_games:>6}  {role.value:<9}"
+        + "".join(f"{one.figures[f'{role.value}/{name}']!s:<24}" for name in TRUTH_FIGURES)
+        for one in windows
+        for role in (Role.CIVILIAN, Role.SPY)
+    ]
+    return "\n".join(row.rstrip() for row in (head, *rows))
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m vision_zero.evaluate clues", description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="the run's output_dir")
+    parser.add_argument("--images", nargs="+", default=[], help="where the pairs are, if the run had them elsewhere")
+    parser.add_argument("--scenes_dir", help=GameConfig.__dataclass_fields__["scenes_dir"].metadata["help"])
+    parser.add_argument("--window", type=int, default=10, help="iterations per line of the table (default: 10)")
+    options = parser.parse_args(arguments)
+    if options.window < 1:
+        raise ValueError(f"window={options.window} must be at least 1")
+    print(table(clue_windows(options.run, options.images, options.scenes_dir, options.window)))

@@ -1,0 +1,1 @@
+"""Win rate of a model against the frozen start model."""

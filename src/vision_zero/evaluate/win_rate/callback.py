@@ -1,0 +1,164 @@
+"""The arena inside training: every few iterations the policy against its frozen start, on pairs it never trains on.
+
+It draws nothing from any random generator of the run and leaves weights and optimizer alone, so a run with it and one
+without are the same run. Lines go to arena.jsonl, the figures of LOGGED to the log with the step's other metrics.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import gather_object
+from peft import PeftModel
+from tqdm import tqdm
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import is_deepspeed_zero3_enabled
+from trl import GRPOTrainer
+from trl.trainer.utils import create_model_from_path
+
+from vision_zero import run_folder
+from vision_zero.config.options import GameConfig, IterativeSPOConfig
+from vision_zero.data.contamination import shared_ids
+from vision_zero.data.pairs import load_pairs
+from vision_zero.evaluate.win_rate.arena import Arena, Outcome, make_arena
+from vision_zero.evaluate.win_rate.main import verdict_line
+from vision_zero.evaluate.win_rate.match import Contest
+from vision_zero.evaluate.win_rate.metrics import CROSS_PLAY
+from vision_zero.rollout.load_policy import ModelPlayer
+from vision_zero.rollout.progress import game_bar
+from vision_zero.rollout.transformers_policy import TransformersPolicy
+from vision_zero.types import ImagePair
+
+LOGGED = (
+    *("win_rate", "as_table", "as_spy", "table_gain", "spy_gain"),
+    *("civilians_gain", "voters_gain", "together", "against_itself"),
+    *("votes/right", "votes/na", "sight"),
+)
+"""Figures that go to the log as `arena/NAME`; all of them, with intervals, are in arena.jsonl."""
+LOW, HIGH, SECONDS = "arena/win_rate_low", "arena/win_rate_high", "seconds/arena"
+
+
+def training_arena(game: GameConfig, args: IterativeSPOConfig, trained_on: Sequence[ImagePair] = ()) -> Arena | None:
+    """The arena of a run, None if it is off. Raises ValueError when there is nothing to play on, or no way to."""
+    if not args.arena_every:
+        return None
+    if is_deepspeed_zero3_enabled() or args.fsdp:
+        raise ValueError(
+            "arena_every needs whole weights on every process, which ZeRO-3 and FSDP split; use ZeRO-2, or evaluate "
+            "checkpoints with python -m vision_zero.evaluate win-rate"
+        )
+    if not args.arena_images and not game.holdout:
+        raise ValueError(
+            "arena_every plays on pairs that are not trained on, and there are none: give --holdout a share of the "
+            "pairs, or --arena_images a source of its own, as drawn:200@heldout"
+        )
+    pairs = load_pairs(args.arena_images) if args.arena_images else game.pairs("heldout")
+    if args.arena_images and (shared := shared_ids(pairs, trained_on)):
+        raise ValueError(
+            f"--arena_images {' '.join(args.arena_images)}: {len(shared)} of its {len(pairs)} pairs are trained on, as "
+            f"{shared[0]}; give others, as drawn:200@heldout, or leave it out and give --holdout a share"
+        )
+    return make_arena(
+        pairs,
+        game.rules(args.num_generations),
+        args.limits(),
+        n_deals=args.arena_games // 2,
+        template=game.template,
+        skip_bad=game.on_bad_image == "skip",
+        games_at_once=args.rollout_batch_size,
+    )
+
+
+class ArenaCallback(TrainerCallback):
+    """Plays before the first step, every `arena_every` iterations, and after the last."""
+
+    def __init__(self, trainer: GRPOTrainer, arena: Arena) -> None:
+        """Before training starts: a frozen copy of the model is taken from where it was loaded, if there is none."""
+        self.trainer = trainer
+        self.arena = arena
+        self._start_model = self._frozen_start()
+        self._contest: Contest | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step == 0:
+            self._play(args, state)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        iteration, rest = divmod(state.global_step, args.optimizer_steps_per_iteration)
+        if not rest and (iteration % args.arena_every == 0 or state.global_step >= state.max_steps):
+            self._play(args, state)
+
+    def _play(self, args: TrainingArguments, state: TrainerState) -> None:
+        started = time.perf_counter()
+        contest = self._contest = self._contest or self._new_contest()
+        # Before the first step the policy is its start: then it is not played twice.
+        new = self._player(self._policy()) if state.global_step else contest.start
+        shown = state.is_local_process_zero and not args.disable_tqdm
+        with game_bar("arena", *contest.size(CROSS_PLAY), shown=shown) as contest.on_call:
+            verdict = contest.against(new, CROSS_PLAY)
+        seconds = time.perf_counter() - started
+        figures = verdict.figures
+        if state.is_world_process_zero:
+            line = {"step": state.global_step, **verdict_line(verdict), "seconds": round(seconds, 2)}
+            run_folder.append_json_line(Path(self.trainer.args.output_dir) / run_folder.ARENA, line)
+            tqdm.write(
+                f"arena after step {state.global_step}: win rate {figures['win_rate']}, sight {figures['sight']}"
+            )
+        if state.global_step:  # TRL averages what is between two logs; a figure of step 0 belongs to none
+            log = self.trainer._metrics["train"]
+            for name in LOGGED:
+                log[f"arena/{name}"].append(figures[name].value)
+            log[LOW].append(figures["win_rate"].low)
+            log[HIGH].append(figures["win_rate"].high)
+            log[SECONDS].append(seconds)
+
+    def _new_contest(self) -> Contest:
+        process, n_processes = self.trainer.accelerator.process_index, self.trainer.accelerator.num_processes
+        start = self._policy() if self._start_model is None else self._start_model
+        return Contest(
+            self.arena,
+            self._player(start, frozen=True),
+            part=(process, n_processes),
+            gather=_gather,
+        )
+
+    def _policy(self) -> PreTrainedModel:
+        return self.trainer.accelerator.unwrap_model(self.trainer.model)
+
+    def _frozen_start(self) -> PreTrainedModel | None:
+        """The reference model if it stays the start, else a copy; None: the policy itself, without its adapter."""
+        trainer = self.trainer
+        if isinstance(self._policy(), PeftModel):
+            return None
+        if trainer.ref_model is not None and not trainer.args.sync_ref_model:
+            return trainer.accelerator.unwrap_model(trainer.ref_model)
+        name = self._policy().config._name_or_path
+        loaded = create_model_from_path(name, **(trainer.args.model_init_kwargs or {}))
+        return loaded.to(trainer.accelerator.device).eval()
+
+    def _player(self, model: PreTrainedModel, *, frozen: bool = False) -> ModelPlayer:
+        args = self.trainer.args
+
+        def around() -> AbstractContextManager[object]:
+            contexts = ExitStack()
+            if args.bf16 or args.fp16:
+                contexts.enter_context(self.trainer.accelerator.autocast())
+            contexts.enter_context(
+                model.disable_adapter() if frozen and isinstance(model, PeftModel) else nullcontext()
+            )
+            return contexts
+
+        policy = TransformersPolicy(
+            model, self.trainer.processing_class, args.sampling(), max_batch=args.rollout_batch_size
+        )
+        return ModelPlayer(policy, around)
+
+
+def _gather(outcomes: list[Outcome]) -> list[Outcome]:
+    return gather_object(outcomes)

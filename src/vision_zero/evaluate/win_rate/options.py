@@ -1,0 +1,152 @@
+"""The options of `python -m vision_zero.evaluate win-rate`: flags, and where they are silent, those of the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import HfArgumentParser
+
+from vision_zero.config.options import GameConfig, option
+from vision_zero.config.parse import checked
+from vision_zero.data.contamination import shared_ids
+from vision_zero.data.pairs import PairSourceError
+from vision_zero.game.prompts import load_template
+from vision_zero.models import run_of
+from vision_zero.rollout.load_policy import Loading
+from vision_zero.rollout.policy import LimitsByStage, TokenLimits
+from vision_zero.rollout.sampling import Sampling
+from vision_zero.run_folder import CONFIG, read_config
+from vision_zero.types import GameRules, ImagePair
+
+OF_IMAGES = ("images", "scenes_dir", "columns", "holdout")
+"""What is taken from the run together or not at all: a run's split says nothing about other images."""
+RENAMED = {"model_name_or_path": "reference", "num_generations": "votes"}
+
+
+@dataclass
+class WinRateConfig:
+    """Who plays, how many games, and how models answer."""
+
+    reference: str | None = option(None, "Frozen model to play against; none: the model that the run started from")
+    other_seed: str | None = option(None, "Model of another seed, to play beside the evaluated one's players")
+    drawn: int = option(0, "Play on so many freshly drawn scenes, which no training uses, in place of --images")
+    games: int = option(1000, "Games of the win rate: every deal is played twice, once with each model as the spy")
+    cross_play: bool = option(True, "Also mix new and frozen players at one table, to tell skill from a private code")
+    votes: int = option(8, "Votes per game, G")
+    temperature: float = option(0.8, "Sampling temperature; 0: the likeliest token")
+    top_k: int = option(50, "Sample among the k likeliest tokens; 0: all")
+    top_p: float = option(1.0, "Sample among the likeliest tokens of this mass")
+    max_clue_tokens: int = option(512, "Longest reply with a clue")
+    min_clue_tokens: int = option(0, "Shortest reply with a clue")
+    max_vote_tokens: int = option(512, "Longest reply with a vote")
+    min_vote_tokens: int = option(0, "Shortest reply with a vote")
+    rollout_batch_size: int = option(256, "Replies generated at once, and games whose images are open at once")
+    seed: int = option(0, "Seed of the deals and of what is sampled")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
+        "auto", "Precision; auto: float32 on a CPU, else the model's own"
+    )
+    use_cpu: bool = option(False, "Do not use a GPU")
+    out: str | None = option(None, "JSONL file to append one line per model to")
+
+
+@dataclass(frozen=True)
+class WinRateOptions:
+    """Checked options. `models` are the names as given."""
+
+    models: list[str]
+    game: GameConfig
+    config: WinRateConfig
+
+    @property
+    def rules(self) -> GameRules:
+        return self.game.rules(self.config.votes)
+
+    @property
+    def limits(self) -> LimitsByStage:
+        own = self.config
+        return {
+            "clue": TokenLimits(own.min_clue_tokens, own.max_clue_tokens),
+            "decision": TokenLimits(own.min_vote_tokens, own.max_vote_tokens),
+        }
+
+    @property
+    def loading(self) -> Loading:
+        own = self.config
+        sampling = Sampling(own.temperature, own.top_k, own.top_p)
+        bounds = self.game.min_pixels, self.game.max_pixels
+        return Loading(sampling, own.rollout_batch_size, *bounds, own.dtype, own.use_cpu)
+
+    def pairs(self) -> Sequence[ImagePair]:
+        """The pairs to play on: the held-out part where there is a split, else all of the source."""
+        return self.game.pairs("heldout")
+
+    def settings(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self.game), **dataclasses.asdict(self.config)}
+
+
+def parse(arguments: Sequence[str]) -> WinRateOptions:
+    """Flags win over the options of the first model's run. Raises ValueError for what is missing or does not fit."""
+    parser = HfArgumentParser(
+        [GameConfig, WinRateConfig],
+        prog="python -m vision_zero.evaluate win-rate",
+        description="Play trained models against a frozen one.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="run folders, checkpoints, exports, models")
+    named, _ = parser.parse_known_args(arguments)
+    run = next((folder for folder in map(run_of, named.models) if folder is not None), None)
+    options = {} if run is None else run_options(run, parser)
+    own_images = bool(named.images or named.drawn)
+    of_images = {name: options[name] for name in OF_IMAGES if name in options}
+    if own_images:
+        options = {name: value for name, value in options.items() if name not in OF_IMAGES}
+    parser.set_defaults(**options)
+    game, config, rest = parser.parse_args_into_dataclasses(list(arguments))
+    if named.drawn:
+        if named.images:
+            raise ValueError("--drawn and --images are two sources; give one")
+        game.images = [f"drawn:{config.drawn}@heldout"]
+    if not game.images:
+        raise ValueError("nothing to play on: give --images with one or more sources, or --drawn COUNT")
+    if not own_images and not game.holdout:
+        raise ValueError(f"{run} held no images out (holdout is 0): give --drawn COUNT, or --images with others")
+    if named.images and trained_on(GameConfig(**of_images), game):
+        print("note: these are images that the run was trained on; --holdout plays on a part", file=sys.stderr)
+    if config.reference is None:
+        raise ValueError("no frozen model to play against: give --reference")
+    if config.rollout_batch_size < 1:
+        raise ValueError(f"rollout_batch_size={config.rollout_batch_size} must be at least 1")
+    if config.games < 4 or config.games % 2:
+        raise ValueError(f"games={config.games} must be even and at least 4: every deal is played twice")
+    if game.template != "auto":
+        load_template(game.template)
+    checked = WinRateOptions(rest.models, game, config)
+    _ = checked.rules, checked.limits, checked.loading  # each raises ValueError for what does not fit
+    return checked
+
+
+def run_options(run: Path, parser: HfArgumentParser) -> dict[str, Any]:
+    """The options of a run that `parser` knows, by the parser's names. Raises ValueError with file and option."""
+    actions = {action.dest: action for action in reversed(parser._actions)}
+    values = {}
+    for name, value in read_config(run).items():
+        known = RENAMED.get(name, name)
+        if known in actions and name not in (*RENAMED.values(), "seed", "dtype", "use_cpu", "models"):
+            values[known] = checked(actions[known], value, f"{run / CONFIG} has {name}")
+    return values
+
+
+def trained_on(training: GameConfig, playing: GameConfig) -> bool:
+    """Whether pairs to play on were trained on; by the names of their sources where these can no longer be read."""
+    if not training.images:
+        return False
+    try:
+        pairs = training.pairs("train")
+    except (PairSourceError, OSError):
+        return not playing.holdout and bool(set(playing.images) & set(training.images))
+    return bool(shared_ids(playing.pairs("heldout"), pairs))

@@ -1,0 +1,192 @@
+"""Make image pairs of a domain, in parallel, or fetch a ready-made set; the same command continues what was stopped.
+
+    python -m vision_zero.make_data clevr --out my/scenes --n 2000
+    python -m vision_zero.make_data download magicbrush --out my/magicbrush --limit 1000
+
+Pair k of a seed is the same whatever --n, --workers or the order they were made in (docs/making-data.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tqdm import tqdm
+
+from vision_zero.data.folders import MANIFEST_NAME
+from vision_zero.data.pairs import load_pairs
+from vision_zero.data.validation import sample_rows
+from vision_zero.inspect_data import contact_sheet, positive
+from vision_zero.make_data.maker import HasMaterial, KnowsHowMany, Maker, MakingError, Summarizes
+from vision_zero.make_data.output import (
+    MATERIAL,
+    SHEET,
+    Begun,
+    PairJob,
+    begin,
+    summarize,
+    write_manifest,
+    write_summary,
+    write_whole,
+)
+from vision_zero.make_data.workers import work
+
+DOMAINS: Mapping[str, str] = {
+    "clevr": "vision_zero.make_data.clevr.maker",
+    "charts": "vision_zero.make_data.charts.maker",
+    "photos": "vision_zero.make_data.photos.diffusion",  # the options of data.photos, and those of learned editors
+}
+"""Command -> the module with its `add_arguments(parser)` and `from_arguments(args) -> Maker`."""
+
+DOWNLOAD = "download"
+DEFAULT_N = {"clevr": 2000, "charts": 1000, "photos": 1000}  # the sizes of the paper's three sets
+SHEET_PAIRS = 16
+NOT_KEPT = ("out", "n", "workers", "domain", "blender_python", "blender_threads", "blender_timeout")
+"""Options that a run may be continued with other values of (--n only upwards): they change no pair."""
+
+
+def main(argv: Sequence[str] | None = None, domains: Mapping[str, str] = DOMAINS) -> int:
+    """Returns the exit status: 0, 1 for an error, 130 when it was stopped."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == [DOWNLOAD]:
+        from vision_zero.make_data.download.main import main as download
+
+        return download(argv[1:])
+    args, module = parse(argv, domains)
+    try:
+        maker: Maker = module.from_arguments(args)
+        n = number_of_pairs(args, maker)
+        with begin(args.out, maker.name, kept_options(args, maker), n) as begun:
+            make_all(PairJob(maker, args.seed, args.out), begun, n, args.workers)
+            return finish(args.out, maker, n)
+    except KeyboardInterrupt:
+        print(f"stopped; what is done is kept in {args.out}, the same command continues", file=sys.stderr)
+        return 130
+    except (MakingError, ValueError) as error:  # a maker's refusal of its options is a ValueError, a bad image too
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def parse(argv: Sequence[str], domains: Mapping[str, str]) -> tuple[argparse.Namespace, ModuleType]:
+    """The options, and the module of the domain: only the one asked for is imported."""
+    parser = argparse.ArgumentParser(prog="python -m vision_zero.make_data", description="Make image pairs.")
+    commands = parser.add_subparsers(dest="domain", required=True)
+    by_name = {name: commands.add_parser(name) for name in domains}
+    commands.add_parser(DOWNLOAD, help="fetch a ready-made set in place of making one")
+    if not argv or argv[0] not in domains:
+        parser.parse_args(argv[:1])  # ends the program: with help, or with what is wrong
+    module = import_module(domains[argv[0]])
+    add_common_arguments(by_name[argv[0]])
+    module.add_arguments(by_name[argv[0]])
+    return parser.parse_args(argv), module
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every domain has. `size` is None if it is not given: then the domain's own holds."""
+    cores = os.cpu_count() or 1
+    parser.add_argument("--out", type=Path, required=True, help="folder, new or begun by the same command")
+    parser.add_argument("--n", type=positive, help="pairs (default: as many as the domain makes by itself)")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    parser.add_argument(
+        "--workers", type=positive, default=cores, help="processes; not the result (default: all cores)"
+    )
+    parser.add_argument("--size", type=size, metavar="WxH", help="of the images, in pixels (default: the domain's own)")
+
+
+def size(text: str) -> tuple[int, int]:
+    """(320, 240) of "320x240", for argparse."""
+    width, x, height = text.partition("x")
+    if not (x and width.isdecimal() and height.isdecimal() and int(width) >= 16 and int(height) >= 16):
+        raise argparse.ArgumentTypeError(f"must be WIDTHxHEIGHT of at least 16x16, as 320x240, got {text!r}")
+    return int(width), int(height)
+
+
+def number_of_pairs(args: argparse.Namespace, maker: Maker) -> int:
+    if args.n is not None:
+        return int(args.n)
+    return maker.default_n if isinstance(maker, KnowsHowMany) else DEFAULT_N[args.domain]
+
+
+def kept_options(args: argparse.Namespace, maker: Maker) -> dict[str, Any]:
+    """What the pairs depend on, as JSON: the domain and all its options."""
+    options = {name: as_json(value) for name, value in sorted(vars(args).items()) if name not in NOT_KEPT}
+    if isinstance(maker, HasMaterial):
+        options[MATERIAL] = maker.material()
+    return {"domain": args.domain, "name": maker.name, "max_attempts": maker.max_attempts, **options}
+
+
+def as_json(value: object) -> object:
+    """Paths absolute, so that a run can be continued from another folder."""
+    if isinstance(value, Path):
+        return str(value.resolve())
+    return [as_json(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def make_all(job: PairJob, begun: Begun, n: int, n_workers: int) -> None:
+    """Make what is missing, with a progress bar; says what was there and how fast it went."""
+    n_there = n - len(begun.todo) - begun.n_damaged
+    if n_there or begun.n_damaged:
+        print(f"{n_there} of {n} pairs are there already")
+    if begun.n_damaged:
+        print(f"{begun.n_damaged} pairs had missing or cut files and are made again")
+    start, rejected = time.monotonic(), 0
+    with (
+        closing(work(job, begun.todo, n_workers)) as outcomes,
+        tqdm(total=n, initial=n - len(begun.todo), desc="making pairs", unit="pair", disable=None) as bar,
+    ):
+        for outcome in outcomes:
+            rejected += sum(outcome.rejects.values())
+            bar.set_postfix(rejected=rejected, refresh=False)
+            bar.update()
+    if begun.todo:
+        seconds = time.monotonic() - start
+        print(f"{len(begun.todo)} pairs in {seconds:.1f} s, {len(begun.todo) / seconds:.2f} pairs/s")
+
+
+def finish(out: Path, maker: Maker, n: int) -> int:
+    """Manifest, summary, contact sheet; returns the exit status."""
+    records = write_manifest(out, maker.name, n)
+    summary = summarize(records, maker.summary() if isinstance(maker, Summarizes) else {})
+    write_summary(out, summary)
+    for reason, count in summary["rejects"].items():
+        print(f"rejected  {count:>6}  {reason}")
+    for reason, count in summary["material"].get("files_left_out", {}).items():
+        print(f"left out  {count:>6}  files: {reason}")
+    if summary["given_up"]:
+        given_up = summary["given_up"]
+        print(
+            f"warning: {len(given_up)} of {n} pairs were given up after {maker.max_attempts} attempts each, "
+            f"{given_up[0]} the first; the manifest goes without them",
+            file=sys.stderr,
+        )
+    if not summary["pairs"]:
+        raise MakingError(f"{out}: not one of {n} pairs could be made; {out}/summary.json says why")
+    pairs = load_pairs(out)
+    sheet = io.BytesIO()
+    contact_sheet([pairs[row] for row in sample_rows(len(pairs), SHEET_PAIRS, seed=0)]).save(sheet, "JPEG", quality=90)
+    write_whole(out / SHEET, sheet.getvalue())
+    print(
+        f"{summary['pairs']} pairs in {out / MANIFEST_NAME}; median share of changed pixels "
+        f"{summary['changed_pixels']['50%']:.1%}; look at {out / SHEET}"
+    )
+    return 0
+
+
+def stop(*_: object) -> None:
+    """SIGTERM, as schedulers send it, stops a run as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, stop)
+    sys.exit(main())

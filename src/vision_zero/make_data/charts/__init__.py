@@ -1,0 +1,1 @@
+"""Charts of real tables, with one recorded change."""

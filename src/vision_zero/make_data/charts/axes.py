@@ -1,0 +1,80 @@
+"""Value axes and the numbers on charts: where an axis begins and ends, its ticks, and how a number is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.ticker import MaxNLocator
+
+from vision_zero.make_data.charts.slices import ZERO_BASED, Kind
+from vision_zero.make_data.charts.tables import ChartTable
+
+MAX_EMPTY = 0.4
+"""Of the distance of two ticks: an axis that would reach further beyond its values ends where they do."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A value axis: ends, ticks, and decimals of their labels."""
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+    decimals: int
+
+
+def axis_values(table: ChartTable, kind: Kind) -> list[float]:
+    """The values that the value axis (of a scatter chart: y) must hold; of stacks, their heights."""
+    if kind == "scatter":
+        return list(table.values[1])
+    if kind == "stacked" or (kind == "area" and len(table.series) > 1):
+        return [sum(row) for row in zip(*table.values, strict=True)]
+    return [value for column in table.values for value in column]
+
+
+def scale_for(values: Sequence[float], kind: Kind, room_for_numbers: bool) -> Scale:
+    """Ends are ticks, unless much would stay empty beyond the values.
+
+    Lengths start at zero, and so do lines that come near it.
+    """
+    low, high = min(values), max(values)
+    if kind in ZERO_BASED or (kind == "line" and 0 <= low <= 0.4 * high):
+        low, high = min(0.0, low), max(0.0, high)
+    pad = 0.04 * (high - low)
+    if room_for_numbers:
+        pad = (0.14 if kind == "horizontal" else 0.08) * (high - low)
+    low = low - pad if low != 0 else low
+    high = high + pad if high != 0 else high
+    found = [float(tick) for tick in MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)]
+    step = found[1] - found[0]
+    slack = 1e-9 * step
+    ticks = [tick for tick in found if low - step + slack < tick < high + step - slack]
+    ends = [ticks[0], ticks[-1]]
+    if ticks[-1] - high > MAX_EMPTY * step:
+        ends[1] = high
+    if low - ticks[0] > MAX_EMPTY * step:
+        ends[0] = low
+    return Scale(ends[0], ends[1], tuple(tick for tick in ticks if ends[0] <= tick <= ends[1]), decimals_of(step))
+
+
+def decimals_of(step: float) -> int:
+    """Decimals that ticks at this step need."""
+    return next((d for d in range(7) if abs(step - round(step, d)) < 1e-9 * step), 7)
+
+
+def number_text(value: float, unit: str, decimals: int) -> str:
+    """`1,200`, `12.5%`, `$3`, with a minus sign that is one; other units stand elsewhere."""
+    digits = f"{abs(value):,.{decimals}f}"
+    sign = "−" if value < 0 and any(digit in "123456789" for digit in digits) else ""
+    if unit.startswith("%"):
+        return f"{sign}{digits}%"
+    return f"{sign}{unit}{digits}" if unit in ("$", "£", "€") else f"{sign}{digits}"
+
+
+def label_decimals(values: Sequence[float]) -> int:
+    """Decimals of numbers written on marks: three digits of the largest, none for whole numbers."""
+    if all(value == round(value) for value in values):
+        return 0
+    largest = max(map(abs, values))
+    return 0 if largest >= 100 else 1 if largest >= 10 else 2

@@ -1,0 +1,348 @@
+"""Draw a table as a chart: marks, axes, title, legend, each where the style and the room say.
+
+Charts of one call have the same axes, limits and places, so that an edited table's chart differs by the edit alone.
+Drawn by matplotlib's Agg on a `Figure` of its own, with default settings: no pyplot, no user's configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.transforms import Bbox
+from PIL import Image
+
+from vision_zero.make_data.charts.axes import Scale, axis_values, number_text, scale_for
+from vision_zero.make_data.charts.marks import Marks, draw_marks, name_slices, write_numbers
+from vision_zero.make_data.charts.slices import Kind
+from vision_zero.make_data.charts.styles import Style, font_properties
+from vision_zero.make_data.charts.tables import ChartTable
+from vision_zero.make_data.charts.text_layout import (
+    Arrangement,
+    Pen,
+    arrange,
+    check_letters,
+    check_texts,
+    fit,
+    fit_all,
+)
+from vision_zero.make_data.maker import Rejected
+
+DPI = 100
+NUMBERED: frozenset[Kind] = frozenset({"bar", "grouped", "horizontal"})
+"""Kinds that write a value beyond the end of its mark, for which the axis leaves room."""
+
+UNTOLD = frozenset({"", "characteristic", "entity"})
+"""Names of rows that say nothing of them, such as ChartQA's tables have; they are not written at the axis."""
+
+MIN_PLOT = (0.35, 0.3)
+"""Share of the canvas's width and height that must be left for the marks."""
+
+
+@dataclass(frozen=True)
+class DrawnChart:
+    image: Image.Image
+    figure: Figure
+
+
+def draw_charts(tables: Sequence[ChartTable], kind: Kind, style: Style, size: tuple[int, int]) -> list[DrawnChart]:
+    """One chart per table; the tables differ by edits. `size` is (width, height) in pixels.
+
+    Raises Rejected if texts do not fit.
+    """
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams["text.parse_math"] = False  # a "$" of a label is a dollar
+        numbers = style.theme.numbers and kind in NUMBERED
+        for table in tables:
+            for bold in (False, True):
+                check_letters(_words(table), font_properties(style.font, 10, bold=bold))
+        y_scale = scale_for([value for table in tables for value in axis_values(table, kind)], kind, numbers)
+        x_scale = scale_for(tables[0].values[0], kind, False) if kind == "scatter" else y_scale
+        charts = [_Chart(table, kind, style, size, x_scale, y_scale) for table in tables]
+        place = charts[0].fit_axes()
+        for chart in charts[1:] if kind == "pie" else ():  # whose names move with the slices
+            place = Bbox.intersection(place, chart.fit_axes()) or place
+        for chart in charts:
+            chart.finish(place)
+        return [DrawnChart(chart.image(), chart.figure) for chart in charts]
+
+
+def _words(table: ChartTable) -> list[str]:
+    return [table.title, table.row_name, *table.rows, *table.series, *table.units, "…−,.%"]
+
+
+class _Chart:
+    """One figure being drawn."""
+
+    def __init__(
+        self, table: ChartTable, kind: Kind, style: Style, size: tuple[int, int], x_scale: Scale, y_scale: Scale
+    ) -> None:
+        self.table, self.kind, self.style, self.theme = table, kind, style, style.theme
+        self.x_scale, self.y_scale = x_scale, y_scale
+        self.width, self.height = size
+        self.figure = Figure(figsize=(self.width / DPI, self.height / DPI), dpi=DPI, facecolor=self.theme.paper)
+        self.canvas = FigureCanvasAgg(self.figure)
+        self.renderer: Any = self.canvas.get_renderer()
+        # Text grows with the canvas, slower than it: 9 px at 320 x 240, 13 px at 640 x 480, 15 px at 960 x 720.
+        pixels = max(9.0, min(5.0 + 0.0145 * (self.width * self.height) ** 0.5, 22.0))
+        self.points = pixels * 72 / DPI
+        self.pad = 0.9 * pixels
+        self.pen = Pen(self.renderer, font_properties(style.font, self.points))
+        self.small = Pen(self.renderer, font_properties(style.font, 0.9 * self.points))
+        self.axes = self.figure.add_axes((0.1, 0.1, 0.8, 0.8), facecolor=self.theme.panel)
+        self.marks = Marks(self.axes, table, kind, style, self.points)
+        top = self._draw_title(self.height - self.pad)
+        self.room = self._draw_legend(self.pad, self.pad, self.width - self.pad, top)
+        draw_marks(self.marks)
+        self._dress_axes()
+
+    def image(self) -> Image.Image:
+        return Image.frombytes("RGBA", (self.width, self.height), bytes(self.canvas.buffer_rgba())).convert("RGB")
+
+    def finish(self, place: Bbox) -> None:
+        """Draw it with the axes at `place`. Raises Rejected."""
+        self._set_place(place)
+        names = self._label_rows(place)
+        if self.kind == "pie":
+            name_slices(self.marks, self.small, names)
+        elif self.theme.numbers and self.kind in (*NUMBERED, "stacked"):
+            write_numbers(self.marks, self.small, needed=self._numbers_replace_axis())
+        self.canvas.draw()
+        check_texts(self.figure, self.renderer)
+
+    # ------------------------------------------------------------------------------------------- above and beside
+
+    def _draw_title(self, top: float) -> float:
+        """The title, and under it the unit where the theme has it there. Returns where the next thing begins."""
+        pen = Pen(self.renderer, font_properties(self.style.font, 1.18 * self.points, bold=self.theme.title_bold))
+        centred = self.theme.title_place == "center"
+        x, align = (0.5, "center") if centred else (self.pad / self.width, "left")
+        room = self.width - 2 * self.pad
+        if self.table.title:
+            text = fit(self.table.title, room, 2, pen)
+            self._text(x, top, text, pen, self.theme.ink, ha=align, va="top")
+            top -= pen.line * len(text.split("\n")) + 0.15 * pen.line
+        unit = self._unit()
+        if self.theme.unit_above and unit and self.kind not in ("pie", "scatter"):
+            text = fit(unit, room, 1, self.small)
+            self._text(x, top, text, self.small, self.theme.ink, ha=align, va="top", alpha=0.75)
+            top -= self.small.line + 0.15 * pen.line
+        return top - 0.35 * pen.line
+
+    def _unit(self) -> str:
+        """What the numbers are in; nothing where every number says so itself."""
+        unit = self.table.units[0]
+        return "" if unit in ("%", "$", "£", "€") or len(set(self.table.units)) > 1 else unit
+
+    def _legend_names(self) -> list[str]:
+        if self.kind == "pie":
+            return [] if self.theme.legend == "top" else list(self.table.rows)
+        return [] if self.kind == "scatter" or len(self.table.series) == 1 else list(self.table.series)
+
+    def _draw_legend(self, left: float, bottom: float, right: float, top: float) -> Bbox:
+        """The legend at its side of what is left of the canvas. Returns the rest."""
+        names = self._legend_names()
+        if not names:
+            return Bbox.from_extents(left, bottom, right, top)
+        place, width = self.theme.legend, right - left
+        handle, gap = 1.6 * self.points * DPI / 72, 1.2 * self.points * DPI / 72
+        if place == "right":
+            texts = fit_all(names, 0.24 * width, 2, self.small)
+            n_columns = 1
+        else:
+            texts = fit_all(names, 0.85 * width, 1, self.small)
+            item = max(map(self.small.width, texts)) + handle + 2 * gap
+            n_columns = max(1, min(len(texts), int(width / item)))
+        anchor = {"right": (right, top), "top": (left, top), "bottom": ((left + right) / 2, bottom)}[place]
+        where = {"right": "upper right", "top": "upper left", "bottom": "lower center"}[place]
+        if place == "top" and self.theme.title_place == "center":
+            anchor, where = ((left + right) / 2, top), "upper center"
+        legend = self.figure.legend(
+            self._handles(),
+            texts,
+            loc=where,
+            bbox_to_anchor=(anchor[0] / self.width, anchor[1] / self.height),
+            prop=self.small.font,
+            labelcolor=self.theme.ink,
+            frameon=False,
+            ncols=n_columns,
+            borderaxespad=0,
+            borderpad=0,
+            handlelength=1.6 if self.kind == "line" else 1.0,
+            handleheight=0.9,
+            handletextpad=0.5,
+            columnspacing=1.3,
+            labelspacing=0.45,
+        )
+        box = legend.get_window_extent(self.renderer)
+        if place == "right":
+            right -= box.width + self.pad
+        elif place == "top":
+            top -= box.height + 0.6 * self.pad
+        else:
+            bottom += box.height + 0.8 * self.pad
+        return Bbox.from_extents(left, bottom, right, top)
+
+    def _handles(self) -> list[Any]:
+        if self.kind == "line":
+            return [
+                Line2D(
+                    [],
+                    [],
+                    color=colour,
+                    linewidth=self.theme.line_width,
+                    marker=self.marks.marker,
+                    markersize=0.5 * self.points,
+                )
+                for colour in self.marks.colours
+            ]
+        return [Patch(facecolor=colour, edgecolor=self.marks.edge) for colour in self.marks.colours]
+
+    def _text(self, x: float, y: float, text: str, pen: Pen, colour: str, **place: Any) -> None:
+        """Text on the canvas, x as a share of the width, y in pixels."""
+        self.figure.text(x, y / self.height, text, fontproperties=pen.font, color=colour, linespacing=1.15, **place)
+
+    # ---------------------------------------------------------------------------------------------------- the axes
+
+    def _dress_axes(self) -> None:
+        """Frame, grid, limits and ticks; the rows' labels come when the room is known."""
+        axes, theme = self.axes, self.theme
+        if self.kind == "pie":
+            axes.set_aspect("equal")
+            axes.set_xlim(-1.02, 1.02)
+            axes.set_ylim(-1.02, 1.02)
+            axes.axis("off")
+            return
+        for name, spine in axes.spines.items():
+            spine.set_visible(name in theme.spines)
+            spine.set_color(theme.ink)
+            spine.set_linewidth(0.8)
+        across = self.kind == "horizontal"
+        if across:  # the baseline of the bars, wherever they start from
+            for name, spine in axes.spines.items():
+                spine.set_visible(name == "left" or len(theme.spines) == 4)
+        value_axis, row_axis = (axes.xaxis, axes.yaxis) if across else (axes.yaxis, axes.xaxis)
+        self._set_scale(value_axis, self.y_scale, self.table.units[1 if self.kind == "scatter" else 0])
+        tick = 0.25 * self.points if theme.ticks else 0
+        axes.tick_params(
+            which="both",
+            direction=theme.ticks or "out",
+            length=tick,
+            width=0.8,
+            color=theme.ink,
+            labelcolor=theme.ink,
+            pad=0.42 * self.points,
+        )
+        # The first label of the row axis stands beside the lowest of the value axis, and must not touch it.
+        axes.tick_params(axis="x", pad=(0.42 if across else 0.75) * self.points)
+        axes.set_axisbelow(True)
+        if theme.grid:
+            grid: dict[str, Any] = {"color": theme.faint, "linestyle": theme.grid_dash, "linewidth": 0.9, "zorder": 0}
+            value_axis.grid(True, **grid)
+            if theme.grid == "both" and self.kind in ("line", "area", "scatter"):
+                row_axis.grid(True, **grid)
+        if self.kind == "scatter":
+            self._set_scale(axes.xaxis, self.x_scale, self.table.units[0])
+            self._name_axis(axes.set_xlabel, 0)
+            self._name_axis(axes.set_ylabel, 1)
+            return
+        n_rows = len(self.table.rows)
+        row_axis.set_ticks(range(n_rows))
+        low, high = {"line": (-0.25, n_rows - 0.75), "area": (0, n_rows - 1)}.get(self.kind, (-0.6, n_rows - 0.4))
+        (axes.set_ylim if across else axes.set_xlim)((high, low) if across else (low, high))
+        if self.kind in ("bar", "grouped", "stacked", "horizontal") and not theme.ticks:
+            row_axis.set_tick_params(length=0)
+        if self._numbers_replace_axis():
+            value_axis.set_ticks([])
+            value_axis.grid(False)
+        elif not theme.unit_above and self._unit():
+            (axes.set_xlabel if across else axes.set_ylabel)(
+                self._unit(), fontproperties=self.pen.font, color=theme.ink, labelpad=0.4 * self.points
+            )
+        if theme.ticks and self.table.row_name.lower() not in UNTOLD and not across:
+            axes.set_xlabel(self.table.row_name, fontproperties=self.pen.font, color=theme.ink)
+
+    def _numbers_replace_axis(self) -> bool:
+        theme = self.theme
+        return theme.numbers and not theme.axis_with_numbers and self.kind in ("bar", "horizontal")
+
+    def _set_scale(self, axis: Any, scale: Scale, unit: str) -> None:
+        axis.set_view_interval(scale.low, scale.high, ignore=True)
+        axis.set_ticks(scale.ticks, [number_text(tick, unit, scale.decimals) for tick in scale.ticks])
+        for label in axis.get_ticklabels():
+            label.set_fontproperties(self.small.font)
+
+    def _name_axis(self, set_label: Any, s: int) -> None:
+        name, unit = self.table.series[s], self.table.units[s]
+        text = f"{name} ({unit})" if unit else name
+        set_label(text, fontproperties=self.pen.font, color=self.theme.ink, labelpad=0.5 * self.points)
+
+    def fit_axes(self) -> Bbox:
+        """The largest axes, in pixels, whose labels have room. Raises Rejected if little would be left of them."""
+        inner = outer = self.room
+        for _ in range(3):  # narrower axes may wrap their labels otherwise
+            if inner.width < MIN_PLOT[0] * self.width or inner.height < MIN_PLOT[1] * self.height:
+                raise Rejected("no room for the plot")
+            self._set_place(inner)
+            names = self._label_rows(inner)
+            probes = self._pie_probes(names)
+            box = self.axes.get_tightbbox(self.renderer)
+            assert box is not None  # the axes are visible
+            for probe in probes:
+                probe.remove()
+            # A pie is centred: room that its names leave at one side is not room for it to grow into.
+            limit = inner if self.kind == "pie" else outer
+            fitted = Bbox.from_extents(
+                max(limit.x0, inner.x0 + outer.x0 - box.x0),
+                max(limit.y0, inner.y0 + outer.y0 - box.y0),
+                min(limit.x1, inner.x1 + outer.x1 - box.x1),
+                min(limit.y1, inner.y1 + outer.y1 - box.y1),
+            )
+            moved = max(map(abs, (*(fitted.p0 - inner.p0), *(fitted.p1 - inner.p1))))
+            inner = fitted
+            if moved < 0.5:
+                break
+        return inner
+
+    def _set_place(self, box: Bbox) -> None:
+        self.axes.set_position(
+            (box.x0 / self.width, box.y0 / self.height, box.width / self.width, box.height / self.height)
+        )
+
+    def _pie_probes(self, names: Sequence[str]) -> list[Any]:
+        """The names of slices, put there to be measured."""
+        if self.kind != "pie":
+            return []
+        before = list(self.axes.texts)
+        name_slices(self.marks, self.small, names)
+        return [text for text in self.axes.texts if text not in before]
+
+    def _label_rows(self, place: Bbox) -> tuple[str, ...]:
+        """Names of rows along their axis. Returns those that stand elsewhere, round a pie."""
+        rows, width, height = self.table.rows, place.width, place.height
+        if self.kind == "scatter":
+            return ()
+        if self.kind == "pie":
+            return () if self._legend_names() else tuple(fit_all(rows, 0.22 * self.width, 2, self.small))
+        if self.kind == "horizontal":
+            lines = 2 if height / len(rows) >= 2.1 * self.small.line else 1
+            labels = Arrangement(tuple(fit_all(rows, 0.32 * self.width, lines, self.small)))
+        else:
+            low, high = self.axes.get_xlim()
+            slot = width / (high - low)
+            labels = arrange(rows, slot, 0.3 * self.height, self.small, timed=self.table.timed)
+        axis = self.axes.yaxis if self.kind == "horizontal" else self.axes.xaxis
+        axis.set_ticks(range(len(rows)), labels.texts)
+        for label in axis.get_ticklabels():
+            label.set(fontproperties=self.small.font, linespacing=1.1)
+            if labels.angle:
+                upright = labels.angle == 90
+                label.set(rotation=labels.angle, ha="right", va="center" if upright else "top", rotation_mode="anchor")
+        return ()

@@ -1,0 +1,142 @@
+"""Edits of a chart's table: two values swapped, two labels swapped, or one trend turned round. Each with its record.
+
+An edit says what it did in a `Change`; `apply` makes the edited table of the table and the change, and nothing else
+does, so that a record cannot say anything but what was done.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
+from typing import Any, Literal, get_args
+
+from vision_zero.make_data.charts.slices import Kind, value_range
+from vision_zero.make_data.charts.tables import ChartTable
+
+Edit = Literal["values", "labels", "trend"]
+EDITS: tuple[Edit, ...] = get_args(Edit)
+TRENDING: frozenset[Kind] = frozenset({"line", "area", "scatter"})
+
+
+@dataclass(frozen=True)
+class Change:
+    """What was changed.
+
+    values   the values of `series` at the two `rows` changed places
+    labels   the names of two rows (`of` "rows") or of two series (`of` "series") changed places; values stayed
+    trend    the values of `series` run backwards over `rows`; in a scatter chart, y over the rows in the order of x
+
+    `indices` are positions of rows, or of series if `of` is "series"; `before` and `after` are what stood there.
+    """
+
+    edit: Edit
+    of: Literal["rows", "series"]
+    series: str
+    series_index: int
+    indices: tuple[int, ...]
+    before: tuple[float | str, ...]
+    after: tuple[float | str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        fields = asdict(self)
+        if self.edit == "labels":
+            del fields["series"], fields["series_index"]
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+
+
+def apply(table: ChartTable, change: Change) -> ChartTable:
+    """The edited table."""
+    if change.edit == "labels":
+        names = list(table.rows if change.of == "rows" else table.series)
+        for index, name in zip(change.indices, change.after, strict=True):
+            names[index] = str(name)
+        return replace(table, rows=tuple(names)) if change.of == "rows" else replace(table, series=tuple(names))
+    column = list(table.values[change.series_index])
+    for index, value in zip(change.indices, change.after, strict=True):
+        column[index] = float(value)
+    values = list(table.values)
+    values[change.series_index] = tuple(column)
+    return replace(table, values=tuple(values))
+
+
+def propose(table: ChartTable, kind: Kind, edit: Edit, min_difference: float, rng: random.Random) -> Change | None:
+    """A change of this sort, one of those that can be seen; None if there is none.
+
+    Two values, or the values that two labels stand for, differ by at least `min_difference` of the values' range; a
+    trend ends higher or lower than it began by as much. Names of times are not swapped: an axis of time has an order.
+    """
+    least = min_difference * value_range(table, kind)
+    if least == 0:
+        return None
+    if edit == "values":
+        return _swapped_values(table, kind, least, rng)
+    if edit == "labels":
+        return _swapped_labels(table, kind, least, rng)
+    return _turned_trend(table, kind, least, rng)
+
+
+def _swapped_values(table: ChartTable, kind: Kind, least: float, rng: random.Random) -> Change | None:
+    columns = [1] if kind == "scatter" else list(range(len(table.series)))
+    rng.shuffle(columns)
+    for s in columns:
+        column = table.values[s]
+        apart = [(a, b) for a, b in combinations(range(len(column)), 2) if abs(column[a] - column[b]) >= least]
+        if kind == "scatter":  # two points above each other would only change places
+            xs = table.values[0]
+            reach = max(xs) - min(xs)
+            apart = [(a, b) for a, b in apart if abs(xs[a] - xs[b]) >= 0.05 * reach]
+        if apart:
+            return _change(table, "values", s, rng.choice(apart))
+    return None
+
+
+def _swapped_labels(table: ChartTable, kind: Kind, least: float, rng: random.Random) -> Change | None:
+    if kind == "scatter":
+        return None  # its points have no names
+    of_rows = [] if table.timed else _apart(list(zip(*table.values, strict=True)), least)
+    of_series = [] if len(table.series) == 1 else _apart(table.values, least)
+    choices: list[tuple[Literal["rows", "series"], list[tuple[int, int]]]] = []
+    if of_rows:
+        choices.append(("rows", of_rows))
+    if of_series:
+        choices.append(("series", of_series))
+    if not choices:
+        return None
+    of, pairs = rng.choice(choices)
+    a, b = rng.choice(pairs)
+    names = table.rows if of == "rows" else table.series
+    return Change("labels", of, "", -1, (a, b), (names[a], names[b]), (names[b], names[a]))
+
+
+def _apart(groups: Sequence[Sequence[float]], least: float) -> list[tuple[int, int]]:
+    """Pairs of groups of which some value differs by `least`."""
+    return [
+        (a, b)
+        for a, b in combinations(range(len(groups)), 2)
+        if max(abs(x - y) for x, y in zip(groups[a], groups[b], strict=True)) >= least
+    ]
+
+
+def _turned_trend(table: ChartTable, kind: Kind, least: float, rng: random.Random) -> Change | None:
+    if kind not in TRENDING:
+        return None
+    columns = [1] if kind == "scatter" else list(range(len(table.series)))
+    rng.shuffle(columns)
+    for s in columns:
+        order = tuple(range(len(table.rows)))
+        if kind == "scatter":
+            xs = table.values[0]
+            order = tuple(sorted(order, key=lambda r: (xs[r], r)))
+        column = [table.values[s][r] for r in order]
+        third = max(1, len(column) // 3)
+        begins, ends = sum(column[:third]) / third, sum(column[-third:]) / third
+        if abs(ends - begins) >= least:
+            return _change(table, "trend", s, order)
+    return None
+
+
+def _change(table: ChartTable, edit: Edit, s: int, indices: tuple[int, ...]) -> Change:
+    before = tuple(table.values[s][r] for r in indices)
+    return Change(edit, "rows", table.series[s], s, indices, before, before[::-1])

@@ -1,0 +1,247 @@
+"""Pairs of charts: a table drawn as a chart, and the same chart of the table with one change.
+
+The change is two values swapped, two labels swapped, or one trend turned round. Both charts have the same style, axes
+and places, so they differ by the change alone. Tables are parts of real ones (`chart_sources`, `chart_slices`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vision_zero.make_data.charts.drawing import DrawnChart, draw_charts
+from vision_zero.make_data.charts.edits import EDITS, TRENDING, Change, Edit, apply, propose
+from vision_zero.make_data.charts.slices import KINDS, Kind, catalogue
+from vision_zero.make_data.charts.sources import BUILT_IN, LoadedTables, TableSourceError, load_tables
+from vision_zero.make_data.charts.styles import FONTS, PALETTES, THEMES, Style, styles
+from vision_zero.make_data.charts.tables import ChartTable
+from vision_zero.make_data.maker import MadePair, Make, Rejected
+from vision_zero.types import Domain
+
+CHANGED_BY = 25
+"""Levels of 255 by which a channel of a pixel differs at least, if the pixel counts as changed."""
+
+
+@dataclass(frozen=True)
+class PlannedPair:
+    """All that is drawn: the same for the same generator."""
+
+    table: ChartTable
+    edited: ChartTable
+    change: Change
+    kind: Kind
+    style: Style
+
+
+@dataclass(frozen=True)
+class ChartMaker:
+    """Options of the charts; `size` is (width, height) in pixels. Raises ValueError for options that make no sense.
+
+    `tables` are sources for `load_tables`, `parts_per_table` limits how many parts of one table are charted per kind,
+    `min_difference` is the share of the range of values by which swapped values differ, and `changed` the least and the
+    largest share of changed pixels.
+    """
+
+    tables: tuple[str, ...] = BUILT_IN
+    kinds: tuple[Kind, ...] = KINDS
+    edits: tuple[Edit, ...] = EDITS
+    min_difference: float = 0.2
+    parts_per_table: int = 100
+    changed: tuple[float, float] = (0.001, 0.4)
+    size: tuple[int, int] = (640, 480)
+    max_attempts: int = 50
+    domain: Domain = "charts"
+    name: str = "chart"
+
+    def __post_init__(self) -> None:
+        for what, given, known in (("kinds", self.kinds, KINDS), ("edits", self.edits, EDITS)):
+            if not given or not set(given) <= set(known):
+                raise ValueError(f"{what} must be some of {' '.join(known)}, got {' '.join(given) or 'none'}")
+        if not self.drawn_kinds:
+            raise ValueError(f"no chart of {' '.join(self.kinds)} can have an edit of {' '.join(self.edits)}")
+        if not self.tables:
+            raise ValueError(f"no source of tables: give some of {' '.join(BUILT_IN)}, folders or CSV files")
+        if not 0 < self.min_difference < 1:
+            raise ValueError(f"min_difference must be between 0 and 1, got {self.min_difference}")
+        if not 0 <= self.changed[0] < self.changed[1] <= 1:
+            raise ValueError(f"changed must be two rising shares of the pixels, got {self.changed}")
+        if min(self.parts_per_table, self.max_attempts) < 1:
+            raise ValueError("parts_per_table and max_attempts must be at least 1")
+        if min(self.size) < 160 or max(self.size) > 4096:
+            raise ValueError(f"a chart is 160 to 4096 pixels wide and high, got {self.size[0]}x{self.size[1]}")
+
+    @contextmanager
+    def open(self) -> Iterator[Make]:
+        """Reads the tables. Raises TableSourceError if they cannot be read or no chart of these kinds fits any."""
+        self.parts()
+
+        def make(rng: random.Random, number: int) -> MadePair:
+            plan = self.plan(rng)
+            return self.pair(plan, self.draw(plan))
+
+        yield make
+
+    def parts(self) -> Mapping[Kind, Sequence[ChartTable]]:
+        """What charts are drawn of, by kind. Raises TableSourceError."""
+        return _parts(self.tables, self.drawn_kinds, self.parts_per_table)
+
+    def material(self) -> str:
+        """The tables that charts are drawn of. Raises TableSourceError."""
+        kinds = {kind: [table.fingerprint() for table in some] for kind, some in self.parts().items()}
+        return hashlib.sha256(repr(kinds).encode()).hexdigest()[:16]
+
+    @property
+    def drawn_kinds(self) -> tuple[Kind, ...]:
+        """The kinds that can have one of the edits: only lines, areas and points have a trend."""
+        return tuple(kind for kind in self.kinds if EDITS_OF[kind] & set(self.edits))
+
+    def plan(self, rng: random.Random) -> PlannedPair:
+        """Kind, style, table and change of a pair. Raises Rejected if the table has no change that can be seen."""
+        parts = self.parts()
+        kind = rng.choice(list(parts))
+        style = rng.choice(styles())
+        table = rng.choice(parts[kind])
+        edits = [edit for edit in self.edits if edit in EDITS_OF[kind]]
+        rng.shuffle(edits)
+        for edit in edits:
+            change = propose(table, kind, edit, self.min_difference, rng)
+            if change is not None:
+                return PlannedPair(table, apply(table, change), change, kind, style)
+        raise Rejected("no change of the table can be seen")
+
+    def draw(self, plan: PlannedPair) -> list[DrawnChart]:
+        """The original and the edited chart. Raises Rejected if a text does not fit."""
+        return draw_charts([plan.table, plan.edited], plan.kind, plan.style, self.size)
+
+    def pair(self, plan: PlannedPair, drawn: Sequence[DrawnChart]) -> MadePair:
+        """Raises Rejected if too few or too many pixels changed."""
+        original, edited = (one.image for one in drawn)
+        share = changed_share(original, edited)
+        if share < self.changed[0]:
+            raise Rejected("too few pixels changed")
+        if share > self.changed[1]:
+            raise Rejected("too many pixels changed")
+        change = {**plan.change.as_json(), "changed_pixels": round(share, 5)}
+        table, edited_table = plan.table.as_json(), plan.edited.as_json()
+        meta = {
+            "kind": plan.kind,
+            "style": plan.style.name,
+            "table_id": plan.table.fingerprint(),
+            "table": table,
+            "edited_table": edited_table,
+            "change": change,
+        }
+        documents = {"tables/table": table, "tables/edited_table": edited_table, "tables/change": change}
+        return MadePair(original, edited, meta, documents)
+
+    def summary(self) -> dict[str, Any]:
+        """What a set is drawn from: how many distinct tables, by kind, of how many whole ones, in how many styles."""
+        loaded = _loaded(self.tables)
+        parts = self.parts()
+        return {
+            "options": asdict(self),
+            "source_tables": len(loaded.tables),
+            "files_left_out": dict(loaded.left_out.most_common()),
+            "tables": len({part.fingerprint() for some in parts.values() for part in some}),
+            "tables_by_kind": {kind: len(some) for kind, some in parts.items()},
+            "styles": len(styles()),
+            "themes": len(THEMES),
+            "palettes": len(PALETTES),
+            "fonts": len(FONTS),
+        }
+
+
+EDITS_OF: Mapping[Kind, frozenset[Edit]] = {
+    kind: frozenset(
+        edit
+        for edit in EDITS
+        if not (edit == "labels" and kind == "scatter") and not (edit == "trend" and kind not in TRENDING)
+    )
+    for kind in KINDS
+}
+"""Which edits a kind of chart can have: points have no names, and only what goes along an axis has a trend."""
+
+
+def changed_share(one: Image.Image, other: Image.Image) -> float:
+    """Share of the pixels of which a channel differs by more than CHANGED_BY."""
+    difference = np.abs(np.asarray(one, dtype=np.int16) - np.asarray(other, dtype=np.int16))
+    return float((difference.max(axis=-1) > CHANGED_BY).mean())
+
+
+# A maker is pickled into workers and asked often; what it reads is the same for equal options.
+@lru_cache(maxsize=4)
+def _loaded(sources: tuple[str, ...]) -> LoadedTables:
+    return load_tables(sources)
+
+
+@lru_cache(maxsize=4)
+def _parts(sources: tuple[str, ...], kinds: tuple[Kind, ...], limit: int) -> Mapping[Kind, Sequence[ChartTable]]:
+    loaded = _loaded(sources)
+    found = {kind: catalogue(loaded.tables, kind, limit) for kind in kinds}
+    fitting = {kind: some for kind, some in found.items() if some}
+    if not fitting:
+        raise TableSourceError(
+            f"{' '.join(sources)}: none of {len(loaded.tables)} tables fits a chart of {' '.join(kinds)}"
+        )
+    return fitting
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `ChartMaker`, but its size."""
+    parser.add_argument(
+        "--tables",
+        nargs="+",
+        default=list(BUILT_IN),
+        metavar="SOURCE",
+        help="sources of tables: vega, statsmodels (both built in), ChartQA's folder, CSV files or folders of them",
+    )
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="kinds of chart (default: all)")
+    parser.add_argument(
+        "--edits",
+        nargs="+",
+        choices=EDITS,
+        default=list(EDITS),
+        help="swap two values, swap two labels, or turn a trend round (default: all)",
+    )
+    parser.add_argument(
+        "--min_difference",
+        type=float,
+        default=ChartMaker.min_difference,
+        help="least difference of swapped values, as a share of the values' range (default: 0.2)",
+    )
+    parser.add_argument(
+        "--parts_per_table",
+        type=int,
+        default=ChartMaker.parts_per_table,
+        help="most parts of one table that are charted, per kind of chart (default: 100)",
+    )
+    parser.add_argument(
+        "--changed",
+        type=float,
+        nargs=2,
+        default=list(ChartMaker.changed),
+        metavar=("MIN", "MAX"),
+        help="bounds of the share of pixels that the edit changes (default: 0.001 0.4)",
+    )
+
+
+def from_arguments(args: argparse.Namespace) -> ChartMaker:
+    """Raises ValueError for options that make no sense, with their names."""
+    return ChartMaker(
+        tables=tuple(args.tables),
+        kinds=tuple(dict.fromkeys(args.kinds)),
+        edits=tuple(dict.fromkeys(args.edits)),
+        min_difference=args.min_difference,
+        parts_per_table=args.parts_per_table,
+        changed=(args.changed[0], args.changed[1]),
+        size=tuple(args.size) if getattr(args, "size", None) else ChartMaker.size,
+    )

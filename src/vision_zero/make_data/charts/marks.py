@@ -1,0 +1,233 @@
+"""The marks of a chart, by kind: bars, lines, areas, slices, points, and the numbers written on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vision_zero.make_data.charts.axes import label_decimals, number_text
+from vision_zero.make_data.charts.slices import Kind
+from vision_zero.make_data.charts.styles import Style, contrast
+from vision_zero.make_data.charts.tables import ChartTable
+from vision_zero.make_data.charts.text_layout import Pen
+from vision_zero.make_data.maker import Rejected
+
+MAX_MARKED_POINTS = 16
+"""Rows up to which a line shows a marker at each."""
+
+SLICE_LABEL_RADIUS = 1.1
+MIN_SLICE_WITH_NUMBER = 0.06
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What is drawn, onto what. `points` is the size of the chart's text, which marks go by."""
+
+    axes: Any
+    table: ChartTable
+    kind: Kind
+    style: Style
+    points: float
+
+    @property
+    def colours(self) -> list[str]:
+        """One for each series, or each slice of a pie."""
+        n = len(self.table.rows) if self.kind == "pie" else len(self.table.series)
+        palette = self.style.palette.colours
+        return [palette[i % len(palette)] for i in range(n)]
+
+    @property
+    def marker(self) -> str:
+        return self.style.theme.marker if len(self.table.rows) <= MAX_MARKED_POINTS else ""
+
+    @property
+    def edge(self) -> str:
+        return self.style.theme.ink if self.style.theme.bar_edge else "none"
+
+    @property
+    def bar_width(self) -> float:
+        """In rows."""
+        share, n = self.style.theme.bar_share, len(self.table.series)
+        return share if self.kind != "grouped" else max(share, 0.76) / n
+
+    def bar_centre(self, row: int, s: int) -> float:
+        return row if self.kind != "grouped" else row + (s - (len(self.table.series) - 1) / 2) * self.bar_width
+
+
+def draw_marks(marks: Marks) -> None:
+    DRAW[marks.kind](marks)
+
+
+def _bars(marks: Marks) -> None:
+    rows = range(len(marks.table.rows))
+    base = [0.0] * len(rows)
+    for s, (column, colour) in enumerate(zip(marks.table.values, marks.colours, strict=True)):
+        look = {"color": colour, "edgecolor": marks.edge, "linewidth": 0.8, "zorder": 3}
+        if marks.kind == "horizontal":
+            marks.axes.barh(rows, column, height=marks.bar_width, **look)
+            continue
+        centres = [marks.bar_centre(row, s) for row in rows]
+        marks.axes.bar(centres, column, width=marks.bar_width, bottom=base, **look)
+        if marks.kind == "stacked":
+            base = [below + value for below, value in zip(base, column, strict=True)]
+
+
+def _lines(marks: Marks) -> None:
+    for column, colour in zip(marks.table.values, marks.colours, strict=True):
+        marks.axes.plot(
+            range(len(column)),
+            column,
+            color=colour,
+            linewidth=marks.style.theme.line_width,
+            marker=marks.marker,
+            markersize=0.5 * marks.points,
+            solid_joinstyle="round",
+            zorder=3,
+        )
+
+
+def _areas(marks: Marks) -> None:
+    rows = range(len(marks.table.rows))
+    if len(marks.table.series) == 1:
+        (column,), (colour,) = marks.table.values, marks.colours
+        marks.axes.fill_between(rows, column, color=colour, alpha=0.4, linewidth=0, zorder=2)
+        marks.axes.plot(rows, column, color=colour, linewidth=marks.style.theme.line_width, zorder=3)
+        return
+    base = [0.0] * len(rows)
+    for column, colour in zip(marks.table.values, marks.colours, strict=True):
+        upper = [below + value for below, value in zip(base, column, strict=True)]
+        marks.axes.fill_between(rows, base, upper, color=colour, linewidth=0, zorder=2)
+        marks.axes.plot(rows, upper, color=marks.style.theme.panel, linewidth=0.8, zorder=2.5)
+        base = upper
+
+
+def _points(marks: Marks) -> None:
+    x, y = marks.table.values
+    look = {"color": marks.style.palette.colours[0], "edgecolors": marks.style.theme.panel, "linewidths": 0.7}
+    marks.axes.scatter(x, y, s=(0.95 * marks.points) ** 2, alpha=0.9, zorder=3, **look)
+
+
+def _slices(marks: Marks) -> None:
+    theme = marks.style.theme
+    wedge = {
+        "edgecolor": theme.ink if theme.bar_edge else theme.paper,
+        "linewidth": 1.2,
+        "width": 0.46 if theme.donut else 1.0,
+    }
+    colours = marks.colours
+    marks.axes.pie(marks.table.values[0], colors=colours, startangle=90, counterclock=False, wedgeprops=wedge)
+
+
+DRAW: Mapping[Kind, Callable[[Marks], None]] = {
+    "bar": _bars,
+    "grouped": _bars,
+    "stacked": _bars,
+    "horizontal": _bars,
+    "line": _lines,
+    "area": _areas,
+    "scatter": _points,
+    "pie": _slices,
+}
+
+
+# -------------------------------------------------------------------------------------------------- numbers and names
+
+
+def write_numbers(marks: Marks, pen: Pen, *, needed: bool) -> None:
+    """Values on bars, where the bars' width has room for all of them. Raises Rejected if they are `needed` and do not
+    fit."""
+    values = [value for column in marks.table.values for value in column]
+    decimals = label_decimals(values)
+    texts = [[_short(value, marks, decimals) for value in column] for column in marks.table.values]
+    inverse = marks.axes.transData.transform
+    pixels_per_row = abs(inverse((1, 1))[0] - inverse((0, 0))[0])
+    if marks.kind != "horizontal":
+        slot = (0.96 if marks.kind == "bar" else marks.bar_width) * pixels_per_row
+        if max(pen.width(text) for column in texts for text in column) > slot - 1:
+            if needed:
+                raise Rejected("numbers on bars do not fit")
+            return
+    if marks.kind == "stacked":
+        _number_stacks(marks, pen, texts)
+        return
+    ink = marks.style.theme.ink
+    for s, column in enumerate(marks.table.values):
+        for row, value in enumerate(column):
+            away = 0.3 * marks.points * (1 if value >= 0 else -1)
+            across = marks.kind == "horizontal"
+            marks.axes.annotate(
+                texts[s][row],
+                (value, row) if across else (marks.bar_centre(row, s), value),
+                xytext=(away, 0) if across else (0, away),
+                textcoords="offset points",
+                ha=("left" if value >= 0 else "right") if across else "center",
+                va="center" if across else ("bottom" if value >= 0 else "top"),
+                fontproperties=pen.font,
+                color=ink,
+                zorder=4,
+            )
+
+
+def _short(value: float, marks: Marks, decimals: int) -> str:
+    return number_text(value, marks.table.units[0], decimals)
+
+
+def _number_stacks(marks: Marks, pen: Pen, texts: Sequence[Sequence[str]]) -> None:
+    """In the middle of every segment that is high enough."""
+    inverse = marks.axes.transData.transform
+    pixels_per_unit = abs(inverse((0, 1))[1] - inverse((0, 0))[1])
+    base = [0.0] * len(marks.table.rows)
+    for s, column in enumerate(marks.table.values):
+        colour = on_colour(marks.colours[s])
+        for row, value in enumerate(column):
+            if value * pixels_per_unit >= 1.15 * pen.line:
+                marks.axes.text(
+                    row,
+                    base[row] + value / 2,
+                    texts[s][row],
+                    ha="center",
+                    va="center",
+                    fontproperties=pen.font,
+                    color=colour,
+                    zorder=4,
+                )
+        base = [below + value for below, value in zip(base, column, strict=True)]
+
+
+def name_slices(marks: Marks, pen: Pen, names: Sequence[str]) -> None:
+    """Shares inside a pie's slices, and `names` around it; without names (a legend has them) shares alone."""
+    values = marks.table.values[0]
+    total, done = sum(values), 0.0
+    for i, value in enumerate(values):
+        angle = math.radians(90 - 360 * (done + value / 2) / total)
+        done += value
+        x, y = math.cos(angle), math.sin(angle)
+        if value / total >= MIN_SLICE_WITH_NUMBER:
+            middle = 0.77 if marks.style.theme.donut else 0.66
+            marks.axes.text(
+                middle * x,
+                middle * y,
+                f"{100 * value / total:.0f}%",
+                ha="center",
+                va="center",
+                fontproperties=pen.font,
+                color=on_colour(marks.colours[i]),
+            )
+        if names:
+            marks.axes.text(
+                SLICE_LABEL_RADIUS * x,
+                SLICE_LABEL_RADIUS * y,
+                names[i],
+                ha="center" if abs(x) < 0.2 else "left" if x > 0 else "right",
+                va="center" if abs(y) < 0.8 else "bottom" if y > 0 else "top",
+                fontproperties=pen.font,
+                color=marks.style.theme.ink,
+                linespacing=1.05,
+            )
+
+
+def on_colour(colour: str) -> str:
+    """White, or nearly black, whichever reads better on a hex colour."""
+    return "#ffffff" if contrast(colour, "#ffffff") >= 3 else "#1a1a1a"

@@ -1,0 +1,257 @@
+"""Charts become tables: a vision-language model reads every chart of a folder, and its tables are written as CSV.
+
+    python -m vision_zero.make_data.charts.read_charts CHARTQA/png --model Qwen/Qwen2.5-VL-7B-Instruct --out tables
+    python -m vision_zero.make_data charts --tables tables --out pairs
+
+The second command is the paper's way from a chart to its edited twin: read, change, draw again. A reply is text from a
+model: it is parsed or it is unreadable, and then it is counted, kept beside the tables, and no table is made up for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from vision_zero.data.folders import PairSourceError, is_image_name
+from vision_zero.data.image_files import BadImageError
+from vision_zero.data.pairs import load_pairs
+from vision_zero.game.spy_game import deal, turn_seed
+from vision_zero.make_data.charts.tables import SourceTable, TableError, parse_csv
+from vision_zero.rollout.game_images import GameImage
+from vision_zero.rollout.load_policy import Loading, ModelPlayer, load_player
+from vision_zero.rollout.policy import Policy, TokenLimits, TurnRequest
+from vision_zero.rollout.sampling import Sampling
+from vision_zero.run_folder import read_json_lines
+from vision_zero.types import GameRules, ImagePair, Prompt, Turn
+
+PROMPT = """\
+The image shows a chart. Write down the numbers that it shows as a table in CSV.
+
+- The first line names the columns: first what the rows stand for, then every series of the chart, named as the chart
+  names it (for a chart with a single series, what is measured).
+- Then one line for every bar, slice, point in time or category: its label, then its value in every series.
+- Numbers are plain digits with a point for decimals: no thousands separators, no units. If the chart shows no number
+  for a mark, estimate it from the axis. Put a label that has a comma in it in double quotes.
+
+Reply with the CSV alone."""
+
+UNREADABLE = "unreadable.jsonl"
+"""Beside the tables: one line for each chart without one, with the reason and the reply."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What became of one chart: a table, or the reason why there is none."""
+
+    id: str
+    reply: str
+    table: SourceTable | None
+    reason: str = ""
+
+
+def read_reply(reply: str, name: str) -> SourceTable:
+    """The table of a model's reply: CSV, fenced or not, or a Markdown table. Raises TableError for anything else."""
+    text = reply.replace("\r\n", "\n").strip()
+    if fenced := re.search(r"```[a-zA-Z]*[ \t]*\n(.*?)(?:```|\Z)", text, re.DOTALL):
+        text = fenced[1].strip()
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    if lines and all(line.startswith("|") for line in lines):
+        rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+        rows = [row for row in rows if not all(re.fullmatch(r":?-+:?", cell) for cell in row)]
+        text = _as_csv(rows)
+    table = parse_csv(text, name)
+    if any(value is None for column in table.values for value in column):
+        raise TableError("a value is missing")
+    return table
+
+
+def _as_csv(rows: Sequence[Sequence[str]]) -> str:
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(rows)
+    return stream.getvalue()
+
+
+def table_csv(table: SourceTable) -> str:
+    """The table as a CSV text that `parse_csv` reads back."""
+    header = [table.row_name, *table.series]
+    columns = [
+        [_number(value, unit) for value in column] for column, unit in zip(table.values, table.units, strict=True)
+    ]
+    return _as_csv([header, *([row, *cells] for row, *cells in zip(table.rows, *columns, strict=True))])
+
+
+def _number(value: float | None, unit: str) -> str:
+    assert value is not None  # `read_reply` takes no table with a gap
+    text = repr(value).removesuffix(".0")
+    if unit == "%":
+        return f"{text}%"
+    return text if not unit else f"{'-' if value < 0 else ''}{unit}{text.removeprefix('-')}"
+
+
+def read_charts(
+    pairs: Sequence[ImagePair], policy: Policy, *, max_tokens: int = 1024, seed: int = 0, batch: int = 8
+) -> Iterator[list[Reading]]:
+    """Ask `policy` for the table of each image, `batch` at a time. Raises BadImageError for an image that is none."""
+    limits = TokenLimits(0, max_tokens)
+    for start in range(0, len(pairs), batch):
+        some = pairs[start : start + batch]
+        replies = policy.answer([_request(start + i, pair, limits, seed) for i, pair in enumerate(some)])
+        yield [_reading(pair.id, reply.text) for pair, reply in zip(some, replies, strict=True)]
+
+
+def _request(index: int, pair: ImagePair, limits: TokenLimits, seed: int) -> TurnRequest:
+    """A question about one image, in the form in which policies take questions: as a turn, of a game that is not
+    played."""
+    game = deal(index, seed, replace(pair, edited=None), GameRules())
+    turn = Turn(index, "decision", 0, 0, 0)
+    image = GameImage(f"{pair.id}/original", pair.image.open())
+    return TurnRequest(game, turn, Prompt("civilian", PROMPT), image, turn_seed(seed, turn), limits)
+
+
+def _reading(name: str, reply: str) -> Reading:
+    try:
+        return Reading(name, reply, read_reply(reply, name))
+    except TableError as error:
+        return Reading(name, reply, None, str(error))
+
+
+# ------------------------------------------------------------------------------------------------------------- files
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The folder of tables: NAME.csv for a chart that was read, a line of `unreadable.jsonl` for one that was not."""
+
+    folder: Path
+
+    def unreadable(self) -> dict[str, str]:
+        """Reason by id, of this and earlier runs. A last line that was cut off by a kill is not one.
+
+        Raises RunFolderError for a damaged file.
+        """
+        lines = read_json_lines(self.folder / UNREADABLE, "id", "reason")
+        return {str(line["id"]): str(line["reason"]) for line in lines}
+
+    def missing(self, pairs: Sequence[ImagePair]) -> list[ImagePair]:
+        """The charts that were not asked for yet. Raises ValueError for two that would have the same table."""
+        owners: dict[Path, str] = {}
+        for pair in pairs:
+            path = self.csv_of(pair.id)
+            if Path(pair.id).is_absolute() or ".." in Path(pair.id).parts:
+                raise ValueError(f"the chart {pair.id!r} has a name that leads out of {self.folder}")
+            if path in owners:
+                raise ValueError(f"{owners[path]} and {pair.id} would both be {path}; rename one")
+            owners[path] = pair.id
+        unreadable = self.unreadable()
+        return [pair for pair in pairs if pair.id not in unreadable and not self.csv_of(pair.id).is_file()]
+
+    def csv_of(self, name: str) -> Path:
+        """As ChartQA names them: `tables/41699051005347.csv` of `png/41699051005347.png`."""
+        stem = os.path.splitext(name)[0] if is_image_name(name) else name
+        return self.folder / f"{stem}.csv"
+
+    def begin(self) -> None:
+        """Make the folder, and drop a line that a kill cut off."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / UNREADABLE
+        if path.is_file():
+            whole = path.read_bytes().rpartition(b"\n")
+            if whole[2]:
+                path.write_bytes(whole[0] + whole[1])
+
+    def write(self, readings: Sequence[Reading]) -> None:
+        for reading in readings:
+            if reading.table is None:
+                record = {"id": reading.id, "reason": reading.reason, "reply": reading.reply}
+                with open(self.folder / UNREADABLE, "a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(record) + "\n")
+                continue
+            path = self.csv_of(reading.id)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(path.name + ".part")
+            part.write_text(table_csv(reading.table), encoding="utf-8")
+            os.replace(part, path)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 1 if an option, the model or an image is bad, or if not one chart was read."""
+    args = parse(arguments)
+    tables = Tables(args.out)
+    try:
+        pairs = list(load_pairs(str(args.charts)))[: args.limit]
+        tables.begin()
+        missing = tables.missing(pairs)
+        if missing:
+            policy = load_policy(args)
+            with tqdm(total=len(pairs), initial=len(pairs) - len(missing), unit="chart") as bar:
+                for readings in read_charts(
+                    missing, policy, max_tokens=args.max_tokens, seed=args.seed, batch=args.batch
+                ):
+                    tables.write(readings)
+                    policy.forget()  # no image is shown twice
+                    bar.update(len(readings))
+    except (PairSourceError, BadImageError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return report(tables, pairs)
+
+
+def report(tables: Tables, pairs: Sequence[ImagePair]) -> int:
+    unreadable = tables.unreadable()
+    reasons = Counter(unreadable[pair.id] for pair in pairs if pair.id in unreadable)
+    n_read = sum(tables.csv_of(pair.id).is_file() for pair in pairs)
+    print(f"{n_read} of {len(pairs)} charts read; tables in {tables.folder}")
+    for reason, n in reasons.most_common():
+        print(f"unreadable: {n} × {reason}")
+    if reasons:
+        print(f"their replies are in {tables.folder / UNREADABLE}; remove its lines to ask again")
+    return 0 if n_read else 1
+
+
+def load_policy(args: argparse.Namespace) -> ModelPlayer:
+    """Raises ValueError or OSError, which name the model, for what cannot be loaded."""
+    loading = Loading(
+        Sampling(temperature=args.temperature), args.batch, args.min_pixels, args.max_pixels, use_cpu=args.use_cpu
+    )
+    return load_player(args.model, loading)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m vision_zero.make_data.charts.read_charts", description="Read the tables of charts with a model."
+    )
+    parser.add_argument("charts", type=Path, metavar="CHARTS_FOLDER", help="folder of chart images, such as ChartQA's")
+    parser.add_argument("--model", required=True, help="vision-language model: folder, checkpoint, or name on the Hub")
+    parser.add_argument("--out", type=Path, required=True, metavar="TABLES_FOLDER", help="where NAME.csv are written")
+    parser.add_argument("--limit", type=positive, help="read the first so many charts (default: all)")
+    parser.add_argument("--batch", type=positive, default=8, help="charts that are read at once (default: 8)")
+    parser.add_argument("--max_tokens", type=positive, default=1024, help="longest reply, in tokens (default: 1024)")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 (default): the likeliest token")
+    parser.add_argument("--seed", type=int, default=0, help="seed of what is sampled (default: 0)")
+    parser.add_argument("--min_pixels", type=positive, help="images are enlarged to at least so many pixels")
+    parser.add_argument("--max_pixels", type=positive, help="images are reduced to at most so many pixels")
+    parser.add_argument("--use_cpu", action="store_true", help="do not use a GPU")
+    return parser.parse_args(arguments)
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

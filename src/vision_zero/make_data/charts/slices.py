@@ -1,0 +1,227 @@
+"""Parts of source tables that a chart can show: which kinds of chart fit a table, and a catalogue of its parts.
+
+A part is a choice of series and of rows: years in a window, some states, some crops. Every number stays the source's.
+Which parts the catalogue has is a function of the table's name and contents alone, so everyone has the same.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from vision_zero.make_data.charts.tables import ChartTable, SourceTable
+
+Kind = Literal["bar", "grouped", "stacked", "horizontal", "line", "area", "pie", "scatter"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+ZERO_BASED: frozenset[Kind] = frozenset({"bar", "grouped", "stacked", "horizontal", "area", "pie"})
+"""Kinds that show a value as a length or an area, so their axis starts at zero."""
+
+STEPS = (1, 2, 5, 10)
+"""Rows of a time window: every one, every second, ..."""
+
+MIN_SHARE = 0.04
+"""Of a pie's smallest slice: a smaller one has no room for its label."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Fewest and most series and rows of a readable chart."""
+
+    series: tuple[int, int]
+    rows: tuple[int, int]
+
+
+SHAPES: Mapping[Kind, Shape] = {
+    "bar": Shape((1, 1), (4, 10)),
+    "grouped": Shape((2, 4), (3, 6)),
+    "stacked": Shape((2, 5), (4, 9)),
+    "horizontal": Shape((1, 1), (4, 9)),
+    "line": Shape((1, 5), (5, 24)),
+    "area": Shape((1, 5), (6, 24)),
+    "pie": Shape((1, 1), (3, 7)),
+    "scatter": Shape((2, 2), (10, 26)),
+}
+
+
+def catalogue(tables: Sequence[SourceTable], kind: Kind, parts_per_table: int) -> list[ChartTable]:
+    """Distinct parts of `tables` for charts of this kind, at most `parts_per_table` of each."""
+    found: dict[str, ChartTable] = {}
+    for table in tables:
+        for part in parts(table, kind, parts_per_table):
+            found.setdefault(part.fingerprint(), part)
+    return list(found.values())
+
+
+def parts(table: SourceTable, kind: Kind, limit: int) -> list[ChartTable]:
+    """Up to `limit` distinct parts. A table of which all is one chart has that one."""
+    rng = random.Random(f"vision-zero/charts/{table.name}/{kind}")
+    found: dict[str, ChartTable] = {}
+    for _ in range(2 * limit):
+        part = _part(table, kind, rng)
+        if part is not None and is_readable(part, kind):
+            found.setdefault(part.fingerprint(), part)
+        if len(found) == limit:
+            break
+    return list(found.values())
+
+
+def _part(table: SourceTable, kind: Kind, rng: random.Random) -> ChartTable | None:
+    if table.rows_are == "points" and kind != "scatter":
+        return None
+    if kind == "pie":
+        return _pie_part(table, rng)
+    if kind == "scatter":
+        return _scatter_part(table, rng)
+    if kind in ("line", "area") and table.rows_are != "times":
+        return None
+    if kind == "horizontal" and table.rows_are == "times":
+        return None
+    if kind == "stacked" and table.whole != "row":
+        return None
+    shape = SHAPES[kind]
+    most_series = 1 if kind == "area" and table.whole != "row" else shape.series[1]
+    first = rng.randrange(len(table.series))
+    alike = [s for s in range(len(table.series)) if table.units[s] == table.units[first]]
+    if len(alike) < shape.series[0]:
+        return None
+    n_series = rng.randint(shape.series[0], min(most_series, len(alike)))
+    others = rng.sample([s for s in alike if s != first], n_series - 1)
+    chosen = sorted([first, *others])
+    rows = _time_window(table, shape, rng) if table.rows_are == "times" else _some_rows(table, shape, rng)
+    if rows is None:
+        return None
+    part = _cut(table, chosen, rows, _title(table, chosen, rows))
+    if part is not None and n_series == 1 and table.rows_are == "categories" and rng.random() < 0.5:
+        part = _by_size(part)
+    return part
+
+
+def _time_window(table: SourceTable, shape: Shape, rng: random.Random) -> list[int] | None:
+    """Rows at equal steps."""
+    steps = [step for step in STEPS if (len(table.rows) - 1) // step + 1 >= shape.rows[0]]
+    if not steps:
+        return None
+    step = rng.choice(steps)
+    n_rows = rng.randint(shape.rows[0], min(shape.rows[1], (len(table.rows) - 1) // step + 1))
+    start = rng.randrange(len(table.rows) - (n_rows - 1) * step)
+    return list(range(start, start + n_rows * step, step))
+
+
+def _some_rows(table: SourceTable, shape: Shape, rng: random.Random) -> list[int] | None:
+    if len(table.rows) < shape.rows[0]:
+        return None
+    n_rows = rng.randint(shape.rows[0], min(shape.rows[1], len(table.rows)))
+    return sorted(rng.sample(range(len(table.rows)), n_rows))
+
+
+def _pie_part(table: SourceTable, rng: random.Random) -> ChartTable | None:
+    """The series of one row, or all rows of one series, where they add up to a whole."""
+    least, most = SHAPES["pie"].rows
+    if table.whole == "row" and least <= len(table.series):
+        row = rng.randrange(len(table.rows))
+        n_parts = min(len(table.series), most)
+        chosen = sorted(rng.sample(range(len(table.series)), n_parts))
+        across = [table.values[s][row] for s in chosen]
+        values = [value for value in across if value is not None]
+        if len(values) < len(across):
+            return None
+        selected = " (selected)" if n_parts < len(table.series) else ""
+        title = f"{table.title}, {table.rows[row]}" if table.title else table.rows[row]
+        return ChartTable(
+            title + selected,
+            table.series_name,
+            tuple(table.series[s] for s in chosen),
+            (table.rows[row],),
+            (table.units[chosen[0]],),
+            (tuple(values),),
+            table.name,
+        )
+    if table.whole == "column" and least <= len(table.rows) <= most:
+        series = rng.randrange(len(table.series))
+        rows = list(range(len(table.rows)))
+        return _cut(table, [series], rows, _title(table, [series], rows))
+    return None
+
+
+def _scatter_part(table: SourceTable, rng: random.Random) -> ChartTable | None:
+    """Two series against each other: those of observations, or of different units."""
+    if len(table.series) < 2:
+        return None
+    x, y = rng.sample(range(len(table.series)), 2)
+    if table.rows_are != "points" and table.units[x] == table.units[y]:
+        return None
+    there = [r for r in range(len(table.rows)) if table.values[x][r] is not None and table.values[y][r] is not None]
+    least, most = SHAPES["scatter"].rows
+    if len(there) < least:
+        return None
+    rows = sorted(rng.sample(there, rng.randint(least, min(most, len(there)))))
+    return _cut(table, [x, y], rows, table.title)
+
+
+def _cut(table: SourceTable, series: Sequence[int], rows: Sequence[int], title: str) -> ChartTable | None:
+    """The chosen part, or None if it has a gap."""
+    values = []
+    for s in series:
+        column = [value for r in rows if (value := table.values[s][r]) is not None]
+        if len(column) < len(rows):
+            return None
+        values.append(tuple(column))
+    return ChartTable(
+        title,
+        table.row_name,
+        tuple(table.rows[r] for r in rows),
+        tuple(table.series[s] for s in series),
+        tuple(table.units[s] for s in series),
+        tuple(values),
+        table.name,
+        timed=table.rows_are == "times",
+    )
+
+
+def _title(table: SourceTable, series: Sequence[int], rows: Sequence[int]) -> str:
+    # Names come from files, so braces in them are theirs and not a format's.
+    one = table.single_title.replace("{series}", table.series[series[0]])
+    title = one if len(series) == 1 else table.title
+    if table.rows_are != "times" or not title:
+        return title
+    return f"{title}, {table.rows[rows[0]]}–{table.rows[rows[-1]]}"
+
+
+def _by_size(part: ChartTable) -> ChartTable:
+    """The rows of a single series, largest first."""
+    order = sorted(range(len(part.rows)), key=lambda r: -part.values[0][r])
+    rows = tuple(part.rows[r] for r in order)
+    values = tuple(part.values[0][r] for r in order)
+    return replace(part, rows=rows, values=(values,))
+
+
+def value_range(table: ChartTable, kind: Kind) -> float:
+    """How far the values reach: the largest less the smallest, or less zero where lengths are shown.
+
+    Of a scatter chart, the range of y.
+    """
+    columns = table.values[1:] if kind == "scatter" else table.values
+    values = [value for column in columns for value in column] + ([0.0] if kind in ZERO_BASED else [])
+    return max(values) - min(values)
+
+
+def is_readable(table: ChartTable, kind: Kind) -> bool:
+    """Whether a chart of this kind shows the values: none is a sliver, and they differ enough to be told apart."""
+    for column in table.values:
+        if max(column) == min(column):
+            return False
+    values = [value for column in table.values for value in column]
+    if kind in ("stacked", "area", "pie") and min(values) < 0:
+        return False
+    if kind == "pie":
+        return min(values) >= MIN_SHARE * sum(values) and max(values) - min(values) >= 0.2 * max(values)
+    if kind in ZERO_BASED:
+        sizes = sorted(map(abs, values))
+        differ = max(max(column) - min(column) for column in table.values) >= 0.2 * value_range(table, kind)
+        return differ and sizes[len(sizes) // 3] >= 0.04 * sizes[-1]
+    if kind == "line":  # a series that is flat beside the others tells nothing
+        return all(max(column) - min(column) >= 0.05 * value_range(table, kind) for column in table.values)
+    return len(set(values)) >= len(values) // 2

@@ -1,0 +1,128 @@
+"""Where tables for charts come from: those that this package ships, ChartQA's tables, CSV files.
+
+`load_tables(["vega", "statsmodels", "path/to/folder"])` reads each of them whole. The built-in tables were made of data
+sets that the packages `vega_datasets` and `statsmodels` ship; `data_sets.csv` beside them says from where each is and
+what its licence is. Tables that cannot be read are left out and counted by reason.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from vision_zero.make_data.charts.tables import MAX_CSV_CHARS, RowsAre, SourceTable, TableError, Whole, parse_csv
+
+BUILT_IN = ("vega", "statsmodels")
+
+BUILT_IN_FOLDER = Path(__file__).parent / "tables"
+"""`tables.csv` has one line for each built-in table: what `SourceTable` says of it. Its numbers are in `NAME.csv`."""
+
+
+class TableSourceError(ValueError):
+    """A source of tables that is not there or holds none. The message begins with its name."""
+
+
+@dataclass(frozen=True)
+class LoadedTables:
+    """Tables, and how many files were left out by reason."""
+
+    tables: tuple[SourceTable, ...]
+    left_out: Counter[str]
+
+
+def load_tables(sources: Sequence[str]) -> LoadedTables:
+    """All tables of `sources`: `vega`, `statsmodels`, a folder with CSV files, or a CSV file.
+
+    A folder that has `tables/`, as ChartQA's have, is read there alone; of any other folder all `*.csv` below it.
+    Raises TableSourceError for a source that is missing or gives no table.
+    """
+    tables: list[SourceTable] = []
+    left_out: Counter[str] = Counter()
+    for source in sources:
+        if source in BUILT_IN:
+            found = built_in_tables(source)
+        else:
+            found, reasons = _csv_tables(Path(source))
+            left_out += reasons
+        tables += found
+    return LoadedTables(tuple(tables), left_out)
+
+
+def built_in_tables(source: str) -> list[SourceTable]:
+    """The tables that the package ships under the name `source`, in the order of `tables.csv`."""
+    header, *lines = _csv_lines(BUILT_IN_FOLDER / "tables.csv")
+    abouts = (dict(zip(header, line, strict=True)) for line in lines)
+    return [_built_in_table(about) for about in abouts if about["name"].startswith(f"{source}/")]
+
+
+def _built_in_table(about: dict[str, str]) -> SourceTable:
+    """`units` is that of all series, or one for each with `; ` between them."""
+    (row_name, *series), *lines = _csv_lines(BUILT_IN_FOLDER / f"{about['name']}.csv")
+    rows, *columns = zip(*lines, strict=True)
+    units = about["units"].split("; ")
+    return SourceTable(
+        name=about["name"],
+        row_name=row_name,
+        rows=rows,
+        series=tuple(series),
+        units=tuple(units) if len(units) > 1 else tuple(units * len(series)),
+        values=tuple(tuple(_exact_number(cell) for cell in column) for column in columns),
+        rows_are=cast(RowsAre, about["rows_are"]),
+        whole=cast(Whole, about["whole"]),
+        series_name=about["series_name"],
+        title=about["title"],
+        single_title=about["single_title"],
+    )
+
+
+def _csv_lines(file: Path) -> list[list[str]]:
+    with open(file, encoding="utf-8", newline="") as stream:
+        return list(csv.reader(stream))
+
+
+def _exact_number(cell: str) -> float | None:
+    """`3` is an int and `3.0` a float: a chart's record and its table's fingerprint show which. None for no number."""
+    if not cell:
+        return None
+    return int(cell) if cell.removeprefix("-").isdecimal() else float(cell)
+
+
+def _csv_tables(path: Path) -> tuple[list[SourceTable], Counter[str]]:
+    if not path.exists():
+        raise TableSourceError(f"{path}: there is no such file or folder; {' and '.join(BUILT_IN)} are built in")
+    files = [path]
+    if path.is_dir():
+        folder = path / "tables" if (path / "tables").is_dir() else path
+        files = sorted(
+            Path(root) / name for root, _, names in os.walk(folder) for name in names if name.lower().endswith(".csv")
+        )
+        if not files:
+            raise TableSourceError(f"{folder}: no CSV file in it")
+    tables, left_out = [], Counter[str]()
+    for file in files:
+        name = file.relative_to(path).as_posix() if path.is_dir() else file.name
+        try:
+            tables.append(parse_csv(_read_text(file), name))
+        except TableError as error:
+            left_out[str(error)] += 1
+    if not tables:
+        reasons = ", ".join(f"{n} × {reason}" for reason, n in left_out.most_common(3))
+        raise TableSourceError(f"{path}: no table of numbers in {len(files)} CSV files ({reasons})")
+    return tables, left_out
+
+
+def _read_text(file: Path) -> str:
+    """Raises TableError for a file that is too large or no UTF-8 text."""
+    try:
+        if file.stat().st_size > 4 * MAX_CSV_CHARS:
+            raise TableError("too large")
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TableError("not UTF-8") from error
+    except OSError as error:
+        raise TableError("cannot be read") from error

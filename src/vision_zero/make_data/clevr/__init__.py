@@ -1,0 +1,1 @@
+"""Rendered scenes of CLEVR objects, two of them changed."""

@@ -1,0 +1,170 @@
+"""The light of a rendered scene: three lamps, a sun, a grey sky, and what they leave of it behind objects.
+
+Both renderers have these lamps. Here a lamp is a small disc whose light falls off with the square of the distance, and
+a shadow's soft edge is worked out from one ray: how far, at its nearest, the ray to the lamp's middle passes inside
+or outside the outline of an object, against how wide the cone to the lamp is there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vision_zero.make_data.clevr.camera import Vector, unit
+from vision_zero.make_data.clevr.ray_tracing import Floats, dots, near_ray, to_object, vector
+from vision_zero.make_data.clevr.scenes import Lamps, SceneObject
+
+KEY_COLOUR = (1.0, 0.932, 0.817)
+FILL_COLOUR = (0.762, 0.818, 1.0)
+WHITE = (1.0, 1.0, 1.0)
+KEY_WATTS, FILL_WATTS, BACK_WATTS = 78.54, 23.56, 39.27
+LAMP_WIDTH = 0.5
+"""Lamps are squares of this side, aimed at the origin."""
+
+SUN_DIRECTION: Vector = (0.0, 0.0, 1.0)
+SUN_IRRADIANCE = 0.3
+SUN_ANGLE = 60.0
+"""Degrees that the sun spans: it is soft daylight from above, and darkens the ground where objects touch it."""
+
+GROUND_ALBEDO = 0.7
+
+SKY = 0.1
+"""Radiance of the surroundings, in all directions."""
+
+
+@dataclass(frozen=True)
+class Light:
+    """A lamp at `position`, or, if that is None, the sun.
+
+    `strength` is the irradiance of a surface that faces it: of the sun as it is, of a lamp at distance 1 in front of
+    it. `spread` is a lamp's radius, and the tangent of half the sun's angle.
+    """
+
+    position: Vector | None
+    direction: Vector
+    strength: float
+    colour: Vector
+    spread: float
+
+
+@dataclass(frozen=True)
+class Lit:
+    """Rays from points to a light: unit `directions` (3, N), `distance` (N,), `irradiance` (N,) facing it, unshaded."""
+
+    directions: Floats
+    distance: Floats
+    irradiance: Floats
+
+
+def lights_of(lamps: Lamps) -> tuple[Light, ...]:
+    """The three lamps and the sun."""
+    described = (
+        (lamps.key, KEY_WATTS, KEY_COLOUR),
+        (lamps.fill, FILL_WATTS, FILL_COLOUR),
+        (lamps.back, BACK_WATTS, WHITE),
+    )
+    radius = LAMP_WIDTH / math.sqrt(math.pi)
+    hung = [Light(position, unit(position), watts / math.pi, colour, radius) for position, watts, colour in described]
+    return (*hung, Light(None, SUN_DIRECTION, SUN_IRRADIANCE, WHITE, math.tan(math.radians(SUN_ANGLE / 2))))
+
+
+def rays_to(light: Light, points: Floats) -> Lit:
+    """From each of `points` (3, N)."""
+    if light.position is None:
+        n = points.shape[1]
+        directions = np.repeat(vector(light.direction), n, axis=1)
+        return Lit(directions, np.full(n, np.inf, np.float32), np.full(n, light.strength, np.float32))
+    directions = vector(light.position) - points
+    squared = dots(directions, directions)
+    distance = np.sqrt(squared)
+    directions /= distance
+    # The lamp is a flat square: it shines most forwards, and not backwards.
+    forwards = dots(directions, vector(light.direction))
+    return Lit(directions, distance, np.float32(light.strength) * np.maximum(forwards, 0) / squared)
+
+
+def lit_share(
+    light: Light, lit: Lit, points: Floats, objects: Sequence[SceneObject], owners: NDArray[np.int8]
+) -> Floats:
+    """(N,) the share of the light that reaches each point past `objects`.
+
+    `owners` (N,) are the objects that the points are on, by number: what turns away from the light is dark anyhow.
+    """
+    share = np.ones(points.shape[1], np.float32)
+    # Seen from a lamp, all rays have one origin, and looking for those near an object costs a quarter.
+    starts, directions = points, lit.directions
+    if light.position is not None:
+        starts, directions = vector(light.position), -lit.directions
+    for number, one in enumerate(objects):
+        # The cone to the sun, which is straight above, is no wider at the middle of an object than from the ground.
+        spread = light.spread if light.position is not None else light.spread * one.radius
+        near = near_ray(one, starts, directions, spread)
+        near = near[owners[near] != number]
+        if len(near):
+            share[near] *= 1 - _hidden(one, light, points[:, near], lit.directions[:, near], lit.distance[near])
+    return share
+
+
+def _hidden(one: SceneObject, light: Light, points: Floats, directions: Floats, distance: Floats) -> Floats:
+    """(N,) the share of the light that an object hides: a ramp over the cone's width where it passes the object."""
+    origins = to_object(one, points - vector(one.centre))
+    turned = to_object(one, directions)
+    inside, along = _PAST[one.shape](one.radius, origins, turned)
+    width = np.float32(light.spread) * np.maximum(along, 0)
+    if light.position is not None:
+        width /= distance
+    width = np.maximum(width, np.float32(0.01))
+    ramp = np.clip(np.float32(0.5) + np.float32(0.5) * inside / width, 0, 1)
+    hidden: Floats = ramp * ramp * (3 - 2 * ramp)
+    hidden[(along <= 0) | (along >= distance)] = 0
+    return hidden
+
+
+def _past_sphere(radius: float, origins: Floats, directions: Floats) -> tuple[Floats, Floats]:
+    """How far inside (< 0: outside) the outline rays pass, and where along them. The same of the other two."""
+    along = -dots(origins, directions)
+    squared = np.maximum(dots(origins, origins) - along * along, 0)
+    return radius - np.sqrt(squared), along
+
+
+def _past_cube(radius: float, origins: Floats, directions: Floats) -> tuple[Floats, Floats]:
+    """The path through the cube shrinks to 0 at its outline, in proportion to the distance to it.
+
+    Along the edge between the faces of axes i and j, the path's length grows by sqrt(1/d_i^2 + 1/d_j^2) per unit.
+    """
+    inverse = 1 / np.where(np.abs(directions) < 1e-6, np.float32(1e-6), directions)
+    middle, half = -origins * inverse, radius * np.abs(inverse)
+    enters, leaves = middle - half, middle + half
+    enter, leave = enters.max(axis=0), leaves.min(axis=0)
+    columns = np.arange(origins.shape[1])
+    first, last = inverse[enters.argmax(axis=0), columns], inverse[leaves.argmin(axis=0), columns]
+    inside = (leave - enter) / np.sqrt(first * first + last * last)
+    return inside, -dots(origins, directions)
+
+
+def _past_cylinder(radius: float, origins: Floats, directions: Floats) -> tuple[Floats, Floats]:
+    """Past the mantle by the distance of ray and axis; where a lid is crossed, as for the cube."""
+    across = np.maximum(directions[0] * directions[0] + directions[1] * directions[1], np.float32(1e-6))
+    middle = -(origins[0] * directions[0] + origins[1] * directions[1]) / across
+    from_axis = np.sqrt(np.maximum(origins[0] * origins[0] + origins[1] * origins[1] - across * middle * middle, 0))
+    past_mantle = radius - from_axis
+    half = np.sqrt(np.maximum(radius * radius - from_axis * from_axis, np.float32(1e-9)) / across)
+    steep = 1 / np.where(np.abs(directions[2]) < 1e-6, np.float32(1e-6), directions[2])
+    to_lids, half_lids = -origins[2] * steep, radius * np.abs(steep)
+    enter = np.maximum(middle - half, to_lids - half_lids)
+    leave = np.minimum(middle + half, to_lids + half_lids)
+    by_lid_first, by_lid_last = enter > middle - half, leave < middle + half
+    mantle, lid = (radius / (half * across)) ** 2, steep * steep
+    growth = np.sqrt(np.where(by_lid_first, lid, mantle) + np.where(by_lid_last, lid, mantle))
+    past_lid = (leave - enter) / growth
+    inside = np.where(by_lid_first | by_lid_last, np.minimum(past_lid, past_mantle), past_mantle)
+    outside = np.minimum(past_mantle, (radius - np.abs(origins[2] + middle * directions[2])) * np.sqrt(across))
+    inside = np.where(past_mantle < 0, outside, inside)
+    return inside, -dots(origins, directions)
+
+
+_PAST = {"sphere": _past_sphere, "cube": _past_cube, "cylinder": _past_cylinder}

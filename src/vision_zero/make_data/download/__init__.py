@@ -1,0 +1,1 @@
+"""Published sets of image pairs, fetched into a folder that training reads."""

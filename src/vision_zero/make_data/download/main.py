@@ -1,0 +1,131 @@
+"""Fetch a ready-made set of image pairs into a folder that training reads, from the Hub or from a local copy.
+
+    python -m vision_zero.make_data download magicbrush --out my/magicbrush --limit 1000
+    python -m vision_zero.make_data download chartqa --source copies/ChartQA --out my/chartqa
+    python -m vision_zero.make_data download somebody/edits --columns before after --out my/edits
+
+Rows of tables are streamed: a limit of 1000 fetches about so many. A fetch that was stopped continues with the same
+command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import get_args
+
+from tqdm import tqdm
+
+from vision_zero.data.folders import PairSourceError
+from vision_zero.inspect_data import positive
+from vision_zero.make_data.download.imgedit import imgedit_candidates
+from vision_zero.make_data.download.output import Fetched, add, begin, finish
+from vision_zero.make_data.download.sets import (
+    SETS,
+    Candidate,
+    Files,
+    Layout,
+    PublishedSet,
+    file_candidates,
+    table_rows,
+)
+from vision_zero.make_data.maker import MakingError
+from vision_zero.types import DOMAINS
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, 1 for an error, 130 when it was stopped."""
+    args = parse(argv)
+    try:
+        published = chosen_set(args)
+        source = None if args.source is None else str(args.source.resolve())
+        same = {"source": source, "revision": args.revision, "part": args.part, "archives": args.archives}
+        done = begin(args.out, {**vars(published), **same}, args.limit)
+        if done.n_seen:
+            print(f"{done.n_kept} pairs are there already, {done.dropped.total()} were dropped")
+        complete = fetch(islice(candidates(published, args), done.n_seen, None), published, args, done)
+        finish(args.out, done, complete, with_manifest=published.layout != "chartqa")
+    except KeyboardInterrupt:
+        print(f"stopped; what was fetched is kept in {args.out}, the same command continues", file=sys.stderr)
+        return 130
+    except (PairSourceError, MakingError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for reason, count in done.dropped.most_common():
+        print(f"dropped  {count:>6}  {reason}")
+    print(f"{done.n_kept} pairs in {args.out}{'' if complete else '; the set has more'}")
+    return 0 if done.n_kept else 1
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m vision_zero.make_data download", description=__doc__.split("\n")[0]
+    )
+    add = parser.add_argument
+    add("set", help=f"{', '.join(SETS)}, or OWNER/NAME of any data set on the Hub")
+    add("--out", type=Path, required=True, help="folder, new or begun by the same command")
+    add("--source", type=Path, help="folder with the set's files; fetches nothing from the network")
+    add("--limit", type=positive, help="pairs to keep (default: all)")
+    add("--split", help="part of the set (default: train; ultraedit-500k: FreeForm)")
+    add("--revision", help="commit or tag on the Hub (default: the newest)")
+    add("--columns", nargs=2, metavar=("IMAGE", "EDITED"), help="columns of a table (default: known ones)")
+    add("--layout", choices=get_args(Layout), help="how the set is laid out (default: as known)")
+    add("--domain", choices=DOMAINS, help="wording of the prompts (default: as known, else photos)")
+    add("--part", help="imgedit: the file of Parquet/ without its ending, as remove_part5")
+    add("--archives", help="imgedit: beginning of the names of the archives in Singleturn/")
+    return parser.parse_args(argv)
+
+
+def chosen_set(args: argparse.Namespace) -> PublishedSet:
+    """A known set, or any of the Hub as a table, with what the options change. Raises PairSourceError."""
+    if args.set not in SETS and args.set.count("/") != 1:
+        raise PairSourceError(f"{args.set}: not a known set ({', '.join(SETS)}) and not OWNER/NAME")
+    changes = {name: getattr(args, name) for name in ("layout", "domain", "split") if getattr(args, name) is not None}
+    if args.columns is not None:
+        changes["columns"] = tuple(args.columns)
+    return replace(SETS.get(args.set, PublishedSet(args.set)), **changes)
+
+
+def fetch(offered: Iterator[Candidate], published: PublishedSet, args: argparse.Namespace, done: Fetched) -> bool:
+    """Take candidates until there are enough or no more; whether there are no more."""
+    with tqdm(total=args.limit, initial=done.n_kept, desc=args.set, unit="pair", disable=None) as bar:
+        while args.limit is None or done.n_kept < args.limit:
+            candidate = next(offered, None)
+            if candidate is None:
+                return True
+            add(args.out, candidate, published.domain, done)
+            bar.update(done.n_kept - bar.n)
+    return False
+
+
+def candidates(published: PublishedSet, args: argparse.Namespace) -> Iterator[Candidate]:
+    """All of the set, in an order that is always the same.
+
+    Raises PairSourceError for whatever the network, the Hub or its libraries raise.
+    """
+    files = Files(published.repo, args.revision, args.source)
+    if args.source is not None and not args.source.is_dir():
+        raise PairSourceError(f"{args.source}: no such folder; --source is a folder that holds the set's files")
+    try:
+        if published.layout == "table":
+            yield from table_rows(files, published)
+        elif published.layout == "imgedit":
+            yield from imgedit_candidates(files, args.part, args.archives)
+        else:
+            yield from file_candidates(files, published)
+    except PairSourceError:
+        raise
+    except Exception as error:  # a dozen unrelated types from httpx, fsspec, datasets and huggingface_hub
+        text = " ".join(str(error).split()) or type(error).__name__
+        if args.source is not None:
+            text = f"{args.source}: cannot be read as {published.layout}, split {published.split}: {text}"
+            raise PairSourceError(text) from error
+        raise PairSourceError(
+            f"{published.repo} cannot be fetched: {text}\nWithout a way to the Hub from here: where there is one, run "
+            f"`hf download --repo-type dataset {published.repo} --local-dir FOLDER`, and give --source FOLDER here. "
+            "What was fetched is kept."
+        ) from error

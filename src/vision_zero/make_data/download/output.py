@@ -1,0 +1,133 @@
+"""The folder that a ready-made set is fetched into: what was fetched is kept, what was dropped is counted.
+
+OUT/source.json      what is fetched; a fetch that was stopped continues with the same
+OUT/fetched.jsonl    one line per candidate, in order: the manifest's row, or why it was dropped
+OUT/images ...       the files, as they were published
+OUT/manifest.jsonl   at the end, the rows that were kept; ChartQA goes without, its folders are a layout themselves
+OUT/summary.json     counts
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from vision_zero.data.folders import MANIFEST_NAME, PairSourceError, read_json
+from vision_zero.data.image_files import BadImageError, decode_bytes
+from vision_zero.data.validation import open_pair
+from vision_zero.make_data.download.sets import Candidate
+from vision_zero.make_data.maker import MakingError
+from vision_zero.make_data.output import to_json, write_whole
+from vision_zero.types import Domain, ImagePair
+
+SOURCE, JOURNAL, SUMMARY = "source.json", "fetched.jsonl", "summary.json"
+
+
+@dataclass
+class Fetched:
+    """How far a fetch is: candidates looked at, pairs kept, candidates dropped by reason."""
+
+    n_seen: int = 0
+    n_kept: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def count(self, line: Mapping[str, Any]) -> None:
+        """One more line of the journal."""
+        self.n_seen += 1
+        self.n_kept += "dropped" not in line
+        self.dropped.update([line["dropped"]] if "dropped" in line else [])
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """An encoded image in memory, without a name: dropped candidates are counted by what is wrong with them."""
+
+    data: bytes
+    name: str = ""
+
+    def open(self) -> Image.Image:
+        return decode_bytes(self.data, self.name)
+
+
+def begin(out: Path, source: Mapping[str, Any], limit: int | None) -> Fetched:
+    """A new or empty folder, or one in which the same source was begun. Raises PairSourceError for any other."""
+    now = json.loads(json.dumps(dict(source)))
+    if (out / SOURCE).is_file():
+        before = read_json(out / SOURCE)
+        different = [name for name in sorted(now.keys() | before.keys()) if now.get(name) != before.get(name)]
+        if different and (out / JOURNAL).is_file():  # else it failed before its first pair, say for a misspelt option
+            named = "; ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in different)
+            raise PairSourceError(f"{out}: another source was begun there ({named}); give another --out")
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise PairSourceError(f"{out}: is there already and was not begun by this program; give an empty folder")
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(out / SOURCE, to_json(now, SOURCE))
+    done = Fetched()
+    for line in _lines(out):
+        done.count(line)
+    if limit is not None and done.n_kept > limit:
+        raise PairSourceError(f"{out}: holds {done.n_kept} pairs already, more than --limit {limit}")
+    return done
+
+
+def add(out: Path, candidate: Candidate, domain: Domain, done: Fetched) -> None:
+    """Keep the candidate if its images can be used, else count why not; then note it in the journal."""
+    problem = candidate.problem or _problem(candidate)
+    line: dict[str, Any] = {"id": candidate.id, "dropped": problem}
+    if problem is None:
+        for path, data in candidate.files.items():
+            write_whole(out / path, data)
+        edited = {} if candidate.edited is None else {"edited": candidate.edited}
+        line = {"id": candidate.id, "image": candidate.image, **edited, "domain": domain, "meta": dict(candidate.meta)}
+    done.count(line)
+    try:
+        with open(out / JOURNAL, "ab") as journal:
+            journal.write(to_json(line, f"row {candidate.id}"))
+    except OSError as error:
+        reason = f"{out / JOURNAL}: cannot be written: {error.strerror}; the same command continues"
+        raise MakingError(reason) from error
+
+
+def finish(out: Path, done: Fetched, complete: bool, with_manifest: bool) -> None:
+    """Write the manifest and the summary. `complete`: the source has no more."""
+    if with_manifest:
+        rows = (to_json(line, line["id"]) for line in _lines(out) if "dropped" not in line)
+        write_whole(out / MANIFEST_NAME, b"".join(rows))
+    summary = {"kept": done.n_kept, "dropped": dict(done.dropped.most_common()), "source_complete": complete}
+    write_whole(out / SUMMARY, (json.dumps(summary, ensure_ascii=False, indent=1) + "\n").encode())
+
+
+def _problem(candidate: Candidate) -> str | None:
+    """Why the images cannot be used."""
+    image = _Encoded(candidate.files[candidate.image])
+    edited = None if candidate.edited is None else _Encoded(candidate.files[candidate.edited])
+    try:
+        before, after = open_pair(ImagePair(candidate.id, image, edited))
+    except BadImageError as error:
+        sizes = "aspect ratios" in str(error)
+        return "the aspect ratios of the two images differ" if sizes else str(error).removeprefix(": ").split(":")[0]
+    same = after is not None and before.tobytes() == after.tobytes()
+    return "the edited image equals the original" if same else None
+
+
+def _lines(out: Path) -> Iterator[dict[str, Any]]:
+    """The journal; half a line at its end, left by a kill, is cut off."""
+    path = out / JOURNAL
+    if not path.is_file():
+        return
+    with open(path, "r+b") as journal:
+        for number, line in enumerate(journal, start=1):
+            if not line.endswith(b"\n"):
+                os.truncate(path, journal.tell() - len(line))
+                return
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise PairSourceError(f"{path}, line {number}: not valid JSON; fetch into another folder") from error

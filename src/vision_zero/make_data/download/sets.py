@@ -1,0 +1,287 @@
+"""Ready-made sets: what they are called on the Hub, how they are laid out, and the pairs that they offer.
+
+Names and layouts are facts of the date in SETS' comment; a name that is not there any more is an error, never another
+set in its place. What is wrong with one candidate is its `problem`; what is wrong with the set is raised.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from vision_zero.data.folders import PairSourceError, shorten, walk
+from vision_zero.data.hf_datasets import KNOWN_COLUMNS
+from vision_zero.data.image_files import IMAGE_EXTENSIONS
+from vision_zero.types import Domain
+
+Layout = Literal["table", "pairs", "chartqa", "imgedit"]
+
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+_NAMED = (*_ARCHIVES, *IMAGE_EXTENSIONS, ".json", ".csv")
+_SAFE_NAME = re.compile(r"\w[\w.-]*")
+_IMAGES = "|".join(extension[1:] for extension in sorted(IMAGE_EXTENSIONS))
+_PAIR = re.compile(rf"(?:.*/)?([^/]+)_(?:(original|modified)\.(?i:{_IMAGES})|(comparison)\.(?i:json))", re.DOTALL)
+_SIGNS = {b"\x89PNG": ".png", b"\xff\xd8": ".jpg", b"GIF8": ".gif", b"II*\0": ".tif", b"MM\0*": ".tif", b"BM": ".bmp"}
+
+
+@dataclass(frozen=True)
+class PublishedSet:
+    """A set on the Hub.
+
+    `table`: rows with images in columns. `pairs`: NAME_original and NAME_modified images with NAME_comparison.json or
+    without, in folders or archives. `chartqa`: SPLIT/png and SPLIT/tables in an archive. `imgedit`: paths in Parquet/,
+    images in Singleturn/, in tar archives that may be cut into parts.
+    """
+
+    repo: str
+    layout: Layout = "table"
+    domain: Domain = "photos"
+    split: str = "train"
+    columns: tuple[str, str] | None = None
+
+
+# Where each is known from (November 2026): the three official names and ImgEdit's name, layout and columns are in the
+# README of their authors' code; `replacement_images/` and `replacement_scenes/` of the CLEVR set are in that code.
+# How the official chart and real-world sets are packed is written nowhere: their files are looked through for pairs.
+# ChartQA's archive and the columns of the other sets are used so in many public programs.
+SETS: Mapping[str, PublishedSet] = {
+    "vision-zero-clevr": PublishedSet("Qinsi1/Vision-Zero-clevr-dataset", "pairs", "scenes"),
+    "vision-zero-chart": PublishedSet("Qinsi1/Vision-Zero-chart-dataset", "pairs", "charts"),
+    "vision-zero-realworld": PublishedSet("Qinsi1/Vision-Zero-realworld-dataset", "pairs"),
+    "chartqa": PublishedSet("ahmed-masry/ChartQA", "chartqa", "charts"),
+    "imgedit": PublishedSet("sysuyy/ImgEdit", "imgedit"),
+    "instructpix2pix": PublishedSet(
+        "timbrooks/instructpix2pix-clip-filtered", columns=("original_image", "edited_image")
+    ),
+    "instructpix2pix-1000": PublishedSet(
+        "fusing/instructpix2pix-1000-samples", columns=("input_image", "edited_image")
+    ),
+    "magicbrush": PublishedSet("osunlp/MagicBrush", columns=("source_img", "target_img")),
+    "omniedit": PublishedSet("TIGER-Lab/OmniEdit-Filtered-1.2M", columns=("src_img", "edited_img")),
+    "ultraedit-500k": PublishedSet(
+        "BleachNick/UltraEdit_500k", split="FreeForm", columns=("source_image", "edited_image")
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A pair on offer: `files` by their paths in the folder to be, of which `image` and `edited` are the images."""
+
+    id: str
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    image: str = ""
+    edited: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    problem: str | None = None
+
+
+def pair_candidate(pair_id: str, image: bytes, edited: bytes, meta: Mapping[str, Any]) -> Candidate:
+    """A candidate of encoded images, kept as they are; published tables rarely say which kind, so the bytes do."""
+    first, second = f"images/{pair_id}_original{_extension(image)}", f"images/{pair_id}_modified{_extension(edited)}"
+    return Candidate(pair_id, {first: image, second: edited}, first, second, meta)
+
+
+def _extension(data: bytes) -> str:
+    kind = next((kind for sign, kind in _SIGNS.items() if data.startswith(sign)), "")
+    return kind or (".webp" if data[8:12] == b"WEBP" else ".avif" if data[4:8] == b"ftyp" else ".png")
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
+
+
+def table_rows(files: Files, published: PublishedSet) -> Iterator[Candidate]:
+    """The rows of a data set, streamed; the id is the row's number. Texts and numbers of a row become `meta`."""
+    import datasets
+
+    where = published.repo if files.source is None else str(files.source.resolve())
+    rows = datasets.load_dataset(where, split=published.split, streaming=True, revision=files.revision).decode(False)
+    known = KNOWN_COLUMNS if published.columns is None else [published.columns]
+    for number, row in enumerate(rows):
+        found = [pair for pair in known if set(pair) <= row.keys()]
+        if len(found) != 1:
+            raise PairSourceError(
+                f"{where}: the columns are {', '.join(row)}; name two of them with --columns IMAGE EDITED"
+            )
+        yield _row_candidate(f"{number:07d}", row, found[0])
+
+
+def _row_candidate(pair_id: str, row: Mapping[str, Any], columns: tuple[str, str]) -> Candidate:
+    image, edited = (_encoded(row[name]) for name in columns)
+    if image is None or edited is None:
+        return Candidate(pair_id, problem=f"no image in {columns[0] if image is None else columns[1]}")
+    meta = {name: value for name, value in row.items() if name not in columns and _is_plain(value)}
+    return pair_candidate(pair_id, image, edited, meta)
+
+
+def _encoded(cell: Any) -> bytes | None:
+    """The encoded image of a cell that is not decoded: bytes, or a file that `datasets` found itself."""
+    cell = cell[0] if isinstance(cell, list) and len(cell) == 1 else cell
+    data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, Mapping) else (cell, None)
+    if isinstance(data, bytes) or not path:
+        return data if isinstance(data, bytes) else None
+    import fsspec
+
+    try:
+        with fsspec.open(path, "rb") as stream:
+            return bytes(stream.read())
+    except FileNotFoundError:
+        return None
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(isinstance(one, str) for one in value)
+    return isinstance(value, (str, int, float, bool)) and value == value
+
+
+# ---------------------------------------------------------------------------------------------------------------- files
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a set: in the folder `source`, or on the Hub, from where its client fetches them into its cache."""
+
+    repo: str
+    revision: str | None
+    source: Path | None
+
+    @property
+    def place(self) -> str:
+        return f"the Hub's data set {self.repo}" if self.source is None else str(self.source)
+
+    def names(self) -> list[str]:
+        """All files, sorted; hidden ones (git's, the Hub client's, a Mac's) left out."""
+        if self.source is not None:
+            return [name for name in walk(self.source) if not _is_hidden(name)]
+        from huggingface_hub import list_repo_files
+
+        found = list_repo_files(self.repo, repo_type="dataset", revision=self.revision)
+        return sorted(name for name in found if not _is_hidden(name))
+
+    def folder(self, patterns: list[str]) -> Path:
+        """The folder that holds at least the files that the patterns (`*.zip`) match."""
+        if self.source is not None:
+            return self.source
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(self.repo, repo_type="dataset", revision=self.revision, allow_patterns=patterns))
+
+
+def file_candidates(files: Files, published: PublishedSet) -> Iterator[Candidate]:
+    """The pairs of a set that is laid out as `pairs` or `chartqa`, in the order of names."""
+    with open_files(files) as found:
+        yield from _charts(files, found, published.split) if published.layout == "chartqa" else _pairs(files, found)
+
+
+@contextmanager
+def open_files(files: Files) -> Iterator[Mapping[str, Callable[[], bytes]]]:
+    """What reads each file by its name, those in archives as `ARCHIVE/MEMBER`, in order; nothing is unpacked to disk.
+
+    Raises PairSourceError for an archive that is damaged.
+    """
+    names = files.names()
+    folder = files.folder([f"*{ending}" for one in _NAMED for ending in (one, one.upper())])
+    found: dict[str, Callable[[], bytes]] = {}
+    with ExitStack() as opened:
+        for name in names:
+            try:
+                if name.lower().endswith(".zip"):
+                    pack = opened.enter_context(zipfile.ZipFile(folder / name))
+                    inside = [one for one in pack.infolist() if not one.is_dir()]
+                    found |= {f"{name}/{one.filename}": partial(pack.read, one) for one in inside}
+                elif name.lower().endswith(_ARCHIVES):
+                    tar = opened.enter_context(tarfile.open(folder / name))
+                    members = [one for one in tar if one.isfile()]
+                    found |= {f"{name}/{one.name.removeprefix('./')}": partial(_of_tar, tar, one) for one in members}
+                    check_end(tar)
+                else:
+                    found[name] = (folder / name).read_bytes
+            except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+                raise PairSourceError(f"{files.place}: {name}: the archive is damaged: {error}") from error
+        yield {name: found[name] for name in sorted(found) if not _is_hidden(name)}
+
+
+def check_end(archive: tarfile.TarFile) -> None:
+    """Raises tarfile.ReadError for a tar whose last member was read and no end mark (two blocks of zeros) follows it.
+
+    `tarfile` takes a cut between two members, and what is no header, for the end. The position only moves forward.
+    """
+    stream = archive.fileobj
+    assert stream is not None
+    if stream.tell() - archive.offset < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("it ends without its end mark: it was cut off")
+    if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):
+        raise tarfile.ReadError("what follows its last whole file is neither a file nor the end mark")
+
+
+def _of_tar(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    stream = archive.extractfile(member)
+    assert stream is not None, "links and folders were left out"
+    return stream.read()
+
+
+def _is_hidden(path: str) -> bool:
+    parts = [part for part in path.split("/") if part != ".."]  # of an archive: names alone are used, never its folders
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
+
+
+def _pairs(files: Files, found: Mapping[str, Callable[[], bytes]]) -> Iterator[Candidate]:
+    """A NAME_comparison.json becomes the pair's scenes/NAME_comparison.json and its `meta`."""
+    parts: dict[str, dict[str, str]] = {}
+    for match in filter(None, map(_PAIR.fullmatch, found)):
+        name, part = match[1], match[match.lastindex or 0]
+        other = parts.setdefault(name, {}).setdefault(part, match[0])
+        if other != match[0]:
+            raise PairSourceError(f"{files.place}: two files for the {part} part of {name}: {other} and {match[0]}")
+    names = [name for name in sorted(parts) if parts[name].keys() - {"comparison"}]
+    if not names:
+        raise PairSourceError(
+            f"{files.place}: no images called NAME_original and NAME_modified among {len(found)} files "
+            f"({shorten(list(found), 5)}); if the pairs are in columns of a table, give --layout table"
+        )
+    for name in names:
+        missing = [part for part in ("original", "modified") if part not in parts[name]]
+        if missing or not _SAFE_NAME.fullmatch(name):
+            problem = f"the {missing[0]} image is missing" if missing else "the name cannot be a file's"
+            yield Candidate(name, problem=problem)
+            continue
+        data = {part: found[path]() for part, path in parts[name].items()}
+        try:
+            meta = json.loads(data.get("comparison", b"{}"))
+        except ValueError:
+            yield Candidate(name, problem="the scene description is no JSON")
+            continue
+        if not isinstance(meta, dict):
+            yield Candidate(name, problem="the scene description is no JSON object")
+            continue
+        pair = pair_candidate(name, data["original"], data["modified"], meta)
+        described = {f"scenes/{name}_comparison.json": data["comparison"]} if "comparison" in data else {}
+        yield replace(pair, files={**pair.files, **described})
+
+
+def _charts(files: Files, found: Mapping[str, Callable[[], bytes]], split: str) -> Iterator[Candidate]:
+    """The charts of one split with their tables, as png/NAME.png and tables/NAME.csv."""
+    pattern = re.compile(rf"(?:.*/)?{re.escape(split)}/(png|tables)/([^/]+)\.(?:png|csv)")
+    parts: dict[str, dict[str, str]] = {}
+    for match in filter(None, map(pattern.fullmatch, found)):
+        parts.setdefault(match[2], {})[match[1]] = match[0]
+    if not parts:
+        raise PairSourceError(
+            f"{files.place}: no {split}/png and {split}/tables among {len(found)} files ({shorten(list(found), 5)})"
+        )
+    for name, paths in sorted(parts.items()):
+        missing = [part for part in ("png", "tables") if part not in paths]
+        if missing or not _SAFE_NAME.fullmatch(name):
+            yield Candidate(name, problem=f"no file in {missing[0]}" if missing else "the name cannot be a file's")
+            continue
+        png, csv = f"png/{name}.png", f"tables/{name}.csv"
+        yield Candidate(name, {png: found[paths["png"]](), csv: found[paths["tables"]]()}, png)

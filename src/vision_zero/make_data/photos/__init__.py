@@ -1,0 +1,1 @@
+"""Photographs, edited with and without a model."""

@@ -1,0 +1,240 @@
+"""Pairs of photographs: each is edited by one of the classical edits, or by an editor that follows words.
+
+Pair k is made of photograph k modulo their number. An edit that changes too little or too much is a failed one: it is
+rejected, and the next attempt draws another. A share of the edits can be made to fail on purpose, as a named noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from vision_zero.data.failed_edits import GREY, failed_edit
+from vision_zero.data.folders import PairSourceError
+from vision_zero.data.image_files import BadImageError
+from vision_zero.data.pairs import load_pairs
+from vision_zero.make_data.maker import MadePair, Make, Rejected
+from vision_zero.make_data.photos.instructions import DEFAULT_TEMPLATES, read_instructions
+from vision_zero.make_data.photos.mirror import mirror
+from vision_zero.make_data.photos.paste import paste
+from vision_zero.make_data.photos.recolour import (
+    VISIBLE,
+    Edit,
+    changed_pixels,
+    recolour_background,
+    recolour_object,
+    share_changed,
+)
+from vision_zero.make_data.photos.segmentation import Pixels, box_of
+from vision_zero.types import Domain, ImagePair
+
+EditKind = Literal["recolour_object", "recolour_background", "paste", "mirror"]
+EDIT_KINDS: tuple[EditKind, ...] = get_args(EditKind)
+
+MIN_SIDE = 64
+"""Pixels of the shorter side, below which a photograph has no regions to speak of."""
+
+
+class Editor(Protocol):
+    """Changes an image as it is told. Equal arguments give equal images, of the size that was given."""
+
+    def edit(self, image: Image.Image, instruction: str, seed: int) -> Image.Image: ...
+
+
+class EditorLoader(Protocol):
+    """Says how an editor is opened. Small and picklable, where the editor itself is gigabytes."""
+
+    def open(self) -> AbstractContextManager[Editor]: ...
+
+
+@dataclass(frozen=True)
+class PhotoMaker:
+    """Makes pairs of photographs. Raises PairSourceError for options that make no sense.
+
+    `photos` are sources as `load_pairs` reads them. `size` is (width, height), into which photographs are shrunk;
+    None leaves them as they are. With an `editor`, `edits` is not used and `instructions` says what the editor does.
+    """
+
+    photos: tuple[str, ...]
+    edits: tuple[EditKind, ...] = EDIT_KINDS
+    min_changed: float = 0.02
+    max_changed: float = 0.6
+    failed_edits: float = 0.0
+    failed_edits_seed: int = 0
+    size: tuple[int, int] | None = None
+    editor: EditorLoader | None = None
+    instructions: Path = DEFAULT_TEMPLATES
+    max_attempts: int = 20
+    domain: Domain = field(default="photos", init=False)
+    name: str = field(default="photo", init=False)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_changed < self.max_changed <= 1:
+            raise PairSourceError(
+                "min_changed and max_changed are shares of the pixels with 0 <= min_changed < max_changed <= 1, got "
+                f"{self.min_changed} and {self.max_changed}"
+            )
+        if not 0 <= self.failed_edits <= 1:
+            raise PairSourceError(f"failed_edits (share of the edits) must be in 0..1, got {self.failed_edits}")
+        unknown = [kind for kind in self.edits if kind not in EDIT_KINDS]
+        if unknown or not self.edits:
+            raise PairSourceError(f"edits must be some of {', '.join(EDIT_KINDS)}, got {', '.join(self.edits) or None}")
+        if self.size is not None and min(self.size) < MIN_SIDE:
+            raise PairSourceError(f"size: photographs need at least {MIN_SIDE} pixels a side, got {self.size}")
+
+    @property
+    def default_n(self) -> int:
+        """One pair for each photograph. Raises PairSourceError for sources that cannot be read."""
+        return len(self.sources())
+
+    def sources(self) -> Sequence[ImagePair]:
+        """The photographs, in order; none is opened."""
+        return load_pairs(list(self.photos))
+
+    def material(self) -> str:
+        """Names of the photographs in order, and what an editor is told. Raises PairSourceError."""
+        names = [pair.image.name for pair in self.sources()]
+        told = read_instructions(self.instructions)
+        return hashlib.sha256(repr((len(names), [Path(name).name for name in names], told)).encode()).hexdigest()[:16]
+
+    @contextmanager
+    def open(self) -> Iterator[Make]:
+        cv2.setNumThreads(0)  # one thread: workers are processes, and what is made must not depend on a machine's cores
+        photographs = _Photographs(self.sources(), self.size)
+        told = read_instructions(self.instructions)
+        with nullcontext() if self.editor is None else self.editor.open() as editor:
+
+            def make(rng: random.Random, number: int) -> MadePair:
+                photo, before = photographs.at(number)
+                if editor is None:
+                    edit = self._classical(photographs, number, rng)
+                else:
+                    edit = follow(editor, told.draw(photo, rng), before, rng)
+                return self._checked(photo, before, edit, number)
+
+            yield make
+
+    def _classical(self, photographs: _Photographs, number: int, rng: random.Random) -> Edit:
+        """An edit of a drawn kind. Half of the cut-outs are of the photograph itself; all, if it is the only one."""
+        _, pixels = photographs.at(number)
+        kind = rng.choice(self.edits)
+        if kind == "recolour_object":
+            return recolour_object(pixels, rng, self.max_changed)
+        if kind == "recolour_background":
+            return recolour_background(pixels, rng, self.max_changed)
+        if kind == "mirror":
+            return mirror(pixels, rng, self.max_changed)
+        same = photographs.count == 1 or rng.random() < 0.5
+        source, other = photographs.at(number if same else number + rng.randrange(1, photographs.count))
+        edit = paste(pixels, other, rng, same=same)
+        return replace(edit, notes={**edit.notes, "source": source})
+
+    def _checked(self, photo: str, before: Pixels, edit: Edit, number: int) -> MadePair:
+        """The pair, if neither too little nor too much has changed. Raises Rejected."""
+        share = share_changed(before, edit.pixels)
+        if share < self.min_changed:
+            raise Rejected("no visible change")
+        if share > self.max_changed:
+            raise Rejected("everything changed")
+        meta: dict[str, Any] = {"photo": photo, "edit": edit.kind, "instruction": edit.instruction}
+        meta |= {"box": list(edit.box), "changed": round(share, 4), **edit.notes}
+        original, edited = Image.fromarray(before), Image.fromarray(edit.pixels)
+        failure = failed_edit(f"{self.name}_{number:06d}", self.failed_edits, self.failed_edits_seed)
+        if failure is not None:
+            meta["failed_edit"] = failure
+            edited = Image.new("RGB", original.size, GREY) if failure == "blank" else original.copy()
+        return MadePair(original, edited, meta)
+
+
+def follow(editor: Editor, instruction: str, pixels: Pixels, rng: random.Random) -> Edit:
+    """What a learned editor makes of an instruction. Raises ValueError if it returns another size."""
+    seed = rng.getrandbits(32)
+    edited = np.asarray(editor.edit(Image.fromarray(pixels), instruction, seed).convert("RGB"), np.uint8)
+    if edited.shape != pixels.shape:
+        raise ValueError(f"the editor must return the size that it was given: {edited.shape} is not {pixels.shape}")
+    changed = changed_pixels(pixels, edited)
+    if not changed.any():
+        raise Rejected("no visible change")
+    return Edit("instruction", edited, instruction, box_of(changed), {"editor_seed": seed})
+
+
+class _Photographs:
+    """The photographs of a set, shrunk to fit. The last few are kept: attempts at a pair ask for the same one."""
+
+    def __init__(self, pairs: Sequence[ImagePair], size: tuple[int, int] | None) -> None:
+        self.count = len(pairs)
+        self._pairs = pairs
+        self._size = size
+        self._opened = lru_cache(maxsize=4)(self._open)
+
+    def at(self, number: int) -> tuple[str, Pixels]:
+        """Name and pixels of photograph `number` modulo their count. The pixels are not to be written to."""
+        return self._opened(number % self.count)
+
+    def _open(self, row: int) -> tuple[str, Pixels]:
+        pair = self._pairs[row]
+        image = pair.image.open()
+        if self._size is not None:
+            image.thumbnail(self._size, Image.Resampling.LANCZOS, reducing_gap=None)
+        if min(image.size) < MIN_SIDE:
+            raise BadImageError(f"{pair.image.name}: {image.size} pixels, but editing needs {MIN_SIDE} a side")
+        pixels = np.array(image, np.uint8)
+        pixels.flags.writeable = False
+        return pair.id, pixels
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of photographs."""
+    parser.add_argument("--photos", nargs="+", required=True, metavar="SOURCE", help="folders with photographs")
+    parser.add_argument(
+        "--edits", nargs="+", choices=EDIT_KINDS, default=list(EDIT_KINDS), help="kinds of edit (default: all)"
+    )
+    parser.add_argument(
+        "--min_changed",
+        type=float,
+        default=PhotoMaker.min_changed,
+        help=f"least share of pixels that change by more than {VISIBLE} of 255 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max_changed", type=float, default=PhotoMaker.max_changed, help="largest such share (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--failed_edits",
+        type=float,
+        default=PhotoMaker.failed_edits,
+        help="share of the edits made to fail on purpose, half blank, half identical (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--failed_edits_seed", type=int, default=PhotoMaker.failed_edits_seed, help="which ones (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--instructions",
+        type=Path,  # none stands for the package's own, whose path is another on every machine
+        help="what a learned editor is told: templates (.txt) or proposals for each image (.jsonl) (default: ours)",
+    )
+
+
+def from_arguments(args: argparse.Namespace, editor: EditorLoader | None = None) -> PhotoMaker:
+    """The maker of parsed options and the frame's `args.size`. Raises PairSourceError."""
+    return PhotoMaker(
+        photos=tuple(args.photos),
+        edits=tuple(dict.fromkeys(args.edits)),
+        min_changed=args.min_changed,
+        max_changed=args.max_changed,
+        failed_edits=args.failed_edits,
+        failed_edits_seed=args.failed_edits_seed,
+        size=args.size,
+        editor=editor,
+        instructions=args.instructions or DEFAULT_TEMPLATES,
+    )

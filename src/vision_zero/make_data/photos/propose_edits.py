@@ -1,0 +1,135 @@
+"""Let a vision-language model propose how each photograph could be edited: instructions for a learned editor.
+
+    python -m vision_zero.make_data.photos.propose_edits data/photos --model MODEL --out proposals.jsonl
+
+A line per photograph, `{"image", "instruction"}`; where the reply could not be read the instruction is null, and the
+reply is kept. A run that was stopped goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from vision_zero.data.folders import PairSourceError
+from vision_zero.data.pairs import BadImageError, load_pairs
+from vision_zero.game.parsing import read_clue
+from vision_zero.make_data.photos.instructions import MAX_CHARS
+from vision_zero.rollout.game_images import GameImage
+from vision_zero.rollout.load_policy import Loading, load_player
+from vision_zero.rollout.policy import Policy, TokenLimits, TurnRequest
+from vision_zero.rollout.sampling import Sampling
+from vision_zero.run_folder import append_json_line, read_json_lines
+from vision_zero.types import Game, GameRules, ImagePair, Prompt, Turn
+
+QUESTION = """\
+Look at this photograph. Propose one change to it that an image editor can make and that anybody would notice who knows
+the picture: give one thing another colour or material, add a thing, take one away, swap one for another, or change what
+is behind it. Name the thing and where it is, as this photograph shows it. Change one thing only; the rest stays.
+
+Think first if you want to, then write the change as one order to the editor, of at most 25 words, inside \\boxed{}.
+"""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a model proposed for the image of this name; `instruction` is None where `reply` could not be read."""
+
+    image: str
+    instruction: str | None
+    reply: str
+
+
+def request(pair: ImagePair, row: int, seed: int, max_new_tokens: int) -> TurnRequest:
+    """One turn that asks for an instruction. Its tokens depend on (seed, row) alone. Raises BadImageError.
+
+    A policy answers turns of games; a photograph stands in one as the civilians' image.
+    """
+    turn = Turn(game=row, stage="clue", round=1, seat=1, sample=0)
+    game = Game(index=row, seed=seed, pair=pair, rules=GameRules(), spy=2, spy_view="blank")
+    image = GameImage(f"{pair.id}/original", pair.image.open())
+    # As many bits as any policy's generator takes.
+    turn_seed = (seed * 1_000_003 + row) % 2**31
+    return TurnRequest(game, turn, Prompt("civilian", QUESTION), image, turn_seed, TokenLimits(1, max_new_tokens))
+
+
+def propose(
+    policy: Policy, pairs: Sequence[ImagePair], rows: Sequence[int], *, batch: int, seed: int, max_new_tokens: int
+) -> Iterator[Proposal]:
+    """A proposal for each of `rows`, in order, `batch` of them asked at a time."""
+    for start in range(0, len(rows), batch):
+        requests = [request(pairs[row], row, seed, max_new_tokens) for row in rows[start : start + batch]]
+        for asked, reply in zip(requests, policy.answer(requests), strict=True):
+            yield Proposal(asked.game.pair.id, read_clue(reply.text, MAX_CHARS), reply.text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status."""
+    args = parse(argv)
+    try:
+        pairs = load_pairs(args.photos)
+        done = finished(args.out)
+        rows = [row for row in range(len(pairs)) if pairs[row].id not in done]
+        n_unreadable = sum(not readable for readable in done.values())
+        if rows:
+            sampling = Sampling(temperature=args.temperature, top_k=args.top_k)
+            player = load_player(
+                args.model,
+                Loading(sampling, max_batch=args.batch, max_pixels=args.max_pixels, use_cpu=args.use_cpu),
+            )
+            proposals = propose(
+                player, pairs, rows, batch=args.batch, seed=args.seed, max_new_tokens=args.max_new_tokens
+            )
+            for proposal in tqdm(proposals, total=len(rows), desc="asking", unit="photo", disable=None):
+                write(args.out, proposal)
+                n_unreadable += proposal.instruction is None
+    except (PairSourceError, BadImageError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{args.out}: {len(pairs)} photographs, {len(rows)} asked now, {n_unreadable} without a readable instruction")
+    return 0
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m vision_zero.make_data.photos.propose_edits", description="Propose edits."
+    )
+    parser.add_argument("photos", nargs="+", metavar="SOURCE", help="folders with photographs")
+    parser.add_argument("--model", required=True, help="a model's folder, checkpoint or name on the Hub")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.jsonl", help="where proposals are appended")
+    parser.add_argument("--batch", type=int, default=16, help="photographs asked about at a time (default: 16)")
+    parser.add_argument("--seed", type=int, default=0, help="which tokens are sampled (default: 0)")
+    parser.add_argument("--temperature", type=float, default=0.8, help="0 is greedy (default: 0.8, as in training)")
+    parser.add_argument("--top_k", type=int, default=50, help="tokens sampled from, 0 for all (default: 50)")
+    parser.add_argument("--max_new_tokens", type=int, default=256, help="longest reply (default: 256)")
+    parser.add_argument("--max_pixels", type=int, help="shrink photographs to this for the model")
+    parser.add_argument("--use_cpu", action="store_true", help="leave a GPU alone")
+    args = parser.parse_args(argv)
+    for name in ("batch", "max_new_tokens"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} must be at least 1, got {getattr(args, name)}")
+    if args.out.suffix != ".jsonl":
+        parser.error(f"--out must end in .jsonl, got {args.out}")
+    return args
+
+
+def write(path: Path, proposal: Proposal) -> None:
+    line: dict[str, str | None] = {"image": proposal.image, "instruction": proposal.instruction}
+    append_json_line(path, line if proposal.instruction is not None else {**line, "reply": proposal.reply})
+
+
+def finished(path: Path) -> dict[str, bool]:
+    """Which images of an earlier run were asked about, and whether the reply was read.
+
+    A last line that was not written whole is asked again. Raises RunFolderError for a file of something else.
+    """
+    return {line["image"]: line["instruction"] is not None for line in read_json_lines(path, "image", "instruction")}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

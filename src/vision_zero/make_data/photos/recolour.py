@@ -1,0 +1,216 @@
+"""Edits of photographs without a model: recolour an object, recolour the background (others: `mirror`, `cut_outs`).
+
+Each edit takes pixels and a generator and returns the edited pixels with what was done in words, or raises Rejected
+when the photograph offers nothing for it. How much must and may change is the caller's business, but `max_share` tells
+an edit which regions are too large to try.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vision_zero.make_data.maker import Rejected
+from vision_zero.make_data.photos.segmentation import (
+    Alpha,
+    Box,
+    Mask,
+    Pixels,
+    Region,
+    areas,
+    exact,
+    lab,
+    mean_colours,
+    resized,
+    subject,
+)
+
+VISIBLE = 25
+"""A pixel has changed if one of its channels differs by more than this (of 255)."""
+
+MIN_OBJECT, MAX_OBJECT = 0.03, 0.5
+"""An object's share of the image."""
+
+MIN_CONTRAST = 0.9
+MIN_CONTRAST_BEHIND = 0.6
+"""The least `edge_contrast` of an object and of a background: an outline through a clear sky has none."""
+
+MIN_BACKGROUND = 0.08
+"""A background's least share of the image."""
+
+ALIKE_BEHIND = 15.0
+"""Areas of a background whose mean colours are nearer than this in CIELAB are one, wherever they are."""
+
+
+@dataclass(frozen=True)
+class Colour:
+    """A colour to paint with: hue in degrees, saturation 0..1, and the least value (median, 0..1) it is seen at."""
+
+    name: str
+    hue: float
+    saturation: float
+    value: float
+
+
+COLOURS = (
+    Colour("red", 357, 0.78, 0.55),
+    Colour("orange", 25, 0.80, 0.70),
+    Colour("yellow", 50, 0.78, 0.78),
+    Colour("green", 115, 0.54, 0.48),
+    Colour("turquoise", 176, 0.55, 0.58),
+    Colour("blue", 216, 0.70, 0.58),
+    Colour("purple", 276, 0.62, 0.55),
+    Colour("pink", 328, 0.50, 0.75),
+)
+
+MIN_HUE_STEP = 55
+"""Degrees between the hue of something and the one it is painted in."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """An edited image [height, width, 3] and what was done: an instruction in words and the box it names."""
+
+    kind: str
+    pixels: Pixels
+    instruction: str
+    box: Box
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def changed_pixels(before: Pixels, after: Pixels) -> Mask:
+    """[height, width], True where some channel differs by more than VISIBLE."""
+    return np.asarray(cv2.absdiff(before, after).max(axis=2) > VISIBLE)
+
+
+def share_changed(before: Pixels, after: Pixels) -> float:
+    return float(changed_pixels(before, after).mean())
+
+
+def recolour_object(pixels: Pixels, rng: random.Random, max_share: float) -> Edit:
+    """Paint the subject, or an area of one colour, in another hue; light and shade stay. Raises Rejected."""
+    region = next(objects(pixels, rng, max_share), None)
+    if region is None:
+        raise Rejected("no object stands out")
+    colour = other_colour(pixels, region.mask, rng)
+    words = f"recolour the {colour_name(pixels, region.mask)} region {place(region.box, pixels)} to {colour.name}"
+    return Edit("recolour_object", painted(pixels, region.alpha, colour), words, region.box, {"colour": colour.name})
+
+
+def recolour_background(pixels: Pixels, rng: random.Random, max_share: float) -> Edit:
+    """Paint what lies behind the subject; if that is too much, the largest area at the border. Raises Rejected."""
+    region = background(pixels, rng, max_share)
+    if region is None:
+        raise Rejected("no background is told from the rest")
+    colour = other_colour(pixels, region.mask, rng)
+    words = f"recolour the {colour_name(pixels, region.mask)} background {place(region.box, pixels)} to {colour.name}"
+    return Edit(
+        "recolour_background", painted(pixels, region.alpha, colour), words, region.box, {"colour": colour.name}
+    )
+
+
+def objects(pixels: Pixels, rng: random.Random, max_share: float) -> Iterator[Region]:
+    """Regions that look like one thing, in random order, the subject of the photograph first in half of the cases."""
+    largest = min(MAX_OBJECT, max_share)
+    label_map = areas(pixels)
+    shares = np.bincount(label_map.ravel()) / label_map.size
+    labels: list[int | None] = [int(label) for label in np.flatnonzero((shares > MIN_OBJECT) & (shares < largest))]
+    rng.shuffle(labels)
+    labels.insert(0 if rng.random() < 0.5 else len(labels), None)
+    for label in labels:
+        region = subject(pixels) if label is None else exact(pixels, label_map == label)
+        if region is not None and MIN_OBJECT <= region.share <= largest and region.edge_contrast >= MIN_CONTRAST:
+            yield region
+
+
+def background(pixels: Pixels, rng: random.Random, max_share: float) -> Region | None:
+    """All but the subject, or if that is more than `max_share`, all of one colour at the border: the sky, the grass."""
+    front = subject(pixels)
+    if front is not None and (front.edge_contrast < MIN_CONTRAST or front.share < MIN_OBJECT):
+        front = None
+    if front is not None and MIN_BACKGROUND <= 1 - front.share <= max_share:
+        return Region(1 - front.alpha, front.edge_contrast)
+    label_map = areas(pixels)
+    colours = mean_colours(label_map, lab(resized(pixels, label_map.shape)))
+    behind = np.ones(label_map.shape, bool) if front is None else resized(front.alpha, label_map.shape) < 0.5
+    shares = np.bincount(label_map.ravel()) / label_map.size
+    border = np.unique(np.concatenate([label_map[0], label_map[:, 0], label_map[:, -1], label_map[-1]])).tolist()
+    for label in sorted(border, key=lambda one: -shares[one] * rng.uniform(0.5, 1)):
+        alike = np.flatnonzero(np.linalg.norm(colours - colours[label], axis=1) < ALIKE_BEHIND)
+        rough = np.isin(label_map, alike) & behind
+        if not MIN_BACKGROUND <= rough.mean() <= max_share:
+            continue
+        region = exact(pixels, rough, least_part=0.05)
+        if region is None or region.edge_contrast < MIN_CONTRAST_BEHIND:
+            continue
+        if front is not None:
+            region = replace(region, alpha=region.alpha * (1 - front.alpha))
+        if MIN_BACKGROUND <= region.share <= max_share:
+            return region
+    return None
+
+
+def painted(pixels: Pixels, alpha: Alpha, colour: Colour) -> Pixels:
+    """`pixels` in the colour where `alpha` is 1. Hue is replaced, saturation evened out, value kept or lifted."""
+    hsv = cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)
+    inside = alpha > 0.5
+    saturation, value = hsv[..., 1], hsv[..., 2]
+    typical = float(np.median(saturation[inside]))
+    light = float(np.median(value[inside]))
+    hsv[..., 0] = colour.hue
+    hsv[..., 1] = colour.saturation * np.clip(0.65 + 0.35 * saturation / (typical + 0.05), 0.5, 1.25)
+    # A power keeps black black and white white; below 0.45 it would show the noise of what is nearly black.
+    power = max(0.45, np.log(colour.value) / np.log(min(light, 0.99))) if light < colour.value else 1.0
+    hsv[..., 2] = np.power(value, power)
+    np.clip(hsv, 0, (360, 1, 1), out=hsv)
+    paint = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * 255
+    return blended(pixels, paint, alpha)
+
+
+def blended(below: Pixels, above: NDArray[Any], alpha: Alpha) -> Pixels:
+    """`above` laid on `below` with opacity `alpha`."""
+    mixed = below + alpha[..., None] * (above.astype(np.float32) - below)
+    return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+
+
+def other_colour(pixels: Pixels, mask: Mask, rng: random.Random) -> Colour:
+    """A colour that is seen to be another: far in hue from what is there, unless that has hardly any."""
+    hue, saturation, _ = _median_hsv(pixels, mask)
+    far = [one for one in COLOURS if saturation < 0.2 or abs((one.hue - hue + 180) % 360 - 180) >= MIN_HUE_STEP]
+    return rng.choice(far)
+
+
+def colour_name(pixels: Pixels, mask: Mask) -> str:
+    """What the colour of most of a region is called."""
+    hue, saturation, value = _median_hsv(pixels, mask)
+    if value < 0.2:
+        return "black"
+    if saturation < 0.15:
+        return "white" if value > 0.8 else "grey"
+    if 10 <= hue < 45 and value < 0.55:
+        return "brown"
+    if 62 <= hue < 160:
+        return "green"  # grass and leaves are nearer to yellow than to the green that is painted with
+    return min(COLOURS, key=lambda one: abs((one.hue - hue + 180) % 360 - 180)).name
+
+
+def _median_hsv(pixels: Pixels, mask: Mask) -> tuple[float, float, float]:
+    # The median of each channel: a median hue alone would be wrong around red, where it wraps.
+    colour = np.median(pixels[mask], axis=0).astype(np.float32).reshape(1, 1, 3) / 255
+    hue, saturation, value = cv2.cvtColor(colour, cv2.COLOR_RGB2HSV)[0, 0].tolist()
+    return hue, saturation, value
+
+
+def place(box: Box, pixels: Pixels) -> str:
+    """Where the middle of a box is, in words: "at the top left", "in the middle"."""
+    height, width = pixels.shape[:2]
+    across = ("left", "", "right")[min(2, int(3 * (box[0] + box[2]) / 2 / width))]
+    down = ("top", "", "bottom")[min(2, int(3 * (box[1] + box[3]) / 2 / height))]
+    words = " ".join(word for word in (down, across) if word)
+    return f"at the {words}" if words else "in the middle"

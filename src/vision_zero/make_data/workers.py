@@ -1,0 +1,181 @@
+"""Processes that work through numbers: spawned, one thread of linear algebra each, and loud when one of them dies.
+
+`concurrent.futures` has no place for what a worker must close at its end (a renderer), and does not say on what a
+worker died or how. Its workers outlive a parent that is killed, and closing a pool waits for what they are at.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Protocol, TypeVar, cast
+
+from vision_zero.data.folders import PairSourceError
+from vision_zero.data.image_files import BadImageError
+from vision_zero.make_data.maker import MakingError
+
+Result = TypeVar("Result")
+Returned = TypeVar("Returned", covariant=True)
+
+SECONDS_TO_STOP = 10.0
+"""What a worker gets to finish its number and close what it opened, before it is ended."""
+
+# Two such threads on a shared machine are slower than one, and their number can change the last digit of a product.
+_ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
+
+
+class Job(Protocol[Returned]):
+    """What each worker does with a number. It is pickled into the workers; `open` runs there, once in each."""
+
+    def open(self) -> AbstractContextManager[Callable[[int], Returned]]: ...
+
+    def describe(self, number: int) -> str:
+        """What the number stands for, for messages."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Failure:
+    message: str
+    is_ours: bool
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
+    number: int | None = None
+
+
+def work(job: Job[Result], numbers: Sequence[int], n_workers: int) -> Generator[Result]:
+    """Results as they come, of `job` for each number, from at most `n_workers` processes.
+
+    Raises MakingError when a worker dies or fails; the others are stopped first, as they are when the
+    generator is closed.
+    """
+    todo = iter(numbers)
+    workers: list[_Worker] = []
+    try:
+        with _one_thread_each():
+            for _ in range(min(n_workers, len(numbers))):
+                workers.append(_start(job))
+        busy = {worker.pipe: worker for worker in workers if _give(worker, todo)}
+        while busy:
+            for pipe in wait(list(busy)):
+                worker = busy[cast("Connection", pipe)]
+                yield _receive(worker, job)
+                if not _give(worker, todo):
+                    del busy[worker.pipe]
+    finally:
+        _stop(workers)
+
+
+def _start(job: Job[Result]) -> _Worker:
+    context = get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_run, args=(job, theirs), daemon=True)
+    process.start()
+    theirs.close()  # or the end of the worker would not be the end of the pipe
+    return _Worker(process, ours)
+
+
+def _give(worker: _Worker, todo: Iterator[int]) -> bool:
+    """Hand out the next number; without one, send the worker home."""
+    worker.number = next(todo, None)
+    with suppress(OSError):  # it died: the end of its pipe is read next, and says so
+        worker.pipe.send(worker.number)
+    return worker.number is not None
+
+
+def _receive(worker: _Worker, job: Job[Result]) -> Result:
+    try:
+        result = worker.pipe.recv()
+    except (EOFError, OSError):
+        worker.process.join(SECONDS_TO_STOP)
+        raise MakingError(_death(worker, job)) from None
+    if isinstance(result, _Failure):
+        if result.is_ours:
+            raise MakingError(result.message)
+        assert worker.number is not None
+        raise MakingError(f"{job.describe(worker.number)} cannot be made:\n{result.message}")
+    return cast("Result", result)
+
+
+def _death(worker: _Worker, job: Job[Result]) -> str:
+    assert worker.number is not None
+    status = worker.process.exitcode
+    how = f"ended with status {status}"
+    if status is not None and status < 0:
+        how = f"was killed by {signal.Signals(-status).name}"
+        if -status == signal.SIGKILL:
+            how += " (as a system out of memory does: try fewer --workers)"
+    return f"a worker {how} at {job.describe(worker.number)}; what is done is kept, the same command continues"
+
+
+def _stop(workers: list[_Worker]) -> None:
+    for worker in workers:
+        worker.pipe.close()
+    for worker in workers:
+        worker.process.join(SECONDS_TO_STOP)
+    for end in ("terminate", "kill"):
+        for worker in workers:
+            if worker.process.is_alive():
+                getattr(worker.process, end)()
+                worker.process.join(SECONDS_TO_STOP)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """A library reads its number of threads when it is loaded, so it must be in the environment of a new process."""
+    before = {name: os.environ.get(name) for name in _ONE_THREAD}
+    os.environ.update(_ONE_THREAD)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _run(job: Job[Result], pipe: Connection) -> None:
+    """A worker's life. It ends with the numbers, or with its parent, however that ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # through `finally`, so that a renderer is closed
+    number = _next(pipe)
+    if number is None:
+        return
+    try:
+        with job.open() as do:
+            while number is not None:
+                _tell(pipe, do(number))
+                number = _next(pipe)
+    except MakingError as error:
+        _tell(pipe, _Failure(str(error), is_ours=True))
+    except (BadImageError, PairSourceError) as error:
+        advice = "repair it and give the same command, or begin another --out without it"
+        _tell(pipe, _Failure(f"{error}; {advice}", is_ours=True))
+    except Exception:  # a maker's own mistake: the parent shows where
+        _tell(pipe, _Failure(traceback.format_exc().rstrip(), is_ours=False))
+
+
+def _next(pipe: Connection) -> int | None:
+    """The next number; None when there are no more, and when the parent is gone."""
+    try:
+        return cast("int | None", pipe.recv())
+    except (EOFError, OSError):
+        return None
+
+
+def _tell(pipe: Connection, what: object) -> None:
+    with suppress(OSError):  # the parent is gone, as `_next` will see
+        pipe.send(what)

@@ -1,0 +1,150 @@
+"""What a run left, to look at.
+
+    python -m vision_zero.report RUN               writes RUN/report.html: all curves and the recorded games
+    python -m vision_zero.report RUN --summary     prints one screen
+    python -m vision_zero.report RUN --curves      draws win rate, votes and clues over training (run.png)
+    python -m vision_zero.report RUN --game        draws a recorded game (game.png); --step N --game K choose it
+
+None of them loads a model or needs a network (docs/report.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from vision_zero.data.image_files import BadImageError
+from vision_zero.run_folder import CONFIG, RunFolderError
+
+ANY_GAME = -1
+OF_THE_PAGE = {"games": 500, "image_size": 320, "evaluation": []}
+"""Options of the page alone, with their defaults."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status."""
+    args = parse(argv)
+    try:
+        if args.summary:
+            print_summary(args.run)
+        elif args.curves:
+            draw_curves(args.run, args.out or Path("run.png"))
+        elif args.game is not None:
+            draw_one_game(args.run, args.step, args.game, args.out or Path("game.png"))
+        else:
+            write_page(args, args.out or args.run / "report.html")
+    except (RunFolderError, BadImageError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m vision_zero.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", type=Path, help="the run's output_dir, finished or not")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--summary", action="store_true", help="print one screen instead of the page")
+    what.add_argument("--curves", action="store_true", help="draw the curves of the run as a picture")
+    what.add_argument(
+        "--game",
+        type=at_least(0),
+        nargs="?",
+        const=ANY_GAME,
+        metavar="NUMBER",
+        help="draw a recorded game as a picture (default: the first of its step)",
+    )
+    parser.add_argument("--step", type=at_least(0), help="with --game: its step (default: the last one recorded)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="file to write (default: RUN/report.html)")
+    parser.add_argument("--games", type=at_least(0), help="games on the page at most (default: 500)")
+    parser.add_argument("--image_size", type=at_least(16), help="longer side of the page's images (default: 320)")
+    parser.add_argument(
+        "--evaluation",
+        type=Path,
+        nargs="+",
+        metavar="FILE.jsonl",
+        help="what evaluate win-rate --out wrote, for the page (default: evaluation*.jsonl in the run)",
+    )
+    args = parser.parse_args(argv)
+    page = not (args.summary or args.curves or args.game is not None)
+    for name, default in OF_THE_PAGE.items():
+        if getattr(args, name) is None:
+            setattr(args, name, default)
+        elif not page:
+            parser.error(f"--{name} is an option of the page; leave it out")
+    if args.step is not None and args.game is None:
+        parser.error("--step chooses the step of a game; give --game too")
+    if args.out is not None and args.summary:
+        parser.error(f"--out {args.out}: a summary is printed; leave --out out")
+    if args.out is not None and page and args.out.suffix.lower() not in (".html", ".htm"):
+        parser.error(f"--out {args.out}: must end in .html")  # else a slip would overwrite another file
+    return args
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """A whole number for argparse, of at least `least`."""
+
+    def whole_number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
+        return value
+
+    return whole_number
+
+
+def check_run(run: Path) -> None:
+    """Raises RunFolderError for a folder that holds no run."""
+    if not (run / CONFIG).is_file():
+        raise RunFolderError(f"{run} is not a run folder: it has no {CONFIG}")
+
+
+def print_summary(run: Path) -> None:
+    from vision_zero.report.summary import summarize_run
+
+    check_run(run)
+    print(summarize_run(run))
+
+
+def draw_curves(run: Path, out: Path) -> None:
+    from vision_zero.report.plot_run import plot_run, save_figure
+
+    save_figure(lambda: plot_run(run), out)
+    print(f"{out}: the curves of {run}")
+
+
+def draw_one_game(run: Path, step: int | None, game: int, out: Path) -> None:
+    from vision_zero.report.plot_game import find_game, plot_game, save_with_few_colours
+
+    record = find_game(run, step, None if game == ANY_GAME else game)
+    save_with_few_colours(plot_game(record), out)
+    print(f"{out}: game {record['game']} of step {record['step']}")
+
+
+def write_page(args: argparse.Namespace, out: Path) -> None:
+    """The page, with what it had to leave out. Raises RunFolderError, also for a place that cannot be written to."""
+    from vision_zero.report.page import make_report
+
+    check_run(args.run)
+    if missing := [file for file in args.evaluation if not file.is_file()]:
+        raise RunFolderError(f"--evaluation {missing[0]}: there is no such file")
+    report = make_report(args.run, args.games, args.image_size, args.evaluation)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(report.html, "utf-8", newline="\n")  # as it was hashed
+    except OSError as error:
+        raise RunFolderError(f"--out {out}: cannot be written: {error.strerror}") from error
+    for note in report.notes:
+        print(f"note: {note}", file=sys.stderr)
+    shown = f"{report.n_games} of {report.n_recorded} recorded games, {report.n_images} images"
+    print(f"{out}: {report.n_charts} charts, {shown}, {out.stat().st_size / 1e6:.1f} MB. Open it in a browser.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,374 @@
+"""Which curves the page of a run draws, from its log, its arena and its clues. What they mean: docs/metrics.md.
+
+A chart whose numbers a run does not have says why (`missing`) and is not drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from vision_zero.report.metrics_log import Figures, Line
+
+Colour = Literal["main", "second", "third", "fourth", "fifth", "spy", "civilian", "quiet"]
+Style = Literal["line", "bold", "thin", "points"]
+NO_ARENA = "nothing was measured while training (no arena.jsonl); --arena_every plays games against the start model"
+NO_VLLM = "the run did not play with vLLM, whose log-probs are compared (--use_vllm true)"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """`values`: one per x of its chart, None where there is none. `low`, `high`: a 95% interval around them."""
+
+    label: str
+    values: list[float | None]
+    colour: Colour
+    style: Style = "line"
+    low: list[float | None] | None = None
+    high: list[float | None] | None = None
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A horizontal line, such as a threshold of the stage switch."""
+
+    label: str
+    value: float
+    colour: Colour = "quiet"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """`x` are iterations, counted from 1; 0 is before the first. `share`: the axis goes from 0 to 1.
+
+    `switches`: the switches of stage are drawn in, with their reasons.
+    """
+
+    id: str
+    title: str
+    about: str
+    x: list[float]
+    curves: list[Curve]
+    limits: list[Limit] = field(default_factory=list)
+    share: bool = False
+    switches: bool = False
+    missing: str | None = None
+
+
+@dataclass(frozen=True)
+class RoleShares:
+    """Means over the recorded games of one iteration: name as `civilian/true` -> (value, low, high)."""
+
+    iteration: int
+    figures: Mapping[str, tuple[float, float, float]]
+
+
+def charts(
+    iterations: Sequence[Line],
+    steps: Sequence[Line],
+    arena: Sequence[tuple[int, Figures]],
+    clues: Sequence[RoleShares],
+    config: Mapping[str, Any],
+    steps_per_iteration: int,
+) -> list[Chart]:
+    """All charts in the order of the page. `steps`: every line of metrics.jsonl, `iterations` those with games."""
+    played = _Log(iterations, steps_per_iteration, first=True)
+    trained = _Log(steps, steps_per_iteration)
+    return [
+        *_switch_charts(played, config),
+        *_arena_charts([(step / steps_per_iteration, figures) for step, figures in arena]),
+        *_clue_charts(clues),
+        *_game_charts(played),
+        *_training_charts(trained),
+        *_work_charts(played, trained),
+    ]
+
+
+class _Log:
+    """Lines of metrics.jsonl as columns over iterations."""
+
+    def __init__(self, lines: Sequence[Line], steps_per_iteration: int, *, first: bool = False) -> None:
+        self.lines = lines
+        # The numbers of an iteration's games stand on the line of its first step.
+        back = steps_per_iteration - 1 if first else 0
+        self.x = [(line["step"] + back) / steps_per_iteration for line in lines]
+
+    def column(self, name: str) -> list[float | None]:
+        return [number(line.get(name)) for line in self.lines]
+
+    def chart(self, id: str, title: str, about: str, curves: Sequence[tuple[str, str, Colour]], **more: Any) -> Chart:
+        """A chart of columns, each (name, label, colour); a column that is nowhere logged is left out."""
+        styled = [(name, label, colour, "line") for name, label, colour in curves]
+        return self.styled(id, title, about, styled, **more)
+
+    def styled(
+        self, id: str, title: str, about: str, curves: Sequence[tuple[str, str, Any, Any]], **more: Any
+    ) -> Chart:
+        drawn = [Curve(label, self.column(name), colour, style) for name, label, colour, style in curves]
+        reason = "not logged" if self.lines else "no iteration is finished yet"
+        return checked(Chart(id, title, about, self.x, drawn, **more), reason)
+
+
+def number(value: object) -> float | None:
+    """The value, if it is a finite number: infinities and NaN are not drawn and are no JSON."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # a whole number of hundreds of digits
+        return None
+
+
+def checked(chart: Chart, reason: str) -> Chart:
+    """Without the curves that have no point; `missing` if none is left."""
+    curves = [curve for curve in chart.curves if any(value is not None for value in curve.values)]
+    missing = None if curves else chart.missing or reason
+    return Chart(**{**chart.__dict__, "curves": curves, "missing": missing})
+
+
+def _switch_charts(log: _Log, config: Mapping[str, Any]) -> list[Chart]:
+    accuracy_limits: list[Limit] = []
+    na_limits: list[Limit] = []
+    limits = [number(config.get(name)) for name in ("acc_up", "err_up", "na_down", "na_up")]
+    known = [limit for limit in limits if limit is not None]
+    if config.get("schedule") == "iterative" and len(known) == len(limits):
+        up, error, down, na_up = known
+        accuracy_limits = [
+            Limit("decision → clue from", up, "second"),
+            Limit("clue → decision down to", 1 - error, "spy"),
+        ]
+        na_limits = [
+            Limit("decision → clue down to", down, "second"),
+            Limit("clue → decision from", na_up, "spy"),
+        ]
+    average = "; the switch compares the average with its thresholds" if accuracy_limits else ""
+    return [
+        log.styled(
+            "accuracy",
+            "The spy is found",
+            f"Share of games whose plurality vote is the spy{average}.",
+            [
+                ("stage/accuracy", "this iteration", "quiet", "thin"),
+                ("stage/accuracy_average", "average", "main", "bold"),
+            ],
+            limits=accuracy_limits,
+            share=True,
+            switches=True,
+        ),
+        log.styled(
+            "na",
+            "Votes for N/A",
+            "Share of votes that name nobody. Near 1 the voter has given up.",
+            [("stage/na_rate", "this iteration", "quiet", "thin"), ("stage/na_average", "average", "main", "bold")],
+            limits=na_limits,
+            share=True,
+            switches=True,
+        ),
+    ]
+
+
+def _arena_charts(arena: Sequence[tuple[float, Figures]]) -> list[Chart]:
+    x = [at for at, _ in arena]
+
+    def curve(name: str, label: str, colour: Colour, *, band: bool = False) -> Curve:
+        points = [figures.get(name) for _, figures in arena]
+        values, lows, highs = (
+            [None if point is None else number(point[part]) for point in points] for part in (0, 1, 2)
+        )
+        style: Style = "bold" if band else "line"
+        return Curve(label, values, colour, style, low=lows if band else None, high=highs if band else None)
+
+    def chart(id: str, title: str, about: str, curves: list[Curve], **more: Any) -> Chart:
+        return checked(Chart(id, title, about, x, curves, **more), "not in arena.jsonl" if arena else NO_ARENA)
+
+    charts = [
+        chart(
+            "win-rate",
+            "Win rate against the start",
+            "On image pairs that are not trained on; ½ is the start model itself. Shaded: 95% interval.",
+            [
+                curve("win_rate", "win rate", "main", band=True),
+                curve("as_table", "as the table", "civilian"),
+                curve("as_spy", "as the spy", "spy"),
+            ],
+            limits=[Limit("the start", 0.5)],
+            share=True,
+        ),
+        chart(
+            "cross-play",
+            "Cross-play: who gained what",
+            "New players in some roles, the start model in the others. Together: what they gain only with each other.",
+            [
+                curve("table_gain", "table", "main", band=True),
+                curve("spy_gain", "spy", "spy"),
+                curve("civilians_gain", "civilians alone", "civilian"),
+                curve("voters_gain", "voters alone", "third"),
+                curve("together", "together", "quiet"),
+            ],
+            limits=[Limit("the start", 0.0)],
+        ),
+        chart(
+            "sight",
+            "Do voters look?",
+            "Right votes of the model with itself; with another game's image, only the words are left.",
+            [
+                curve("votes/right", "with the image", "main", band=True),
+                curve("votes/right_blind", "with another image", "quiet"),
+                curve("against_itself", "games, by plurality", "third"),
+            ],
+            share=True,
+        ),
+    ]
+    # Without an arena one sentence says so, not three.
+    return charts if arena else [Chart(**{**charts[0].__dict__, "title": "Win rate and cross-play"})]
+
+
+def _clue_charts(clues: Sequence[RoleShares]) -> list[Chart]:
+    x = [float(one.iteration) for one in clues]
+
+    def chart(name: str, title: str, about: str, reason: str) -> Chart:
+        curves = []
+        for role, colour in (("civilian", "civilian"), ("spy", "spy")):
+            points = [one.figures.get(f"{role}/{name}") for one in clues]
+            value, low, high = ([None if point is None else number(point[k]) for point in points] for k in (0, 1, 2))
+            label = "civilians" if role == "civilian" else "the spy"
+            curves.append(Curve(label, value, colour, "line", low, high))  # type: ignore[arg-type]
+        return checked(
+            Chart(name, title, about, x, curves, share=True, missing=None if clues else "no recorded games"), reason
+        )
+
+    described = "no picture of the recorded games is described, so that clues cannot be judged"
+    return [
+        chart(
+            "true", "Clues that are true", "Share of clues whose objects are all in the civilians' image.", described
+        ),
+        chart(
+            "telling",
+            "Clues that tell the picture",
+            "Share of the other pictures of the set of which a true clue is not true.",
+            described,
+        ),
+        chart("copied", "Clues that copy", "Share of clues that somebody said before in the game.", "no readable clue"),
+    ]
+
+
+def _game_charts(log: _Log) -> list[Chart]:
+    return [
+        log.chart(
+            "rewards",
+            "Rewards of clues",
+            "Mean per role. Zero-sum: the civilians' is the spy's, shared out and with the other sign.",
+            [("reward/civilian", "civilians", "civilian"), ("reward/spy", "the spy", "spy")],
+            limits=[Limit("", 0.0)],
+        ),
+        log.chart(
+            "advantages",
+            "Advantages of clues",
+            "Reward minus the role's baseline. A lasting offset pushes all words of a role one way.",
+            [("advantage/civilian", "civilians", "civilian"), ("advantage/spy", "the spy", "spy")],
+            limits=[Limit("", 0.0)],
+        ),
+        log.chart(
+            "baselines",
+            "Role baselines",
+            "What a role earns on average (RAE); moves in clue stages unless rae_stages says otherwise.",
+            [("baseline/civilian", "civilians", "civilian"), ("baseline/spy", "the spy", "spy")],
+            limits=[Limit("", 0.0)],
+        ),
+        log.chart(
+            "vote-reward",
+            "Reward of votes",
+            "+1 for the spy, −1 for another player or an unreadable vote, na_reward for N/A.",
+            [("reward/vote", "votes", "main")],
+            limits=[Limit("", 0.0)],
+        ),
+        log.chart(
+            "votes",
+            "Votes",
+            "Games whose votes all earned the same give decision stages no gradient.",
+            [("votes/right", "right", "main"), ("votes/zero_variance_games", "games without a gradient", "quiet")],
+            share=True,
+        ),
+        log.chart(
+            "unreadable",
+            "Unreadable and cut replies",
+            "Nothing can be learnt from replies that cannot be read. Should stay below 0.05.",
+            [
+                ("clues/unreadable", "unreadable clues", "spy"),
+                ("votes/invalid", "unreadable votes", "third"),
+                ("length/clue_cut", "clues cut", "quiet"),
+                ("length/vote_cut", "votes cut", "fourth"),
+            ],
+        ),
+        log.chart(
+            "lengths",
+            "Reply lengths",
+            "Mean tokens of a reply, thinking included; the bands say which stage trained.",
+            [("length/clue", "clues", "second"), ("length/vote", "votes", "main")],
+        ),
+    ]
+
+
+def _training_charts(log: _Log) -> list[Chart]:
+    gap = "sampling/sampling_logp_difference/"
+    return [
+        log.chart(
+            "kl",
+            "KL to the start model",
+            "Should grow slowly. A jump: a smaller learning rate.",
+            [("kl", "KL", "main")],
+        ),
+        log.chart(
+            "entropy",
+            "Entropy",
+            "In nats per token. Near 0 nothing is tried any more.",
+            [("entropy", "entropy", "main")],
+        ),
+        log.chart(
+            "gradient",
+            "Gradient norm",
+            "Before clipping. 0: no game had a gradient.",
+            [("grad_norm", "gradient norm", "main")],
+        ),
+        log.chart("loss", "Loss", "Its size says little; a jump or a gap is a fault.", [("loss", "loss", "main")]),
+        log.chart("rate", "Learning rate", "With warm-up and schedule.", [("learning_rate", "learning rate", "main")]),
+        log.chart(
+            "gap",
+            "Log-prob gap",
+            "How far the engine that samples is from the model that trains, per token. It should not grow.",
+            [(gap + "mean", "mean", "main"), (gap + "max", "largest", "quiet")],
+            missing=NO_VLLM,
+        ),
+    ]
+
+
+def _work_charts(played: _Log, trained: _Log) -> list[Chart]:
+    """Parts of an iteration that do not overlap: together they are `step_time`, and the arena comes on top."""
+    play, score, whole, arena = (
+        played.column(name) for name in ("seconds/rollout", "seconds/play_and_score", "step_time", "seconds/arena")
+    )
+
+    def beyond(longer: list[float | None], shorter: list[float | None]) -> list[float | None]:
+        pairs = zip(longer, shorter, strict=True)
+        return [None if a is None or b is None else max(0.0, a - b) for a, b in pairs]
+
+    parts = [
+        Curve("playing", play, "main"),
+        Curve("scoring and log-probs", beyond(score, play), "third"),
+        Curve("update", beyond(whole, score), "second"),
+        Curve("arena", arena, "quiet", "points"),
+    ]
+    time = Chart("time", "Time per iteration", "Seconds of its parts, on the main process.", played.x, parts)
+    tokens = played.chart(
+        "tokens",
+        "Tokens of a rollout",
+        "New ones are sampled; of the prompts, some are computed and some are remembered.",
+        [
+            ("rollout/tokens/new", "new", "main"),
+            ("rollout/tokens/prefilled", "prompt, computed", "second"),
+            ("rollout/tokens/reused", "prompt, remembered", "quiet"),
+        ],
+    )
+    return [checked(time, "not logged"), tokens]

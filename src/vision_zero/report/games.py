@@ -1,0 +1,275 @@
+"""The recorded games of a run as the page shows them: who said what, how it was judged, and images, each once.
+
+Texts stay text: nothing here makes markup. Images are reduced and become data URIs, one for equal pixels.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import random
+import reprlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from vision_zero import run_folder
+from vision_zero.evaluate.bootstrap import Interval
+from vision_zero.evaluate.clues.grounding import (
+    TRUTH_FIGURES,
+    ClueTruth,
+    Gallery,
+    copies,
+    is_described,
+    said_in_record,
+)
+from vision_zero.report.charts import RoleShares
+from vision_zero.report.metrics_log import is_whole
+from vision_zero.rollout.game_images import GameImages
+from vision_zero.rollout.record import seen_images
+from vision_zero.spo.rewards import plurality
+from vision_zero.types import GameRules, ImagePair
+
+QUALITY = 85
+"""Of WebP, 0 to 100."""
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Every recorded game without its prompts and tokens, and what could not be read."""
+
+    games: list[Record]
+    notes: list[str]
+
+
+def read_games(run: Path) -> Recorded:
+    """All games of a run in the order they were played. A file or a game that is damaged is noted and left out."""
+    games: list[Record] = []
+    notes: list[str] = []
+    files = sorted((run / run_folder.GAMES).glob("step-*.jsonl"))
+    for file in files:
+        try:
+            records = run_folder.read_json_lines(file)
+            is_whole_file = file.read_bytes().endswith(b"\n")
+        except (run_folder.RunFolderError, OSError) as error:
+            notes.append(f"left out: {error}")
+            continue
+        if not is_whole_file:
+            notes.append(f"{file} ends inside a line: its last game is left out")
+        for number, record in enumerate(records, start=1):
+            try:
+                games.append(_light(record))
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                notes.append(
+                    f"left out: {file}, line {number} is not a recorded game ({type(error).__name__}: {error})"
+                )
+    if not files:
+        notes.append("no games were recorded (--record_games_every 0, or the run did not get that far)")
+    return Recorded(games, notes)
+
+
+def _light(record: Mapping[str, Any]) -> Record:
+    """What is shown and needed of a record. Raises KeyError, TypeError or ValueError for what is none.
+
+    Types are checked here, once: what is shown later is taken as it is, also by the page's scripts.
+    """
+    kept = ("step", "stage", "game", "seed", "pair", "domain", "image", "edited", "spy", "spy_view", "rules", "outcome")
+    game: Record = {name: record[name] for name in (*kept, "clue_rewards", "clue_advantages")}
+    game["failed_edit"] = record.get("failed_edit")
+    game["clues"] = [
+        {name: clue[name] for name in ("seat", "round", "clue", "readable", "reply")}
+        | {"tokens": len(clue["token_ids"])}
+        for clue in record["clues"]
+    ]
+    game["votes"] = [
+        {name: vote[name] for name in ("seat", "sample", "vote", "reward", "reply")}
+        | {"tokens": len(vote["token_ids"])}
+        for vote in record["votes"]
+    ]
+    n_players = GameRules(**game["rules"]).n_players
+    _check(game, ("stage", "pair", "domain", "image"), _is_text)
+    _check(game, ("edited", "failed_edit"), lambda value: value is None or _is_text(value))
+    _check(game, ("step", "game"), is_whole)
+    _check(game, ("seed",), lambda value: type(value) is int)
+    _check(game, ("spy",), lambda value: is_whole(value) and 1 <= value <= n_players)
+    _check(game, ("spy_view",), lambda value: value in ("blank", "edited", "masked"))
+    _check(game, ("clue_rewards", "clue_advantages"), lambda values: _are_numbers(values, n_players))
+    _check(game, ("outcome",), lambda votes: isinstance(votes, list) and all(_is_vote(one, n_players) for one in votes))
+    for clue in game["clues"]:
+        _check(clue, ("clue", "reply"), _is_text)
+        _check(clue, ("readable",), lambda value: isinstance(value, bool))
+        _check(clue, ("seat", "round"), is_whole)
+    for vote in game["votes"]:
+        _check(vote, ("reply",), _is_text)
+        _check(vote, ("vote",), lambda value: _is_vote(value, n_players))
+        _check(vote, ("seat", "sample"), is_whole)
+        _check(vote, ("reward",), lambda value: _are_numbers([value], 1))
+    return game
+
+
+def _check(record: Mapping[str, Any], names: Iterable[str], fits: Callable[[Any], bool]) -> None:
+    for name in names:
+        if not fits(record[name]):
+            raise ValueError(f"{name} is {reprlib.repr(record[name])}")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_vote(value: Any, n_players: int) -> bool:
+    return value is None or (is_whole(value) and value <= n_players)
+
+
+def _are_numbers(values: object, n: int) -> bool:
+    """NaN is a number: that a reward is none is for the page to show."""
+    return isinstance(values, list) and len(values) == n and all(type(value) in (int, float) for value in values)
+
+
+def choose(games: Sequence[Record], at_most: int) -> list[Record]:
+    """All games, or about `at_most` of them: all games of some pairs, so that early and late ones can be compared.
+
+    Pairs are drawn by a fixed seed; of a pair that does not fit any more, games that are evenly apart are taken.
+    """
+    if len(games) <= at_most:
+        return list(games)
+    by_pair: dict[str, list[int]] = {}
+    for number, game in enumerate(games):
+        by_pair.setdefault(game["pair"], []).append(number)
+    names = sorted(by_pair)
+    random.Random("vision-zero/report").shuffle(names)
+    chosen: list[int] = []
+    for name in names:
+        left, own = at_most - len(chosen), by_pair[name]
+        if left <= 0:
+            break
+        chosen += own if len(own) <= left else [own[k * len(own) // left] for k in range(left)]
+    return [games[number] for number in sorted(chosen)]
+
+
+@dataclass(frozen=True)
+class JudgedClues:
+    """Of every game (in the order given) the judgement of each clue, None where its picture is not described."""
+
+    truths: list[list[ClueTruth] | None]
+    copied: list[list[bool]]
+    shares: list[RoleShares]
+
+
+def judge_clues(
+    games: Sequence[Record], pairs: Mapping[str, ImagePair], iteration_of: Callable[[Record], int]
+) -> JudgedClues:
+    """Truth needs a description of the picture, copying does not. `shares` are means per iteration and role."""
+    described = [pair for pair in pairs.values() if is_described(pair)]
+    gallery = Gallery(described) if described else None
+    truths: list[list[ClueTruth] | None] = []
+    copied: list[list[bool]] = []
+    by_iteration: dict[int, dict[str, list[float]]] = {}
+    for game in games:
+        said = said_in_record(game)
+        judged = gallery.judge_clues(game["pair"], said) if gallery is not None and game["pair"] in gallery else None
+        copied.append(copies(said))
+        truths.append(judged)
+        values = by_iteration.setdefault(iteration_of(game), {})
+        for role, is_spy in (("spy", True), ("civilian", False)):
+            own = [number for number, clue in enumerate(said) if (clue.seat == game["spy"]) is is_spy]
+            if not own:
+                continue
+            figures = {name: [getattr(judged[k], name) for k in own] for name in TRUTH_FIGURES} if judged else {}
+            figures["copied"] = [float(copied[-1][k]) for k in own]
+            for name, shares in figures.items():
+                values.setdefault(f"{role}/{name}", []).append(sum(shares) / len(shares))
+    shares_by_iteration = [
+        RoleShares(iteration, {name: _interval(shares) for name, shares in figures.items()})
+        for iteration, figures in sorted(by_iteration.items())
+    ]
+    return JudgedClues(truths, copied, shares_by_iteration)
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float, float]:
+    interval = Interval.of(values, resamples=500)
+    return interval.value, interval.low, interval.high
+
+
+@dataclass
+class Pictures:
+    """Reduced images as data URIs, each once however often it was seen."""
+
+    longest: int
+    uris: list[str] = field(default_factory=list)
+    _by_content: dict[bytes, int] = field(default_factory=dict)
+
+    def add(self, image: Image.Image) -> int:
+        """The number of `image`, reduced to `longest` pixels on its longer side."""
+        small = Image.frombytes("RGB", image.size, image.convert("RGB").tobytes())
+        small.thumbnail((self.longest, self.longest), Image.Resampling.LANCZOS)
+        content = hashlib.sha256(repr(small.size).encode() + small.tobytes()).digest()
+        if content not in self._by_content:
+            buffer = io.BytesIO()
+            small.save(buffer, "WEBP", quality=QUALITY, method=4)
+            self._by_content[content] = len(self.uris)
+            self.uris.append("data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode())
+        return self._by_content[content]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Numbers of the pictures that the civilians and the spy saw, or why there are none."""
+
+    civilians: int | None
+    spy: int | None
+    missing: str | None = None
+
+
+def picture_games(
+    games: Sequence[Record], pairs: Mapping[str, ImagePair], pictures: Pictures
+) -> Iterator[tuple[int, Seen]]:
+    """For every game its number in `games` and its pictures, pair by pair, so that each image is opened once."""
+    known: GameImages = {}
+    last_pair = None
+    for number, game in sorted(enumerate(games), key=lambda one: (str(one[1]["pair"]), one[0])):
+        if game["pair"] != last_pair:
+            known, last_pair = {}, game["pair"]
+        try:
+            civilians, spy = seen_images(game, pairs, known)
+        except ValueError as error:  # BadImageError, or a name that no file can have
+            yield number, Seen(None, None, str(error))
+            continue
+        known = {(0, "civilian"): civilians}
+        if game["spy_view"] == "edited":
+            known[0, "spy"] = spy
+        yield number, Seen(pictures.add(civilians), pictures.add(spy))
+
+
+def shown_game(
+    game: Record, iteration: int, seen: Seen, truth: list[ClueTruth] | None, copied: Iterable[bool]
+) -> Record:
+    """One game as the page's scripts take it."""
+    n_players = game["rules"]["n_civilians"] + 1
+    named = plurality(game["outcome"], n_players)
+    marks: list[list[str]] = []
+    for number, (clue, is_copy) in enumerate(zip(game["clues"], copied, strict=True)):
+        own = [] if clue["readable"] else ["unreadable"]
+        if truth is not None and clue["readable"]:
+            own.append("claimless" if truth[number].claimless else "true" if truth[number].true else "false")
+        marks.append([*own, *(["copied"] if is_copy else [])])
+    return {
+        **{name: game[name] for name in ("step", "stage", "game", "pair", "domain", "spy", "votes", "failed_edit")},
+        "iteration": iteration,
+        "view": game["spy_view"],
+        "players": n_players,
+        "outcome": "undecided" if named is None else "found" if named == game["spy"] else "escaped",
+        "named": named,
+        "clues": [{**clue, "marks": own} for clue, own in zip(game["clues"], marks, strict=True)],
+        "rewards": game["clue_rewards"],
+        "advantages": game["clue_advantages"],
+        "image": seen.civilians,
+        "spy_image": seen.spy,
+        "no_image": seen.missing,
+    }

@@ -1,0 +1,271 @@
+"""The page of a run: one HTML file that holds everything it shows, for `python -m vision_zero.report`.
+
+Curves come from `report_curves`, games from `report_games`, markup, style and scripts from the files in page/. The file
+makes no request: its policy lets it run the scripts and the style it was written with (by their hashes) and show the
+images it holds, nothing else. Texts of models are data to its scripts and are shown as text.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from tqdm import tqdm
+
+from vision_zero import run_folder
+from vision_zero.data.pairs import PairSourceError
+from vision_zero.report.charts import charts
+from vision_zero.report.charts import number as finite
+from vision_zero.report.games import Pictures, choose, judge_clues, picture_games, read_games, shown_game
+from vision_zero.report.metrics_log import (
+    Line,
+    check_numbers,
+    check_steps,
+    checked_figures,
+    read_arena,
+    read_iterations,
+    stage_spans,
+)
+from vision_zero.rollout.record import pairs_of
+from vision_zero.types import ImagePair
+
+SCRIPTS = ("uplot/uPlot.iife.min.js", "elements.js", "charts.js", "game.js", "games.js", "page.js")
+STYLES = ("uplot/uPlot.min.css", "page.css")
+EVALUATIONS = "evaluation*.jsonl"
+"""Files in a run folder that `python -m vision_zero.evaluate win-rate --out` wrote."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A page, and how much it shows."""
+
+    html: str
+    n_charts: int
+    n_games: int
+    n_recorded: int
+    n_images: int
+    notes: list[str]
+
+
+def make_report(run: Path, max_games: int = 500, image_size: int = 320, evaluations: Sequence[Path] = ()) -> Report:
+    """The page of a run folder, finished or not. What is not there or cannot be read is named on the page.
+
+    `evaluations` are JSONL files of win rates; none: those in the run folder. Raises RunFolderError for a folder that
+    is no run.
+    """
+    config = run_folder.read_config(run, iterations=int, updates_per_iteration=int, num_iterations=int)
+    steps_per_iteration = config["updates_per_iteration"] * config["num_iterations"]
+    notes: list[str] = []
+    steps = _read(notes, run / run_folder.METRICS, lambda: _steps(run / run_folder.METRICS))
+    iterations = _read(notes, run / run_folder.METRICS, lambda: read_iterations(run)) if steps else []
+    steps, iterations = _once(steps, notes), _once(iterations, [])
+    arena = _read(notes, run / run_folder.ARENA, lambda: read_arena(run), optional=True)
+    switches = _read(notes, run / run_folder.SWITCHES, lambda: _switches(run / run_folder.SWITCHES), optional=True)
+    recorded = read_games(run)
+    notes += recorded.notes
+    pairs = _pairs(config, {game["pair"] for game in recorded.games}, notes)
+    judged = judge_clues(recorded.games, pairs, lambda game: _iteration(game, steps_per_iteration))
+    chosen = {id(game) for game in choose(recorded.games, max_games)}
+    shown = [number for number, game in enumerate(recorded.games) if id(game) in chosen]
+    pictures = Pictures(image_size)
+    games: list[dict[str, Any]] = [{} for _ in shown]
+    bar = tqdm(total=len(shown), desc="games of the page", unit="game", disable=None, leave=False)
+    with bar:
+        for place, seen in picture_games([recorded.games[number] for number in shown], pairs, pictures):
+            number = shown[place]
+            game = recorded.games[number]
+            at = _iteration(game, steps_per_iteration)
+            games[place] = shown_game(game, at, seen, judged.truths[number], judged.copied[number])
+            bar.update()
+    without = sum(game["no_image"] is not None for game in games)
+    if without:
+        first = next(game["no_image"] for game in games if game["no_image"] is not None)
+        notes.append(f"images of {without} games cannot be opened any more: {first}")
+    drawn = charts(iterations, steps, arena, judged.shares, config, steps_per_iteration)
+    data = {
+        "run": run.resolve().name,
+        "facts": facts(run, config, iterations),
+        "notes": notes,
+        "iterations": len(iterations),
+        "stages": [asdict(span) for span in stage_spans(iterations)],
+        "switches": switches,
+        "charts": [asdict(chart) for chart in drawn],
+        "evaluations": _evaluations(run, evaluations, notes),
+        "recorded": len(recorded.games),
+        "image_size": image_size,
+        "games": games,
+    }
+    n_drawn = sum(chart.missing is None for chart in drawn)
+    text = page(data, pictures.uris)
+    return Report(text, n_drawn, len(games), len(recorded.games), len(pictures.uris), notes)
+
+
+def _iteration(game: Mapping[str, Any], steps_per_iteration: int) -> int:
+    """Counted from 1, as in the log: a game's step is the number of optimizer steps done before it."""
+    return int(game["step"]) // steps_per_iteration + 1
+
+
+def _read(notes: list[str], file: Path, read: Any, *, optional: bool = False) -> list[Any]:
+    """What `read` returns; nothing, and a note, for a file that is damaged or (unless optional) not there."""
+    if not file.is_file():
+        if not optional:
+            notes.append(f"{file.name} is not there: the run has not finished an iteration")
+        return []
+    try:
+        found: list[Any] = read()
+    except (run_folder.RunFolderError, OSError) as error:
+        notes.append(f"left out: {error}")
+        return []
+    if not file.read_bytes().endswith(b"\n") and file.stat().st_size:
+        notes.append(f"{file.name} ends inside a line, which is left out: the run was killed or is writing just now")
+    return found
+
+
+def _steps(file: Path) -> list[dict[str, Any]]:
+    """Every line of metrics.jsonl. Raises RunFolderError for a damaged file."""
+    lines = run_folder.read_json_lines(file, "step")
+    check_steps(file, lines)
+    return lines
+
+
+def _switches(file: Path) -> list[dict[str, Any]]:
+    """What is shown of every switch of stage. Raises RunFolderError for a damaged file."""
+    numbers = ("iteration", "accuracy_average", "na_average", "dwell")
+    needed = (*numbers, "from_stage", "to_stage", "reason")
+    lines = run_folder.read_json_lines(file, *needed)
+    for number, line in enumerate(lines, start=1):
+        check_numbers(f"{file}, line {number}", [line[name] for name in numbers])
+    return [{name: line[name] for name in needed} for line in lines]
+
+
+def _once(lines: Sequence[Line], notes: list[str]) -> list[Line]:
+    """In the order of their steps; of lines with the same step, the last."""
+    by_step = {line["step"]: line for line in lines}
+    if len(by_step) < len(lines):
+        notes.append(
+            f"{run_folder.METRICS} has {len(lines) - len(by_step)} steps twice: the last line of each is shown"
+        )
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def _pairs(config: Mapping[str, Any], names: set[str], notes: list[str]) -> dict[str, ImagePair]:
+    """The pairs of the recorded games. Without their source, images are looked for by their file names."""
+    if not names:
+        return {}
+    try:
+        return pairs_of(config, names)
+    except (PairSourceError, OSError, ValueError, TypeError, AttributeError) as error:  # options of other types too
+        notes.append(f"the run's image source cannot be read here, so clues are not judged: {error}")
+        return {}
+
+
+def _evaluations(run: Path, named: Sequence[Path], notes: list[str]) -> list[dict[str, Any]]:
+    """Lines of evaluation files: model, games, figures and those of the start model."""
+    found = []
+    for file in named or sorted(run.glob(EVALUATIONS)):
+        try:
+            lines = run_folder.read_json_lines(file, "model", "figures", "start", "games")
+            for number, line in enumerate(lines, start=1):
+                checked_figures(f"{file}, line {number}", line["figures"])
+                checked_figures(f"{file}, line {number}", line["start"])
+        except (run_folder.RunFolderError, OSError) as error:
+            notes.append(f"left out: {error}")
+            continue
+        if not lines:
+            notes.append(f"{file} holds no evaluation")
+        found += [{name: line[name] for name in ("model", "figures", "start", "games")} for line in lines]
+    return found
+
+
+def facts(run: Path, config: Mapping[str, Any], iterations: Sequence[Line]) -> list[tuple[str, str]]:
+    """What was run, in words, for the head of the page."""
+    seconds = [finite(line.get("step_time")) for line in iterations]
+    n_players = f"{config.get('civilians')} civilians and a spy, {config.get('rounds')} rounds"
+    images = config.get("images") or []
+    images = images if isinstance(images, list) else [images]
+    planned = config["iterations"]
+    done = f"{len(iterations)} of {planned}"
+    if len(iterations) > planned:  # the options are those it was started with
+        done = f"{len(iterations)}, resumed beyond the {planned} planned first,"
+    return [
+        ("model", str(config.get("model_name_or_path"))),
+        ("images", ", ".join(map(str, images)) or "not said"),
+        ("iterations", f"{done} in {_duration(seconds)}"),
+        ("games", f"{config.get('games_per_iteration')} per iteration: {n_players}"),
+        ("the spy sees", str(config.get("spy_view"))),
+        ("votes", f"{config.get('num_generations')} per game, by {config.get('voter')}"),
+        ("schedule", str(config.get("schedule"))),
+        ("learning rate", f"{config.get('learning_rate')}, KL weight {config.get('beta')}"),
+        ("folder", str(run)),
+    ]
+
+
+def _duration(seconds: Sequence[float | None]) -> str:
+    """Of all iterations together; those whose time is not known are counted."""
+    known = [one for one in seconds if one is not None]
+    total = finite(sum(known)) or 0.0
+    hours, rest = divmod(int(total), 3600)
+    minutes, left = divmod(rest, 60)
+    unknown = f" and {len(seconds) - len(known)} of unknown time" if len(known) < len(seconds) else ""
+    return (f"{hours} h {minutes} min" if hours else f"{minutes} min {left} s") + unknown
+
+
+def page(data: Mapping[str, Any], images: Sequence[str]) -> str:
+    """The HTML file. `data` is JSON for its scripts; `images` are data URIs, by number."""
+    script = "\n".join(f"/* {name} */\n{_file(name)}" for name in SCRIPTS)
+    style = "\n".join(_file(name) for name in STYLES)
+    for name, text in (("a script", script), ("the style", style)):
+        if "</s" in text.lower().replace(" ", ""):
+            raise ValueError(f"{name} of the page would end its own element")
+    policy = {
+        "default-src": "'none'",
+        "script-src": f"'sha256-{_sha256(script)}'",
+        "style-src": f"'sha256-{_sha256(style)}'",
+        "img-src": "data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    return Template(_file("page.html")).substitute(
+        policy=html.escape("; ".join(f"{name} {value}" for name, value in policy.items())),
+        title=html.escape(f"{data['run']}: a run of Vision-Zero"),
+        name=html.escape(str(data["run"])),
+        style=style,
+        data=json_in_html(data),
+        images=json_in_html(list(images), by_line=True),
+        script=script,
+    )
+
+
+def json_in_html(value: Any, *, by_line: bool = False) -> str:
+    """JSON that stays inside its script element whatever it holds: no "<", so no tag or comment begins in it."""
+    separators = (",\n" if by_line else ",", ":")
+    text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, separators=separators)
+    # A lone surrogate, which JSON can hold, is nothing that a file can.
+    text = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for infinities and NaN, which are no JSON."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): _finite(one) for name, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def _file(name: str) -> str:
+    return files("vision_zero.report").joinpath("static", *name.split("/")).read_text("utf-8")
+
+
+def _sha256(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,124 @@
+"""Picture of a recorded game: `python -m vision_zero.report RUN --game`.
+
+Both images, every clue in order, the votes and the rewards of one game of a run folder's games/.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from vision_zero import run_folder
+from vision_zero.rollout.record import seen_images
+
+SPY, CIVILIAN, GREY = "#c0392b", "#2c5f8a", "#666666"
+CLUE_WIDTH = 74
+"""Characters per line of a clue."""
+
+Record = Mapping[str, Any]
+
+
+class NoGameError(run_folder.RunFolderError):
+    """The run folder does not hold the game that was asked for."""
+
+
+def find_game(run: Path, step: int | None = None, game: int | None = None) -> Record:
+    """The record of one game. Raises NoGameError with what there is instead."""
+    folder = run / run_folder.GAMES
+    steps = {int(path.stem.split("-")[1]): path for path in sorted(folder.glob("step-*.jsonl"))}
+    if not steps:
+        raise NoGameError(f"{folder} holds no games; they are recorded with --record_games_every 1")
+    if step is not None and step not in steps:
+        raise NoGameError(f"{folder} has no games of step {step}; recorded are {min(steps)} to {max(steps)}")
+    path = steps[max(steps) if step is None else step]
+    records = run_folder.read_json_lines(path)
+    for record in records:
+        if game is None or record["game"] == game:
+            return record
+    raise NoGameError(f"{path} has no game {game}; it holds {', '.join(str(record['game']) for record in records)}")
+
+
+def plot_game(record: Record) -> Figure:
+    """The picture of one game record."""
+    clue_lines = [textwrap.wrap(clue["clue"], CLUE_WIDTH) or [""] for clue in record["clues"]]
+    n_lines = sum(map(len, clue_lines)) + len({clue["round"] for clue in record["clues"]})
+    height = max(5.2, 2.6 + 0.24 * n_lines)
+    figure = Figure(figsize=(10.5, height), dpi=100, facecolor="white")
+    civilian_image, spy_image = seen_images(record)
+    views = {"blank": "a blank image", "edited": "a changed image", "masked": "part of the image"}
+    for top, image, title, colour in (
+        (0.53, civilian_image, "The civilians see", CIVILIAN),
+        (0.04, spy_image, f"The spy sees {views[record['spy_view']]}", SPY),
+    ):
+        axes = figure.add_axes((0.02, top, 0.28, 0.41))
+        axes.imshow(image)
+        axes.set_anchor("W")
+        axes.set_title(title, fontsize=10, color=colour, loc="left")
+        axes.set_xticks([])
+        axes.set_yticks([])
+    votes_height = 1.55 / height
+    upper = figure.add_axes((0.33, votes_height + 0.05, 0.66, 0.93 - votes_height))
+    draw_clues(upper, record["clues"], record["spy"], clue_lines)
+    draw_votes(figure.add_axes((0.36, 0.42 / height, 0.61, votes_height - 0.42 / height)), record)
+    return figure
+
+
+def save_with_few_colours(figure: Figure, path: Path) -> None:
+    """Write the picture with 128 colours: a quarter of the size, and nothing in it needs more."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png")
+    picture = Image.open(buffer).convert("RGB")
+    if path.suffix.lower() == ".png":
+        picture = picture.quantize(128, dither=Image.Dither.NONE)
+    picture.save(path, optimize=True)
+
+
+def draw_clues(axes: Axes, clues: Sequence[Record], spy: int, clue_lines: Sequence[Sequence[str]]) -> None:
+    """Every clue on its own line, in the order they were said, the spy's in red."""
+    axes.set_axis_off()
+    n_lines = sum(map(len, clue_lines)) + len({clue["round"] for clue in clues})
+    line_height, y, round_ = 1.0 / n_lines, 1.0, 0
+    for clue, lines in zip(clues, clue_lines, strict=True):
+        if clue["round"] != round_:
+            round_ = clue["round"]
+            axes.text(0, y, f"Round {round_}", fontsize=10, va="top", weight="bold")
+            y -= line_height
+        colour = SPY if clue["seat"] == spy else CIVILIAN
+        name = f"player {clue['seat']}" + (" (spy)" if clue["seat"] == spy else "")
+        axes.text(0.0, y, name, fontsize=10, va="top", color=colour)
+        style = "normal" if clue["readable"] else "italic"
+        axes.text(0.17, y, "\n".join(lines), fontsize=10, va="top", color="black", style=style, linespacing=1.15)
+        y -= line_height * len(lines)
+
+
+def draw_votes(axes: Axes, record: Record) -> None:
+    """A bar per answer, and each player's reward for its clues beneath."""
+    seats = range(1, record["rules"]["n_civilians"] + 2)
+    outcome = record["outcome"]
+    answers = [*seats, None, *([0] if 0 in outcome else [])]
+    counts = [outcome.count(answer) for answer in answers]
+    colours = [SPY if answer == record["spy"] else CIVILIAN if answer else GREY for answer in answers]
+    bars = axes.bar(range(len(answers)), counts, color=colours, width=0.6)
+    axes.bar_label(bars, fontsize=10)
+    names = []
+    for answer in answers:
+        if answer:
+            reward = record["clue_rewards"][answer - 1] + 0.0  # no "-0.00"
+            names.append(f"player {answer}{' (spy)' if answer == record['spy'] else ''}\n{reward:+.2f}")
+        else:
+            names.append("N/A" if answer is None else "invalid")
+    axes.set_xticks(range(len(answers)), names, fontsize=9)
+    axes.set_yticks([])
+    axes.set_ylim(0, max(counts) * 1.25)
+    axes.set_title(
+        f"{len(outcome)} votes on who is the spy; below each player, what its clues earned", fontsize=10, loc="left"
+    )
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)

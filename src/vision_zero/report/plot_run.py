@@ -1,0 +1,122 @@
+"""Picture of the curves of a run: `python -m vision_zero.report RUN --curves`.
+
+From metrics.jsonl and arena.jsonl (docs/metrics.md): win rate against the frozen start, how often the spy is found, and
+the share of clues that are true, over iterations. Bands behind the curves are clue stages. A run that is not finished,
+or has no arena, is drawn as far as it goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
+from matplotlib.figure import Figure
+
+from vision_zero import run_folder
+from vision_zero.report.metrics_log import StageSpan, read_arena, read_iterations, stage_spans
+
+BAND = "#e8d9b5"
+WIDTH, HEIGHT, DPI = 4.0, 3.1, 130
+
+
+@dataclass(frozen=True)
+class Series:
+    """A curve. Points whose figure a run does not have are left out; `band` draws its interval."""
+
+    name: str
+    label: str
+    colour: str
+    band: bool = False
+
+
+WIN_RATE = (
+    Series("win_rate", "win rate", "#1f3d5c", band=True),
+    Series("as_table", "as the table", "#4c8dbf"),
+    Series("as_spy", "as the spy", "#c0392b"),
+)
+VOTES = (
+    Series("against_itself", "games, plurality", "#1f3d5c", band=True),
+    Series("votes/right", "votes", "#4c8dbf"),
+    Series("votes/right_blind", "votes, another image", "#999999"),
+    Series("votes/na", "N/A", "#c9a227"),
+)
+CLUES = (
+    Series("truth/civilian/true", "civilians", "#2c5f8a", band=True),
+    Series("truth/spy/true", "spy", "#c0392b", band=True),
+)
+PANELS: tuple[tuple[str, tuple[Series, ...]], ...] = (
+    ("win rate against the frozen start", WIN_RATE),
+    ("the spy is found (model with itself)", VOTES),
+    ("clues that are true", CLUES),
+)
+
+
+class NoCurvesError(run_folder.RunFolderError):
+    """A folder that is no run, or a run that has not finished an iteration."""
+
+
+def plot_run(run: Path) -> Figure:
+    """The figure of a run folder. Raises NoCurvesError, and RunFolderError for a damaged file."""
+    if not (run / run_folder.CONFIG).is_file():
+        raise NoCurvesError(f"{run} is not a run folder: it has no {run_folder.CONFIG}")
+    iterations = read_iterations(run)
+    if not iterations:
+        raise NoCurvesError(f"{run} has not finished an iteration yet")
+    steps_per_iteration = iterations[1]["step"] - iterations[0]["step"] if len(iterations) > 1 else 1
+    arena = [(step / steps_per_iteration, figures) for step, figures in read_arena(run)]
+    panels = PANELS if arena else PANELS[1:2]
+    figure = Figure(figsize=(WIDTH * len(panels), HEIGHT), layout="constrained")
+    for axes, (title, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        draw_stages(axes, stage_spans(iterations))
+        for one in series:
+            draw_series(axes, one, arena)
+        if series is VOTES:  # of the training games themselves, every iteration
+            numbers = range(1, len(iterations) + 1)
+            accuracy = [line["stage/accuracy"] for line in iterations]
+            axes.plot(numbers, accuracy, color="#888888", linewidth=0.6, alpha=0.7, label="training games")
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("iteration (shaded: clue stage)", fontsize=8)
+        axes.set_xlim(0, len(iterations))
+        axes.set_ylim(0, 1)
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.2)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=7, loc="best", framealpha=0.8)
+    if arena:
+        figure.axes[0].axhline(0.5, color="grey", linewidth=0.8, linestyle=":")
+    return figure
+
+
+def draw_stages(axes: Axes, spans: Sequence[StageSpan]) -> None:
+    for span in spans:
+        if span.stage == "clue":
+            axes.axvspan(span.first - 1, span.last, color=BAND, alpha=0.55, linewidth=0)
+
+
+def draw_series(axes: Axes, series: Series, arena: Sequence[tuple[float, Mapping[str, Sequence[float]]]]) -> None:
+    points = [(step, *figures[series.name]) for step, figures in arena if series.name in figures]
+    if not points:
+        return
+    steps, values, lows, highs = zip(*points, strict=True)
+    axes.plot(steps, values, color=series.colour, label=series.label, linewidth=1.8 if series.band else 1.1)
+    if series.band:
+        axes.fill_between(steps, lows, highs, color=series.colour, alpha=0.15, linewidth=0)
+
+
+def save_figure(draw: Callable[[], Figure], out: Path) -> None:
+    """Draw, and write what was drawn to `out`. Raises RunFolderError for a place that cannot be written to.
+
+    A name that matplotlib would change, or cannot draw to, is refused first.
+    """
+    known = FigureCanvasBase.get_supported_filetypes()
+    if out.is_dir() or out.suffix[1:].lower() not in known:
+        raise run_folder.RunFolderError(f"--out {out}: must be a file that ends in one of .{', .'.join(sorted(known))}")
+    figure = draw()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out, dpi=DPI)
+    except OSError as error:
+        raise run_folder.RunFolderError(f"--out {out}: cannot be written: {error.strerror}") from error

@@ -1,0 +1,275 @@
+"""A policy that is a transformers vision-language model: batched, left-padded, reproducible token by token.
+
+What makes it fast, without changing what is sampled:
+
+* equal prompts (the G votes of a game) are prefilled once and their cache is repeated for each sample;
+* a prompt starts from the cache of the last prompt of its game and view, as far as both begin alike (`kv_cache`);
+* every distinct image is preprocessed and encoded once per rollout, not once per turn;
+* finished replies leave the batch.
+
+What makes it reproducible: every turn draws from a generator of its own, so its tokens do not depend on which other
+turns share the batch or the process (in float32, up to rounding).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from peft import PeftModel
+from transformers import Cache, PreTrainedModel, ProcessorMixin
+
+from vision_zero.rollout.game_images import GameImage
+from vision_zero.rollout.image_cache import ImageMemo, memoize_images
+from vision_zero.rollout.kv_cache import PrefixStore
+from vision_zero.rollout.policy import TurnRequest
+from vision_zero.rollout.sampling import Sampler, Sampling
+from vision_zero.types import Reply
+
+IMAGES_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A distinct prompt and the requests that share it. Rows of a conversation are likely to begin alike."""
+
+    prompt_ids: list[int]
+    image: GameImage
+    conversation: tuple[int, str]
+    requests: list[int]
+
+
+def chat_text(processor: ProcessorMixin, text: str) -> str:
+    """The prompt as the model's chat template has it, one image placeholder before `text`, ready for a reply."""
+    content = [{"type": "image"}, {"type": "text", "text": text}]
+    return processor.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+    )
+
+
+def image_fields(processor: ProcessorMixin, image: GameImage) -> dict[str, torch.Tensor]:
+    """What the processor makes of an image for the vision tower."""
+    fields = processor(text=[chat_text(processor, "")], images=[[image]], return_tensors="pt")
+    return {name: fields[name] for name in ("pixel_values", "image_grid_thw") if name in fields}
+
+
+def placeholder_ids(processor: ProcessorMixin, model: PreTrainedModel) -> list[int]:
+    """Tokens that stand for image or video features. A sampled one would crash the training forward."""
+    config = model.config
+    candidates = [*processor.image_token_ids, *processor.video_token_ids, config.image_token_id]
+    candidates += [config.to_dict().get("video_token_id")]
+    return sorted({token for token in candidates if token is not None})
+
+
+def end_ids(processor: ProcessorMixin, model: PreTrainedModel) -> list[int]:
+    """Tokens that end a reply: what the model's generation config declares, and the tokenizer's own."""
+    declared = model.generation_config.eos_token_id
+    declared = declared if isinstance(declared, list) else [] if declared is None else [declared]
+    return sorted({*declared, processor.tokenizer.eos_token_id})
+
+
+def without_adapter_wrapper(model: PreTrainedModel) -> PreTrainedModel:
+    """The vision-language model itself; LoRA layers stay in it."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def right_aligned_mask(lengths: Sequence[int], width: int, device: torch.device) -> torch.Tensor:
+    """[len(lengths), width], 1 for the last `lengths[r]` columns of row r."""
+    columns = torch.arange(width, device=device)
+    return (columns >= width - torch.tensor(lengths, device=device)[:, None]).long()
+
+
+class TransformersPolicy:
+    """Answers turns with `model`.
+
+    `max_batch` is the number of replies generated at once; `reuse_prefixes` keeps the keys and values of one prompt per
+    game and view during a rollout. Counters over the policy's life: `prefilled_tokens` of prompts were computed,
+    `reused_tokens` were not because an equal beginning was there, `new_tokens` were sampled.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
+        sampling: Sampling = Sampling(),  # noqa: B008  (frozen)
+        *,
+        max_batch: int = 256,
+        reuse_prefixes: bool = True,
+    ) -> None:
+        self.model = model
+        self.backbone = without_adapter_wrapper(model).model
+        self.processor = processor
+        self.sampling = sampling
+        self.max_batch = max_batch
+        self.memo: ImageMemo = memoize_images(processor)
+        self.reuse_prefixes = reuse_prefixes
+        self.prefilled_tokens = self.reused_tokens = self.new_tokens = 0
+        self._prefixes = PrefixStore()
+        self._features: dict[str, torch.Tensor] = {}
+        self._grids: dict[str, torch.Tensor | None] = {}
+        self._banned = placeholder_ids(processor, model)
+        self._ends = end_ids(processor, model)
+
+    def new_weights(self) -> None:
+        """Forget what was computed with the old weights: image features and prompt caches."""
+        self._features.clear()
+        self._grids.clear()
+        self._prefixes.clear()
+
+    def answer(self, requests: Sequence[TurnRequest]) -> list[Reply]:
+        replies: dict[int, Reply] = {}
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                for rows in self._batches(requests):
+                    replies.update(self._generate(rows, requests))
+        finally:
+            self.model.train(was_training)
+        return [replies[index] for index in range(len(requests))]
+
+    def _batches(self, requests: Sequence[TurnRequest]) -> Iterator[list[_Row]]:
+        """Distinct prompts with their requests, cut into batches of at most `max_batch` replies."""
+        by_prompt: dict[tuple[str, str], list[int]] = {}
+        for index, request in enumerate(requests):
+            by_prompt.setdefault((request.image.key, request.prompt.text), []).append(index)
+        batch: list[_Row] = []
+        size = 0
+        for indices in by_prompt.values():
+            request = requests[indices[0]]
+            ids = self.encode(request)
+            for start in range(0, len(indices), self.max_batch):
+                some = indices[start : start + self.max_batch]
+                if batch and size + len(some) > self.max_batch:
+                    yield batch
+                    batch, size = [], 0
+                batch.append(_Row(ids, request.image, (request.game.index, request.image.key), some))
+                size += len(some)
+        if batch:
+            yield batch
+
+    def encode(self, request: TurnRequest) -> list[int]:
+        """The prompt's token ids with the image's placeholders expanded, exactly as the processor makes them."""
+        text = chat_text(self.processor, request.prompt.text)
+        return self.processor(text=[text], images=[[request.image]])["input_ids"][0]
+
+    def _pixels(self, image: GameImage) -> dict[str, torch.Tensor]:
+        """What the processor hands the model for this image, from the memo that `encode` filled."""
+        return {name: value.to(self.model.device) for name, value in image_fields(self.processor, image).items()}
+
+    def _grid(self, image: GameImage) -> torch.Tensor | None:
+        """The image's patch grid, None for families without one; asked for in every call, so looked up once."""
+        if image.key not in self._grids:
+            self._grids[image.key] = self._pixels(image).get("image_grid_thw")
+        return self._grids[image.key]
+
+    def _image_features(self, images: Sequence[GameImage]) -> torch.Tensor:
+        """Features of each image's placeholders, one image after the other, [tokens, hidden]; once per weights."""
+        missing = list({image.key: image for image in images if image.key not in self._features}.values())
+        for start in range(0, len(missing), IMAGES_AT_ONCE):
+            some = missing[start : start + IMAGES_AT_ONCE]
+            pixels = [self._pixels(image) for image in some]
+            fields = {name: torch.cat([part[name] for part in pixels]) for name in pixels[0]}
+            features = self.backbone.get_image_features(**fields).pooler_output
+            if isinstance(features, torch.Tensor):  # one entry per tile, [tiles, tokens, hidden]
+                features = [part.flatten(0, 1) for part in features.split([len(p["pixel_values"]) for p in pixels])]
+            self._features |= {image.key: part for image, part in zip(some, features, strict=True)}
+        return torch.cat([self._features[image.key] for image in images])
+
+    def _embed(self, rows: list[_Row], ids_BP: torch.Tensor, mask_BP: torch.Tensor) -> torch.Tensor:
+        """Embeddings [B, P, hidden] of the last P prompt tokens of each row, image features in their places."""
+        embeddings = self.model.get_input_embeddings()(ids_BP)
+        image_BP = (ids_BP == self.model.config.image_token_id) & mask_BP.bool()
+        shown = [row for row, has_image in zip(rows, image_BP.any(dim=1).tolist(), strict=True) if has_image]
+        if not shown:
+            return embeddings
+        features = self._image_features([row.image for row in shown])
+        if int(image_BP.sum()) != len(features):
+            raise RuntimeError(f"{int(image_BP.sum())} image tokens in the prompts for {len(features)} image features")
+        return embeddings.masked_scatter(image_BP.unsqueeze(-1), features.to(embeddings.dtype))
+
+    def _positions(self, rows: list[_Row], ids_BL: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
+        """Positions of whole left-padded prompts: [B, L], or [3, B, L] for models that place image patches in 2-D."""
+        found = [self._grid(row.image) for row in rows]
+        grids = [grid for grid in found if grid is not None]
+        if not grids:
+            return (mask_BL.cumsum(-1) - 1).clamp(min=0)
+        image_BL = (ids_BL == self.model.config.image_token_id) & mask_BL.bool()
+        positions, _ = self.backbone.get_rope_index(
+            ids_BL, mm_token_type_ids=image_BL.int(), image_grid_thw=torch.cat(grids), attention_mask=mask_BL
+        )
+        return positions
+
+    def _prefill(self, rows: list[_Row]) -> tuple[Cache, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Compute what is not cached of each row's prompt.
+
+        Returns the cache, its mask [B, cached tokens], the last token's position [..., B, 1] and logits [B, V].
+        """
+        device = self.model.device
+        conversations = [row.conversation for row in rows]
+        image_token = self.model.config.image_token_id
+        reused = [0] * len(rows)
+        if self.reuse_prefixes:
+            reused = [self._prefixes.reusable(row.conversation, row.prompt_ids, image_token) for row in rows]
+        cache = self._prefixes.cache(conversations, reused, self.model.config.get_text_config().num_hidden_layers)
+
+        # Rows are right-aligned, so the tokens still to compute are the last columns: [reused | pads and the rest].
+        lengths = [len(row.prompt_ids) for row in rows]
+        longest, rest = max(lengths), max(n - r for n, r in zip(lengths, reused, strict=True))
+        pad = self.processor.tokenizer.pad_token_id
+        ids_BL = torch.tensor([[pad] * (longest - len(row.prompt_ids)) + row.prompt_ids for row in rows], device=device)
+        mask_BL = right_aligned_mask(lengths, longest, device)
+        rest_mask = right_aligned_mask([n - r for n, r in zip(lengths, reused, strict=True)], rest, device)
+        mask = torch.cat([right_aligned_mask(reused, max(reused), device), rest_mask], dim=1)
+        positions = self._positions(rows, ids_BL, mask_BL)
+        output = self.model(
+            inputs_embeds=self._embed(rows, ids_BL[:, -rest:], rest_mask),
+            attention_mask=mask,
+            position_ids=positions[..., -rest:],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        if self.reuse_prefixes:
+            self._prefixes.remember(conversations, [row.prompt_ids for row in rows], cache, mask)
+        self.prefilled_tokens += sum(lengths) - sum(reused)
+        self.reused_tokens += sum(reused)
+        self.reused_tokens += sum(len(row.prompt_ids) * (len(row.requests) - 1) for row in rows)
+        return cache, mask, positions[..., -1:], output.logits[:, -1]
+
+    def _generate(self, rows: list[_Row], requests: Sequence[TurnRequest]) -> dict[int, Reply]:
+        """Prefill each row once, then sample all its replies together."""
+        cache, mask, position, logits_BV = self._prefill(rows)
+        order = [index for row in rows for index in row.requests]
+        if len(rows) < len(order):
+            row_of = torch.tensor([number for number, row in enumerate(rows) for _ in row.requests], device=mask.device)
+            cache.batch_select_indices(row_of)
+            mask, position, logits_BV = mask[row_of], position[..., row_of, :], logits_BV[row_of]
+        sampler = Sampler([requests[index] for index in order], self.sampling, self._banned, self._ends)
+        while True:
+            tokens_B = sampler.draw(logits_BV)
+            alive = sampler.drop_finished()
+            if not alive:
+                break
+            if len(alive) < len(mask):
+                cache.batch_select_indices(torch.tensor(alive, device=mask.device))
+                mask, position, tokens_B = mask[alive], position[..., alive, :], tokens_B[alive]
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+            position = position + 1
+            logits_BV = self.model(
+                input_ids=tokens_B[:, None],
+                attention_mask=mask,
+                position_ids=position,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits[:, -1]
+        prompts = [row.prompt_ids for row in rows for _ in row.requests]
+        replies = {}
+        for slot, index in enumerate(order):
+            ids, logprobs = sampler.tokens[slot], sampler.logprobs[slot]
+            self.new_tokens += len(ids)
+            text = self.processor.tokenizer.decode(ids, skip_special_tokens=True)
+            replies[index] = Reply(text, tuple(prompts[slot]), tuple(ids), tuple(logprobs))
+        return replies

@@ -1,0 +1,1 @@
+"""vLLM as a player: in the training process, or behind a server."""

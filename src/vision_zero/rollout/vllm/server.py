@@ -1,0 +1,278 @@
+"""A policy behind a vLLM server on GPUs of its own, fed over HTTP: a game asks its next turn when its last is answered.
+
+`run_scripts/vllm_server.sh` starts such a server; docs/rollouts.md says how the two work together. Every process that
+trains asks for its own turns. Weights are sent by the main process, with TRL's client over NCCL, once per iteration.
+
+* Prompts go out with one placeholder per image, as in `vllm.py`, and come back expanded. They must be what the
+  trainer's processor makes of them, to the last token.
+* An image is sent once per rollout and named by its content after that; a server that has forgotten it gets it again.
+* The server's workers divide the logits by the temperature (`vllm_temperature`), so that log-probabilities are those
+  that training computes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from transformers import PreTrainedModel, ProcessorMixin
+from trl.generation.vllm_client import VLLMClient
+from trl.generation.vllm_generation import VLLMGeneration
+
+from vision_zero.rollout.game_images import GameImage
+from vision_zero.rollout.policy import QueuedPolicy, TurnRequest
+from vision_zero.rollout.sampling import Sampling
+from vision_zero.rollout.vllm.client import ServerConnection, ServerOptions, VLLMServerError
+from vision_zero.rollout.vllm.requests import Questions
+from vision_zero.types import Reply
+
+GENERATE = "/inference/v1/generate"
+START = "start it with run_scripts/vllm_server.sh, or"
+
+
+class ServerEngine(VLLMGeneration):
+    """A server that was started for this run, with TRL's weight sync. All of its methods are for all processes at once.
+
+    What fails on one process is raised on all of them, as VLLMServerError.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        accelerator: Accelerator,
+        processor: ProcessorMixin,
+        sampling: Sampling,
+        options: ServerOptions,
+    ) -> None:
+        self.sampling = sampling
+        self.options = options
+        self.connection = ServerConnection(options)
+        self._parameters: Iterator[tuple[str, torch.Tensor]] = iter(())
+        super().__init__(
+            model=model,
+            accelerator=accelerator,
+            processing_class=processor,
+            mode="server",
+            server_base_url=options.url,
+            group_port=options.group_port,
+        )
+
+    def _init_vllm(self) -> None:
+        with self._together():
+            if self.accelerator.is_main_process:
+                self.check_device()  # before a server is waited for
+                self.connection.wait_until_up()
+                check_server(self.connection, self.sampling.temperature)
+                self.vllm_client = self.weight_channel()
+
+    def check_device(self) -> None:
+        """Raises VLLMServerError where weights cannot be sent from."""
+        if self.accelerator.device.type != "cuda":
+            raise VLLMServerError("vllm_mode=server sends weights over NCCL, which needs a GPU; use vllm_mode=colocate")
+
+    def weight_channel(self) -> VLLMClient:
+        """What takes new weights to the server: TRL's client, whose `update_named_params` sends them over NCCL."""
+        client = VLLMClient(base_url=self.options.url, group_port=self.options.group_port)
+        client.init_communicator(device=self.accelerator.device)
+        return client
+
+    def policy(self) -> ServerPolicy:
+        return ServerPolicy(self.connection, self.model, self.processing_class, self.sampling)
+
+    def sync_weights(self) -> None:
+        """The weights of the model that trains, and nothing kept that was computed with others.
+
+        No process goes on before the server is ready.
+        """
+        with self._together():
+            if self.accelerator.is_main_process and not self.connection.is_up():
+                raise VLLMServerError(f"lost the vLLM server at {self.options.url}: it does not answer")
+            super().sync_weights()
+            if self.accelerator.is_main_process:
+                drop_caches(self.connection)
+
+    def _iter_named_params(self) -> Iterator[tuple[str, torch.Tensor]]:
+        self._parameters = super()._iter_named_params()
+        return self._parameters
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        """For a whole rollout, after `sync_weights`: what is still under way when it ends is called off."""
+        try:
+            yield
+        finally:
+            self.connection.cancel()
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """What is done inside, all processes have done when it ends, or all raise."""
+        failure: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            failure = error
+            for _ in self._parameters:  # gathering a split parameter takes all processes: do our part to the end
+                pass
+        message = ""
+        if failure is not None:
+            ours = isinstance(failure, VLLMServerError)
+            message = str(failure) if ours else f"the vLLM server at {self.options.url}: {failure!r}"
+        if said := [one for one in gather_object([message]) if one]:
+            raise VLLMServerError(said[0]) from failure
+
+
+def check_server(connection: ServerConnection, temperature: float) -> None:
+    """Set the server's temperature. Raises VLLMServerError for one that was not started as it must be."""
+    url = connection.options.url
+    info = connection.call("GET", "/server_info", params={"config_format": "json"})
+    if info.status_code == 404:
+        raise VLLMServerError(
+            f"the vLLM server at {url} has no development endpoints, without which it would go on seeing images with "
+            f"old weights: {START} with VLLM_SERVER_DEV_MODE=1 in its environment"
+        )
+    mode = _ok(info).json()["vllm_config"]["model_config"]["logprobs_mode"]
+    if mode != "raw_logprobs":
+        raise VLLMServerError(
+            f"the vLLM server at {url} has logprobs_mode={mode}, which leaves out what top-k and banned tokens leave "
+            f"out, unlike training: {START} with --logprobs-mode raw_logprobs"
+        )
+    if connection.call("POST", GENERATE, json={}).status_code == 404:
+        raise VLLMServerError(f"the vLLM server at {url} takes no token ids: {START} with --enable-scale-out")
+    scaled = connection.call(
+        "POST", "/collective_rpc", json={"method": "sample_at", "kwargs": {"temperature": str(temperature)}}
+    )
+    if not scaled.is_success:
+        raise VLLMServerError(
+            f"the vLLM server at {url} cannot divide its logits by the temperature: {START} with "
+            "--worker-extension-cls vision_zero.rollout.vllm.temperature.TemperatureWorker"
+        )
+
+
+def drop_caches(connection: ServerConnection) -> None:
+    """Forget the prefixes and image features that old weights computed. Raises VLLMServerError if that fails."""
+    reset = _ok(connection.call("POST", "/reset_prefix_cache")).json()
+    if not reset["success"]:
+        raise VLLMServerError(
+            f"the vLLM server at {connection.options.url} works on other requests while it gets new weights: it cannot "
+            "be shared with another run"
+        )
+    _ok(connection.call("POST", "/reset_encoder_cache"))
+
+
+def _ok(response: Any) -> Any:
+    if not response.is_success:
+        raise VLLMServerError(f"{response.request.url} says {response.status_code}: {response.text[:500]}")
+    return response
+
+
+class ServerPolicy(QueuedPolicy):
+    """Answers turns with a vLLM server, for one rollout.
+
+    Counters: `prefilled_tokens` of prompts were computed, `reused_tokens` were in the prefix cache (a server started
+    without --enable-prompt-tokens-details does not say, which counts as none), `new_tokens` were sampled.
+    """
+
+    def __init__(
+        self, connection: ServerConnection, model: PreTrainedModel, processor: ProcessorMixin, sampling: Sampling
+    ) -> None:
+        self.connection = connection
+        self.prefilled_tokens = self.reused_tokens = self.new_tokens = 0
+        self._questions = Questions(model, processor, sampling)
+        self._waiting: dict[str, _Asked] = {}
+        self._n_submitted = 0
+        self._encoded: dict[str, _EncodedImage] = {}
+        self._server_has: set[str] = set()
+        self._last: tuple[tuple[str, str], _Asked] | None = None
+
+    def submit(self, request: TurnRequest) -> None:
+        name = str(self._n_submitted)
+        self._n_submitted += 1
+        asked = self._waiting[name] = self._ask(request)
+        body = {
+            "token_ids": asked.prompt_ids,
+            "sampling_params": self._questions.parameters(request),
+            "return_token_ids": True,
+        }
+        bodies = [{**body, "content_parts": [part]} for part in self._image_parts(request.image)]
+        self.connection.send(name, GENERATE, bodies)
+
+    def advance(self) -> list[tuple[TurnRequest, Reply]]:
+        if not self._waiting:
+            return []
+        done = []
+        for answer in self.connection.receive():
+            asked = self._waiting.pop(answer.name)
+            self._server_has.add(asked.request.image.key)
+            done.append((asked.request, self._reply(asked, answer.content)))
+        return done
+
+    def _ask(self, request: TurnRequest) -> _Asked:
+        """Tokenized once for turns that ask the same, such as the votes of a game."""
+        key = (request.image.key, request.prompt.text)
+        if self._last is None or self._last[0] != key:
+            ids, expanded = self._questions.prompt_ids(request), self._questions.expanded_ids(request)
+            self._last = (key, _Asked(request, ids, expanded))
+        return replace(self._last[1], request=request)
+
+    def _image_parts(self, image: GameImage) -> list[dict[str, Any]]:
+        """The image by its name alone, if the server has it and until it has forgotten it, and whole."""
+        if image.key not in self._encoded:
+            self._encoded[image.key] = _EncodedImage.of(image)
+        encoded = self._encoded[image.key]
+        named = {"type": "image_url", "uuid": encoded.name}
+        whole = {**named, "url": encoded.url}
+        return [named, whole] if image.key in self._server_has else [whole]
+
+    def _reply(self, asked: _Asked, content: dict[str, Any]) -> Reply:
+        (choice,) = content["choices"]
+        if choice["finish_reason"] not in ("stop", "length"):
+            raise VLLMServerError(f"the server ended a reply with {choice['finish_reason']!r} instead of an end")
+        if content["prompt_token_ids"] != asked.expanded_ids:
+            raise VLLMServerError(
+                f"the server at {self.connection.options.url} makes {len(content['prompt_token_ids'])} tokens of a "
+                f"prompt with a {asked.request.image.width}x{asked.request.image.height} image, training makes "
+                f"{len(asked.expanded_ids)}: start it with the same MODEL, MIN_PIXELS and MAX_PIXELS"
+            )
+        tokens = tuple(choice["token_ids"])
+        logprobs = []
+        for token, said in zip(tokens, choice["logprobs"]["content"], strict=True):
+            if said["token"] != f"token_id:{token}":
+                raise VLLMServerError(f"the server gives the log-probability of {said['token']} for token {token}")
+            logprobs.append(said["logprob"])
+        cached = (content["usage"]["prompt_tokens_details"] or {}).get("cached_tokens") or 0
+        self.new_tokens += len(tokens)
+        self.reused_tokens += cached
+        self.prefilled_tokens += len(asked.expanded_ids) - cached
+        return Reply(self._questions.text(tokens), tuple(asked.expanded_ids), tokens, tuple(logprobs))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A turn that waits for its answer, its prompt before and after the image's placeholder is expanded."""
+
+    request: TurnRequest
+    prompt_ids: list[int]
+    expanded_ids: list[int]
+
+
+@dataclass(frozen=True)
+class _EncodedImage:
+    """An image for the wire. Its `name` is of its pixels: a server outlives a run, and the keys of a run's images."""
+
+    name: str
+    url: str
+
+    @classmethod
+    def of(cls, image: GameImage) -> _EncodedImage:
+        name = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
+        file = io.BytesIO()
+        image.save(file, "PNG", compress_level=1)  # without loss, and quick
+        return cls(name, "data:image/png;base64," + base64.b64encode(file.getvalue()).decode())

@@ -1,0 +1,1 @@
+"""Iterative-SPO as a subclass of TRL's GRPOTrainer."""

@@ -1,0 +1,218 @@
+"""Micro-batches of rows of similar length, each cut to its own longest prompt and reply.
+
+TRL pads every row of a batch to the longest prompt (left) and the longest reply (right) of the whole batch, and every
+forward computes those columns too. What padding does not cost is exactness: loss, gradient and metrics are sums over
+rows or tokens, so neither the order of the rows nor the empty columns change them, up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
+
+from vision_zero.trainer.samples import Row
+
+Batch = dict[str, Any]
+"""Tensors by name, rows first; lists have an entry per row."""
+
+OVER_PROMPT = ("prompt_ids", "prompt_mask")
+OVER_REPLY = (
+    "completion_ids",
+    "completion_mask",
+    "tool_mask",
+    "old_per_token_logps",
+    "ref_per_token_logps",
+    "sampling_per_token_logps",
+    "importance_sampling_ratio",
+)
+OVER_BOTH = ("token_type_ids", "mm_token_type_ids")
+LEAST_REPLY_COLUMNS = 2
+"""TRL takes a tensor of one column for values per sequence, and would leave the mask out of their mean."""
+PATCHES_PER_IMAGE_TOKEN = 4
+"""Vision towers see 2 x 2 patches per image token (Qwen2.5-VL's merger, InternVL's pixel shuffle)."""
+
+
+# ------------------------------------------------------------------------------------------------------ order of rows
+
+
+def order_rows(rows: Sequence[Row], n_micro_batches: int, n_updates: int, image_cost: float) -> list[int]:
+    """Numbers of `rows` in the order in which they are cut into micro-batches, none moved to another update.
+
+    Rows of one game share images, which a micro-batch encodes once; rows of one length share no padding. Which of the
+    two saves more depends on the model and the images, so orders between both are compared: games by their longest
+    row, then in windows of 1, 2, 4 ... micro-batches all rows by length, the longest first. The cheapest wins by
+
+        sum over micro-batches of  rows * (longest prompt + longest reply) + distinct images * image_cost
+
+    with `image_cost` in tokens of the language model.
+    """
+    size = len(rows) // n_micro_batches
+    per_update = len(rows) // n_updates
+    order = []
+    for start in range(0, len(rows), per_update):
+        candidates = _orders(rows, range(start, start + per_update), size)
+        costs = [_cost(rows, candidate, size, image_cost) for candidate in candidates]
+        order += candidates[costs.index(min(costs))]
+    return order
+
+
+def rows_of_games_together(rows: Sequence[Row], n_updates: int) -> list[int]:
+    """Numbers of `rows` by game and then by image, none moved to another update: for rows that share beginnings."""
+    per_update = len(rows) // n_updates
+    order = []
+    for start in range(0, len(rows), per_update):
+        order += _by_game(rows, range(start, start + per_update), by_image=True)
+    return order
+
+
+def _by_game(rows: Sequence[Row], numbers: Sequence[int], *, by_image: bool = False) -> list[int]:
+    """Games by their longest row, rows of a game by length, the longest first; with `by_image` by image before that."""
+    longest: dict[int, int] = {}
+    for number in numbers:
+        game = rows[number].game
+        longest[game] = max(longest.get(game, 0), _length(rows[number]))
+
+    def place(number: int) -> tuple[int, int, str, int]:
+        row = rows[number]
+        return (-longest[row.game], row.game, row.image.key if by_image else "", -_length(row))
+
+    return sorted(numbers, key=place)
+
+
+def _length(row: Row) -> int:
+    return len(row.prompt_ids) + len(row.token_ids)
+
+
+def _orders(rows: Sequence[Row], numbers: Sequence[int], size: int) -> list[list[int]]:
+    by_game = _by_game(rows, numbers)
+    orders, window = [by_game], size
+    while window < 2 * len(by_game):
+        blocks = [by_game[start : start + window] for start in range(0, len(by_game), window)]
+        orders.append([number for block in blocks for number in sorted(block, key=lambda one: -_length(rows[one]))])
+        window *= 2
+    return orders
+
+
+def _cost(rows: Sequence[Row], order: Sequence[int], size: int, image_cost: float) -> float:
+    cost = 0.0
+    for start in range(0, len(order), size):
+        some = [rows[number] for number in order[start : start + size]]
+        width = max(len(row.prompt_ids) for row in some) + max(len(row.token_ids) for row in some)
+        cost += len(some) * width + image_cost * len({row.image.key for row in some})
+    return cost
+
+
+def image_cost(model: PreTrainedModel, image_tokens: int) -> float:
+    """What encoding an image costs in tokens of the language model, by the number of weights that are multiplied."""
+    tower = n_weights(model.get_encoder("image").parameters())
+    return PATCHES_PER_IMAGE_TOKEN * image_tokens * tower / weights_per_token(model)
+
+
+def weights_per_token(model: PreTrainedModel) -> int:
+    """Weights of the language model that a token is multiplied with, its head left out."""
+    decoder = model.get_decoder()
+    return n_weights(decoder.parameters()) - n_weights(decoder.get_input_embeddings().parameters())
+
+
+def n_weights(parameters: Iterable[torch.nn.Parameter]) -> int:
+    # Under ZeRO-3 a parameter is empty here and says elsewhere how large it is.
+    return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in parameters)
+
+
+# ----------------------------------------------------------------------------------------------------- cut and trimmed
+
+
+def cut(batch: Batch, order: Sequence[int], n_micro_batches: int, multiple: int | None = None) -> list[Batch]:
+    """Micro-batches of equally many rows in `order`, each trimmed."""
+    parts = split_tensor_dict(take_rows(split_pixel_values_by_grid(batch), order), n_micro_batches)
+    return [trim(unsplit_pixel_values_by_grid(part), multiple) for part in parts]
+
+
+def take_rows(batch: Batch, numbers: Sequence[int]) -> Batch:
+    """The rows `numbers` of a batch whose images are split by row; what is of the whole batch stays."""
+    taken: Batch = {}
+    for name, value in batch.items():
+        if isinstance(value, list):
+            taken[name] = [value[number] for number in numbers]
+        elif isinstance(value, torch.Tensor) and value.ndim:
+            taken[name] = value[torch.tensor(numbers, device=value.device)]
+        else:
+            taken[name] = value
+    return taken
+
+
+def trim(batch: Batch, multiple: int | None = None) -> Batch:
+    """Without the columns that are padding in every row: on the left of prompts, on the right of replies.
+
+    As many columns stay as TRL's `pad_to_multiple_of` asks for.
+    """
+    prompt = _columns(batch["prompt_mask"], 1, multiple)
+    reply = _columns(batch["completion_mask"], LEAST_REPLY_COLUMNS, multiple)
+    n_prompt, n_reply = batch["prompt_mask"].shape[1], batch["completion_mask"].shape[1]
+    trimmed = dict(batch)
+    for name, value in batch.items():
+        if not isinstance(value, torch.Tensor):
+            continue
+        if name in OVER_PROMPT:
+            trimmed[name] = value[:, n_prompt - prompt :]
+        elif name in OVER_REPLY and value.shape[1] == n_reply:  # an importance ratio may be one per row
+            trimmed[name] = value[:, :reply]
+        elif name in OVER_BOTH:
+            trimmed[name] = value[:, n_prompt - prompt : n_prompt + reply]
+    return trimmed
+
+
+def _columns(mask: torch.Tensor, least: int, multiple: int | None) -> int:
+    columns = max(least, int(mask.sum(dim=1).max()))
+    if multiple:
+        columns = -(-columns // multiple) * multiple
+    return min(columns, mask.shape[1])
+
+
+def tokens_and_cells(micro_batches: Sequence[Batch]) -> tuple[float, float]:
+    """Tokens of rows that train, and rows times columns: all that is computed. A filler row has no such token."""
+    tokens = cells = 0.0
+    for batch in micro_batches:
+        lengths_B = batch["prompt_mask"].sum(dim=1) + batch["completion_mask"].sum(dim=1)
+        trains_B = (batch["completion_mask"] * batch.get("tool_mask", 1)).any(dim=1)
+        tokens += float((lengths_B * trains_B).sum())
+        cells += batch["prompt_mask"].numel() + batch["completion_mask"].numel()
+    return tokens, cells
+
+
+# ------------------------------------------------------------------------------------------- log-probs without gradient
+
+
+def chunks(rows: Sequence[Row], order: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """`order` cut into runs of as many rows as have at most `max_tokens` tokens, padding included; at least one row."""
+    borders, prompt, reply = [0], 0, 0
+    for place, number in enumerate(order):
+        prompt = max(prompt, len(rows[number].prompt_ids))
+        reply = max(reply, len(rows[number].token_ids))
+        if place > borders[-1] and (place + 1 - borders[-1]) * (prompt + reply) > max_tokens:
+            borders.append(place)
+            prompt, reply = len(rows[number].prompt_ids), len(rows[number].token_ids)
+    return [list(order[start:end]) for start, end in pairwise([*borders, len(order)])]
+
+
+Score = Callable[[Batch], torch.Tensor]
+
+
+def score_in_chunks(
+    score: Score, batch: Batch, parts: Sequence[Sequence[int]], multiple: int | None = None
+) -> torch.Tensor:
+    """Log-probs [rows, longest reply] of a batch whose parts are scored one by one, each trimmed; 0 where trimmed."""
+    by_row = split_pixel_values_by_grid(batch)
+    logps_BT = torch.zeros(0)
+    for numbers in parts:
+        part = trim(unsplit_pixel_values_by_grid(take_rows(by_row, numbers)), multiple)
+        some = score(part)
+        if not len(logps_BT):
+            logps_BT = some.new_zeros(batch["completion_mask"].shape)
+        logps_BT[torch.tensor(numbers, device=some.device), : some.shape[1]] = some
+    return logps_BT

@@ -1,0 +1,162 @@
+"""Games with their images as a table in Weights & Biases, beside the numbers that transformers logs there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from transformers import (
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from vision_zero import run_folder
+from vision_zero.rollout.progress import make_bar
+from vision_zero.rollout.record import seen_images
+from vision_zero.types import ImagePair
+
+COLUMNS = (
+    *("iteration", "stage", "pair", "civilians see", "spy sees", "spy", "clues", "votes", "outcome"),
+    *("spy's reward", "civilians' reward"),
+)
+TABLE = "games"
+
+
+class GamesTable(TrainerCallback):
+    """Logs the first `args.wandb_games` games of every recorded iteration, with both images, as one table.
+
+    It reads what the run has just recorded, so that the table and games/ cannot differ, and opens the images again.
+    """
+
+    def __init__(self, pairs: Sequence[ImagePair]) -> None:
+        self.pairs = pairs
+        self._rows: dict[str, int] = {}
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """After the first optimizer step of an iteration: its games were recorded under the step before."""
+        options: Any = args
+        file = Path(options.output_dir) / run_folder.GAMES / f"step-{state.global_step - 1:06d}.jsonl"
+        if not state.is_world_process_zero or not file.is_file():
+            return
+        import wandb
+
+        iteration = (state.global_step - 1) // options.optimizer_steps_per_iteration + 1
+        table = wandb.Table(columns=list(COLUMNS))
+        for record in run_folder.read_json_lines(file)[: options.wandb_games]:
+            civilians, spy = seen_images(record, self._pair_of(record))
+            table.add_data(*_cells(record, iteration, wandb.Image(civilians.copy()), wandb.Image(spy.copy())))
+        wandb.log({TABLE: table, "train/global_step": state.global_step})
+
+    def _pair_of(self, record: Mapping[str, Any]) -> dict[str, ImagePair]:
+        if not self._rows:
+            self._rows = {pair.id: row for row, pair in enumerate(self.pairs)}
+        name = record["pair"]
+        return {name: self.pairs[self._rows[name]]} if name in self._rows else {}
+
+
+def _cells(record: Mapping[str, Any], iteration: int, civilians_see: Any, spy_sees: Any) -> list[Any]:
+    spy, rewards = record["spy"], record["clue_rewards"]
+    clues = [
+        f"{clue['round']}.{clue['seat']}{' (spy)' if clue['seat'] == spy else ''}: {clue['clue']}"
+        for clue in record["clues"]
+    ]
+    votes = ["N/A" if vote is None else str(vote or "unreadable") for vote in record["outcome"]]
+    civilians = [reward for seat, reward in enumerate(rewards, start=1) if seat != spy]
+    right = record["outcome"].count(spy)
+    return [
+        iteration,
+        record["stage"],
+        record["pair"],
+        civilians_see,
+        spy_sees,
+        f"player {spy}",
+        "\n".join(clues),
+        ", ".join(votes),
+        f"{right} of {len(votes)} votes for the spy",
+        rewards[spy - 1],
+        sum(civilians) / len(civilians),
+    ]
+
+
+class MetricsFile(TrainerCallback):
+    """Every logged step as one line of metrics.jsonl, before any tracker."""
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero and logs and "loss" in logs:
+            run_folder.append_json_line(Path(args.output_dir) / run_folder.METRICS, {"step": state.global_step, **logs})
+
+
+class IterationLine(TrainerCallback):
+    """One readable line per iteration, in place of a dictionary of forty numbers; those are in metrics.jsonl."""
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        if not state.is_world_process_zero or not {"stage/is_clue", "loss"} <= (logs or {}).keys():
+            return
+        steps = args.optimizer_steps_per_iteration  # the numbers of an iteration are logged with its first step
+        stage = "clue" if logs["stage/is_clue"] else "decision"
+        tqdm.write(
+            f"iteration {(state.global_step - 1) // steps + 1}/{args.iterations}  {stage:<8}"
+            f"  spy found {logs['stage/accuracy']:.2f}  N/A {logs['stage/na_rate']:.2f}"
+            f"  unreadable clues {logs['clues/unreadable']:.2f} votes {logs['votes/invalid']:.2f}"
+            f"  reward of votes {logs['reward/vote']:+.2f} spy {logs['reward/spy']:+.2f}"
+            f"  loss {logs['loss']:+.4f}  {logs['step_time']:.1f} s"
+        )
+
+
+# ------------------------------------------------------------------------------------------------ progress of an update
+
+# The progress bar of an update, as a callback of the trainer.
+
+
+class UpdateBar(TrainerCallback):
+    """A bar over the micro-batches of an iteration's update.
+
+    It begins with the end of the first micro-batch, whose time has the rollout in it.
+    """
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._done = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._close()
+
+    def on_substep_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._advance(args, state)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._advance(args, state)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._close()
+
+    def _advance(self, args: Any, state: TrainerState) -> None:
+        n_parts = args.steps_per_generation * args.num_iterations
+        games_per_part = args.games_per_iteration / n_parts
+        self._done += 1
+        if self._done == n_parts:
+            self._close()
+        elif self._bar is None:
+            shown = state.is_local_process_zero and not args.disable_tqdm
+            self._bar = make_bar("updating", args.games_per_iteration, self._done * games_per_part, shown)
+        else:
+            self._bar.update(games_per_part)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._bar, self._done = None, 0

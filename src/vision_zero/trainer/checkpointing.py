@@ -1,0 +1,106 @@
+"""A GRPOTrainer whose checkpoints can be trusted: whole or not there, and enough to go on exactly.
+
+The mark that a checkpoint is complete is written last, and only complete ones are rotated or resumed. The portable
+export is made from a complete checkpoint, beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from peft import PeftModel
+from trl import GRPOTrainer
+
+from vision_zero import run_folder
+from vision_zero.export import export_checkpoint
+from vision_zero.models import whole_models, write_base
+
+STATE_FILE = "iterative_spo.json"
+
+
+class ResumableTrainer(GRPOTrainer):
+    """What a subclass keeps beside model and optimizer goes through `state_dict` and `load_state_dict`."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values that JSON can hold, equal on all processes."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """TRL's checkpoint, our state, and last of all the mark that it is complete. Only then are old ones removed."""
+        folder = run_folder.checkpoint_path(self.args.output_dir, self.state.global_step)
+        if self.accelerator.is_main_process:
+            run_folder.remove_incomplete(folder)
+        self.accelerator.wait_for_everyone()
+        keep, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = keep
+        if self.accelerator.is_main_process:
+            run_folder.write_json(folder / STATE_FILE, self.state_dict())
+            write_base(folder, self.model.config._name_or_path)
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            run_folder.mark_complete(folder)
+            run_folder.rotate(Path(self.args.output_dir), keep)
+            number = self.state.global_step // int(self.args.save_steps)
+            is_last = self.state.global_step >= self.state.max_steps
+            if is_last or (self.args.export_every and number % self.args.export_every == 0):
+                self.export(folder)
+        self.accelerator.wait_for_everyone()
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """None: TRL's would name a base model, a method and a paper that are not this run's."""
+
+    def export(self, checkpoint: Path) -> Path:
+        """The portable model of a complete checkpoint, in its `export/`. For the main process alone.
+
+        Under ZeRO-3 a model that is split would wait for the other processes.
+        """
+        target = checkpoint / run_folder.EXPORT
+        if not target.exists():
+            with whole_models(self.args):
+                export_checkpoint(checkpoint, target)
+        return target
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load full weights through `from_pretrained`, which knows the names they are saved under.
+
+        transformers saves weights under the hub's names; its own resume looks for the names inside the model and only
+        warns when it finds none, so that training would go on from the base model.
+        """
+        model = self.model if model is None else model
+        if isinstance(model, PeftModel) or self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        # float32 holds every precision exactly; each parameter is copied back in its own.
+        saved = type(model).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
+        model.load_state_dict(saved.state_dict())
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self.load_state_dict(json.loads((Path(checkpoint) / STATE_FILE).read_text("utf-8")))
+
+    def gather(self, values: list[Any]) -> list[Any]:
+        """All processes' values, in order of rank."""
+        return gather_object(values)
+
+    def stop_if_any(self, error: Exception | None, kind: type[Exception], advice: str) -> None:
+        """Stop all processes together, after a checkpoint, if one of them met an error of this kind."""
+        messages = [message for message in self.gather([str(error) if error else ""]) if message]
+        if not messages:
+            return
+        saved = run_folder.checkpoint_path(self.args.output_dir, self.state.global_step)
+        if self.state.global_step and not run_folder.is_complete(saved):
+            self._save_checkpoint(self.model, trial=None)
+        where = f"the run was saved at {saved}" if self.state.global_step else "nothing was trained yet"
+        raise kind(f"{messages[0]}\n{where}. {advice}") from error

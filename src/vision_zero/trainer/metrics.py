@@ -1,0 +1,98 @@
+"""The numbers of an iteration, from what every process knows of all its games. docs/metrics.md explains each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, MutableMapping, Sequence
+
+from vision_zero.rollout.policy import LimitsByStage
+from vision_zero.spo.advantages import RoleBaselines
+from vision_zero.spo.scoring import Scores
+from vision_zero.spo.stages import StageSchedule
+from vision_zero.types import GameSummary, Stage
+
+
+def iteration_metrics(
+    games: Sequence[GameSummary],
+    scores: Scores,
+    stage: Stage,
+    schedule: StageSchedule,
+    baselines: RoleBaselines,
+    limits: LimitsByStage,
+) -> dict[str, float]:
+    """By name. `stage` is the one that trained; averages, dwell and switch are those after it."""
+    votes = [vote for game in games for vote in game.votes]
+    n_clues = sum(len(game.clue_lengths) for game in games)
+    clue_lengths = [length for game in games for length in game.clue_lengths]
+    vote_lengths = [length for game in games for length in game.vote_lengths]
+    values = {
+        "stage/is_clue": float(stage == "clue"),
+        "stage/accuracy": scores.accuracy,
+        "stage/na_rate": scores.na_rate,
+        "stage/accuracy_average": schedule.accuracy_average,
+        "stage/na_average": schedule.na_average,
+        "stage/dwell": schedule.dwell,
+        "baseline/spy": baselines.spy,
+        "baseline/civilian": baselines.civilian,
+        "reward/spy": scores.spy_reward,
+        "reward/civilian": scores.civilian_reward,
+        "reward/vote": scores.vote_reward,
+        "advantage/spy": scores.spy_advantage,
+        "advantage/civilian": scores.civilian_advantage,
+        "votes/for_spy": sum(game.votes.count(game.spy) for game in games) / len(games),
+        "votes/right": sum(game.votes.count(game.spy) for game in games) / len(votes),
+        "votes/invalid": sum(vote == 0 for vote in votes) / len(votes),
+        "votes/zero_variance_games": sum(_all_equal(scores.of(g.game).vote_rewards) for g in games) / len(games),
+        "clues/unreadable": sum(game.unreadable_clues for game in games) / n_clues,
+        "length/clue": sum(clue_lengths) / n_clues,
+        "length/vote": sum(vote_lengths) / len(votes),
+        "length/clue_cut": sum(n >= limits["clue"].maximum for n in clue_lengths) / n_clues,
+        "length/vote_cut": sum(n >= limits["decision"].maximum for n in vote_lengths) / len(votes),
+        **{f"stage/switched_by_{name}": float(schedule.last_reason == name) for name in ("rule", "patience", "cycle")},
+    }
+    return {name: float(value) for name, value in values.items()}
+
+
+def _all_equal(values: Sequence[float]) -> bool:
+    return len(set(values)) == 1
+
+
+# ---------------------------------------------------------------------------------------------------- means over tokens
+
+# Make TRL's means over micro-batches means over tokens, and its extremes those of all rows.
+#
+# A micro-batch holds fewer tokens than another, or none, and would count as much. So the numbers would depend on which
+# rows are in a micro-batch together.
+
+
+MEANS = ("kl", "entropy", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean")
+EXTREMES: dict[str, Callable[[list[float]], float]] = {"clip_ratio/low_min": min, "clip_ratio/high_max": max}
+
+
+class TokenMeans:
+    """Takes TRL's numbers of each micro-batch out of its log and puts those of the optimizer step back."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[tuple[float, float]]] = {}
+        self._extremes: dict[str, list[float]] = {}
+
+    def take(self, log: MutableMapping[str, list[float]], n_tokens: float) -> None:
+        """After a micro-batch with `n_tokens` tokens over all processes."""
+        for name in MEANS:
+            if log.get(name):
+                self._values.setdefault(name, []).append((log[name].pop(), n_tokens))
+        for name in EXTREMES:
+            if log.get(name):
+                value = log[name].pop()
+                if not math.isnan(value):  # as a micro-batch of padding alone has it
+                    self._extremes.setdefault(name, []).append(value)
+
+    def put_back(self, log: MutableMapping[str, list[float]]) -> None:
+        """After the last micro-batch of an optimizer step."""
+        for name, values in self._values.items():
+            if total := sum(n for _, n in values):
+                log[name].append(sum(value * n for value, n in values) / total)
+        for name, extremes in self._extremes.items():
+            log[name].append(EXTREMES[name](extremes))
+        self._values.clear()
+        self._extremes.clear()

@@ -1,0 +1,255 @@
+"""Rows that begin alike are computed together: what they share once, the end of every row behind it.
+
+The G votes of a game have one prompt, the clues of a game have an image and the rules in common. Instead of rows that
+each repeat it, a forward sees
+
+    shared beginning | end of row 1 | end of row 2 | ...
+
+in which a token attends to the shared beginning and to its own row, and has the position that it had there. Every token
+sees what it saw, so log-probabilities and gradients are those of whole rows, up to rounding; the shared part is
+computed once, forward and backward, and its image stands there once. (Prefix Grouper, arXiv 2506.05433, does the same
+for groups of one prompt with two attention calls; one call with a mask needs nothing of the model but to take a mask.)
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+from trl.trainer.utils import split_pixel_values_by_grid, unsplit_pixel_values_by_grid
+
+from vision_zero.trainer.batching import Batch, n_weights, take_rows, weights_per_token
+
+MASKED_ATTENTION = ("sdpa", "eager")
+IMAGE_FIELDS = ("pixel_values", "image_grid_thw", "num_images", "num_tiles")
+PADDING = -1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the tokens of rows [B, T] stand in shared rows [P, L].
+
+    `source_PL` is the place of each token in the flattened rows, PADDING where there is none. `group_PL` tells apart
+    what shares a beginning, `branch_PL` is 0 in a shared beginning and else counts the rows of a group. `shown` are the
+    rows whose images stand in the shared rows, in order.
+    """
+
+    source_PL: np.ndarray
+    group_PL: np.ndarray
+    branch_PL: np.ndarray
+    shown: list[int]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Rows whose first `n_shared` tokens are the same, and what they come to: the shared tokens and their own."""
+
+    rows: list[int]
+    n_shared: int
+    length: int
+
+
+def shared_layout(
+    ids_BT: np.ndarray,
+    mask_BT: np.ndarray,
+    n_reply: int,
+    images: Sequence[int],
+    image_token: int,
+    pair_cost: float = 0.0,
+) -> Layout:
+    """How rows [prompt | reply], prompts padded left and replies right, share their beginnings.
+
+    `images` tells the rows' images apart; each row has one. The last token of a prompt is never shared, because what
+    follows it differs. A long shared row is computed whole, with all pairs of its tokens, also those that do not attend
+    to each other; of groups of at most 1, 2, 4 ... rows the cheapest are taken by P (L + pair_cost L^2), with
+    `pair_cost` in tokens.
+    """
+    starts_B = mask_BT.argmax(axis=1)
+    prompt_end = ids_BT.shape[1] - n_reply
+    ends_B = prompt_end + mask_BT[:, prompt_end:].sum(axis=1)
+    by_image: dict[int, list[int]] = defaultdict(list)
+    for row, image in enumerate(images):
+        by_image[image].append(row)
+
+    def groups_of(most: int) -> list[_Group]:
+        found = []
+        for rows in by_image.values():
+            for start in range(0, len(rows), most):
+                some = rows[start : start + most]
+                prompts = [ids_BT[row, starts_B[row] : prompt_end] for row in some]
+                n_shared = _n_alike(prompts)
+                if (prompts[0][:n_shared] == image_token).sum() < (prompts[0] == image_token).sum() and len(some) > 1:
+                    # The image stands behind words that differ.
+                    shares = [([row], len(prompt) - 1) for row, prompt in zip(some, prompts, strict=True)]
+                else:
+                    shares = [(some, n_shared)]
+                for together, n in shares:
+                    n_own = sum(int(ends_B[row] - starts_B[row]) - n for row in together)
+                    found.append(_Group(together, n, n + n_own))
+        return found
+
+    largest = max(len(rows) for rows in by_image.values())
+    candidates = [_behind_each_other(groups_of(min(1 << k, largest))) for k in range((largest - 1).bit_length() + 1)]
+
+    def cost(places: list[list[_Group]]) -> float:
+        length = _longest(places)
+        return len(places) * (length + pair_cost * length**2)
+
+    places = min(candidates, key=cost)
+    most = _longest(places)
+    shape = (len(places), most)
+    source_PL, group_PL, branch_PL = (np.full(shape, value) for value in (PADDING, PADDING, 0))
+    n_columns = ids_BT.shape[1]
+    number = 0
+    for row, some in enumerate(places):
+        column = 0
+        for group in some:
+            first = int(starts_B[group.rows[0]])
+            pieces = [(0, group.rows[0], first, first + group.n_shared)]
+            pieces += [
+                (branch, one, int(starts_B[one]) + group.n_shared, int(ends_B[one]))
+                for branch, one in enumerate(group.rows, start=1)
+            ]
+            for branch, one, start, end in pieces:
+                here = slice(column, column + end - start)
+                source_PL[row, here] = one * n_columns + np.arange(start, end)
+                group_PL[row, here] = number
+                branch_PL[row, here] = branch
+                column += end - start
+            number += 1
+    shown = [group.rows[0] for some in places for group in some]
+    return Layout(source_PL, group_PL, branch_PL, shown)
+
+
+def _behind_each_other(groups: list[_Group]) -> list[list[_Group]]:
+    """Groups in shared rows, behind each other as long as that makes no row longer than the longest group."""
+    most = max(group.length for group in groups)
+    places: list[list[_Group]] = []
+    for group in sorted(groups, key=lambda one: -one.length):
+        for row in places:
+            if sum(one.length for one in row) + group.length <= most:
+                row.append(group)
+                break
+        else:
+            places.append([group])
+    return places
+
+
+def _longest(places: list[list[_Group]]) -> int:
+    return max(sum(group.length for group in row) for row in places)
+
+
+def _n_alike(prompts: Sequence[np.ndarray]) -> int:
+    """Leading tokens that all prompts have in common, the last token of the shortest left out."""
+    shortest = min(len(prompt) for prompt in prompts) - 1
+    differs = np.zeros(shortest, dtype=bool)
+    for prompt in prompts[1:]:
+        differs |= prompt[:shortest] != prompts[0][:shortest]
+    return int(differs.argmax()) if differs.any() else shortest
+
+
+def shared_tokens_and_cells(layout: Layout, batch: Batch) -> tuple[float, float]:
+    """Tokens that are computed for rows that train, and all places of the shared rows.
+
+    A filler row has no token that trains; its end does not count, a beginning that it shares does.
+    """
+    n_columns = batch["prompt_mask"].shape[1] + batch["completion_mask"].shape[1]
+    trains_B = (batch["completion_mask"] * batch.get("tool_mask", 1)).any(dim=1).cpu().numpy()
+    of_filler = (layout.branch_PL > 0) & ~trains_B[layout.source_PL.clip(min=0) // n_columns]
+    counts = (layout.source_PL != PADDING) & ~of_filler
+    return float(counts.sum()), float(layout.source_PL.size)
+
+
+def attention_mask(layout: Layout, device: torch.device) -> torch.Tensor:
+    """[P, 1, L, L], True where a token attends: to its shared beginning and its own row, up to itself."""
+    group_PL = torch.as_tensor(layout.group_PL, device=device)
+    branch_PL = torch.as_tensor(layout.branch_PL, device=device)
+    same_group = group_PL[:, :, None] == group_PL[:, None, :]
+    of_row = (branch_PL[:, None, :] == 0) | (branch_PL[:, :, None] == branch_PL[:, None, :])
+    return (same_group & of_row).tril()[:, None]
+
+
+def pair_cost(model: PreTrainedModel) -> float:
+    """What a pair of tokens costs in attention, in tokens of the language model, by the number of multiplications.
+
+    A pair takes two per layer and channel of the heads (query with key, weight with value), a token one per weight.
+    """
+    config = model.config.get_text_config()
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    per_pair = 2 * config.num_hidden_layers * config.num_attention_heads * head_size
+    return float(per_pair / (weights_per_token(model) + n_weights([model.get_output_embeddings().weight])))
+
+
+def why_not_shared(model: PreTrainedModel) -> str | None:
+    """Why this model cannot be given shared rows, None if it can."""
+    config = model.config.get_text_config()
+    attention = config._attn_implementation
+    if attention not in MASKED_ATTENTION:
+        return f"attn_implementation={attention} takes no mask; {' and '.join(MASKED_ATTENTION)} do"
+    if any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ()):
+        return f"{type(model).__name__} has layers that do not attend to all of a row"
+    return None
+
+
+def shared_inputs(
+    model: PreTrainedModel,
+    layout: Layout,
+    ids_BT: torch.Tensor,
+    mask_BT: torch.Tensor,
+    n_reply: int,
+    fields: dict[str, Any],
+) -> dict[str, Any]:
+    """What `model`'s forward takes in place of the rows; labels are the reply tokens.
+
+    `fields` has what TRL hands over with the rows: images by `IMAGE_FIELDS`, and `mm_token_type_ids`.
+    """
+    device = ids_BT.device
+    source = torch.as_tensor(layout.source_PL, device=device)
+    is_token, place = source != PADDING, source.clamp(min=0)
+    is_reply_BT = torch.zeros_like(mask_BT, dtype=torch.bool)
+    is_reply_BT[:, -n_reply:] = mask_BT[:, -n_reply:].bool()
+    ids_PL = ids_BT.flatten()[place].masked_fill(~is_token, int(ids_BT[0, -1]))
+    labels_PL = ids_PL.masked_fill(~(is_token & is_reply_BT.flatten()[place]), -100)
+    positions = _positions(model, ids_BT, mask_BT, fields).flatten(-2)[..., place].masked_fill(~is_token, 0)
+    images = {name: fields[name] for name in IMAGE_FIELDS if fields.get(name) is not None}
+    shown = unsplit_pixel_values_by_grid(take_rows(split_pixel_values_by_grid(images), layout.shown))
+    mask = attention_mask(layout, device)
+    if model.config.get_text_config()._attn_implementation == "eager":  # it adds its mask to the scores
+        mask = torch.zeros(mask.shape, dtype=model.dtype, device=device).masked_fill(
+            ~mask, torch.finfo(model.dtype).min
+        )
+    return {
+        "input_ids": ids_PL,
+        "attention_mask": mask,
+        "position_ids": positions,
+        "labels": labels_PL,
+        **{name: shown[name] for name in ("pixel_values", "image_grid_thw") if name in shown},
+    }
+
+
+def _positions(model: Any, ids_BT: torch.Tensor, mask_BT: torch.Tensor, fields: dict[str, Any]) -> torch.Tensor:
+    """Positions of whole rows, [B, T], or [3, B, T] for models that place image patches in 2-D."""
+    if fields.get("image_grid_thw") is None:
+        return (mask_BT.cumsum(-1) - 1).clamp(min=0)
+    positions: torch.Tensor = model.model.get_rope_index(
+        ids_BT,
+        mm_token_type_ids=fields["mm_token_type_ids"],
+        image_grid_thw=fields["image_grid_thw"],
+        attention_mask=mask_BT,
+    )[0]
+    return positions
+
+
+def of_rows(values_PL: torch.Tensor, layout: Layout, mask_BT: torch.Tensor, n_reply: int) -> torch.Tensor:
+    """Values of the reply tokens [B, n_reply], 0 where there is none."""
+    n_rows, n_columns = mask_BT.shape
+    place_of = np.zeros(n_rows * n_columns, dtype=np.int64)
+    is_token = layout.source_PL != PADDING
+    place_of[layout.source_PL[is_token]] = np.flatnonzero(is_token)
+    place_BT = torch.as_tensor(place_of.reshape(n_rows, n_columns)[:, -n_reply:], device=values_PL.device)
+    return values_PL.flatten()[place_BT].masked_fill(mask_BT[:, -n_reply:] == 0, 0)

@@ -1,0 +1,99 @@
+"""The picture of a game: which one is drawn, from which images, and what is said when it cannot be."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tiny_vlm.scripted import RandomPlayer
+from vision_zero.data.pairs import load_pairs
+from vision_zero.game.spy_game import deal_games
+from vision_zero.report import main, plot_game
+from vision_zero.rollout.game_images import blank_image
+from vision_zero.rollout.play import Table, play
+from vision_zero.rollout.policy import TokenLimits
+from vision_zero.rollout.record import game_record
+from vision_zero.run_folder import write_json_lines
+from vision_zero.spo.rewards import clue_rewards
+from vision_zero.types import GameRules, SpyView
+
+COLOUR, EDITED_COLOUR = (200, 30, 30), (30, 30, 200)
+
+
+def make_run(tmp_path: Path, spy_view: SpyView = "edited") -> Path:
+    """Games 0 to 2 at step 0 and 3 to 5 at step 7, played by a random player."""
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.new("RGB", (64, 48), COLOUR).save(images / "a_original.png")
+    Image.new("RGB", (64, 48), EDITED_COLOUR).save(images / "a_modified.png")
+    limits = TokenLimits(0, 8)
+    for step, first in ((0, 0), (7, 3)):
+        games = deal_games(range(first, first + 3), 0, load_pairs(images), GameRules(spy_view=spy_view))
+        rollout = play(games, Table.of(RandomPlayer()), {"clue": limits, "decision": limits}, template="compact")
+        records = []
+        for game in rollout.games:
+            rewards = clue_rewards([cast.vote for cast in game.votes], game.spy, 5, 0.1, 0.1)
+            records.append(
+                game_record(
+                    game,
+                    step=step,
+                    stage="clue",
+                    template="compact",
+                    clue_rewards=rewards,
+                    clue_advantages=rewards,
+                    vote_rewards=[0.0] * len(game.votes),
+                )
+            )
+        write_json_lines(tmp_path / "games" / f"step-{step:06d}.jsonl", records)
+    return tmp_path
+
+
+def test_which_game_is_found(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    assert plot_game.find_game(run)["game"] == 3  # the first of the last step
+    assert plot_game.find_game(run, step=0)["game"] == 0
+    assert plot_game.find_game(run, step=0, game=2)["game"] == 2
+    with pytest.raises(plot_game.NoGameError, match="no games of step 5; recorded are 0 to 7"):
+        plot_game.find_game(run, step=5)
+    with pytest.raises(plot_game.NoGameError, match="no game 2; it holds 3, 4, 5"):
+        plot_game.find_game(run, game=2)
+    with pytest.raises(plot_game.NoGameError, match="holds no games"):
+        plot_game.find_game(tmp_path / "images")
+
+
+def test_images_are_those_that_were_seen(tmp_path: Path) -> None:
+    civilian, spy = plot_game.seen_images(plot_game.find_game(make_run(tmp_path)))
+    assert civilian.getpixel((0, 0)) == COLOUR
+    assert spy.getpixel((0, 0)) == EDITED_COLOUR
+
+
+def test_a_blank_image_for_the_spy(tmp_path: Path) -> None:
+    civilian, spy = plot_game.seen_images(plot_game.find_game(make_run(tmp_path, "blank")))
+    assert civilian.getpixel((0, 0)) == COLOUR
+    assert spy.tobytes() == blank_image((64, 48)).tobytes()
+
+
+def test_picture_says_every_clue_and_counts_every_vote(tmp_path: Path) -> None:
+    record = plot_game.find_game(make_run(tmp_path))
+    figure = plot_game.plot_game(record)
+    said = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert [text for text in said if text in {clue["clue"] for clue in record["clues"]}] == [
+        clue["clue"] for clue in record["clues"]
+    ]
+    assert sum(text == f"player {record['spy']} (spy)" for text in said) == 2
+    votes = figure.axes[-1]
+    heights = [bar.get_height() for bar in votes.patches]
+    assert heights[:6] == [record["outcome"].count(answer) for answer in (1, 2, 3, 4, 5, None)]
+    assert sum(heights) == len(record["outcome"])
+
+
+def test_main_writes_a_small_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path)
+    out = tmp_path / "game.png"
+    assert main([str(run), "--game", "--out", str(out)]) == 0
+    with Image.open(out) as picture:
+        assert picture.width > 800
+    assert out.stat().st_size < 200_000
+    (tmp_path / "images" / "a_original.png").unlink()
+    assert main([str(run), "--game", "--out", str(out)]) == 1
+    assert "a_original.png" in capsys.readouterr().err

@@ -1,0 +1,297 @@
+"""The trainer on more than one model family: tiny random Qwen2.5-VL and InternVL3, made from their configurations."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    GotOcr2ImageProcessor,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    InternVLProcessor,
+    InternVLVideoProcessor,
+    InternVLVisionConfig,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Config,
+)
+
+from tests.by_hand import HandRow, hand_rows, hand_step, largest_difference, processor_inputs, row_logps
+from tests.trainer_helpers import (
+    BENCH_MODEL,
+    GradientRecorder,
+    RandomImage,
+    make_trainer,
+    of_many_lengths,
+    one_step,
+    random_pairs,
+    record_rollouts,
+)
+from vision_zero.models import load_processor
+from vision_zero.rollout.game_images import GameImage
+from vision_zero.rollout.image_cache import memoize_images
+from vision_zero.types import Stage
+
+TEMPERATURE = 0.8
+ONE_TILE, THREE_TILES = (56, 56), (112, 56)
+INTERNVL_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% if message['content'] is string %}"
+    "{{ message['content'] }}{% else %}{% for part in message['content'] %}{% if part['type'] == 'image' %}"
+    "<IMG_CONTEXT>\n{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A saved model and the size of the images it is shown. `tokens_per_image` counts placeholders."""
+
+    folder: Path
+    image_size: tuple[int, int]
+    tokens_per_image: int
+
+    def load(self) -> Any:
+        return AutoModelForImageTextToText.from_pretrained(self.folder, dtype=torch.float32)
+
+    def processor(self) -> Any:
+        return AutoProcessor.from_pretrained(self.folder)
+
+
+def save_qwen(folder: Path) -> None:
+    torch.manual_seed(0)
+    text = {
+        "vocab_size": 853,
+        "hidden_size": 48,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 1,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]},
+        "max_position_embeddings": 4096,
+        "bos_token_id": None,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    }
+    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 48}
+    tokens = {"image_token_id": 7, "video_token_id": 8, "vision_start_token_id": 4, "vision_end_token_id": 5}
+    config = Qwen2_5_VLConfig(
+        text_config=text, vision_config={**vision, "fullatt_block_indexes": [1]}, tie_word_embeddings=False, **tokens
+    )
+    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "chat_template.json"):
+        shutil.copyfile(BENCH_MODEL / name, folder / name)
+
+
+def save_internvl(folder: Path, head_dim: int = 16) -> None:
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(
+        BENCH_MODEL,
+        chat_template=INTERNVL_TEMPLATE,
+        extra_special_tokens={
+            "start_image_token": "<img>",
+            "end_image_token": "</img>",
+            "context_image_token": "<IMG_CONTEXT>",
+            "video_token": "<video>",
+        },
+    )
+    vision = InternVLVisionConfig(
+        hidden_size=2 * head_dim,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        image_size=56,
+        patch_size=14,
+    )
+    text = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=2 * head_dim,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=4096,
+        bos_token_id=None,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    config = InternVLConfig(
+        vision_config=vision, text_config=text, image_token_id=tokenizer.context_image_token_id, image_seq_length=4
+    )
+    InternVLForConditionalGeneration(config).save_pretrained(folder)
+    size = {"height": 56, "width": 56}
+    images = GotOcr2ImageProcessor(size=size, crop_to_patches=True, min_patches=1, max_patches=4)
+    videos = InternVLVideoProcessor(size=size)
+    InternVLProcessor(images, tokenizer, videos, image_seq_length=4, chat_template=INTERNVL_TEMPLATE).save_pretrained(
+        folder
+    )
+
+
+def saved_family(name: str, folder: Path) -> Family:
+    """Of `qwen2.5-vl`, `internvl3` and `internvl3 in tiles`."""
+    if name == "qwen2.5-vl":
+        save_qwen(folder)
+        return Family(folder, ONE_TILE, 4)
+    save_internvl(folder)
+    if name == "internvl3":
+        return Family(folder, ONE_TILE, 4)
+    return Family(folder, THREE_TILES, 12)  # two tiles and a thumbnail
+
+
+@pytest.fixture(scope="module", params=["qwen2.5-vl", "internvl3", "internvl3 in tiles"])
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
+    return saved_family(request.param, tmp_path_factory.mktemp("family"))
+
+
+def family_trainer(family: Family, tmp_path: Path, **config: Any) -> Any:
+    return make_trainer(
+        tmp_path,
+        model=family.folder,
+        processor=load_processor(str(family.folder)),
+        pairs=random_pairs(size=family.image_size),
+        temperature=TEMPERATURE,
+        players=of_many_lengths,
+        **config,
+    )
+
+
+# ------------------------------------------------------------------------------------------------------ one step each
+
+
+@pytest.mark.parametrize("stage", ["decision", "clue"])
+def test_gradient_is_the_one_by_hand(family: Family, tmp_path: Path, stage: Stage) -> None:
+    step = one_step(family_trainer(family, tmp_path, schedule=stage))
+    processor = family.processor()
+    rows = hand_rows(step.rollout.games, stage)
+    hand = hand_step(
+        family.load(), family.load(), processor, rows, temperature=TEMPERATURE, kl_weight=0.04, loss_type="grpo"
+    )
+    assert largest_difference(step.gradient, hand.gradient)[0] < 1e-5
+    for row in rows:
+        ids = processor_inputs(processor, row.text, row.image)["input_ids"][0].tolist()
+        assert list(row.prompt_ids) == ids
+        assert ids.count(family.load().config.image_token_id) == family.tokens_per_image
+
+
+def test_logprobs_of_sampling_are_those_of_a_plain_forward(family: Family, tmp_path: Path) -> None:
+    step = one_step(family_trainer(family, tmp_path))
+    model, processor = family.load(), family.processor()
+    for stage in ("decision", "clue"):
+        said = [one for game in step.rollout.games for one in (game.clues if stage == "clue" else game.votes)]
+        for one, row in zip(said, hand_rows(step.rollout.games, stage), strict=True):
+            with torch.no_grad():
+                by_forward = row_logps(model, processor, row, TEMPERATURE)
+            assert one.reply.logprobs == pytest.approx(by_forward.tolist(), abs=1e-4)
+
+
+def test_a_run_through_both_stages_moves_every_parameter_and_is_saved(family: Family, tmp_path: Path) -> None:
+    trainer = family_trainer(
+        family,
+        tmp_path,
+        schedule="cycle",
+        cycle_decision=1,
+        cycle_clue=1,
+        iterations=2,
+        save_strategy="steps",
+        save_steps=1,
+    )
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    rollouts, recorder = record_rollouts(trainer), GradientRecorder()
+    trainer.add_callback(recorder)
+    trainer.train()
+    assert [entry["stage/is_clue"] for entry in trainer.state.log_history[:2]] == [0.0, 1.0]
+    assert len(rollouts) == 2
+    for gradient in recorder.steps:
+        assert gradient.keys() == before.keys()
+    for name, parameter in trainer.model.named_parameters():
+        assert not torch.equal(parameter, before[name]), name
+
+    for folder in ("checkpoint-2", "checkpoint-2/export"):
+        reloaded = AutoModelForImageTextToText.from_pretrained(tmp_path / folder, dtype=torch.float32)
+        state = trainer.model.state_dict()
+        assert reloaded.state_dict().keys() == state.keys()
+        for name, value in reloaded.state_dict().items():
+            assert torch.equal(value, state[name]), (folder, name)
+    row = hand_rows(rollouts[1].games, "clue")[0]
+    processor = AutoProcessor.from_pretrained(tmp_path / "checkpoint-2" / "export")
+    ids = processor_inputs(processor, row.text, row.image)["input_ids"][0].tolist()
+    assert list(row.prompt_ids) == ids
+
+    resumed = family_trainer(
+        family, tmp_path, schedule="cycle", cycle_decision=1, cycle_clue=1, iterations=2, save_strategy="no"
+    )
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    for (name, parameter), (_, resumed_parameter) in zip(
+        trainer.model.named_parameters(), resumed.model.named_parameters(), strict=True
+    ):
+        assert torch.equal(parameter, resumed_parameter), name
+
+
+def test_every_image_is_preprocessed_once(family: Family, tmp_path: Path) -> None:
+    trainer = family_trainer(family, tmp_path)
+    step = one_step(trainer)
+    assert step.log["rollout/images/preprocessed"] == 4  # two games, an original and an edited image each
+    assert trainer.memo.preprocessed == 4
+
+
+# --------------------------------------------------------------------------------------------------------------- memo
+
+
+def images_of_sizes(*sizes: tuple[int, int]) -> list[Image.Image]:
+    return [RandomImage(seed, size).open() for seed, size in enumerate(sizes)]
+
+
+@pytest.mark.parametrize(
+    "sizes", [(ONE_TILE,), (THREE_TILES,), (ONE_TILE, ONE_TILE), (ONE_TILE, THREE_TILES), (THREE_TILES, (56, 112))]
+)
+def test_memo_gives_the_tensors_of_the_plain_processor(family: Family, sizes: tuple[tuple[int, int], ...]) -> None:
+    plain, memoized = load_processor(str(family.folder)), load_processor(str(family.folder))
+    memo = memoize_images(memoized)
+    images = images_of_sizes(*sizes)
+    named = [GameImage(f"image{k}", image) for k, image in enumerate(images)]
+    content = [{"type": "image"}, {"type": "text", "text": "red cube"}]
+    text = plain.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    texts = [text + " cube" * k for k in range(len(images))]
+    expected = plain(text=texts, images=[[image] for image in images], padding=True, return_tensors="pt")
+    for _ in range(2):  # the second time from the memo
+        got = memoized(text=texts, images=[[image] for image in named], padding=True, return_tensors="pt")
+        assert dict(got).keys() == dict(expected).keys()
+        for name, value in expected.items():
+            assert torch.equal(got[name], value), name
+    assert memo.preprocessed == len(images)
+
+    expected = plain.image_processor(images=[[image] for image in images], return_tensors="pt")
+    got = memoized.image_processor(images=[[image] for image in named], return_tensors="pt")
+    assert dict(got).keys() == dict(expected).keys()
+    for name, value in expected.items():
+        assert torch.equal(got[name], torch.as_tensor(value)), name
+
+
+def test_memo_leaves_other_images_alone_and_saves_as_the_plain_processor(family: Family, tmp_path: Path) -> None:
+    plain, memoized = load_processor(str(family.folder)), load_processor(str(family.folder))
+    memo = memoize_images(memoized)
+    assert memoize_images(memoized) is memo
+    image = images_of_sizes(ONE_TILE)[0]
+    expected = plain.image_processor(image, return_tensors="pt")["pixel_values"]
+    assert torch.equal(memoized.image_processor(image, return_tensors="pt")["pixel_values"], expected)
+    assert memo.preprocessed == 0
+    plain.save_pretrained(tmp_path / "plain")
+    memoized.save_pretrained(tmp_path / "memoized")
+    for path in (tmp_path / "plain").iterdir():
+        assert path.read_bytes() == (tmp_path / "memoized" / path.name).read_bytes(), path.name
+
+
+def test_rows_of_hand_are_what_the_trainer_saw(family: Family, tmp_path: Path) -> None:
+    """The test's own rows differ between spy and civilians; else the comparisons above would prove little."""
+    step = one_step(family_trainer(family, tmp_path, schedule="clue"))
+    rows: list[HandRow] = hand_rows(step.rollout.games, "clue")
+    assert len({row.image.tobytes() for row in rows}) == 4
+    assert len({row.text for row in rows}) == len(rows)

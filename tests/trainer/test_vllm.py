@@ -1,0 +1,86 @@
+"""Training whose games are played by the real vLLM engine (`training` of tests/vllm_programs.py)."""
+
+from statistics import fmean
+from typing import Any
+
+import pytest
+
+from tests.test_scripts import WITH_AN_ENGINE
+from tests.vllm_programs import facts
+from vision_zero.config.options import IterativeSPOConfig
+
+pytestmark = pytest.mark.xdist_group("vllm_training")  # a process of the engine for all of them
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return facts("training", tmp_path_factory.mktemp("training"))
+
+
+def test_engine_and_training_agree_at_every_step(training: dict[str, Any]) -> None:
+    logs = training["logs"]
+    assert len(logs) == 20
+    assert {line["stage/is_clue"] for line in logs} == {0.0, 1.0}
+    assert fmean(line["sampling/sampling_logp_difference/mean"] for line in logs) < 1e-4
+    for line in logs:
+        assert line["sampling/importance_sampling_ratio/mean"] == pytest.approx(1, abs=1e-3)
+        assert line["sampling/importance_sampling_ratio/min"] == pytest.approx(1, abs=1e-2)
+
+
+def test_what_is_logged_beside_the_rest_is_described(training: dict[str, Any]) -> None:
+    logged = {name for line in training["logs"] for name in line if name.startswith("sampling/")}
+    assert logged == WITH_AN_ENGINE
+
+
+def test_every_parameter_moves(training: dict[str, Any]) -> None:
+    assert training["unmoved"] == []
+
+
+def test_prompts_come_from_the_engines_cache(training: dict[str, Any]) -> None:
+    for line in training["logs"]:
+        assert line["rollout/tokens/reused"] > line["rollout/tokens/prefilled"] > 0
+        assert line["rollout/tokens/new"] > 0
+
+
+def test_after_training_games_are_still_those_of_transformers(training: dict[str, Any]) -> None:
+    found = training["after"]
+    assert (found["other_prompts"], found["other_tokens"]) == (0, 0)
+    assert found["gap"] < 1e-4
+
+
+def test_a_run_stops_when_the_engine_has_other_weights(training: dict[str, Any]) -> None:
+    assert "max_logp_difference=0.1" in training["refusal"]
+    assert "--resume" in training["refusal"]
+
+
+def test_a_run_stops_when_a_prompt_and_its_reply_do_not_fit(training: dict[str, Any]) -> None:
+    assert training["too_long"].startswith("game ")
+    assert "a reply of up to 1000 are more than the engine holds, 1024" in training["too_long"]
+    assert "--vllm_max_model_length" in training["too_long"]
+    assert "the run was saved at" in training["too_long"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"vllm_mode": "nowhere"}, "vllm_mode=nowhere"),
+        ({"vllm_tensor_parallel_size": 2}, "vllm_tensor_parallel_size=2"),  # of one process
+        ({"vllm_structured_outputs_regex": "a+"}, "vllm_structured_outputs_regex=a"),
+        ({"vllm_max_num_seqs": 0}, "vllm_max_num_seqs=0"),
+        ({"vllm_dtype": "banana"}, "vllm_dtype=banana must be one of auto, float32"),
+        ({"vllm_model_impl": "nonsense"}, "vllm_model_impl=nonsense"),
+        ({"vllm_importance_sampling_mode": "nonsense"}, "vllm_importance_sampling_mode=nonsense"),
+        ({"vllm_importance_sampling_clip_max": -1.0}, "vllm_importance_sampling_clip_max=-1"),
+        ({"vllm_gpu_memory_utilization": 7.0}, "vllm_gpu_memory_utilization=7"),
+        ({"vllm_max_model_length": -1}, "vllm_max_model_length=-1"),
+        ({"vllm_enable_sleep_mode": True}, "vllm_enable_sleep_mode=True"),
+        ({"vllm_mode": "server", "vllm_server_port": 70000}, "vllm_server_port=70000 must be a port"),
+        ({"vllm_mode": "server", "vllm_group_port": 0}, "vllm_group_port=0 must be a port"),
+        ({"vllm_mode": "server", "vllm_server_timeout": 0.0}, "vllm_server_timeout=0"),
+        ({"vllm_mode": "server", "vllm_server_base_url": "gpu-box:8000"}, "vllm_server_base_url=gpu-box:8000"),
+        ({"max_logp_difference": -1.0}, "max_logp_difference=-1"),
+    ],
+)
+def test_what_is_not_supported_is_refused(options: dict[str, Any], words: str, tmp_path: Any) -> None:
+    with pytest.raises(ValueError, match=words):
+        IterativeSPOConfig(output_dir=str(tmp_path), use_cpu=True, use_vllm=True, **options)
