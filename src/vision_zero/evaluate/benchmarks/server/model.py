@@ -112,27 +112,24 @@ def boxed_answer(text: str) -> str:
     return rest
 
 
+@dataclass(frozen=True)
 class ChatModel:
-    """A model that answers batches of requests, greedily."""
+    r"""A model that answers batches of requests, greedily.
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        processor: ProcessorMixin,
-        *,
-        post_process: bool = False,
-        system_prompt: str | None = None,
-    ) -> None:
-        self.model, self.processor, self.post_process = model, processor, post_process
-        self.system_prompt = system_prompt
+    `post_process`: with what stands in the last `\boxed{}`. `system_prompt`: before every conversation without one.
+    """
+
+    model: PreTrainedModel
+    processor: ProcessorMixin
+    post_process: bool = False
+    system_prompt: str | None = None
 
     @classmethod
     def load(
         cls,
         name: str,
+        pixels: tuple[int | None, int | None] = (None, None),
         *,
-        min_pixels: int | None = None,
-        max_pixels: int | None = None,
         dtype: str = "auto",
         use_cpu: bool = False,
         post_process: bool = False,
@@ -140,6 +137,7 @@ class ChatModel:
     ) -> ChatModel:
         """A checkpoint (full, or LoRA, which is merged), an export, a folder as on the Hub, or a Hub name.
 
+        `pixels`: least and most of an image; None is the model's own rule.
         Raises ValueError or OSError, which name the model, for what cannot be loaded.
         """
         files = check_model(name)
@@ -152,8 +150,7 @@ class ChatModel:
         )
         if is_adapter:
             model = PeftModel.from_pretrained(model, name).merge_and_unload()
-        processor = load_processor(files, min_pixels, max_pixels)
-        return cls(model.to(device).eval(), processor, post_process=post_process, system_prompt=system_prompt)
+        return cls(model.to(device).eval(), load_processor(files, *pixels), post_process, system_prompt)
 
     def prompt(self, request: ChatRequest) -> str:
         """The text that the model is given, one placeholder per image."""
@@ -167,11 +164,8 @@ class ChatModel:
         """One answer per request. All of them have images, or none has."""
         texts = [self.prompt(request) for request in requests]
         images = [list(request.images) for request in requests]
-        inputs = self.processor(text=texts, images=images if images[0] else None, padding=True, return_tensors="pt").to(
-            self.model.device
-        )
-        prompt_length = inputs["input_ids"].shape[1]
-        tokenizer = self.processor.tokenizer
+        inputs = self.processor(text=texts, images=images if images[0] else None, padding=True, return_tensors="pt")
+        inputs = inputs.to(self.model.device)
         replies_BT = self.model.generate(
             **inputs,
             max_new_tokens=max(request.max_tokens for request in requests),
@@ -180,21 +174,17 @@ class ChatModel:
             top_p=None,
             top_k=None,
             repetition_penalty=1.0,
-            pad_token_id=tokenizer.pad_token_id,
-        )[:, prompt_length:]
-        ends = self._end_tokens()
-        prompts = inputs["attention_mask"].sum(-1).tolist()
+            pad_token_id=self.processor.tokenizer.pad_token_id,
+        )[:, inputs["input_ids"].shape[1] :]
+        n_prompts = inputs["attention_mask"].sum(-1).tolist()
         return [
-            self._answer(reply.tolist(), request.max_tokens, ends, n_prompt)
-            for reply, request, n_prompt in zip(replies_BT, requests, prompts, strict=True)
+            self._answer(reply, request.max_tokens, n_prompt)
+            for reply, request, n_prompt in zip(replies_BT.tolist(), requests, n_prompts, strict=True)
         ]
 
-    def _end_tokens(self) -> set[int]:
-        end = self.model.generation_config.eos_token_id
-        ends = set(end if isinstance(end, list) else [end])
-        return {*ends, self.processor.tokenizer.eos_token_id} - {None}
-
-    def _answer(self, reply: list[int], max_tokens: int, ends: set[int], n_prompt: int) -> ChatAnswer:
+    def _answer(self, reply: list[int], max_tokens: int, n_prompt: int) -> ChatAnswer:
+        model_ends = self.model.generation_config.eos_token_id
+        ends = {self.processor.tokenizer.eos_token_id, *(model_ends if isinstance(model_ends, list) else [model_ends])}
         end = next((place for place, token in enumerate(reply) if token in ends), None)
         kept = reply[: max_tokens if end is None else min(end, max_tokens)]
         text = self.processor.tokenizer.decode(kept, skip_special_tokens=True)

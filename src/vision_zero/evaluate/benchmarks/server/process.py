@@ -37,20 +37,13 @@ class Serving:
     """Seconds within which it must be up."""
 
     def command(self) -> list[str]:
-        flags = {
-            "--name": self.name,
-            "--port": 0,
-            "--min_pixels": self.min_pixels,
-            "--max_pixels": self.max_pixels,
-            "--max_tokens": self.max_tokens,
-            "--max_batch": self.max_batch,
-            "--dtype": self.dtype,
-            "--system_prompt": self.system_prompt,
-            "--keep_requests": self.keep_requests,
-        }
-        words = [word for flag, value in flags.items() if value is not None for word in (flag, str(value))]
-        switches = [f"--{name}" for name in ("use_cpu", "post_process") if getattr(self, name)]
-        return [sys.executable, "-m", "vision_zero.evaluate.benchmarks.server.server", self.model, *words, *switches]
+        """All fields but `model` and `timeout` are options of the server by the same name."""
+        words = [sys.executable, "-m", "vision_zero.evaluate.benchmarks.server.server", self.model, "--port", "0"]
+        for name, value in vars(self).items():
+            if name in ("model", "timeout") or value is None or value is False:
+                continue
+            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+        return words
 
 
 @dataclass(frozen=True)
@@ -64,10 +57,7 @@ class Served:
     def check(self) -> None:
         """Raises ProcessFailedError, which names the log, when it has ended."""
         if self.process.poll() is not None:
-            raise ProcessFailedError(
-                f"lost the server, which ended with status {self.process.returncode}:\n{last_lines(self.log)}\n"
-                f"(log: {self.log})"
-            )
+            raise _failed(f"lost the server, which ended with status {self.process.returncode}", self.log)
 
     def counts(self) -> dict[str, int]:
         """How many requests were answered, failed, cut off at the longest answer, and answered by nothing."""
@@ -87,20 +77,19 @@ def served(serving: Serving, log: Path) -> Iterator[Served]:
         while (url := _url(log)) is None:
             now = time.monotonic()
             if process.poll() is not None:
-                raise ProcessFailedError(
-                    f"the server of {serving.model} ended with status {process.returncode}:\n{last_lines(log)}\n"
-                    f"(log: {log})"
-                )
+                raise _failed(f"the server of {serving.model} ended with status {process.returncode}", log)
             if now - began > serving.timeout:
-                raise ProcessFailedError(
-                    f"the server of {serving.model} was not up after {serving.timeout:.0f} s:\n{last_lines(log)}\n"
-                    f"(log: {log}; more time: --server_timeout)"
-                )
+                reason = f"the server of {serving.model} was not up after {serving.timeout:.0f} s"
+                raise _failed(reason, log, "; more time: --server_timeout")
             if now - said > 15:
                 print(f"  waiting for the server of {serving.model}, {now - began:.0f} s", file=sys.stderr)
                 said = now
             time.sleep(POLL)
         yield Served(url, process, log)
+
+
+def _failed(reason: str, log: Path, advice: str = "") -> ProcessFailedError:
+    return ProcessFailedError(f"{reason}:\n{last_lines(log)}\n(log: {log}{advice})")
 
 
 def _url(log: Path) -> str | None:

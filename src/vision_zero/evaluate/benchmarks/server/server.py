@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import Future
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -36,31 +36,20 @@ READY = "listening on "
 LARGEST_BODY = 256 * 1024 * 1024
 
 
-@dataclass
-class _Waiting:
-    request: ChatRequest
-    done: threading.Event = field(default_factory=threading.Event)
-    answer: ChatAnswer | None = None
-    error: str = ""
-
-
 class Batcher:
     """Puts what waits into batches for one model in one thread, and counts."""
 
     def __init__(self, model: ChatModel, max_batch: int) -> None:
         self.model, self.max_batch = model, max_batch
         self.counts = {"answered": 0, "failed": 0, "truncated": 0, "empty": 0, "batches": 0}
-        self._queue: queue.Queue[_Waiting] = queue.Queue()
+        self._queue: queue.Queue[tuple[ChatRequest, Future[ChatAnswer]]] = queue.Queue()
         threading.Thread(target=self._work, daemon=True).start()
 
     def answer(self, request: ChatRequest) -> ChatAnswer:
         """Waits for its turn. Raises RuntimeError with the model's error."""
-        waiting = _Waiting(request)
-        self._queue.put(waiting)
-        waiting.done.wait()
-        if waiting.answer is None:
-            raise RuntimeError(waiting.error)
-        return waiting.answer
+        future: Future[ChatAnswer] = Future()
+        self._queue.put((request, future))
+        return future.result()
 
     def _work(self) -> None:
         while True:
@@ -68,26 +57,25 @@ class Batcher:
             while len(batch) < self.max_batch and not self._queue.empty():
                 batch.append(self._queue.get())
             for has_images in (True, False):
-                if alike := [one for one in batch if bool(one.request.images) is has_images]:
-                    self._answer(alike)
+                if alike := [one for one in batch if bool(one[0].images) is has_images]:
+                    self._answer(*zip(*alike, strict=True))
 
-    def _answer(self, batch: Sequence[_Waiting]) -> None:
-        try:
-            answers = self.model.answer([one.request for one in batch])
-        except Exception as error:  # the server goes on; who asked is told
-            for one in batch:
-                one.error = f"{type(error).__name__}: {error}"
-            self.counts["failed"] += len(batch)
-            print(f"failed: {batch[0].error}", file=sys.stderr, flush=True)
-        else:
-            for one, answer in zip(batch, answers, strict=True):
-                one.answer = answer
-                self.counts["truncated"] += answer.truncated
-                self.counts["empty"] += answer.text == NO_ANSWER
-            self.counts["answered"] += len(batch)
+    def _answer(self, requests: Sequence[ChatRequest], futures: Sequence[Future[ChatAnswer]]) -> None:
         self.counts["batches"] += 1
-        for one in batch:
-            one.done.set()
+        try:
+            answers = self.model.answer(requests)
+        except Exception as error:  # the server goes on; who asked is told
+            message = f"{type(error).__name__}: {error}"
+            print(f"failed: {message}", file=sys.stderr, flush=True)
+            self.counts["failed"] += len(requests)
+            for future in futures:
+                future.set_exception(RuntimeError(message))
+            return
+        self.counts["answered"] += len(answers)
+        self.counts["truncated"] += sum(answer.truncated for answer in answers)
+        self.counts["empty"] += sum(answer.text == NO_ANSWER for answer in answers)
+        for future, answer in zip(futures, answers, strict=True):
+            future.set_result(answer)
 
 
 class ChatServer(ThreadingHTTPServer):
@@ -206,8 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         model = ChatModel.load(
             args.model,
-            min_pixels=args.min_pixels,
-            max_pixels=args.max_pixels,
+            (args.min_pixels, args.max_pixels),
             dtype=args.dtype,
             use_cpu=args.use_cpu,
             post_process=args.post_process,
