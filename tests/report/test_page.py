@@ -103,7 +103,7 @@ def test_every_curve_is_drawn(page: Page, data: dict[str, Any]) -> None:
         assert shown[1] > 1000, chart["id"]
         labels = [
             *(curve["label"] for curve in chart["curves"]),
-            *(one["label"] for one in chart["token_limits"] if one["label"]),
+            *(one["label"] for one in chart["limits"] if one["label"]),
         ]
         assert rows.all_inner_texts() == ["iteration", *labels]
         for number in range(1, rows.count()):

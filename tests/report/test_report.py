@@ -86,7 +86,7 @@ def test_curves_are_the_files_numbers(run: Path) -> None:
     assert accuracy["x"] == [1, 2, 3, 4, 5, 6]
     assert accuracy["curves"][0]["values"] == [line["stage/accuracy"] for line in lines]
     assert accuracy["curves"][1]["values"] == [line["stage/accuracy_average"] for line in lines]
-    assert [limit["value"] for limit in accuracy["token_limits"]] == [0.9, pytest.approx(0.6)]
+    assert [limit["value"] for limit in accuracy["limits"]] == [0.9, pytest.approx(0.6)]
     arena = read_json_lines(run / "arena.jsonl")
     win_rate = by_id["win-rate"]
     assert win_rate["x"] == [line["step"] for line in arena] == [0, 3, 6]
@@ -435,7 +435,7 @@ def test_several_updates_per_iteration_share_its_place() -> None:
     by_id = {chart.id: chart for chart in charts(iterations, lines, [], [], {}, 3)}
     assert by_id["accuracy"].x == [1, 2]
     assert by_id["loss"].x == pytest.approx([1 / 3, 2 / 3, 1, 4 / 3, 5 / 3, 2])
-    assert by_id["accuracy"].token_limits == []
+    assert by_id["accuracy"].limits == []
 
 
 def test_the_metrics_page_explains_every_figure_of_an_arena_and_says_what_to_do(run: Path) -> None:

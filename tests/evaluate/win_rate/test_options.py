@@ -9,7 +9,7 @@ import yaml
 from tests.process_helpers import TINY_VLM
 from vision_zero.evaluate import main
 from vision_zero.evaluate.win_rate.options import parse
-from vision_zero.report import summary
+from vision_zero.report import main as report
 
 OPTIONS: dict[str, Any] = {"images": ["drawn:8"], "model_name_or_path": str(TINY_VLM), "civilians": 2, "holdout": 0.0}
 
@@ -65,7 +65,7 @@ def test_a_config_that_is_no_yaml_is_named_by_all_that_read_it(
         with pytest.raises(SystemExit) as stopped:
             main([command, str(tmp_path)])
         assert str(stopped.value).startswith(says)
-    assert summary.main([str(tmp_path)]) == 1
+    assert report([str(tmp_path), "--summary"]) == 1
     assert capsys.readouterr().err.startswith(says)
 
 
