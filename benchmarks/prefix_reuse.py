@@ -1,4 +1,4 @@
-"""How many prompt tokens a prefix cache can save at best, from the prompts alone."""
+"""Upper bound of the prompt tokens that a prefix cache reuses, from the prompts alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def best_possible_reuse(asked: Sequence[tuple[str, Sequence[int]]], block: int) -> int:
-    """Prompt tokens that an endless prefix cache would have, by requests (image, prompt ids) in order.
+    """Prompt tokens that an unlimited prefix cache would reuse, for requests (image, prompt ids) in order.
 
     Whole blocks only, and never the last token, which must be computed for there to be something to sample from.
     """
