@@ -17,6 +17,9 @@ STACKS = [
     ("requirements/cpu.txt", "requirements/cpu-lock.txt"),
     ("requirements/cpu-vllm.txt", "requirements/cpu-lock.txt"),
 ]
+PACKAGE = ROOT / "src" / "vision_zero"
+MOST_ENTRIES, MOST_LINES = 17, 20_000
+UNCOUNTED = {"__init__.py", "py.typed", "__pycache__"}
 
 
 def tracked_files() -> list[Path]:
@@ -112,17 +115,29 @@ def test_all_deepspeed_configurations_are_there() -> None:
 
 def test_package_ships_every_file_that_is_no_module() -> None:
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["vision_zero"]
-    package = ROOT / "src" / "vision_zero"
     # A pattern ends with "**": every file below; pathlib of Python 3.11 lists folders for it, hence the "/*".
-    shipped = {path for pattern in patterns for path in package.glob(f"{pattern}/*") if path.is_file()}
+    shipped = {path for pattern in patterns for path in PACKAGE.glob(f"{pattern}/*") if path.is_file()}
     for folder in (
-        package / "make_data" / "charts" / "tables",
-        package / "game" / "templates",
-        package / "report" / "static",
+        PACKAGE / "make_data" / "charts" / "tables",
+        PACKAGE / "game" / "templates",
+        PACKAGE / "report" / "static",
     ):
         needed = {path for path in folder.rglob("*") if path.is_file()}
         assert needed
         assert needed <= shipped
+
+
+def test_the_package_has_few_rooms() -> None:
+    entries = sorted(path.name for path in PACKAGE.iterdir() if path.name not in UNCOUNTED)
+    assert len(entries) <= MOST_ENTRIES, f"{len(entries)} entries in src/vision_zero, at most {MOST_ENTRIES}: {entries}"
+
+
+def test_the_package_is_small() -> None:
+    n_lines = sum(len(path.read_bytes().splitlines()) for path in PACKAGE.rglob("*.py"))
+    assert n_lines <= MOST_LINES, (
+        f"src/vision_zero has {n_lines:,} lines of Python, at most {MOST_LINES:,}: delete something first. "
+        "Later changes may raise the limit to 22,000, and no further."
+    )
 
 
 def test_licence() -> None:
