@@ -13,10 +13,10 @@ def best_possible_reuse(asked: Sequence[tuple[str, Sequence[int]]], block: int) 
     seen: set[tuple[str, tuple[int, ...]]] = set()
     reused = 0
     for image, ids in asked:
-        beginnings = [(image, tuple(ids[:end])) for end in range(block, len(ids) + 1, block)]
+        prefixes = [(image, tuple(ids[:end])) for end in range(block, len(ids) + 1, block)]
         known = 0
-        while known < len(beginnings) and beginnings[known] in seen and (known + 1) * block < len(ids):
+        while known < len(prefixes) and prefixes[known] in seen and (known + 1) * block < len(ids):
             known += 1
         reused += known * block
-        seen.update(beginnings)
+        seen.update(prefixes)
     return reused

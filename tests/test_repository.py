@@ -127,7 +127,7 @@ def test_package_ships_every_file_that_is_no_module() -> None:
         assert needed <= shipped
 
 
-def test_the_package_has_few_rooms() -> None:
+def test_the_root_of_the_package_has_few_entries() -> None:
     entries = sorted(path.name for path in PACKAGE.iterdir() if path.name not in UNCOUNTED)
     assert len(entries) <= MOST_ENTRIES, f"{len(entries)} entries in src/vision_zero, at most {MOST_ENTRIES}: {entries}"
 
