@@ -20,7 +20,7 @@ from typing import Protocol, TypeVar, cast
 
 from vision_zero.data.folders import PairSourceError
 from vision_zero.data.image_files import BadImageError
-from vision_zero.make_data.maker import MakingError
+from vision_zero.make_data.maker import MakerError
 
 Result = TypeVar("Result")
 Returned = TypeVar("Returned", covariant=True)
@@ -58,7 +58,7 @@ class _Worker:
 def work(job: Job[Result], numbers: Sequence[int], n_workers: int) -> Generator[Result]:
     """Results as they come, of `job` for each number, from at most `n_workers` processes.
 
-    Raises MakingError when a worker dies or fails; the others are stopped first, as they are when the
+    Raises MakerError when a worker dies or fails; the others are stopped first, as they are when the
     generator is closed.
     """
     todo = iter(numbers)
@@ -100,12 +100,12 @@ def _receive(worker: _Worker, job: Job[Result]) -> Result:
         result = worker.pipe.recv()
     except (EOFError, OSError):
         worker.process.join(SECONDS_TO_STOP)
-        raise MakingError(_death(worker, job)) from None
+        raise MakerError(_death(worker, job)) from None
     if isinstance(result, _Failure):
         if result.is_ours:
-            raise MakingError(result.message)
+            raise MakerError(result.message)
         assert worker.number is not None
-        raise MakingError(f"{job.describe(worker.number)} cannot be made:\n{result.message}")
+        raise MakerError(f"{job.describe(worker.number)} cannot be made:\n{result.message}")
     return cast("Result", result)
 
 
@@ -159,7 +159,7 @@ def _run(job: Job[Result], pipe: Connection) -> None:
             while number is not None:
                 _tell(pipe, do(number))
                 number = _next(pipe)
-    except MakingError as error:
+    except MakerError as error:
         _tell(pipe, _Failure(str(error), is_ours=True))
     except (BadImageError, PairSourceError) as error:
         advice = "repair it and give the same command, or begin another --out without it"

@@ -27,22 +27,22 @@ MIN_SHARE = 0.04
 
 
 @dataclass(frozen=True)
-class Shape:
+class SizeRange:
     """Fewest and most series and rows of a readable chart."""
 
     series: tuple[int, int]
     rows: tuple[int, int]
 
 
-SHAPES: Mapping[Kind, Shape] = {
-    "bar": Shape((1, 1), (4, 10)),
-    "grouped": Shape((2, 4), (3, 6)),
-    "stacked": Shape((2, 5), (4, 9)),
-    "horizontal": Shape((1, 1), (4, 9)),
-    "line": Shape((1, 5), (5, 24)),
-    "area": Shape((1, 5), (6, 24)),
-    "pie": Shape((1, 1), (3, 7)),
-    "scatter": Shape((2, 2), (10, 26)),
+SIZE_RANGES: Mapping[Kind, SizeRange] = {
+    "bar": SizeRange((1, 1), (4, 10)),
+    "grouped": SizeRange((2, 4), (3, 6)),
+    "stacked": SizeRange((2, 5), (4, 9)),
+    "horizontal": SizeRange((1, 1), (4, 9)),
+    "line": SizeRange((1, 5), (5, 24)),
+    "area": SizeRange((1, 5), (6, 24)),
+    "pie": SizeRange((1, 1), (3, 7)),
+    "scatter": SizeRange((2, 2), (10, 26)),
 }
 
 
@@ -81,7 +81,7 @@ def _part(table: SourceTable, kind: Kind, rng: random.Random) -> ChartTable | No
         return None
     if kind == "stacked" and table.whole != "row":
         return None
-    shape = SHAPES[kind]
+    shape = SIZE_RANGES[kind]
     most_series = 1 if kind == "area" and table.whole != "row" else shape.series[1]
     first = rng.randrange(len(table.series))
     alike = [s for s in range(len(table.series)) if table.units[s] == table.units[first]]
@@ -99,7 +99,7 @@ def _part(table: SourceTable, kind: Kind, rng: random.Random) -> ChartTable | No
     return part
 
 
-def _time_window(table: SourceTable, shape: Shape, rng: random.Random) -> list[int] | None:
+def _time_window(table: SourceTable, shape: SizeRange, rng: random.Random) -> list[int] | None:
     """Rows at equal steps."""
     steps = [step for step in STEPS if (len(table.rows) - 1) // step + 1 >= shape.rows[0]]
     if not steps:
@@ -110,7 +110,7 @@ def _time_window(table: SourceTable, shape: Shape, rng: random.Random) -> list[i
     return list(range(start, start + n_rows * step, step))
 
 
-def _some_rows(table: SourceTable, shape: Shape, rng: random.Random) -> list[int] | None:
+def _some_rows(table: SourceTable, shape: SizeRange, rng: random.Random) -> list[int] | None:
     if len(table.rows) < shape.rows[0]:
         return None
     n_rows = rng.randint(shape.rows[0], min(shape.rows[1], len(table.rows)))
@@ -119,7 +119,7 @@ def _some_rows(table: SourceTable, shape: Shape, rng: random.Random) -> list[int
 
 def _pie_part(table: SourceTable, rng: random.Random) -> ChartTable | None:
     """The series of one row, or all rows of one series, where they add up to a whole."""
-    least, most = SHAPES["pie"].rows
+    least, most = SIZE_RANGES["pie"].rows
     if table.whole == "row" and least <= len(table.series):
         row = rng.randrange(len(table.rows))
         n_parts = min(len(table.series), most)
@@ -154,7 +154,7 @@ def _scatter_part(table: SourceTable, rng: random.Random) -> ChartTable | None:
     if table.rows_are != "points" and table.units[x] == table.units[y]:
         return None
     there = [r for r in range(len(table.rows)) if table.values[x][r] is not None and table.values[y][r] is not None]
-    least, most = SHAPES["scatter"].rows
+    least, most = SIZE_RANGES["scatter"].rows
     if len(there) < least:
         return None
     rows = sorted(rng.sample(there, rng.randint(least, min(most, len(there)))))

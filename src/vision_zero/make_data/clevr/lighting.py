@@ -52,7 +52,7 @@ class Light:
 
 
 @dataclass(frozen=True)
-class Lit:
+class LightRays:
     """Rays from points to a light: unit `directions` (3, N), `distance` (N,), `irradiance` (N,) facing it, unshaded."""
 
     directions: Floats
@@ -72,23 +72,23 @@ def lights_of(lamps: Lamps) -> tuple[Light, ...]:
     return (*hung, Light(None, SUN_DIRECTION, SUN_IRRADIANCE, WHITE, math.tan(math.radians(SUN_ANGLE / 2))))
 
 
-def rays_to(light: Light, points: Floats) -> Lit:
+def rays_to(light: Light, points: Floats) -> LightRays:
     """From each of `points` (3, N)."""
     if light.position is None:
         n = points.shape[1]
         directions = np.repeat(vector(light.direction), n, axis=1)
-        return Lit(directions, np.full(n, np.inf, np.float32), np.full(n, light.strength, np.float32))
+        return LightRays(directions, np.full(n, np.inf, np.float32), np.full(n, light.strength, np.float32))
     directions = vector(light.position) - points
     squared = dots(directions, directions)
     distance = np.sqrt(squared)
     directions /= distance
     # The lamp is a flat square: it shines most forwards, and not backwards.
     forwards = dots(directions, vector(light.direction))
-    return Lit(directions, distance, np.float32(light.strength) * np.maximum(forwards, 0) / squared)
+    return LightRays(directions, distance, np.float32(light.strength) * np.maximum(forwards, 0) / squared)
 
 
 def lit_share(
-    light: Light, lit: Lit, points: Floats, objects: Sequence[SceneObject], owners: NDArray[np.int8]
+    light: Light, lit: LightRays, points: Floats, objects: Sequence[SceneObject], owners: NDArray[np.int8]
 ) -> Floats:
     """(N,) the share of the light that reaches each point past `objects`.
 

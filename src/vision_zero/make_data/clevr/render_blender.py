@@ -25,7 +25,7 @@ from vision_zero.make_data.clevr import lighting
 from vision_zero.make_data.clevr.camera import FOCAL
 from vision_zero.make_data.clevr.ray_tracing import BEVELS
 from vision_zero.make_data.clevr.scenes import COLOURS, Scene
-from vision_zero.make_data.maker import MakingError
+from vision_zero.make_data.maker import MakerError
 
 WORKER = Path(__file__).with_name("blender_worker.py")
 BLENDER_PYTHON = Path(__file__).resolve().parents[4] / ".venv-blender" / "bin" / "python"
@@ -36,7 +36,7 @@ SENSOR = 32.0
 STDERR_LINES = 20
 
 
-class BlenderError(MakingError):
+class BlenderError(MakerError):
     """Blender cannot be started, ended, or does not answer. The message has the end of what it said."""
 
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from vision_zero.data.folders import PairSourceError
 from vision_zero.inspect_data import positive
 from vision_zero.make_data.download.imgedit import imgedit_candidates
-from vision_zero.make_data.download.output import Fetched, add, begin, finish
+from vision_zero.make_data.download.output import FetchProgress, add, finish, open_output
 from vision_zero.make_data.download.sets import (
     SETS,
     Candidate,
@@ -33,7 +33,7 @@ from vision_zero.make_data.download.sets import (
     file_candidates,
     table_rows,
 )
-from vision_zero.make_data.maker import MakingError
+from vision_zero.make_data.maker import MakerError
 from vision_zero.types import DOMAINS
 
 
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         published = chosen_set(args)
         source = None if args.source is None else str(args.source.resolve())
         same = {"source": source, "revision": args.revision, "part": args.part, "archives": args.archives}
-        done = begin(args.out, {**vars(published), **same}, args.limit)
+        done = open_output(args.out, {**vars(published), **same}, args.limit)
         if done.n_seen:
             print(f"{done.n_kept} pairs are there already, {done.dropped.total()} were dropped")
         complete = fetch(islice(candidates(published, args), done.n_seen, None), published, args, done)
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"stopped; what was fetched is kept in {args.out}, the same command continues", file=sys.stderr)
         return 130
-    except (PairSourceError, MakingError) as error:
+    except (PairSourceError, MakerError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for reason, count in done.dropped.most_common():
@@ -90,7 +90,7 @@ def chosen_set(args: argparse.Namespace) -> PublishedSet:
     return replace(SETS.get(args.set, PublishedSet(args.set)), **changes)
 
 
-def fetch(offered: Iterator[Candidate], published: PublishedSet, args: argparse.Namespace, done: Fetched) -> bool:
+def fetch(offered: Iterator[Candidate], published: PublishedSet, args: argparse.Namespace, done: FetchProgress) -> bool:
     """Take candidates until there are enough or no more; whether there are no more."""
     with tqdm(total=args.limit, initial=done.n_kept, desc=args.set, unit="pair", disable=None) as bar:
         while args.limit is None or done.n_kept < args.limit:

@@ -23,7 +23,7 @@ from vision_zero.data.folders import MANIFEST_NAME, PairSourceError, read_json
 from vision_zero.data.image_files import BadImageError, decode_bytes
 from vision_zero.data.validation import open_pair
 from vision_zero.make_data.download.sets import Candidate
-from vision_zero.make_data.maker import MakingError
+from vision_zero.make_data.maker import MakerError
 from vision_zero.make_data.output import to_json, write_whole
 from vision_zero.types import Domain, ImagePair
 
@@ -31,7 +31,7 @@ SOURCE, JOURNAL, SUMMARY = "source.json", "fetched.jsonl", "summary.json"
 
 
 @dataclass
-class Fetched:
+class FetchProgress:
     """How far a fetch is: candidates looked at, pairs kept, candidates dropped by reason."""
 
     n_seen: int = 0
@@ -56,7 +56,7 @@ class _Encoded:
         return decode_bytes(self.data, self.name)
 
 
-def begin(out: Path, source: Mapping[str, Any], limit: int | None) -> Fetched:
+def open_output(out: Path, source: Mapping[str, Any], limit: int | None) -> FetchProgress:
     """A new or empty folder, or one in which the same source was begun. Raises PairSourceError for any other."""
     now = json.loads(json.dumps(dict(source)))
     if (out / SOURCE).is_file():
@@ -69,7 +69,7 @@ def begin(out: Path, source: Mapping[str, Any], limit: int | None) -> Fetched:
         raise PairSourceError(f"{out}: is there already and was not begun by this program; give an empty folder")
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / SOURCE, to_json(now, SOURCE))
-    done = Fetched()
+    done = FetchProgress()
     for line in _lines(out):
         done.count(line)
     if limit is not None and done.n_kept > limit:
@@ -77,7 +77,7 @@ def begin(out: Path, source: Mapping[str, Any], limit: int | None) -> Fetched:
     return done
 
 
-def add(out: Path, candidate: Candidate, domain: Domain, done: Fetched) -> None:
+def add(out: Path, candidate: Candidate, domain: Domain, done: FetchProgress) -> None:
     """Keep the candidate if its images can be used, else count why not; then note it in the journal."""
     problem = candidate.problem or _problem(candidate)
     line: dict[str, Any] = {"id": candidate.id, "dropped": problem}
@@ -92,10 +92,10 @@ def add(out: Path, candidate: Candidate, domain: Domain, done: Fetched) -> None:
             journal.write(to_json(line, f"row {candidate.id}"))
     except OSError as error:
         reason = f"{out / JOURNAL}: cannot be written: {error.strerror}; the same command continues"
-        raise MakingError(reason) from error
+        raise MakerError(reason) from error
 
 
-def finish(out: Path, done: Fetched, complete: bool, with_manifest: bool) -> None:
+def finish(out: Path, done: FetchProgress, complete: bool, with_manifest: bool) -> None:
     """Write the manifest and the summary. `complete`: the source has no more."""
     if with_manifest:
         rows = (to_json(line, line["id"]) for line in _lines(out) if "dropped" not in line)
