@@ -1,7 +1,7 @@
-"""Parts of source tables that a chart can show: which kinds of chart fit a table, and a catalogue of its parts.
+"""Parts of source tables that fit a chart of a kind, and a catalogue of them.
 
-A part is a choice of series and of rows: years in a window, some states, some crops. Every number stays the source's.
-Which parts the catalogue has is a function of the table's name and contents alone, so everyone has the same.
+A part is a choice of series and of rows: years in a window, some states, some crops. Numbers are never changed. The
+catalogue is a function of the table's name and contents alone.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ Kind = Literal["bar", "grouped", "stacked", "horizontal", "line", "area", "pie",
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 ZERO_BASED: frozenset[Kind] = frozenset({"bar", "grouped", "stacked", "horizontal", "area", "pie"})
-"""Kinds that show a value as a length or an area, so their axis starts at zero."""
+"""Kinds that show values as lengths or areas: their axis starts at zero."""
 
 STEPS = (1, 2, 5, 10)
-"""Rows of a time window: every one, every second, ..."""
+"""Steps between the rows of a time window."""
 
 MIN_SHARE = 0.04
-"""Of a pie's smallest slice: a smaller one has no room for its label."""
+"""Least share of a pie's slice: a smaller one has no room for its label."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def catalogue(tables: Sequence[SourceTable], kind: Kind, parts_per_table: int) -
 
 
 def parts(table: SourceTable, kind: Kind, limit: int) -> list[ChartTable]:
-    """Up to `limit` distinct parts. A table of which all is one chart has that one."""
+    """Up to `limit` distinct parts of one table."""
     rng = random.Random(f"vision-zero/charts/{table.name}/{kind}")
     found: dict[str, ChartTable] = {}
     for _ in range(2 * limit):
@@ -100,7 +100,7 @@ def _part(table: SourceTable, kind: Kind, rng: random.Random) -> ChartTable | No
 
 
 def _time_window(table: SourceTable, shape: SizeRange, rng: random.Random) -> list[int] | None:
-    """Rows at equal steps."""
+    """Random rows at equal steps."""
     steps = [step for step in STEPS if (len(table.rows) - 1) // step + 1 >= shape.rows[0]]
     if not steps:
         return None
@@ -118,7 +118,7 @@ def _some_rows(table: SourceTable, shape: SizeRange, rng: random.Random) -> list
 
 
 def _pie_part(table: SourceTable, rng: random.Random) -> ChartTable | None:
-    """The series of one row, or all rows of one series, where they add up to a whole."""
+    """The series of one row, or all rows of one series, if they add up to a whole."""
     least, most = SIZE_RANGES["pie"].rows
     if table.whole == "row" and least <= len(table.series):
         row = rng.randrange(len(table.rows))
@@ -147,7 +147,7 @@ def _pie_part(table: SourceTable, rng: random.Random) -> ChartTable | None:
 
 
 def _scatter_part(table: SourceTable, rng: random.Random) -> ChartTable | None:
-    """Two series against each other: those of observations, or of different units."""
+    """Two series of observations, or of different units."""
     if len(table.series) < 2:
         return None
     x, y = rng.sample(range(len(table.series)), 2)
@@ -199,17 +199,14 @@ def _by_size(part: ChartTable) -> ChartTable:
 
 
 def value_range(table: ChartTable, kind: Kind) -> float:
-    """How far the values reach: the largest less the smallest, or less zero where lengths are shown.
-
-    Of a scatter chart, the range of y.
-    """
+    """Largest minus smallest value, or minus zero for kinds that show lengths. Of a scatter chart, the range of y."""
     columns = table.values[1:] if kind == "scatter" else table.values
     values = [value for column in columns for value in column] + ([0.0] if kind in ZERO_BASED else [])
     return max(values) - min(values)
 
 
 def is_readable(table: ChartTable, kind: Kind) -> bool:
-    """Whether a chart of this kind shows the values: none is a sliver, and they differ enough to be told apart."""
+    """True if the values are visible in a chart of this kind: none too small, and different enough."""
     for column in table.values:
         if max(column) == min(column):
             return False
