@@ -28,12 +28,13 @@ from vision_zero.types import ImagePair, ImageSource
 OnProgress = Callable[[int, int], None]
 
 DEFAULT_DISTANCE = 10
-"""Bits of 64. Of 46 photographs, JPEG at quality 30 and half the size move the hash by at most 4 bits, and a crop of 3%
-on every side by 6 (median) to 14; the nearest two different ones are 20 apart."""
+"""Largest distance in bits of 64. Of 46 photographs, JPEG at quality 30 and half the size move the hash by at most 4
+bits, and a crop of 3% on every side by 6 (median) to 14; the nearest two different ones are 20 apart."""
 
 MAX_COLOUR_DIFFERENCE = 50
-"""Of 255, in the block that differs most. That crop moves it by 28 (median) to 53; two different photographs differ by
-85 at least. Of two million pairs of drawn scenes, 3557 have hashes within 10 bits, and 2 of these such near colours."""
+"""Largest difference, of 255, in the block that differs most. That crop moves it by 28 (median) to 53; two different
+photographs differ by 85 at least. Of two million pairs of drawn scenes, 3557 have hashes within 10 bits, and 2 of these
+have such similar colours."""
 
 Hashes = npt.NDArray[np.uint64]
 Colours = npt.NDArray[np.uint8]

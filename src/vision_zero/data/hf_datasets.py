@@ -214,7 +214,7 @@ def choose_columns(dataset: datasets.Dataset, columns: Columns | None, name: str
     if known:
         found = " or ".join(f"{image} -> {edited}" for image, edited in known)
         raise PairSourceError(f"{present}; it could be {found}: name them with columns")
-    import datasets  # loaded already, by whoever made the data set
+    import datasets  # imported already: `dataset` is one of its objects
 
     images = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
     if len(images) == 1:

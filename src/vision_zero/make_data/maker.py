@@ -23,7 +23,7 @@ from vision_zero.types import Domain
 VISIBLE_CHANGE = 25
 """A pixel has changed if one of its channels differs by more than this, of 255."""
 
-Pixels = Image.Image | npt.NDArray[np.uint8]
+ImageLike = Image.Image | npt.NDArray[np.uint8]
 
 
 class Rejected(Exception):
@@ -100,15 +100,13 @@ def attempt_pair(maker: Maker, make: Make, seed: int, number: int) -> tuple[Edit
     return None, dict(rejects)
 
 
-def changed_pixels(
-    before: Image.Image | npt.NDArray[np.uint8], after: Image.Image | npt.NDArray[np.uint8]
-) -> npt.NDArray[np.bool_]:
+def changed_pixels(before: ImageLike, after: ImageLike) -> npt.NDArray[np.bool_]:
     """[height, width] of two RGB images: True where some channel differs by more than VISIBLE_CHANGE."""
     difference = np.asarray(before, dtype=np.int16) - np.asarray(after, dtype=np.int16)
     return np.asarray(np.abs(difference).max(axis=2) > VISIBLE_CHANGE)
 
 
-def changed_share(before: Pixels, after: Pixels) -> float:
+def changed_share(before: ImageLike, after: ImageLike) -> float:
     """Share of the changed pixels, 0 to 1."""
     return float(changed_pixels(before, after).mean())
 

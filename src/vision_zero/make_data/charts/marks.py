@@ -48,7 +48,7 @@ class Marks:
 
     @property
     def bar_width(self) -> float:
-        """In units of rows."""
+        """Width of a bar, in units of rows."""
         share, n = self.style.theme.bar_share, len(self.table.series)
         return share if self.kind != "grouped" else max(share, 0.76) / n
 

@@ -148,7 +148,7 @@ def _past_cube(radius: float, origins: Floats, directions: Floats) -> tuple[Floa
 
 
 def _past_cylinder(radius: float, origins: Floats, directions: Floats) -> tuple[Floats, Floats]:
-    """By the distance of ray and axis at the mantle; where a lid is crossed, as for the cube."""
+    """The distance of ray and axis decides at the mantle; where a lid is crossed, the path as for the cube."""
     across = np.maximum(directions[0] * directions[0] + directions[1] * directions[1], np.float32(1e-6))
     middle = -(origins[0] * directions[0] + origins[1] * directions[1]) / across
     from_axis = np.sqrt(np.maximum(origins[0] * origins[0] + origins[1] * origins[1] - across * middle * middle, 0))

@@ -213,7 +213,7 @@ def open_files(files: Files) -> Iterator[Mapping[str, Callable[[], bytes]]]:
 def check_end(archive: tarfile.TarFile) -> None:
     """Raises tarfile.ReadError for a tar whose last member was read and no end mark (two blocks of zeros) follows it.
 
-    `tarfile` takes a cut between two members, and what is no header, for the end. The position only moves forward.
+    `tarfile` takes a cut between two members, or a bad header, for the end. The position only moves forward.
     """
     stream = archive.fileobj
     assert stream is not None

@@ -119,9 +119,9 @@ def write(path: Path, proposal: Proposal) -> None:
 
 
 def finished(path: Path) -> dict[str, bool]:
-    """By the names of images that an earlier run asked about: True if the completion was parsed.
+    """Images of an earlier run by name: True if the completion was parsed. An unfinished last line is ignored.
 
-    An unfinished last line is ignored. Raises RunFolderError for a file of something else.
+    Raises RunFolderError for a file of something else.
     """
     return {line["image"]: line["instruction"] is not None for line in read_json_lines(path, "image", "instruction")}
 
