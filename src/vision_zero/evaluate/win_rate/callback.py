@@ -10,14 +10,13 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import gather_object
 from peft import PeftModel
 from tqdm import tqdm
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import is_deepspeed_zero3_enabled
-from trl import GRPOTrainer
 from trl.trainer.utils import create_model_from_path
 
 from vision_zero import run_folder
@@ -32,6 +31,9 @@ from vision_zero.rollout.load_policy import ModelPlayer
 from vision_zero.rollout.progress import game_bar
 from vision_zero.rollout.transformers_policy import TransformersPolicy
 from vision_zero.types import ImagePair
+
+if TYPE_CHECKING:  # its import brings vLLM
+    from trl import GRPOTrainer
 
 LOGGED = (
     *("win_rate", "as_table", "as_spy", "table_gain", "spy_gain"),
