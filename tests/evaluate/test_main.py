@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -264,3 +266,15 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
         assert stopped.value.code == status
         printed = capsys.readouterr()
         assert "win-rate MODEL" in (printed.err if status else printed.out)
+
+
+@pytest.mark.parametrize("command", ["win-rate", "clues", "vlmevalkit"])
+def test_help_is_there_without_torch(command: str) -> None:
+    """Importing torch and TRL takes 9 seconds."""
+    program = (
+        "import sys\nfrom vision_zero.evaluate import main\n"
+        f"try: main(['{command}', '--help'])\nfinally: assert not {{'torch', 'trl'}} & sys.modules.keys()"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert f"evaluate {command}" in shown.stdout

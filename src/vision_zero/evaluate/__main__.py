@@ -16,10 +16,12 @@ from vision_zero.data.pairs import BadImageError
 
 
 def win_rate(arguments: Sequence[str]) -> None:
-    from vision_zero.evaluate.win_rate.main import compare
     from vision_zero.evaluate.win_rate.options import parse
 
-    compare(parse(arguments))
+    options = parse(arguments)
+    from vision_zero.evaluate.win_rate.main import compare  # imports torch, which --help need not wait for
+
+    compare(options)
 
 
 def clues(arguments: Sequence[str]) -> None:

@@ -18,8 +18,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from vision_zero.evaluate.benchmarks import lmms_eval
 from vision_zero.evaluate.benchmarks.judge import check_judge
 from vision_zero.evaluate.benchmarks.options import BenchmarkConfig, BenchmarkOptions, parse, settings_of
@@ -47,6 +45,8 @@ class Entrant:
 
     @classmethod
     def of(cls, model: str, options: BenchmarkOptions, environment: ToolEnvironment) -> Entrant:
+        import torch  # not before the options are parsed: it takes seconds
+
         config = options.config
         how = "served" if options.tool == "lmms-eval" else choose(model, config, environment)
         low, high = pixel_bounds(model, config)

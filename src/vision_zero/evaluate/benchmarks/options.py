@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from transformers import HfArgumentParser
 
-from vision_zero.config.options import option
+from vision_zero.config.game import option
 from vision_zero.evaluate.benchmarks.suite import Benchmark, find_benchmarks
 from vision_zero.models import base_of, check_model, find_models, run_of
 from vision_zero.run_folder import EXPORT, read_config

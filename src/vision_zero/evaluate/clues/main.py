@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vision_zero.config.options import GameConfig
+from vision_zero.config.game import GameConfig
 from vision_zero.data.pairs import load_pairs
 from vision_zero.evaluate.bootstrap import Interval
 from vision_zero.evaluate.clues.grounding import (

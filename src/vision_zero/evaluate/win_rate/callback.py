@@ -21,7 +21,8 @@ from trl import GRPOTrainer
 from trl.trainer.utils import create_model_from_path
 
 from vision_zero import run_folder
-from vision_zero.config.options import GameConfig, IterativeSPOConfig
+from vision_zero.config.game import GameConfig
+from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.data.contamination import shared_ids
 from vision_zero.data.pairs import load_pairs
 from vision_zero.evaluate.win_rate.arena import Arena, Outcome, make_arena

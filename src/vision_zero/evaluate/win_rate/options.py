@@ -7,21 +7,21 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from transformers import HfArgumentParser
 
-from vision_zero.config.options import GameConfig, option
-from vision_zero.config.parse import checked
+from vision_zero.config.game import GameConfig, option
 from vision_zero.data.contamination import shared_ids
 from vision_zero.data.pairs import PairSourceError
 from vision_zero.game.prompts import load_template
 from vision_zero.models import run_of
-from vision_zero.rollout.load_policy import Loading
 from vision_zero.rollout.policy import TokenLimits, TokenLimitsByStage
-from vision_zero.rollout.sampling import Sampling
 from vision_zero.run_folder import CONFIG, read_config
 from vision_zero.types import GameRules, ImagePair
+
+if TYPE_CHECKING:
+    from vision_zero.rollout.load_policy import Loading
 
 OF_IMAGES = ("images", "scenes_dir", "columns", "holdout")
 """What is taken from the run together or not at all: a run's split says nothing about other images."""
@@ -76,6 +76,9 @@ class WinRateOptions:
 
     @property
     def loading(self) -> Loading:
+        from vision_zero.rollout.load_policy import Loading
+        from vision_zero.rollout.sampling import Sampling
+
         own = self.config
         sampling = Sampling(own.temperature, own.top_k, own.top_p)
         bounds = self.game.min_pixels, self.game.max_pixels
@@ -132,6 +135,8 @@ def parse(arguments: Sequence[str]) -> WinRateOptions:
 
 def run_options(run: Path, parser: HfArgumentParser) -> dict[str, Any]:
     """The options of a run that `parser` knows, by the parser's names. Raises ValueError with file and option."""
+    from vision_zero.config.parse import checked
+
     actions = {action.dest: action for action in reversed(parser._actions)}
     values = {}
     for name, value in read_config(run).items():

@@ -14,7 +14,9 @@ from pathlib import Path
 import httpx
 
 from vision_zero.evaluate.benchmarks.processes import POLL, ProcessFailedError, last_lines, started
-from vision_zero.evaluate.benchmarks.server.server import READY
+
+READY = "listening on "
+"""How the server's line begins that says its address, once it is up."""
 
 
 @dataclass(frozen=True)

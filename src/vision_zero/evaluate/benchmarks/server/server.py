@@ -30,9 +30,9 @@ from vision_zero.evaluate.benchmarks.server.model import (
     ChatRequest,
     read_request,
 )
+from vision_zero.evaluate.benchmarks.server.process import READY
 from vision_zero.run_folder import append_json_line
 
-READY = "listening on "
 LARGEST_BODY = 256 * 1024 * 1024
 
 
