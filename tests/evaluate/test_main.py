@@ -149,11 +149,11 @@ def test_a_lora_checkpoint_is_played_with_its_adapter(tmp_path: Path) -> None:
 
 def test_held_out_pairs_and_nothing_else(run: Path) -> None:
     trained_on = {record["pair"] for file in (run / "games").iterdir() for record in read_json_lines(file)}
-    played_on = {pair.id for pair in parse([str(run)]).pairs()}
+    played_on = {pair.id for pair in parse([str(run)]).game.pairs("heldout")}
     assert len(played_on) == 4
     assert not played_on & trained_on
     # Other images are played on whole: the run's split says nothing about them.
-    assert len(parse([str(run), "--images", str(DRAWN)]).pairs()) == len(load_pairs(str(DRAWN)))
+    assert len(parse([str(run), "--images", str(DRAWN)]).game.pairs("heldout")) == len(load_pairs(str(DRAWN)))
 
 
 def test_clues_over_training(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
