@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with policy_of(parser.parse_args(arguments).model, SAMPLING) as voters:
         for name, (civilian, spy) in TABLES.items():
             played = play(games, Seating(civilian, spy, voters), TOKEN_LIMITS, template="compact").games
-            print(f"{name:<30} votes for the spy {Interval.of([share_right(game) for game in played])}")
+            print(f"{name:<30} votes for the spy {Interval.of_mean([share_right(game) for game in played])}")
 
 
 if __name__ == "__main__":

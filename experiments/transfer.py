@@ -39,8 +39,8 @@ def figures(before: Answers, after: Answers) -> dict[str, list[float]]:
     """`before/KIND`, `after/KIND` and `gain/KIND` as [value, low, high], intervals by bootstrap over questions."""
     found = {}
     for kind in before:
-        found[f"before/{kind}"] = list(astuple(Interval.of(before[kind])))
-        found[f"after/{kind}"] = list(astuple(Interval.of(after[kind])))
+        found[f"before/{kind}"] = list(astuple(Interval.of_mean(before[kind])))
+        found[f"after/{kind}"] = list(astuple(Interval.of_mean(after[kind])))
         found[f"gain/{kind}"] = list(astuple(paired(after[kind], before[kind])))
     return found
 

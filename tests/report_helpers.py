@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.process_helpers import train_well
-from vision_zero.evaluate.win_rate.main import append
+from vision_zero.evaluate.win_rate.main import append_result
 
 OPTIONS: dict[str, Any] = {
     "images": "drawn:6",
@@ -45,7 +45,7 @@ def trained_run(folder: Path) -> Path:
         train_well(folder, **OPTIONS)
     last = json.loads((folder / "arena.jsonl").read_text().splitlines()[-1])
     figures = {name: last[name] for name in ("figures", "start")}
-    append(folder / "evaluation.jsonl", {"model": "the last checkpoint", "games": 4, **figures})
+    append_result(folder / "evaluation.jsonl", {"model": "the last checkpoint", "games": 4, **figures})
     return folder
 
 

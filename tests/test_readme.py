@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from trl import ModelConfig
 
-from vision_zero.config.options import GameConfig, IterativeSPOConfig
+from vision_zero.config.game import GameConfig
+from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.evaluate.benchmarks.options import BenchmarkConfig
 from vision_zero.make_data.photos import diffusion
 

@@ -99,8 +99,8 @@ def clue_figures(games: Sequence[Game]) -> dict[str, str]:
         "different clues": f"{len(clues)} among {clues.total()}",
         "most common clue": "{} ({:.3f})".format(*most_common(clues)),
         "most common word of clues": "{} ({:.3f} of words)".format(*most_common(words)),
-        "civilians' clues that name an object of their image": str(Interval.of(true[Role.CIVILIAN])),
-        "spies' clues that name an object of their (edited) image": str(Interval.of(true[Role.SPY])),
+        "civilians' clues that name an object of their image": str(Interval.of_mean(true[Role.CIVILIAN])),
+        "spies' clues that name an object of their (edited) image": str(Interval.of_mean(true[Role.SPY])),
     }
 
 
@@ -122,8 +122,8 @@ def vote_figures(policy: Policy, games: Sequence[Game]) -> dict[str, str]:
     spread = ", ".join(f"{name} {count / seats.total():.3f}" for name, count in sorted(seats.items()))
     return {
         "votes by seat (0: unparsed)": spread,
-        "votes for the spy, true images (chance 0.2)": str(Interval.of(right)),
-        "votes for the spy, images shuffled across games": str(Interval.of(wrong_image)),
+        "votes for the spy, true images (chance 0.2)": str(Interval.of_mean(right)),
+        "votes for the spy, images shuffled across games": str(Interval.of_mean(wrong_image)),
         "difference (paired)": str(paired(right, wrong_image)),
     }
 
@@ -142,7 +142,8 @@ def revote(policy: Policy, games: Sequence[Game]) -> list[Game]:
 def question_figures(policy: Policy, games: Sequence[Game]) -> dict[str, str]:
     """Accuracy per kind of question."""
     return {
-        f"right answers: {name}": str(Interval.of(right)) for name, right in questions_right(policy, games[0]).items()
+        f"right answers: {name}": str(Interval.of_mean(right))
+        for name, right in questions_right(policy, games[0]).items()
     }
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from vision_zero.evaluate.clues.grounding import _CLAIM, COLOURS, SHAPES, _name, civilian_objects, claims
+from vision_zero.evaluate.clues.grounding import CLAIM, COLOURS, SHAPES, civilian_objects, claims, object_name
 from vision_zero.game.parsing import read_clue, split_completion
 from vision_zero.rollout.policy import Policy, TurnRequest
 from vision_zero.types import Completion, Game, ImagePair, Role, Vote
@@ -102,7 +102,7 @@ class RandomPlayer(ScriptedPlayer):
             (clue.turn.seat, words)
             for clue in request.game.clues
             if clue.parsed and clue.turn.seat != request.turn.seat
-            for words in (*claims(clue.text), *_CLAIM.sub("", clue.text).split())
+            for words in (*claims(clue.text), *CLAIM.sub("", clue.text).split())
         ]
         if not said or rng.random() < self.na_share:
             return abstention_completion()
@@ -191,7 +191,7 @@ def spy_objects(pair: ImagePair) -> list[str]:
     """Names of what the edited image shows. Raises ValueError if the pair has no description."""
     names = civilian_objects(pair)
     for change in pair.meta.get("modification", {}).get("replaced_objects", []):
-        names[change["index"]] = _name(change["replacement"])
+        names[change["index"]] = object_name(change["replacement"])
     return names
 
 

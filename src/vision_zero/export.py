@@ -7,10 +7,14 @@ import json
 import shutil
 import sys
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from vision_zero.models import WEIGHT_PATTERNS, base_folder, base_of, load_model
+
+if TYPE_CHECKING:
+    import torch
+
+NOT_COPIED = (*WEIGHT_PATTERNS, ".*", "README.md", "*.md")
 
 
 def main() -> None:
@@ -25,11 +29,10 @@ def main() -> None:
         sys.exit(f"error: {error}")
 
 
-NOT_COPIED = (*WEIGHT_PATTERNS, ".*", "README.md", "*.md")
-
-
 def export_dtype(base: Path) -> torch.dtype:
     """The precision the base model was published in."""
+    import torch
+
     config = json.loads((base / "config.json").read_text("utf-8"))
     name = config.get("torch_dtype") or config.get("dtype") or "float32"
     return getattr(torch, str(name).removeprefix("torch."))

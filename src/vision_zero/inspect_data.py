@@ -26,9 +26,9 @@ from vision_zero.types import ImagePair
 
 CELL = 200
 """Side in pixels of the square that an image of the contact sheet is fitted into."""
-
 MARGIN = 8
 CAPTION = 20
+FONT = ImageFont.load_default(size=13)
 
 
 def positive(text: str) -> int:
@@ -45,13 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         sources = args.source[0] if len(args.source) == 1 else args.source
         pairs = load_pairs(sources, columns=columns(args.columns), scenes=args.scenes)
-        report = check_with_progress(pairs, None if args.all else args.sample, args.seed)
-        print(table(", ".join(args.source), pairs, report))
+        with progress("opening pairs", "pair") as show:
+            sample = None if args.all else args.sample
+            report = check_pairs(pairs, sample, args.seed, on_progress=show, collect=True)
+        print(report_table(", ".join(args.source), pairs, report))
         for bad in report.bad:
             print(f"bad: {bad.id}: {bad.reason}")
         if args.sheet is not None:
             save_sheet(pairs, args.sheet, args.sheet_pairs, args.seed)
-        shares = bool(args.against) and share_an_image(pairs, args.against, args.against_columns, args.distance)
+        shares = bool(args.against) and report_shared_images(pairs, args.against, args.against_columns, args.distance)
     except (PairSourceError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -59,7 +61,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The options. Ends the program for values that make no sense."""
     parser = argparse.ArgumentParser(prog="python -m vision_zero.inspect_data", description="Check image pairs.")
     parser.add_argument(
         "source", nargs="+", help="folder, JSONL manifest, local data set or parquet file; scenes:PATH names a domain"
@@ -87,7 +88,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def columns(named: Sequence[str] | None) -> Mapping[str, str] | None:
-    """{"image": "input_image"} of ["image=input_image"]. Raises PairSourceError."""
+    """Columns by field: {"image": "input_image"} for ["image=input_image"]. Raises PairSourceError."""
     if named is None:
         return None
     for text in named:
@@ -96,15 +97,9 @@ def columns(named: Sequence[str] | None) -> Mapping[str, str] | None:
     return {field: name for field, _, name in (text.partition("=") for text in named)}
 
 
-def check_with_progress(pairs: Sequence[ImagePair], sample: int | None, seed: int) -> PairReport:
-    """`check_pairs`, all bad pairs collected, with a progress bar where there is a terminal."""
-    with progress("opening pairs", "pair") as show:
-        return check_pairs(pairs, sample, seed, on_progress=show, collect=True)
-
-
 @contextmanager
 def progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar that is told (done, total), where there is a terminal."""
+    """Context with a function of (done, total) that moves a progress bar, where there is a terminal."""
     with tqdm(total=0, desc=what, unit=unit, disable=None, leave=False) as bar:
 
         def show(n_done: int, n_all: int) -> None:
@@ -114,10 +109,10 @@ def progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         yield show
 
 
-def share_an_image(
+def report_shared_images(
     pairs: Sequence[ImagePair], against: Sequence[str], named: Sequence[str] | None, max_distance: int
 ) -> bool:
-    """Report the images that look the same as one of `against`; whether there are any, or any that cannot be opened."""
+    """Print images that look the same as one of `against`. Returns whether there are any, or any that do not open."""
     sources = against[0] if len(against) == 1 else against
     others = hash_with_progress(load_pairs(sources, columns=columns(named)), ", ".join(against))
     ours = hash_with_progress(pairs, "the source")
@@ -131,7 +126,7 @@ def share_an_image(
 
 
 def hash_with_progress(pairs: Sequence[ImagePair], name: str) -> HashedImages:
-    """`hash_images`; what cannot be opened is reported."""
+    """`hash_images` with a progress bar; images that cannot be opened are printed."""
     with progress(f"hashing {name}", "image") as show:
         hashed = hash_images(pairs, on_progress=show)
     for bad in hashed.bad:
@@ -139,8 +134,8 @@ def hash_with_progress(pairs: Sequence[ImagePair], name: str) -> HashedImages:
     return hashed
 
 
-def table(source: str, pairs: Sequence[ImagePair], report: PairReport) -> str:
-    """The report in words and numbers, one thing a line."""
+def report_table(source: str, pairs: Sequence[ImagePair], report: PairReport) -> str:
+    """Text of the report, with a name and a value per line."""
     sizes = [size for size in (report.min_size, report.median_size, report.max_size) if size is not None]
     lines = [
         ("source", source),
@@ -166,7 +161,7 @@ def save_sheet(pairs: Sequence[ImagePair], path: Path, n_pairs: int, seed: int) 
 
 
 def contact_sheet(pairs: Sequence[ImagePair]) -> Image.Image:
-    """A near-square grid: original and edited side by side, the id beneath. A bad pair is a red cross."""
+    """A near-square grid of pairs: original and edited side by side, the id beneath. A bad pair is a red cross."""
     n_wide = 2 if any(pair.edited is not None for pair in pairs) else 1
     width, height = n_wide * CELL + MARGIN, CELL + CAPTION + MARGIN
     n_columns = max(1, round((len(pairs) * height / width) ** 0.5))
@@ -194,21 +189,17 @@ def draw_pair(sheet: Image.Image, pair: ImagePair, left: int, top: int, n_wide: 
             image.thumbnail((CELL - MARGIN // 2, CELL))
             sheet.paste(image, (left + number * CELL, top))
         height = max(image.height for image in shown)
-    draw.text((left, top + height + 2), fitted(draw, pair.id, n_wide * CELL - MARGIN), fill="black", font=font())
+    draw.text((left, top + height + 2), fitted(draw, pair.id, n_wide * CELL - MARGIN), fill="black", font=FONT)
 
 
 def fitted(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
-    """The end of a text that fits into `width` pixels: ids differ at their ends."""
+    """The end of a text, cut to `width` pixels: ids differ at their ends."""
     line = " ".join(text.split())
-    if draw.textlength(line, font=font()) <= width:
+    if draw.textlength(line, font=FONT) <= width:
         return line
-    while line and draw.textlength("..." + line, font=font()) > width:
+    while line and draw.textlength("..." + line, font=FONT) > width:
         line = line[1:]
     return "..." + line
-
-
-def font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=13)
 
 
 if __name__ == "__main__":

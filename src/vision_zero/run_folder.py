@@ -1,4 +1,4 @@
-"""The folder of a run: what was run, what came out, and which checkpoints can be trusted.
+"""The folder of a run: its options and code, what was recorded, and which checkpoints are complete.
 
 config.yaml  git.txt  git.diff  versions.txt      how to run it again
 metrics.jsonl  switches.jsonl  games/             what happened
@@ -22,24 +22,17 @@ from typing import Any
 
 import yaml
 
-CONFIG, METRICS, SWITCHES, ARENA, GAMES, EXPORT, COMPLETE = (
-    "config.yaml",
-    "metrics.jsonl",
-    "switches.jsonl",
-    "arena.jsonl",
-    "games",
-    "export",
-    "COMPLETE",
-)
+CONFIG, METRICS, SWITCHES, ARENA = "config.yaml", "metrics.jsonl", "switches.jsonl", "arena.jsonl"
+GAMES, EXPORT, COMPLETE = "games", "export", "COMPLETE"
 
 FIXED_OPTIONS = (
     *("seed", "games_per_iteration", "updates_per_iteration", "num_iterations", "schedule"),
     *("learning_rate", "weight_decay", "optim", "adam_beta1", "adam_beta2", "adam_epsilon", "freeze_vision"),
 )
-"""What a resumed run must keep: the first line says which games a step deals, the second is held by the checkpoint."""
+"""Options a resumed run must keep: those of the first line decide a step's games, the checkpoint holds the others."""
 
 CODE = ("git.txt", "git.diff", "versions.txt")
-"""Written before config.yaml: a folder that holds these alone holds no run yet."""
+"""Files written before config.yaml: a folder that holds these alone holds no run yet."""
 
 
 class RunFolderError(ValueError):
@@ -70,7 +63,7 @@ def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def check_appendable(path: Path, option: str) -> None:
-    """Raises RunFolderError, with the name of the option, for a file that cannot be opened to append to it."""
+    """Check that a file can be opened to append to it. Raises RunFolderError with the name of the option."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a"):
@@ -80,7 +73,7 @@ def check_appendable(path: Path, option: str) -> None:
 
 
 def _end_last_line(path: Path) -> None:
-    """So that a line can follow what a killed process left: a whole record without its line end gets it, half goes."""
+    """Complete or remove a last line that a killed process left: a whole record gets its line end, half a one goes."""
     with path.open("r+b") as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(0, end - 1))
@@ -113,7 +106,7 @@ FORMER_NAMES = {
     "truth": "grounding",
     "unreadable": "unparsed",
 }
-"""Parts of the names of metrics and of fields of game records, as earlier versions wrote them, and today's."""
+"""Parts of names of metrics and of fields of game records: as earlier versions wrote them, and today's."""
 
 
 def _with_todays_names(value: Any) -> Any:
@@ -129,9 +122,9 @@ def _with_todays_names(value: Any) -> Any:
 
 
 def read_json_lines(path: Path, *needed: str) -> list[dict[str, Any]]:
-    """Every whole line, under today's names; a last line that a killed process left unfinished is not one.
+    """Every whole line, under today's names, without a last line that a killed process left unfinished.
 
-    Raises RunFolderError for a line that is no JSON object or lacks what is `needed`.
+    Raises RunFolderError for a line that is no JSON object or lacks one of the `needed` names.
     """
     lines = path.read_bytes().split(b"\n") if path.exists() else [b""]  # splitlines() also cuts at U+2028 in a clue
     records = []
@@ -149,8 +142,7 @@ def read_json_lines(path: Path, *needed: str) -> list[dict[str, Any]]:
 def read_config(run: Path, **needed: type) -> dict[str, Any]:
     """The resolved options of a run.
 
-    Raises RunFolderError for a file that holds none, and for a `needed` option that is absent, empty or not of its
-    type.
+    Raises RunFolderError for a file without options, and for a `needed` one that is absent, empty or of a wrong type.
     """
     file = run / CONFIG
     reason = ""
@@ -179,7 +171,7 @@ def is_complete(checkpoint: Path) -> bool:
 
 
 def mark_complete(checkpoint: Path) -> None:
-    """Everything below `checkpoint` is flushed to the disk before the mark is."""
+    """Mark a checkpoint as complete, once everything below it is flushed to the disk."""
     for path in sorted(checkpoint.rglob("*")):
         if path.is_file():
             with path.open("rb") as file:
@@ -204,7 +196,7 @@ def complete_checkpoints(output_dir: Path) -> list[Path]:
 
 
 def rotate(output_dir: Path, keep: int | None) -> None:
-    """Remove all but the newest `keep` complete checkpoints (None: keep all). The mark goes first."""
+    """Remove all but the newest `keep` complete checkpoints (None: keep all), each after its mark."""
     for checkpoint in complete_checkpoints(output_dir)[:-keep] if keep else []:
         (checkpoint / COMPLETE).unlink()
         shutil.rmtree(checkpoint)
@@ -216,7 +208,7 @@ def _drop_after(path: Path, key: str, last: int) -> None:
 
 
 def find_start(output_dir: Path, resume: bool, config: Mapping[str, Any]) -> Path | None:
-    """Check that this run may write to `output_dir`, and with `resume` find the checkpoint to go on from. Reads only.
+    """The checkpoint to resume from, once it is checked that this run may write to `output_dir`. Reads only.
 
     Returns None for a run that starts at its beginning. Raises RunFolderError when the folder holds another run
     (without `resume`), or with it, when there is nothing to resume or one of FIXED_OPTIONS differs in `config`.
@@ -246,7 +238,7 @@ def find_start(output_dir: Path, resume: bool, config: Mapping[str, Any]) -> Pat
 
 
 def rewind(output_dir: Path, checkpoint: Path | None) -> None:
-    """Drop what came after `checkpoint` (None: everything that happened), and checkpoints that are not complete."""
+    """Drop what was recorded after `checkpoint` (None: everything), and checkpoints that are not complete."""
     for path in checkpoints(output_dir):
         remove_incomplete(path)
     step = int(checkpoint.name.split("-")[1]) if checkpoint else 0
@@ -279,7 +271,7 @@ def _git(*arguments: str) -> str:
 
 
 def describe(output_dir: Path, config: Mapping[str, Any]) -> None:
-    """Write down how to run this again: resolved options, commit and uncommitted changes, package versions.
+    """Write what is needed to run this again: resolved options, commit and uncommitted changes, package versions.
 
     The options come last: they make the folder a run that can be resumed, which must have the others.
     """

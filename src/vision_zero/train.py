@@ -19,7 +19,8 @@ from transformers import (
 from trl import ModelConfig, get_peft_config
 
 from vision_zero import run_folder
-from vision_zero.config.options import GameConfig, IterativeSPOConfig
+from vision_zero.config.game import GameConfig
+from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.config.parse import parse, resolved
 from vision_zero.data.failed_edits import PairsWithFailedEdits
 from vision_zero.data.pairs import BadImageError, check_pairs

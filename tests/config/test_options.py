@@ -9,7 +9,8 @@ import pytest
 import torch
 from trl import GRPOConfig
 
-from vision_zero.config.options import GameConfig, IterativeSPOConfig
+from vision_zero.config.game import GameConfig
+from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.spo.stages import CycleStages, FixedStage, StageSwitch
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vision_zero.config.options import GameConfig, IterativeSPOConfig
+from vision_zero.config.game import GameConfig
+from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.train import parse
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -109,7 +109,7 @@ def kind_of(seed: int) -> str | None:
 
 
 def test_training_counts_and_prints_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from vision_zero.config.options import GameConfig
+    from vision_zero.config.game import GameConfig
     from vision_zero.train import load_checked_pairs
 
     write_pairs(tmp_path, 12, seed=5)

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -147,11 +149,11 @@ def test_a_lora_checkpoint_is_played_with_its_adapter(tmp_path: Path) -> None:
 
 def test_held_out_pairs_and_nothing_else(run: Path) -> None:
     trained_on = {record["pair"] for file in (run / "games").iterdir() for record in read_json_lines(file)}
-    played_on = {pair.id for pair in parse([str(run)]).pairs()}
+    played_on = {pair.id for pair in parse([str(run)]).game.pairs("heldout")}
     assert len(played_on) == 4
     assert not played_on & trained_on
     # Other images are played on whole: the run's split says nothing about them.
-    assert len(parse([str(run), "--images", str(DRAWN)]).pairs()) == len(load_pairs(str(DRAWN)))
+    assert len(parse([str(run), "--images", str(DRAWN)]).game.pairs("heldout")) == len(load_pairs(str(DRAWN)))
 
 
 def test_clues_over_training(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -264,3 +266,15 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
         assert stopped.value.code == status
         printed = capsys.readouterr()
         assert "win-rate MODEL" in (printed.err if status else printed.out)
+
+
+@pytest.mark.parametrize("command", ["win-rate", "clues", "vlmevalkit"])
+def test_help_is_there_without_torch(command: str) -> None:
+    """Importing torch and TRL takes 9 seconds."""
+    program = (
+        "import sys\nfrom vision_zero.evaluate import main\n"
+        f"try: main(['{command}', '--help'])\nfinally: assert not {{'torch', 'trl'}} & sys.modules.keys()"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert f"evaluate {command}" in shown.stdout

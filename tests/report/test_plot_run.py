@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vision_zero.report import main, plot_run
-from vision_zero.report.plot_run import StageSpan, stage_spans
+from vision_zero.report.metrics_log import StageSpan, stage_spans
 
 
 def iteration(step: int, stage: str, accuracy: float = 0.4) -> dict[str, Any]:

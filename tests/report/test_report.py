@@ -21,8 +21,8 @@ from tests.report_helpers import N_GAMES, OPTIONS, change_game, copy_of
 from vision_zero.evaluate.clues.grounding import SceneIndex, said_in_record
 from vision_zero.evaluate.win_rate.callback import LOGGED
 from vision_zero.report import __main__ as command
-from vision_zero.report.charts import NO_ARENA, NO_VLLM, charts
-from vision_zero.report.games import Pictures, choose, judge_clues, read_games
+from vision_zero.report.charts import NO_ARENA, NO_VLLM, build_charts
+from vision_zero.report.games import Pictures, choose_games, judge_clues, read_games
 from vision_zero.report.metrics_log import check_steps
 from vision_zero.report.page import json_in_html, make_report
 from vision_zero.rollout.record import pairs_of, seen_images
@@ -113,8 +113,8 @@ def test_games_are_the_records(run: Path) -> None:
             right == most > 0 and sum(record["outcome"].count(seat) == most for seat in (1, 2, 3)) == 1
         )
         judged = scene_index.judge_clues(record["pair"], said_in_record(record))
-        assert ["true" in clue["marks"] for clue in game["clues"]] == [truth.true == 1 for truth in judged]
-        assert ["copied" in clue["marks"] for clue in game["clues"]] == [truth.copied == 1 for truth in judged]
+        assert ["true" in clue["marks"] for clue in game["clues"]] == [one.true == 1 for one in judged]
+        assert ["copied" in clue["marks"] for clue in game["clues"]] == [one.copied == 1 for one in judged]
     shown = Image.open(io.BytesIO(base64.b64decode(images[data["games"][0]["spy_image"]].partition(",")[2])))
     seen = seen_images(records[0], pairs)[1]
     difference = [abs(a - b) for a, b in zip(shown.convert("RGB").tobytes(), seen.tobytes(), strict=True)]
@@ -128,10 +128,10 @@ def test_shares_of_roles_are_those_of_evaluate_clues(run: Path) -> None:
     judged = judge_clues(records, pairs, lambda record: record["step"] + 1)
     scene_index = SceneIndex(pairs.values())
     first = [record for record in records if record["step"] == 0]
-    truths = [scene_index.judge(record["pair"], record["spy"], said_in_record(record)) for record in first]
+    groundings = [scene_index.judge(record["pair"], record["spy"], said_in_record(record)) for record in first]
     for role in Role:
         for name in ("true", "copied"):
-            mean = sum(getattr(truth[role], name) for truth in truths) / len(truths)
+            mean = sum(getattr(one[role], name) for one in groundings) / len(groundings)
             assert judged.shares[0].figures[f"{role.value}/{name}"][0] == pytest.approx(mean)
 
 
@@ -404,15 +404,15 @@ def test_numbers_that_are_none_become_null() -> None:
 
 def test_of_many_games_whole_pairs_are_chosen() -> None:
     games = [{"pair": f"p{number % 10}", "step": number // 10} for number in range(100)]
-    assert choose(games, 100) == games
-    chosen = choose(games, 35)
+    assert choose_games(games, 100) == games
+    chosen = choose_games(games, 35)
     assert len(chosen) == 35
     assert [one["step"] for one in chosen] == sorted(one["step"] for one in chosen)
     sizes = sorted(sum(one["pair"] == f"p{k}" for one in chosen) for k in range(10))
     assert sizes == [0] * 6 + [5, 10, 10, 10]
-    alone = choose([{"pair": "p", "step": step} for step in range(100)], 4)
+    alone = choose_games([{"pair": "p", "step": step} for step in range(100)], 4)
     assert [one["step"] for one in alone] == [0, 25, 50, 75]
-    assert choose(games, 0) == []
+    assert choose_games(games, 0) == []
 
 
 def test_pictures_are_reduced_and_kept_once() -> None:
@@ -432,7 +432,7 @@ def test_several_updates_per_iteration_share_its_place() -> None:
         if step % 3 == 1:
             lines[-1] |= {"stage/is_clue": 0.0, "stage/accuracy": 0.5}
     iterations = [line for line in lines if "stage/is_clue" in line]
-    by_id = {chart.id: chart for chart in charts(iterations, lines, [], [], {}, 3)}
+    by_id = {chart.id: chart for chart in build_charts(iterations, lines, [], [], {}, 3)}
     assert by_id["accuracy"].x == [1, 2]
     assert by_id["loss"].x == pytest.approx([1 / 3, 2 / 3, 1, 4 / 3, 5 / 3, 2])
     assert by_id["accuracy"].limits == []

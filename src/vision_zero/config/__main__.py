@@ -11,7 +11,8 @@ import sys
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
-from vision_zero.config.options import GameConfig, IterativeSPOConfig
+from vision_zero.config.game import GameConfig
+from vision_zero.config.options import IterativeSPOConfig
 
 HEAD = """# Options
 

@@ -16,7 +16,8 @@ from typing import Any
 import yaml
 from trl import ModelConfig, TrlParser
 
-from vision_zero.config.options import DERIVED, GameConfig, IterativeSPOConfig
+from vision_zero.config.game import GameConfig
+from vision_zero.config.options import DERIVED, IterativeSPOConfig
 from vision_zero.data.drawn_scenes import is_heldout
 from vision_zero.game.prompts import load_template
 

@@ -1,4 +1,4 @@
-"""Evaluation of trained models: the win rate, what clues say, and benchmarks."""
+"""Evaluation of trained models: win rates, the grounding of clues, and benchmarks."""
 
 from collections.abc import Sequence
 

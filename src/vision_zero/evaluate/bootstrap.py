@@ -1,7 +1,7 @@
-"""Means of per-game values with 95% intervals.
+"""Means with 95% bootstrap intervals, and paired comparisons, over games or over questions.
 
-The bootstrap resamples whole games: the votes and clues of a game are not independent, and two match-ups that played
-the same deals are compared deal by deal (`paired`), so that what makes a deal easy for both cancels out.
+Whole games are resampled: the votes and clues of one game are not independent. Two match-ups that played the same
+deals are compared deal by deal, and a model with its base question by question: what is easy for both cancels out.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Interval:
     high: float
 
     @classmethod
-    def of(cls, values: Sequence[float], *, resamples: int = RESAMPLES, seed: int = 0) -> Self:
-        """`values`: one per game. The same values and seed give the same interval.
+    def of_mean(cls, values: Sequence[float], *, resamples: int = RESAMPLES, seed: int = 0) -> Self:
+        """The mean of `values`, one per game or question. The same values and seed give the same interval.
 
         Raises ValueError without values, or for one that is not finite.
         """
@@ -55,19 +55,16 @@ class Interval:
 
 
 def paired(ours: Sequence[float], theirs: Sequence[float], *, seed: int = 0) -> Interval:
-    """The mean of `ours - theirs`, game by game. Raises ValueError for lists of different lengths."""
-    return Interval.of([a - b for a, b in zip(ours, theirs, strict=True)], seed=seed)
-
-
-# --------------------------------------------------------------------------------------------------- paired by question
-
-# A model against its base, question by question, on the same benchmark in the same environment.
+    """The mean of `ours - theirs`, value by value. Raises ValueError for lists of different lengths."""
+    return Interval.of_mean([a - b for a, b in zip(ours, theirs, strict=True)], seed=seed)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Scores in 0..1 with 95% intervals over questions. `difference` is the mean of (model - base) per question;
-    `better` and `worse` count the questions that the model answers better and worse."""
+    """A model and its base on one benchmark: scores in 0..1 with 95% intervals over questions.
+
+    `difference`: mean of (model - base) per question. `better`, `worse`: counts of questions.
+    """
 
     questions: int
     base: Interval
@@ -78,10 +75,7 @@ class Comparison:
 
 
 def compare_questions(base: Mapping[str, float], model: Mapping[str, float]) -> Comparison:
-    """`base`, `model`: a score per question, by its name.
-
-    Raises ValueError when the two did not answer the same questions: then nothing is paired.
-    """
+    """The comparison of two models' scores, given by question. Raises ValueError if they answered other questions."""
     if base.keys() != model.keys():
         only_base, only_model = len(base.keys() - model.keys()), len(model.keys() - base.keys())
         raise ValueError(
@@ -91,11 +85,12 @@ def compare_questions(base: Mapping[str, float], model: Mapping[str, float]) -> 
         raise ValueError("no question was answered")
     names = sorted(base)
     ours, theirs = [model[name] for name in names], [base[name] for name in names]
+    pairs = list(zip(ours, theirs, strict=True))
     return Comparison(
         questions=len(names),
-        base=Interval.of(theirs),
-        model=Interval.of(ours),
+        base=Interval.of_mean(theirs),
+        model=Interval.of_mean(ours),
         difference=paired(ours, theirs),
-        better=sum(a > b for a, b in zip(ours, theirs, strict=True)),
-        worse=sum(a < b for a, b in zip(ours, theirs, strict=True)),
+        better=sum(a > b for a, b in pairs),
+        worse=sum(a < b for a, b in pairs),
     )

@@ -1,4 +1,4 @@
-"""What a run left, to look at: one HTML page, a summary in the terminal, pictures of curves and games."""
+"""Reports on a run: one HTML page, a summary in the terminal, pictures of curves and games."""
 
 from collections.abc import Sequence
 

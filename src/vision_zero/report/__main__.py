@@ -1,4 +1,4 @@
-"""What a run left, to look at.
+"""Reports on a run.
 
     python -m vision_zero.report RUN               writes RUN/report.html: all curves and the recorded games
     python -m vision_zero.report RUN --summary     prints one screen
@@ -19,7 +19,7 @@ from vision_zero.data.image_files import BadImageError
 from vision_zero.run_folder import CONFIG, RunFolderError
 
 ANY_GAME = -1
-OF_THE_PAGE = {"games": 500, "image_size": 320, "evaluation": []}
+PAGE_OPTIONS = {"games": 500, "image_size": 320, "evaluation": []}
 """Options of the page alone, with their defaults."""
 
 
@@ -28,7 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     try:
         if args.summary:
-            print_summary(args.run)
+            from vision_zero.report.summary import summarize_run
+
+            check_run(args.run)
+            print(summarize_run(args.run))
         elif args.curves:
             draw_curves(args.run, args.out or Path("run.png"))
         elif args.game is not None:
@@ -73,7 +76,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     args = parser.parse_args(argv)
     page = not (args.summary or args.curves or args.game is not None)
-    for name, default in OF_THE_PAGE.items():
+    for name, default in PAGE_OPTIONS.items():
         if getattr(args, name) is None:
             setattr(args, name, default)
         elif not page:
@@ -88,7 +91,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """A whole number for argparse, of at least `least`."""
+    """Type of an argument that is a whole number of at least `least`."""
 
     def whole_number(text: str) -> int:
         value = int(text)
@@ -100,16 +103,9 @@ def at_least(least: int) -> Callable[[str], int]:
 
 
 def check_run(run: Path) -> None:
-    """Raises RunFolderError for a folder that holds no run."""
+    """Check that a folder holds a run. Raises RunFolderError."""
     if not (run / CONFIG).is_file():
         raise RunFolderError(f"{run} is not a run folder: it has no {CONFIG}")
-
-
-def print_summary(run: Path) -> None:
-    from vision_zero.report.summary import summarize_run
-
-    check_run(run)
-    print(summarize_run(run))
 
 
 def draw_curves(run: Path, out: Path) -> None:
@@ -128,7 +124,7 @@ def draw_one_game(run: Path, step: int | None, game: int, out: Path) -> None:
 
 
 def write_page(args: argparse.Namespace, out: Path) -> None:
-    """The page, with what it had to leave out. Raises RunFolderError, also for a place that cannot be written to."""
+    """Write the page, and print what it leaves out. Raises RunFolderError, also if `out` cannot be written."""
     from vision_zero.report.page import make_report
 
     check_run(args.run)

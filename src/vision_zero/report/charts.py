@@ -1,16 +1,15 @@
-"""Which curves the page of a run draws, from its log, its arena and its clues. What they mean: docs/metrics.md.
+"""Charts of the page of a run, from its log, its arena and its clues. What they mean: docs/metrics.md.
 
 A chart whose numbers a run does not have says why (`missing`) and is not drawn.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from vision_zero.report.metrics_log import Figures, Line
+from vision_zero.report.metrics_log import Figures, Line, finite_number
 
 Colour = Literal["main", "second", "third", "fourth", "fifth", "spy", "civilian", "quiet"]
 Style = Literal["line", "bold", "thin", "points"]
@@ -20,7 +19,7 @@ NO_VLLM = "the run did not play with vLLM, whose log-probs are compared (--use_v
 
 @dataclass(frozen=True)
 class Curve:
-    """`values`: one per x of its chart, None where there is none. `low`, `high`: a 95% interval around them."""
+    """A curve of a chart. `values`: one per x, None where there is none. `low`, `high`: their 95% intervals."""
 
     label: str
     values: list[float | None]
@@ -41,9 +40,9 @@ class Limit:
 
 @dataclass(frozen=True)
 class Chart:
-    """`x` are iterations, counted from 1; 0 is before the first. `share`: the axis goes from 0 to 1.
+    """A chart over iterations `x`, counted from 1; 0 is before the first. `share`: the axis goes from 0 to 1.
 
-    `switches`: the switches of stage are drawn in, with their reasons.
+    `switches`: whether switches of stage are drawn, with their reasons.
     """
 
     id: str
@@ -59,13 +58,13 @@ class Chart:
 
 @dataclass(frozen=True)
 class RoleShares:
-    """Means over the recorded games of one iteration: name as `civilian/true` -> (value, low, high)."""
+    """Means over the recorded games of one iteration, by names such as `civilian/true`: (value, low, high)."""
 
     iteration: int
     figures: Mapping[str, tuple[float, float, float]]
 
 
-def charts(
+def build_charts(
     iterations: Sequence[Line],
     steps: Sequence[Line],
     arena: Sequence[tuple[int, Figures]],
@@ -82,7 +81,7 @@ def charts(
         *_clue_charts(clues),
         *_game_charts(played),
         *_training_charts(trained),
-        *_work_charts(played, trained),
+        *_work_charts(played),
     ]
 
 
@@ -96,42 +95,33 @@ class _Log:
         self.x = [(line["step"] + back) / steps_per_iteration for line in lines]
 
     def column(self, name: str) -> list[float | None]:
-        return [number(line.get(name)) for line in self.lines]
+        return [finite_number(line.get(name)) for line in self.lines]
 
-    def chart(self, id: str, title: str, about: str, curves: Sequence[tuple[str, str, Colour]], **more: Any) -> Chart:
-        """A chart of columns, each (name, label, colour); a column that is nowhere logged is left out."""
-        styled = [(name, label, colour, "line") for name, label, colour in curves]
-        return self.styled(id, title, about, styled, **more)
-
-    def styled(
-        self, id: str, title: str, about: str, curves: Sequence[tuple[str, str, Any, Any]], **more: Any
-    ) -> Chart:
-        drawn = [Curve(label, self.column(name), colour, style) for name, label, colour, style in curves]
+    def chart(self, id: str, title: str, about: str, *curves: tuple[Any, ...], **more: Any) -> Chart:
+        """A chart of columns, each (name, label, colour[, style]); a column that is nowhere logged is left out."""
+        drawn = [Curve(label, self.column(name), *look) for name, label, *look in curves]
         reason = "not logged" if self.lines else "no iteration is finished yet"
-        return checked(Chart(id, title, about, self.x, drawn, **more), reason)
+        return without_empty_curves(Chart(id, title, about, self.x, drawn, **more), reason)
 
 
-def number(value: object) -> float | None:
-    """The value, if it is a finite number: infinities and NaN are not drawn and are no JSON."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:  # a whole number of hundreds of digits
-        return None
-
-
-def checked(chart: Chart, reason: str) -> Chart:
-    """Without the curves that have no point; `missing` if none is left."""
+def without_empty_curves(chart: Chart, reason: str) -> Chart:
+    """The chart without curves that have no point; `missing` is set if none is left."""
     curves = [curve for curve in chart.curves if any(value is not None for value in curve.values)]
-    missing = None if curves else chart.missing or reason
-    return Chart(**{**chart.__dict__, "curves": curves, "missing": missing})
+    return replace(chart, curves=curves, missing=None if curves else chart.missing or reason)
+
+
+def _interval_curve(
+    points: Sequence[Sequence[float] | None], label: str, colour: Colour, style: Style = "line", *, band: bool = True
+) -> Curve:
+    """A curve of (value, low, high), None where there is none; `band`: with its interval."""
+    value, low, high = ([None if point is None else finite_number(point[k]) for point in points] for k in (0, 1, 2))
+    return Curve(label, value, colour, style, low if band else None, high if band else None)
 
 
 def _switch_charts(log: _Log, config: Mapping[str, Any]) -> list[Chart]:
     accuracy_limits: list[Limit] = []
     na_limits: list[Limit] = []
-    limits = [number(config.get(name)) for name in ("acc_up", "err_up", "na_down", "na_up")]
+    limits = [finite_number(config.get(name)) for name in ("acc_up", "err_up", "na_down", "na_up")]
     known = [limit for limit in limits if limit is not None]
     if config.get("schedule") == "iterative" and len(known) == len(limits):
         up, error, down, na_up = known
@@ -139,34 +129,21 @@ def _switch_charts(log: _Log, config: Mapping[str, Any]) -> list[Chart]:
             Limit("decision → clue from", up, "second"),
             Limit("clue → decision down to", 1 - error, "spy"),
         ]
-        na_limits = [
-            Limit("decision → clue down to", down, "second"),
-            Limit("clue → decision from", na_up, "spy"),
-        ]
+        na_limits = [Limit("decision → clue down to", down, "second"), Limit("clue → decision from", na_up, "spy")]
     average = "; the switch compares the average with its thresholds" if accuracy_limits else ""
     return [
-        log.styled(
-            "accuracy",
-            "The spy is found",
-            f"Share of games whose plurality vote is the spy{average}.",
-            [
-                ("stage/accuracy", "this iteration", "quiet", "thin"),
-                ("stage/accuracy_average", "average", "main", "bold"),
-            ],
-            limits=accuracy_limits,
-            share=True,
-            switches=True,
+        log.chart(
+            "accuracy", "The spy is found", f"Share of games whose plurality vote is the spy{average}.",
+            ("stage/accuracy", "this iteration", "quiet", "thin"),
+            ("stage/accuracy_average", "average", "main", "bold"),
+            limits=accuracy_limits, share=True, switches=True,
         ),
-        log.styled(
-            "na",
-            "Votes for N/A",
-            "Share of votes that name nobody. Near 1 the voter has given up.",
-            [("stage/na_rate", "this iteration", "quiet", "thin"), ("stage/na_average", "average", "main", "bold")],
-            limits=na_limits,
-            share=True,
-            switches=True,
+        log.chart(
+            "na", "Votes for N/A", "Share of votes that name nobody. Near 1 the voter has given up.",
+            ("stage/na_rate", "this iteration", "quiet", "thin"), ("stage/na_average", "average", "main", "bold"),
+            limits=na_limits, share=True, switches=True,
         ),
-    ]
+    ]  # fmt: skip
 
 
 def _arena_charts(arena: Sequence[tuple[float, Figures]]) -> list[Chart]:
@@ -174,70 +151,47 @@ def _arena_charts(arena: Sequence[tuple[float, Figures]]) -> list[Chart]:
 
     def curve(name: str, label: str, colour: Colour, *, band: bool = False) -> Curve:
         points = [figures.get(name) for _, figures in arena]
-        values, lows, highs = (
-            [None if point is None else number(point[part]) for point in points] for part in (0, 1, 2)
-        )
-        style: Style = "bold" if band else "line"
-        return Curve(label, values, colour, style, low=lows if band else None, high=highs if band else None)
+        return _interval_curve(points, label, colour, "bold" if band else "line", band=band)
 
-    def chart(id: str, title: str, about: str, curves: list[Curve], **more: Any) -> Chart:
-        return checked(Chart(id, title, about, x, curves, **more), "not in arena.jsonl" if arena else NO_ARENA)
+    def chart(id: str, title: str, about: str, *curves: Curve, **more: Any) -> Chart:
+        reason = "not in arena.jsonl" if arena else NO_ARENA
+        return without_empty_curves(Chart(id, title, about, x, list(curves), **more), reason)
 
     charts = [
         chart(
-            "win-rate",
-            "Win rate against the start",
+            "win-rate", "Win rate against the start",
             "On image pairs that are not trained on; ½ is the start model itself. Shaded: 95% interval.",
-            [
-                curve("win_rate", "win rate", "main", band=True),
-                curve("as_table", "as the table", "civilian"),
-                curve("as_spy", "as the spy", "spy"),
-            ],
-            limits=[Limit("the start", 0.5)],
-            share=True,
+            curve("win_rate", "win rate", "main", band=True),
+            curve("as_table", "as the table", "civilian"), curve("as_spy", "as the spy", "spy"),
+            limits=[Limit("the start", 0.5)], share=True,
         ),
         chart(
-            "cross-play",
-            "Cross-play: who gained what",
+            "cross-play", "Cross-play: who gained what",
             "New players in some roles, the start model in the others. Together: what they gain only with each other.",
-            [
-                curve("table_gain", "table", "main", band=True),
-                curve("spy_gain", "spy", "spy"),
-                curve("civilians_gain", "civilians alone", "civilian"),
-                curve("voters_gain", "voters alone", "third"),
-                curve("together", "together", "quiet"),
-            ],
+            curve("table_gain", "table", "main", band=True), curve("spy_gain", "spy", "spy"),
+            curve("civilians_gain", "civilians alone", "civilian"), curve("voters_gain", "voters alone", "third"),
+            curve("together", "together", "quiet"),
             limits=[Limit("the start", 0.0)],
         ),
         chart(
-            "image_gain",
-            "Do voters look?",
-            "Right votes of the model with itself; with another game's image, only the words are left.",
-            [
-                curve("votes/right", "with the image", "main", band=True),
-                curve("votes/right_image_swapped", "with another image", "quiet"),
-                curve("against_itself", "games, by plurality", "third"),
-            ],
-            share=True,
+            "image_gain", "Image gain of the voters",
+            "Right votes of the model with itself. Image gain: the share with the true image minus the share with "
+            "another game's image, same clues and seeds.",
+            curve("votes/right", "with the true image", "main", band=True),
+            curve("votes/right_image_swapped", "with another image", "quiet"),
+            curve("against_itself", "games, by plurality", "third"), share=True,
         ),
-    ]
+    ]  # fmt: skip
     # Without an arena one sentence says so, not three.
-    return charts if arena else [Chart(**{**charts[0].__dict__, "title": "Win rate and cross-play"})]
+    return charts if arena else [replace(charts[0], title="Win rate and cross-play")]
 
 
 def _clue_charts(clues: Sequence[RoleShares]) -> list[Chart]:
-    x = [float(one.iteration) for one in clues]
-
     def chart(name: str, title: str, about: str, reason: str) -> Chart:
-        curves = []
-        for role, colour in (("civilian", "civilian"), ("spy", "spy")):
-            points = [one.figures.get(f"{role}/{name}") for one in clues]
-            value, low, high = ([None if point is None else number(point[k]) for point in points] for k in (0, 1, 2))
-            label = "civilians" if role == "civilian" else "the spy"
-            curves.append(Curve(label, value, colour, "line", low, high))  # type: ignore[arg-type]
-        return checked(
-            Chart(name, title, about, x, curves, share=True, missing=None if clues else "no recorded games"), reason
-        )
+        civilians, spy = ([one.figures.get(f"{role}/{name}") for one in clues] for role in ("civilian", "spy"))
+        curves = [_interval_curve(civilians, "civilians", "civilian"), _interval_curve(spy, "the spy", "spy")]
+        drawn = Chart(name, title, about, [float(one.iteration) for one in clues], curves, share=True)
+        return without_empty_curves(drawn, reason if clues else "no recorded games")
 
     described = "no picture of the recorded games is described, so that clues cannot be judged"
     return [
@@ -245,107 +199,74 @@ def _clue_charts(clues: Sequence[RoleShares]) -> list[Chart]:
             "true", "Clues that are true", "Share of clues whose objects are all in the civilians' image.", described
         ),
         chart(
-            "discriminative",
-            "Clues that tell the picture",
-            "Share of the other pictures of the set of which a true clue is not true.",
-            described,
+            "discriminative", "Discriminative clues",
+            "Share of the other pictures of the set of which a true clue is not true.", described,
         ),
         chart("copied", "Clues that copy", "Share of clues that somebody said before in the game.", "no parsed clue"),
-    ]
+    ]  # fmt: skip
 
 
 def _game_charts(log: _Log) -> list[Chart]:
+    def of_roles(name: str, id: str, title: str, about: str) -> Chart:
+        civilians, spy = (f"{name}/civilian", "civilians", "civilian"), (f"{name}/spy", "the spy", "spy")
+        return log.chart(id, title, about, civilians, spy, limits=[Limit("", 0.0)])
+
     return [
-        log.chart(
-            "rewards",
-            "Rewards of clues",
+        of_roles(
+            "reward", "rewards", "Rewards of clues",
             "Mean per role. Zero-sum: the civilians' is the spy's, shared out and with the other sign.",
-            [("reward/civilian", "civilians", "civilian"), ("reward/spy", "the spy", "spy")],
-            limits=[Limit("", 0.0)],
         ),
-        log.chart(
-            "advantages",
-            "Advantages of clues",
+        of_roles(
+            "advantage", "advantages", "Advantages of clues",
             "Reward minus the role's baseline. A lasting offset pushes all words of a role one way.",
-            [("advantage/civilian", "civilians", "civilian"), ("advantage/spy", "the spy", "spy")],
-            limits=[Limit("", 0.0)],
         ),
-        log.chart(
-            "baselines",
-            "Role baselines",
+        of_roles(
+            "baseline", "baselines", "Role baselines",
             "What a role earns on average (RAE); moves in clue stages unless rae_stages says otherwise.",
-            [("baseline/civilian", "civilians", "civilian"), ("baseline/spy", "the spy", "spy")],
-            limits=[Limit("", 0.0)],
         ),
         log.chart(
-            "vote-reward",
-            "Reward of votes",
+            "vote-reward", "Reward of votes",
             "+1 for the spy, −1 for another player or an unparsed vote, na_reward for N/A.",
-            [("reward/vote", "votes", "main")],
-            limits=[Limit("", 0.0)],
+            ("reward/vote", "votes", "main"), limits=[Limit("", 0.0)],
         ),
         log.chart(
-            "votes",
-            "Votes",
-            "Games whose votes all earned the same give decision stages no gradient.",
-            [("votes/right", "right", "main"), ("votes/zero_variance_games", "games without a gradient", "quiet")],
+            "votes", "Votes", "Games whose votes all earned the same give decision stages no gradient.",
+            ("votes/right", "right", "main"), ("votes/zero_variance_games", "games without a gradient", "quiet"),
             share=True,
         ),
         log.chart(
-            "unparsed",
-            "Unparsed and cut completions",
+            "unparsed", "Unparsed and cut completions",
             "Nothing can be learnt from completions that cannot be read. Should stay below 0.05.",
-            [
-                ("clues/unparsed", "unparsed clues", "spy"),
-                ("votes/invalid", "unparsed votes", "third"),
-                ("length/clue_cut", "clues cut", "quiet"),
-                ("length/vote_cut", "votes cut", "fourth"),
-            ],
+            ("clues/unparsed", "unparsed clues", "spy"), ("votes/invalid", "unparsed votes", "third"),
+            ("length/clue_cut", "clues cut", "quiet"), ("length/vote_cut", "votes cut", "fourth"),
         ),
         log.chart(
-            "lengths",
-            "Completion lengths",
+            "lengths", "Completion lengths",
             "Mean tokens of a completion, thinking included; the bands say which stage trained.",
-            [("length/clue", "clues", "second"), ("length/vote", "votes", "main")],
+            ("length/clue", "clues", "second"), ("length/vote", "votes", "main"),
         ),
-    ]
+    ]  # fmt: skip
 
 
 def _training_charts(log: _Log) -> list[Chart]:
     gap = "sampling/sampling_logp_difference/"
     return [
-        log.chart(
-            "kl",
-            "KL to the start model",
-            "Should grow slowly. A jump: a smaller learning rate.",
-            [("kl", "KL", "main")],
-        ),
-        log.chart(
-            "entropy",
-            "Entropy",
-            "In nats per token. Near 0 nothing is tried any more.",
-            [("entropy", "entropy", "main")],
-        ),
-        log.chart(
-            "gradient",
-            "Gradient norm",
-            "Before clipping. 0: no game had a gradient.",
-            [("grad_norm", "gradient norm", "main")],
-        ),
-        log.chart("loss", "Loss", "Its size says little; a jump or a gap is a fault.", [("loss", "loss", "main")]),
-        log.chart("rate", "Learning rate", "With warm-up and schedule.", [("learning_rate", "learning rate", "main")]),
-        log.chart(
-            "gap",
-            "Log-prob gap",
-            "How far the engine that samples is from the model that trains, per token. It should not grow.",
-            [(gap + "mean", "mean", "main"), (gap + "max", "largest", "quiet")],
-            missing=NO_VLLM,
-        ),
-    ]
+        log.chart("kl", "KL to the start model", "Should grow slowly. A jump: a smaller learning rate.",
+                  ("kl", "KL", "main")),
+        log.chart("entropy", "Entropy", "In nats per token. Near 0 nothing is tried any more.",
+                  ("entropy", "entropy", "main")),
+        log.chart("gradient", "Gradient norm", "Before clipping. 0: no game had a gradient.",
+                  ("grad_norm", "gradient norm", "main")),
+        log.chart("loss", "Loss", "Its size says little; a jump or a gap is a fault.", ("loss", "loss", "main")),
+        log.chart("rate", "Learning rate", "With warm-up and schedule.", ("learning_rate", "learning rate", "main")),
+        log.chart("gap", "Log-prob gap",
+                  "How far the engine that samples is from the model that trains, per token. It should not grow.",
+                  (gap + "mean", "mean", "main"), (gap + "max", "largest", "quiet"), missing=NO_VLLM),
+    ]  # fmt: skip
 
 
-def _work_charts(played: _Log, trained: _Log) -> list[Chart]:
-    """Parts of an iteration that do not overlap: together they are `step_time`, and the arena comes on top."""
+def _work_charts(played: _Log) -> list[Chart]:
+    """Charts of time and tokens. The parts of an iteration add up to `step_time`; the arena comes on top."""
     play, score, whole, arena = (
         played.column(name) for name in ("seconds/rollout", "seconds/play_and_score", "step_time", "seconds/arena")
     )
@@ -362,13 +283,9 @@ def _work_charts(played: _Log, trained: _Log) -> list[Chart]:
     ]
     time = Chart("time", "Time per iteration", "Seconds of its parts, on the main process.", played.x, parts)
     tokens = played.chart(
-        "tokens",
-        "Tokens of a rollout",
-        "New ones are sampled; of the prompts, some are computed and some are remembered.",
-        [
-            ("rollout/tokens/new", "new", "main"),
-            ("rollout/tokens/prefilled", "prompt, computed", "second"),
-            ("rollout/tokens/reused", "prompt, remembered", "quiet"),
-        ],
-    )
-    return [checked(time, "not logged"), tokens]
+        "tokens", "Tokens of a rollout",
+        "New ones are sampled; of the prompts, some are computed and some are in the cache.",
+        ("rollout/tokens/new", "new", "main"), ("rollout/tokens/prefilled", "prompt, computed", "second"),
+        ("rollout/tokens/reused", "prompt, cached", "quiet"),
+    )  # fmt: skip
+    return [without_empty_curves(time, "not logged"), tokens]

@@ -1,4 +1,4 @@
-"""The recorded games of a run as the page shows them: who said what, how it was judged, and images, each once.
+"""Recorded games of a run as the page shows them: clues and votes, their grounding, and images, each once.
 
 Texts stay text: nothing here makes markup. Images are reduced and become data URIs, one for equal pixels.
 """
@@ -23,7 +23,7 @@ from vision_zero.evaluate.clues.grounding import (
     GROUNDING_FIGURES,
     ClueGrounding,
     SceneIndex,
-    copies,
+    copied_clues,
     is_described,
     said_in_record,
 )
@@ -35,20 +35,20 @@ from vision_zero.spo.rewards import plurality
 from vision_zero.types import GameRules, ImagePair
 
 QUALITY = 85
-"""Of WebP, 0 to 100."""
+"""Quality of WebP, 0 to 100."""
 
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """Every recorded game without its prompts and tokens, and what could not be read."""
+class RecordedGames:
+    """All recorded games without prompts and tokens, and notes on what could not be read."""
 
     games: list[Record]
     notes: list[str]
 
 
-def read_games(run: Path) -> Recorded:
+def read_games(run: Path) -> RecordedGames:
     """All games of a run in the order they were played. A file or a game that is damaged is noted and left out."""
     games: list[Record] = []
     notes: list[str] = []
@@ -64,18 +64,18 @@ def read_games(run: Path) -> Recorded:
             notes.append(f"{file} ends inside a line: its last game is left out")
         for number, record in enumerate(records, start=1):
             try:
-                games.append(_light(record))
+                games.append(_shown_fields(record))
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 notes.append(
                     f"left out: {file}, line {number} is not a recorded game ({type(error).__name__}: {error})"
                 )
     if not files:
         notes.append("no games were recorded (--record_games_every 0, or the run did not get that far)")
-    return Recorded(games, notes)
+    return RecordedGames(games, notes)
 
 
-def _light(record: Mapping[str, Any]) -> Record:
-    """What is shown and needed of a record. Raises KeyError, TypeError or ValueError for what is none.
+def _shown_fields(record: Mapping[str, Any]) -> Record:
+    """Fields of a record that the page needs. Raises KeyError, TypeError or ValueError for what is no record.
 
     Types are checked here, once: what is shown later is taken as it is, also by the page's scripts.
     """
@@ -93,8 +93,8 @@ def _light(record: Mapping[str, Any]) -> Record:
         for vote in record["votes"]
     ]
     n_players = GameRules(**game["rules"]).n_players
-    _check(game, ("stage", "pair", "domain", "image"), _is_text)
-    _check(game, ("edited", "failed_edit"), lambda value: value is None or _is_text(value))
+    _check(game, ("stage", "pair", "domain", "image"), lambda value: isinstance(value, str))
+    _check(game, ("edited", "failed_edit"), lambda value: value is None or isinstance(value, str))
     _check(game, ("step", "game"), is_whole)
     _check(game, ("seed",), lambda value: type(value) is int)
     _check(game, ("spy",), lambda value: is_whole(value) and 1 <= value <= n_players)
@@ -102,11 +102,11 @@ def _light(record: Mapping[str, Any]) -> Record:
     _check(game, ("clue_rewards", "clue_advantages"), lambda values: _are_numbers(values, n_players))
     _check(game, ("outcome",), lambda votes: isinstance(votes, list) and all(_is_vote(one, n_players) for one in votes))
     for clue in game["clues"]:
-        _check(clue, ("clue", "completion"), _is_text)
+        _check(clue, ("clue", "completion"), lambda value: isinstance(value, str))
         _check(clue, ("parsed",), lambda value: isinstance(value, bool))
         _check(clue, ("seat", "round"), is_whole)
     for vote in game["votes"]:
-        _check(vote, ("completion",), _is_text)
+        _check(vote, ("completion",), lambda value: isinstance(value, str))
         _check(vote, ("vote",), lambda value: _is_vote(value, n_players))
         _check(vote, ("seat", "sample"), is_whole)
         _check(vote, ("reward",), lambda value: _are_numbers([value], 1))
@@ -119,21 +119,17 @@ def _check(record: Mapping[str, Any], names: Iterable[str], fits: Callable[[Any]
             raise ValueError(f"{name} is {reprlib.repr(record[name])}")
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
 def _is_vote(value: Any, n_players: int) -> bool:
     return value is None or (is_whole(value) and value <= n_players)
 
 
 def _are_numbers(values: object, n: int) -> bool:
-    """NaN is a number: that a reward is none is for the page to show."""
+    """Whether these are `n` numbers. NaN is one: the page shows such a reward as none."""
     return isinstance(values, list) and len(values) == n and all(type(value) in (int, float) for value in values)
 
 
-def choose(games: Sequence[Record], at_most: int) -> list[Record]:
-    """All games, or about `at_most` of them: all games of some pairs, so that early and late ones can be compared.
+def choose_games(games: Sequence[Record], at_most: int) -> list[Record]:
+    """All games, or `at_most` of them: all games of some pairs, so that early and late ones can be compared.
 
     Pairs are drawn by a fixed seed; of a pair that does not fit any more, games that are evenly apart are taken.
     """
@@ -155,7 +151,7 @@ def choose(games: Sequence[Record], at_most: int) -> list[Record]:
 
 @dataclass(frozen=True)
 class JudgedClues:
-    """Of every game (in the order given) the judgement of each clue, None where its picture is not described."""
+    """Grounding of each clue by game (None where its picture is not described), copied clues, and means by role."""
 
     groundings: list[list[ClueGrounding] | None]
     copied: list[list[bool]]
@@ -165,7 +161,7 @@ class JudgedClues:
 def judge_clues(
     games: Sequence[Record], pairs: Mapping[str, ImagePair], iteration_of: Callable[[Record], int]
 ) -> JudgedClues:
-    """Truth needs a description of the picture, copying does not. `shares` are means per iteration and role."""
+    """Judge all clues. Grounding needs a description of the picture, copying does not; `shares` are per iteration."""
     described = [pair for pair in pairs.values() if is_described(pair)]
     scene_index = SceneIndex(described) if described else None
     groundings: list[list[ClueGrounding] | None] = []
@@ -173,12 +169,10 @@ def judge_clues(
     by_iteration: dict[int, dict[str, list[float]]] = {}
     for game in games:
         said = said_in_record(game)
-        judged = (
-            scene_index.judge_clues(game["pair"], said)
-            if scene_index is not None and game["pair"] in scene_index
-            else None
-        )
-        copied.append(copies(said))
+        judged = None
+        if scene_index is not None and game["pair"] in scene_index:
+            judged = scene_index.judge_clues(game["pair"], said)
+        copied.append(copied_clues(said))
         groundings.append(judged)
         values = by_iteration.setdefault(iteration_of(game), {})
         for role, is_spy in (("spy", True), ("civilian", False)):
@@ -197,7 +191,7 @@ def judge_clues(
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float, float]:
-    interval = Interval.of(values, resamples=500)
+    interval = Interval.of_mean(values, resamples=500)
     return interval.value, interval.low, interval.high
 
 
@@ -223,8 +217,8 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Numbers of the pictures that the civilians and the spy saw, or why there are none."""
+class GamePictures:
+    """Numbers of the pictures that the civilians and the spy saw, or the reason why there are none."""
 
     civilians: int | None
     spy: int | None
@@ -233,8 +227,8 @@ class Seen:
 
 def picture_games(
     games: Sequence[Record], pairs: Mapping[str, ImagePair], pictures: Pictures
-) -> Iterator[tuple[int, Seen]]:
-    """For every game its number in `games` and its pictures, pair by pair, so that each image is opened once."""
+) -> Iterator[tuple[int, GamePictures]]:
+    """Pictures of every game, with its number in `games`; pair by pair, so that each image is opened once."""
     known: GameImages = {}
     last_pair = None
     for number, game in sorted(enumerate(games), key=lambda one: (str(one[1]["pair"]), one[0])):
@@ -243,18 +237,18 @@ def picture_games(
         try:
             civilians, spy = seen_images(game, pairs, known)
         except ValueError as error:  # BadImageError, or a name that no file can have
-            yield number, Seen(None, None, str(error))
+            yield number, GamePictures(None, None, str(error))
             continue
         known = {(0, "civilian"): civilians}
         if game["spy_view"] == "edited":
             known[0, "spy"] = spy
-        yield number, Seen(pictures.add(civilians), pictures.add(spy))
+        yield number, GamePictures(pictures.add(civilians), pictures.add(spy))
 
 
-def shown_game(
-    game: Record, iteration: int, seen: Seen, grounding: list[ClueGrounding] | None, copied: Iterable[bool]
+def game_for_page(
+    game: Record, iteration: int, seen: GamePictures, grounding: list[ClueGrounding] | None, copied: Iterable[bool]
 ) -> Record:
-    """One game as the page's scripts take it."""
+    """One game in the form that the page's scripts take."""
     n_players = game["rules"]["n_civilians"] + 1
     named = plurality(game["outcome"], n_players)
     marks: list[list[str]] = []

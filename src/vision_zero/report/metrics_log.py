@@ -1,7 +1,8 @@
-"""What metrics.jsonl and arena.jsonl of a run say of its iterations, checked: for whoever draws them."""
+"""Readers of metrics.jsonl and arena.jsonl of a run, with checks of their numbers, for summary, curves and page."""
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,19 @@ Figures = Mapping[str, Sequence[float]]
 """Name -> value, low and high."""
 
 
+def finite_number(value: object) -> float | None:
+    """The value as a float if it is a finite number: infinities and NaN are not drawn and are no JSON."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # a whole number of hundreds of digits
+        return None
+
+
 @dataclass(frozen=True)
 class StageSpan:
-    """Iterations `first` to `last` (counted from 1) trained `stage`."""
+    """A stage and the iterations that trained it, `first` to `last`, counted from 1."""
 
     stage: str
     first: int
@@ -26,7 +37,7 @@ class StageSpan:
 
 
 def stage_spans(iterations: Sequence[Line]) -> list[StageSpan]:
-    """The stages of metrics.jsonl's iterations, in order."""
+    """Stages of the iterations of metrics.jsonl, in order."""
     stages = ["clue" if line["stage/is_clue"] > 0.5 else "decision" for line in iterations]
     spans = []
     for stage, group in groupby(enumerate(stages, start=1), key=lambda one: one[1]):
@@ -35,14 +46,20 @@ def stage_spans(iterations: Sequence[Line]) -> list[StageSpan]:
     return spans
 
 
+def read_steps(file: Path, *needed: str) -> list[Line]:
+    """Every line of a JSONL file whose lines have a step. Raises RunFolderError for a damaged file."""
+    lines = run_folder.read_json_lines(file, "step", *needed)
+    check_steps(file, lines)
+    return list(lines)
+
+
 def read_iterations(run: Path) -> list[Line]:
-    """The lines of metrics.jsonl that stand for iterations; with several updates per iteration, others lie between.
+    """Lines of metrics.jsonl that stand for iterations; with several updates per iteration, others lie between.
 
     Raises RunFolderError for a damaged file.
     """
     file = run / run_folder.METRICS
-    iterations: list[Line] = [line for line in run_folder.read_json_lines(file, "step") if "stage/is_clue" in line]
-    check_steps(file, iterations)
+    iterations = [line for line in read_steps(file) if "stage/is_clue" in line]
     for line in iterations:
         numbers = [line.get(name) for name in ("stage/is_clue", "stage/accuracy")]
         check_numbers(f"{file}, step {line['step']}", numbers)
@@ -52,18 +69,17 @@ def read_iterations(run: Path) -> list[Line]:
 def read_arena(run: Path) -> list[tuple[int, Figures]]:
     """Step and figures of every line of arena.jsonl. Raises RunFolderError for a damaged file."""
     file = run / run_folder.ARENA
-    lines = run_folder.read_json_lines(file, "step", "figures")
-    check_steps(file, lines)
+    lines = read_steps(file, "figures")
     return [(line["step"], checked_figures(f"{file}, step {line['step']}", line["figures"])) for line in lines]
 
 
 def is_whole(value: object) -> bool:
-    """Whether it can be the number of a step, a game or a round: not below 0, and exact as a float too."""
+    """Whether the value can be the number of a step, a game or a round: not below 0, and exact as a float too."""
     return type(value) is int and 0 <= value < 2**53
 
 
 def check_steps(file: Path, lines: Sequence[Line]) -> None:
-    """Raises RunFolderError for a line of `file` whose step is none."""
+    """Check the steps of lines of `file`. Raises RunFolderError."""
     for line in lines:
         if not is_whole(line["step"]):
             raise run_folder.RunFolderError(
@@ -72,12 +88,13 @@ def check_steps(file: Path, lines: Sequence[Line]) -> None:
 
 
 def check_numbers(where: str, values: object) -> None:
+    """Check that `values` is a list of numbers. Raises RunFolderError that begins with `where`."""
     if not isinstance(values, list) or not all(isinstance(value, (int, float)) for value in values):
         raise run_folder.RunFolderError(f"{where}: not the numbers of a run; repair or remove it")
 
 
 def checked_figures(where: str, figures: object) -> Figures:
-    """Value, low and high of every figure."""
+    """`figures`, checked to have value, low and high each. Raises RunFolderError that begins with `where`."""
     for figure in figures.values() if isinstance(figures, dict) else [None]:
         check_numbers(where, figure if isinstance(figure, list) and len(figure) == 3 else None)
     return figures if isinstance(figures, dict) else {}

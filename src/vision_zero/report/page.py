@@ -1,8 +1,8 @@
 """The page of a run: one HTML file that holds everything it shows, for `python -m vision_zero.report`.
 
-Curves come from `report_curves`, games from `report_games`, markup, style and scripts from the files in page/. The file
-makes no request: its policy lets it run the scripts and the style it was written with (by their hashes) and show the
-images it holds, nothing else. Texts of models are data to its scripts and are shown as text.
+Curves come from `charts`, games from `games`, markup, style and scripts from the files in static/. The file makes no
+request: its policy lets it run the scripts and the style it was written with (by their hashes) and show the images it
+holds, nothing else. Texts of models are data to its scripts and are shown as text.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from tqdm import tqdm
 
 from vision_zero import run_folder
 from vision_zero.data.pairs import PairSourceError
-from vision_zero.report.charts import charts
-from vision_zero.report.charts import number as finite
-from vision_zero.report.games import Pictures, choose, judge_clues, picture_games, read_games, shown_game
+from vision_zero.report.charts import build_charts
+from vision_zero.report.games import Pictures, choose_games, game_for_page, judge_clues, picture_games, read_games
 from vision_zero.report.metrics_log import (
     Line,
     check_numbers,
-    check_steps,
     checked_figures,
+    finite_number,
     read_arena,
     read_iterations,
+    read_steps,
     stage_spans,
 )
 from vision_zero.rollout.record import pairs_of
@@ -65,35 +65,31 @@ def make_report(run: Path, max_games: int = 500, image_size: int = 320, evaluati
     config = run_folder.read_config(run, iterations=int, updates_per_iteration=int, num_iterations=int)
     steps_per_iteration = config["updates_per_iteration"] * config["num_iterations"]
     notes: list[str] = []
-    steps = _read(notes, run / run_folder.METRICS, lambda: _steps(run / run_folder.METRICS))
-    iterations = _read(notes, run / run_folder.METRICS, lambda: read_iterations(run)) if steps else []
-    steps, iterations = _once(steps, notes), _once(iterations, [])
-    arena = _read(notes, run / run_folder.ARENA, lambda: read_arena(run), optional=True)
-    switches = _read(notes, run / run_folder.SWITCHES, lambda: _switches(run / run_folder.SWITCHES), optional=True)
+    steps = _read_or_note(notes, run / run_folder.METRICS, lambda: read_steps(run / run_folder.METRICS))
+    iterations = _read_or_note(notes, run / run_folder.METRICS, lambda: read_iterations(run)) if steps else []
+    steps, iterations = _one_line_per_step(steps, notes), _one_line_per_step(iterations, [])
+    arena = _read_or_note(notes, run / run_folder.ARENA, lambda: read_arena(run), optional=True)
+    switches = _read_or_note(notes, run / run_folder.SWITCHES, lambda: _switches(run), optional=True)
     recorded = read_games(run)
     notes += recorded.notes
     pairs = _pairs(config, {game["pair"] for game in recorded.games}, notes)
     judged = judge_clues(recorded.games, pairs, lambda game: _iteration(game, steps_per_iteration))
-    chosen = {id(game) for game in choose(recorded.games, max_games)}
+    chosen = {id(game) for game in choose_games(recorded.games, max_games)}
     shown = [number for number, game in enumerate(recorded.games) if id(game) in chosen]
     pictures = Pictures(image_size)
     games: list[dict[str, Any]] = [{} for _ in shown]
-    bar = tqdm(total=len(shown), desc="games of the page", unit="game", disable=None, leave=False)
-    with bar:
+    with tqdm(total=len(shown), desc="games of the page", unit="game", disable=None, leave=False) as bar:
         for place, seen in picture_games([recorded.games[number] for number in shown], pairs, pictures):
-            number = shown[place]
-            game = recorded.games[number]
-            at = _iteration(game, steps_per_iteration)
-            games[place] = shown_game(game, at, seen, judged.groundings[number], judged.copied[number])
+            number, game = shown[place], recorded.games[shown[place]]
+            iteration = _iteration(game, steps_per_iteration)
+            games[place] = game_for_page(game, iteration, seen, judged.groundings[number], judged.copied[number])
             bar.update()
-    without = sum(game["no_image"] is not None for game in games)
-    if without:
-        first = next(game["no_image"] for game in games if game["no_image"] is not None)
-        notes.append(f"images of {without} games cannot be opened any more: {first}")
-    drawn = charts(iterations, steps, arena, judged.shares, config, steps_per_iteration)
+    if without := [game["no_image"] for game in games if game["no_image"] is not None]:
+        notes.append(f"images of {len(without)} games cannot be opened any more: {without[0]}")
+    drawn = build_charts(iterations, steps, arena, judged.shares, config, steps_per_iteration)
     data = {
         "run": run.resolve().name,
-        "facts": facts(run, config, iterations),
+        "facts": run_facts(run, config, iterations),
         "notes": notes,
         "iterations": len(iterations),
         "stages": [asdict(span) for span in stage_spans(iterations)],
@@ -105,17 +101,17 @@ def make_report(run: Path, max_games: int = 500, image_size: int = 320, evaluati
         "games": games,
     }
     n_drawn = sum(chart.missing is None for chart in drawn)
-    text = page(data, pictures.uris)
+    text = page_html(data, pictures.uris)
     return Report(text, n_drawn, len(games), len(recorded.games), len(pictures.uris), notes)
 
 
 def _iteration(game: Mapping[str, Any], steps_per_iteration: int) -> int:
-    """Counted from 1, as in the log: a game's step is the number of optimizer steps done before it."""
+    """The iteration of a game, counted from 1 as in the log: its `step` is the optimizer steps done before it."""
     return int(game["step"]) // steps_per_iteration + 1
 
 
-def _read(notes: list[str], file: Path, read: Any, *, optional: bool = False) -> list[Any]:
-    """What `read` returns; nothing, and a note, for a file that is damaged or (unless optional) not there."""
+def _read_or_note(notes: list[str], file: Path, read: Any, *, optional: bool = False) -> list[Any]:
+    """The result of `read`; nothing, and a note, for a file that is damaged or (unless optional) not there."""
     if not file.is_file():
         if not optional:
             notes.append(f"{file.name} is not there: the run has not finished an iteration")
@@ -130,15 +126,9 @@ def _read(notes: list[str], file: Path, read: Any, *, optional: bool = False) ->
     return found
 
 
-def _steps(file: Path) -> list[dict[str, Any]]:
-    """Every line of metrics.jsonl. Raises RunFolderError for a damaged file."""
-    lines = run_folder.read_json_lines(file, "step")
-    check_steps(file, lines)
-    return lines
-
-
-def _switches(file: Path) -> list[dict[str, Any]]:
-    """What is shown of every switch of stage. Raises RunFolderError for a damaged file."""
+def _switches(run: Path) -> list[dict[str, Any]]:
+    """The shown fields of every switch of stage. Raises RunFolderError for a damaged file."""
+    file = run / run_folder.SWITCHES
     numbers = ("iteration", "accuracy_average", "na_average", "dwell")
     needed = (*numbers, "from_stage", "to_stage", "reason")
     lines = run_folder.read_json_lines(file, *needed)
@@ -147,8 +137,8 @@ def _switches(file: Path) -> list[dict[str, Any]]:
     return [{name: line[name] for name in needed} for line in lines]
 
 
-def _once(lines: Sequence[Line], notes: list[str]) -> list[Line]:
-    """In the order of their steps; of lines with the same step, the last."""
+def _one_line_per_step(lines: Sequence[Line], notes: list[str]) -> list[Line]:
+    """Lines in the order of their steps; of those with the same step, the last."""
     by_step = {line["step"]: line for line in lines}
     if len(by_step) < len(lines):
         notes.append(
@@ -158,7 +148,7 @@ def _once(lines: Sequence[Line], notes: list[str]) -> list[Line]:
 
 
 def _pairs(config: Mapping[str, Any], names: set[str], notes: list[str]) -> dict[str, ImagePair]:
-    """The pairs of the recorded games. Without their source, images are looked for by their file names."""
+    """Pairs of the recorded games by id. Without their source, images are looked for by their file names."""
     if not names:
         return {}
     try:
@@ -186,9 +176,9 @@ def _evaluations(run: Path, named: Sequence[Path], notes: list[str]) -> list[dic
     return found
 
 
-def facts(run: Path, config: Mapping[str, Any], iterations: Sequence[Line]) -> list[tuple[str, str]]:
-    """What was run, in words, for the head of the page."""
-    seconds = [finite(line.get("step_time")) for line in iterations]
+def run_facts(run: Path, config: Mapping[str, Any], iterations: Sequence[Line]) -> list[tuple[str, str]]:
+    """Description of the run, as (name, value), for the head of the page."""
+    seconds = [finite_number(line.get("step_time")) for line in iterations]
     n_players = f"{config.get('civilians')} civilians and a spy, {config.get('rounds')} rounds"
     images = config.get("images") or []
     images = images if isinstance(images, list) else [images]
@@ -210,19 +200,19 @@ def facts(run: Path, config: Mapping[str, Any], iterations: Sequence[Line]) -> l
 
 
 def _duration(seconds: Sequence[float | None]) -> str:
-    """Of all iterations together; those whose time is not known are counted."""
+    """Time of all iterations together, in words; those whose time is not known are counted."""
     known = [one for one in seconds if one is not None]
-    total = finite(sum(known)) or 0.0
+    total = finite_number(sum(known)) or 0.0
     hours, rest = divmod(int(total), 3600)
     minutes, left = divmod(rest, 60)
     unknown = f" and {len(seconds) - len(known)} of unknown time" if len(known) < len(seconds) else ""
     return (f"{hours} h {minutes} min" if hours else f"{minutes} min {left} s") + unknown
 
 
-def page(data: Mapping[str, Any], images: Sequence[str]) -> str:
+def page_html(data: Mapping[str, Any], images: Sequence[str]) -> str:
     """The HTML file. `data` is JSON for its scripts; `images` are data URIs, by number."""
-    script = "\n".join(f"/* {name} */\n{_file(name)}" for name in SCRIPTS)
-    style = "\n".join(_file(name) for name in STYLES)
+    script = "\n".join(f"/* {name} */\n{_static_file(name)}" for name in SCRIPTS)
+    style = "\n".join(_static_file(name) for name in STYLES)
     for name, text in (("a script", script), ("the style", style)):
         if "</s" in text.lower().replace(" ", ""):
             raise ValueError(f"{name} of the page would end its own element")
@@ -234,7 +224,7 @@ def page(data: Mapping[str, Any], images: Sequence[str]) -> str:
         "base-uri": "'none'",
         "form-action": "'none'",
     }
-    return Template(_file("page.html")).substitute(
+    return Template(_static_file("page.html")).substitute(
         policy=html.escape("; ".join(f"{name} {value}" for name, value in policy.items())),
         title=html.escape(f"{data['run']}: a run of Vision-Zero"),
         name=html.escape(str(data["run"])),
@@ -248,22 +238,22 @@ def page(data: Mapping[str, Any], images: Sequence[str]) -> str:
 def json_in_html(value: Any, *, by_line: bool = False) -> str:
     """JSON that stays inside its script element whatever it holds: no "<", so no tag or comment begins in it."""
     separators = (",\n" if by_line else ",", ":")
-    text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, separators=separators)
+    text = json.dumps(_json_value(value), ensure_ascii=False, allow_nan=False, separators=separators)
     # A lone surrogate, which JSON can hold, is nothing that a file can.
     text = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _finite(value: Any) -> Any:
-    """The value with null for infinities and NaN, which are no JSON."""
+def _json_value(value: Any) -> Any:
+    """The value with None for infinities and NaN, which are no JSON."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(name): _finite(one) for name, one in value.items()}
-    return [_finite(one) for one in value] if isinstance(value, (list, tuple)) else value
+        return {str(name): _json_value(one) for name, one in value.items()}
+    return [_json_value(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
-def _file(name: str) -> str:
+def _static_file(name: str) -> str:
     return files("vision_zero.report").joinpath("static", *name.split("/")).read_text("utf-8")
 
 

@@ -1,6 +1,6 @@
 """Picture of a recorded game: `python -m vision_zero.report RUN --game`.
 
-Both images, every clue in order, the votes and the rewards of one game of a run folder's games/.
+It has both images, every clue in order, the votes and the rewards.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class NoGameError(run_folder.RunFolderError):
 
 
 def find_game(run: Path, step: int | None = None, game: int | None = None) -> Record:
-    """The record of one game. Raises NoGameError with what there is instead."""
+    """The record of one game. Raises NoGameError, which names the games that there are."""
     folder = run / run_folder.GAMES
     steps = {int(path.stem.split("-")[1]): path for path in sorted(folder.glob("step-*.jsonl"))}
     if not steps:

@@ -1,13 +1,13 @@
 """Picture of the curves of a run: `python -m vision_zero.report RUN --curves`.
 
-From metrics.jsonl and arena.jsonl (docs/metrics.md): win rate against the frozen start, how often the spy is found, and
-the share of clues that are true, over iterations. Bands behind the curves are clue stages. A run that is not finished,
-or has no arena, is drawn as far as it goes.
+It has, from metrics.jsonl and arena.jsonl (docs/metrics.md), the win rate against the frozen start, the share of games
+in which the spy is found, and the share of true clues. Bands are clue stages. A run that is not finished, or has no
+arena, is drawn as far as it goes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 from vision_zero import run_folder
-from vision_zero.report.metrics_log import StageSpan, read_arena, read_iterations, stage_spans
+from vision_zero.report.metrics_log import Figures, read_arena, read_iterations, stage_spans
 
 BAND = "#e8d9b5"
 WIDTH, HEIGHT, DPI = 4.0, 3.1, 130
@@ -24,7 +24,7 @@ WIDTH, HEIGHT, DPI = 4.0, 3.1, 130
 
 @dataclass(frozen=True)
 class Series:
-    """A curve. Points whose figure a run does not have are left out; `band` draws its interval."""
+    """A curve of the arena's figure `name`, as far as a run has it; `band`: with its interval."""
 
     name: str
     label: str
@@ -70,7 +70,9 @@ def plot_run(run: Path) -> Figure:
     panels = PANELS if arena else PANELS[1:2]
     figure = Figure(figsize=(WIDTH * len(panels), HEIGHT), layout="constrained")
     for axes, (title, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        draw_stages(axes, stage_spans(iterations))
+        for span in stage_spans(iterations):
+            if span.stage == "clue":
+                axes.axvspan(span.first - 1, span.last, color=BAND, alpha=0.55, linewidth=0)
         for one in series:
             draw_series(axes, one, arena)
         if series is VOTES:  # of the training games themselves, every iteration
@@ -90,13 +92,7 @@ def plot_run(run: Path) -> Figure:
     return figure
 
 
-def draw_stages(axes: Axes, spans: Sequence[StageSpan]) -> None:
-    for span in spans:
-        if span.stage == "clue":
-            axes.axvspan(span.first - 1, span.last, color=BAND, alpha=0.55, linewidth=0)
-
-
-def draw_series(axes: Axes, series: Series, arena: Sequence[tuple[float, Mapping[str, Sequence[float]]]]) -> None:
+def draw_series(axes: Axes, series: Series, arena: Sequence[tuple[float, Figures]]) -> None:
     points = [(step, *figures[series.name]) for step, figures in arena if series.name in figures]
     if not points:
         return

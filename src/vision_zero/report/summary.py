@@ -31,7 +31,7 @@ ROWS: tuple[tuple[str, str, int], ...] = (
     ("gradient norm", "grad_norm", 2),
     ("seconds per iteration", "step_time", 1),
 )
-"""What is shown: its name in words, its name in metrics.jsonl (docs/metrics.md), decimals."""
+"""Rows of the summary: words, name in metrics.jsonl (docs/metrics.md), decimals."""
 
 Metrics = Mapping[str, Any]
 
@@ -46,15 +46,15 @@ def summarize_run(run: Path) -> str:
         for stage in ("decision", "clue")
     }
     parts = [
-        facts(run, config["iterations"], by_stage),
-        table({stage: lines for stage, lines in by_stage.items() if lines}),
-        places(run),
+        progress(run, config["iterations"], by_stage),
+        stage_means({stage: lines for stage, lines in by_stage.items() if lines}),
+        file_locations(run),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def facts(run: Path, planned: int, by_stage: Mapping[str, Sequence[Metrics]]) -> str:
-    """How far the run is, how long it took, and every change of stage with its reason."""
+def progress(run: Path, planned: int, by_stage: Mapping[str, Sequence[Metrics]]) -> str:
+    """Progress of the run: iterations, time, and every switch of stage with its reason."""
     done = sum(map(len, by_stage.values()))
     seconds = sum(line.get("step_time", 0.0) for lines in by_stage.values() for line in lines)
     stages = ", ".join(f"{len(lines)} {stage}" for stage, lines in by_stage.items())
@@ -72,7 +72,7 @@ def facts(run: Path, planned: int, by_stage: Mapping[str, Sequence[Metrics]]) ->
     return "\n".join(lines)
 
 
-def table(by_stage: Mapping[str, Sequence[Metrics]]) -> str:
+def stage_means(by_stage: Mapping[str, Sequence[Metrics]]) -> str:
     """Means over the first and the last iterations of each stage; empty before the first iteration."""
     columns = []
     for stage, lines in by_stage.items():
@@ -90,8 +90,8 @@ def table(by_stage: Mapping[str, Sequence[Metrics]]) -> str:
     return "\n".join(text)
 
 
-def places(run: Path) -> str:
-    """Where the run's files are, and the lines that load its last export."""
+def file_locations(run: Path) -> str:
+    """Paths of the run's files, and the lines that load its last export."""
     lines = [
         f"every number  {run / run_folder.METRICS}  (docs/metrics.md says what they mean)",
         f"every game    {run / run_folder.GAMES}/  (a page with all: python -m vision_zero.report {run})",

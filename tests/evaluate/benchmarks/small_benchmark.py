@@ -171,7 +171,7 @@ def teach(
     start: Path, out: Path, requests: Sequence[ChatRequest], answers: Sequence[str], *, max_steps: int = 800,
     max_pixels: int | None = None, system_prompt: str | None = None,
 ) -> Path:  # fmt: skip
-    """`start` over-fitted on `requests` with the replies `\\boxed{answer}`, saved in `out`: until it answers all of
+    """`start` over-fitted on `requests` with the completions `\\boxed{answer}`, saved in `out`: until it answers all of
     them right, or for `max_steps`."""
     model: Any = load_model(start, dtype="float32")
     processor = load_processor(str(start), None, max_pixels)
@@ -203,13 +203,13 @@ def teach(
 
 
 def reply_loss(model: Any, chat: ChatModel, batch: Sequence[tuple[ChatRequest, str]]) -> torch.Tensor:
-    """Mean cross-entropy of the replies' tokens. Padded on the left, as the server pads."""
+    """Mean cross-entropy of the completions' tokens. Padded on the left, as the server pads."""
     texts = [f"{chat.prompt(request)}\\boxed{{{answer}}}<|im_end|>" for request, answer in batch]
     inputs = chat.processor(
         text=texts, images=[list(request.images) for request, _ in batch], padding=True, return_tensors="pt"
     )
     labels = torch.full_like(inputs["input_ids"], -100)
     for number, (_, answer) in enumerate(batch):
-        reply = chat.processor.tokenizer(f"\\boxed{{{answer}}}<|im_end|>")["input_ids"]
-        labels[number, -len(reply) :] = torch.tensor(reply)
+        completion = chat.processor.tokenizer(f"\\boxed{{{answer}}}<|im_end|>")["input_ids"]
+        labels[number, -len(completion) :] = torch.tensor(completion)
     return model(**inputs, labels=labels).loss

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from tests.process_helpers import BENCH_MODEL, TINY_VLM
 from vision_zero.evaluate import main
-from vision_zero.evaluate.benchmarks.options import JUDGE_KEY, BenchmarkConfig, BenchmarkOptions, base_model, parse
+from vision_zero.evaluate.benchmarks.options import (
+    JUDGE_KEY,
+    BenchmarkConfig,
+    BenchmarkOptions,
+    base_model,
+    parse,
+    pixel_bounds,
+)
+from vision_zero.evaluate.benchmarks.processes import ToolEnvironment, inspect_environment
 from vision_zero.evaluate.benchmarks.scores import Score, ScoreFolder, fingerprint
 from vision_zero.evaluate.benchmarks.suite import (
     BENCHMARKS,
@@ -19,20 +27,17 @@ from vision_zero.evaluate.benchmarks.suite import (
     PAPER,
     WITHOUT_JUDGE,
     find_benchmarks,
-    said_of_judges,
+    judge_summary,
 )
-from vision_zero.evaluate.benchmarks.table import END, NONE_YET, START, fill, grey, table
+from vision_zero.evaluate.benchmarks.table import END, NONE_YET, START, fill_table, results_table, small_print
 from vision_zero.evaluate.benchmarks.vlmevalkit import reader
 from vision_zero.evaluate.benchmarks.vlmevalkit.config import (
-    ToolEnvironment,
-    choose,
+    answer_mode,
     command,
     configuration,
     direct_entry,
-    kit_environment,
-    look_at,
-    pixel_bounds,
     served_entry,
+    vlmevalkit_variables,
 )
 from vision_zero.evaluate.benchmarks.vlmevalkit.run import remove_secret
 from vision_zero.evaluate.bootstrap import compare_questions
@@ -53,7 +58,7 @@ def test_the_papers_benchmarks() -> None:
     assert len(WITHOUT_JUDGE) == 13
     assert find_benchmarks(["MMStar", "no-judge", "MMStar"])[0].kit_name == "MMStar"
     assert len(find_benchmarks(["paper", "no-judge"])) == 19
-    said = said_of_judges(find_benchmarks(["MMStar", "MathVista_MINI"]))
+    said = judge_summary(find_benchmarks(["MMStar", "MathVista_MINI"]))
     assert said == "need a judge: MathVista_MINI; scored without one: MMStar"
     assert find_benchmarks(["mine"], own=["mine"])[0].kit_class == "CustomMCQDataset"
     with pytest.raises(ValueError, match="--benchmarks mmstar: unknown"):
@@ -105,7 +110,7 @@ def test_base_is_where_training_began(tmp_path: Path) -> None:
 
 def test_an_environment_that_is_not_there_names_its_script(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"is not there; make .* run_scripts/setup_vlmevalkit\.sh --with lmms-eval"):
-        look_at(tmp_path / "python", ["lmms-eval"], " --with lmms-eval")
+        inspect_environment(tmp_path / "python", ["lmms-eval"], " --with lmms-eval")
 
 
 # ----------------------------------------------------------------------------------------------------- configuration
@@ -149,15 +154,15 @@ def family(folder: Path, model_type: str) -> str:
 def test_who_is_asked_directly_and_who_is_served(tmp_path: Path) -> None:
     qwen, intern = family(tmp_path / "qwen", "qwen2_5_vl"), family(tmp_path / "intern", "internvl")
     config = BenchmarkConfig()
-    assert [choose(one, config, GPU) for one in (qwen, intern)] == ["direct", "served"]
-    assert choose(qwen, config, CPU) == "served"
-    assert choose(qwen, BenchmarkConfig(use_cpu=True), GPU) == "served"
-    assert choose(qwen, BenchmarkConfig(how="served"), GPU) == "served"
+    assert [answer_mode(one, config, GPU) for one in (qwen, intern)] == ["direct", "served"]
+    assert answer_mode(qwen, config, CPU) == "served"
+    assert answer_mode(qwen, BenchmarkConfig(use_cpu=True), GPU) == "served"
+    assert answer_mode(qwen, BenchmarkConfig(how="served"), GPU) == "served"
     without = ToolEnvironment(Path("python"), {}, gpus=1, flash_attention=False)
     with pytest.raises(ValueError, match="its environment has no flash-attn"):
-        choose(qwen, BenchmarkConfig(how="direct"), without)
+        answer_mode(qwen, BenchmarkConfig(how="direct"), without)
     with pytest.raises(ValueError, match=r"its class is for Qwen2\.5-VL, not internvl; it needs a GPU"):
-        choose(intern, BenchmarkConfig(how="direct"), CPU)
+        answer_mode(intern, BenchmarkConfig(how="direct"), CPU)
     assert pixel_bounds(intern, config) == (None, None)
     assert pixel_bounds(qwen, config) == (1003520, 12845056)
     assert pixel_bounds(qwen, BenchmarkConfig(max_pixels=12544)) == (12544, 12544)
@@ -176,10 +181,10 @@ def test_the_judge_and_nothing_of_another_run_reaches_vlmevalkit(monkeypatch: py
     unjudged = command(Path("p"), Path("c.json"), Path("w"), config, None)
     assert unjudged[unjudged.index("--judge") + 1] == "exact_matching"
     assert "--judge-base-url" not in unjudged
-    judged = kit_environment(config, judged=True)
+    judged = vlmevalkit_variables(config, judged=True)
     assert judged[JUDGE_KEY] == "secret"
     assert not {"SKIP_ERR", "LMDEPLOY_API_BASE", "PYTHONPATH"} & judged.keys()
-    assert JUDGE_KEY not in kit_environment(config, judged=False)
+    assert JUDGE_KEY not in vlmevalkit_variables(config, judged=False)
     assert judged["CUDA_VISIBLE_DEVICES"] == ""
     assert "127.0.0.1" in judged["NO_PROXY"]
 
@@ -263,7 +268,7 @@ def result() -> dict[str, Any]:
 
 
 def test_table() -> None:
-    lines = table(result()).splitlines()
+    lines = results_table(result()).splitlines()
     assert lines[2] == (
         "| MMStar | `mine` | 1500 | 64.6 | 63.6 | -1.0 (-3.0 to +0.0) | 10 / 25 "
         "| <sub>64.6 → 65.2 / 64.7 / 65.8</sub> |"
@@ -284,17 +289,17 @@ def test_fill(tmp_path: Path) -> None:
     assert "| MathVista | `MathVista_MINI` | yes | <sub>68.2 → 72.2 / 72.4 / 73.1</sub> |" in empty
     out.mkdir()
     (out / "result.json").write_text(json.dumps(result()))
-    fill(readme, out / "result.json")
-    fill(readme, out / "result.json")
-    assert readme.read_text() == f"before\n{START}\n{table(result())}\n{END}\nafter\n"
+    fill_table(readme, out / "result.json")
+    fill_table(readme, out / "result.json")
+    assert readme.read_text() == f"before\n{START}\n{results_table(result())}\n{END}\nafter\n"
     (out / "result.json").write_text("{}")
     with pytest.raises(ValueError, match="not a result of this command"):
-        fill(readme, out / "result.json")
+        fill_table(readme, out / "result.json")
     readme.write_text("no markers")
     with pytest.raises(ValueError, match="needs one line"):
-        fill(readme, out / "result.json")
+        fill_table(readme, out / "result.json")
     for path, reason in ((readme, "is not a UTF-8 text"), (out, "cannot be read")):
         readme.write_bytes(b"\x89PNG\xff")
         with pytest.raises(ValueError, match=f"--fill {re.escape(str(path))}: {reason}"):
-            fill(path, out / "result.json")
-    assert grey(None) == ""
+            fill_table(path, out / "result.json")
+    assert small_print(None) == ""

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from vision_zero.evaluate.benchmarks import lmms_eval
+from vision_zero.evaluate.benchmarks.scores import NoScoreError
 from vision_zero.evaluate.benchmarks.suite import BY_NAME, own_choice_set
-from vision_zero.evaluate.benchmarks.vlmevalkit.outcomes import NoScoreError, outcome, read_status
+from vision_zero.evaluate.benchmarks.vlmevalkit.outcomes import benchmark_outcome, read_status
 from vision_zero.evaluate.benchmarks.vlmevalkit.run import forget_judgements
 from vision_zero.evaluate.bootstrap import compare_questions
 
@@ -21,13 +22,13 @@ SHAPES = own_choice_set("drawn_shapes")
 
 
 def real(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a real run of VLMEvalKit left in status.json, and what kit_reader.py found."""
+    """What a real run of VLMEvalKit left in status.json, and what reader.py found."""
     status = json.loads((RESULTS / f"vlmevalkit-{name}-status.json").read_text())
     return status["datasets"], json.loads((RESULTS / f"vlmevalkit-{name}-read.json").read_text())
 
 
 def test_a_run_that_scored() -> None:
-    found = outcome(SHAPES, *real("scored"))
+    found = benchmark_outcome(SHAPES, *real("scored"))
     assert len(found.questions) == 40
     assert sum(found.questions.values()) == 10
     assert found.metrics == {"split=none|Overall": 0.25}
@@ -39,12 +40,12 @@ def test_samples_that_failed_are_no_score_of_zero() -> None:
     assert status["drawn_shapes"]["status"] == "done"
     assert status["drawn_shapes"]["metrics"] == {"split=none|Overall": 0.0}  # what VLMEvalKit says, with status 0
     with pytest.raises(NoScoreError, match="40 of 40 samples failed"):
-        outcome(SHAPES, status, read)
+        benchmark_outcome(SHAPES, status, read)
 
 
 def test_a_data_set_that_is_not_there() -> None:
     with pytest.raises(NoScoreError, match=r"VLMEvalKit failed: \[Errno 2\] No such file or directory"):
-        outcome(own_choice_set("not_there"), *real("missing"))
+        benchmark_outcome(own_choice_set("not_there"), *real("missing"))
 
 
 @pytest.mark.parametrize(
@@ -64,16 +65,16 @@ def test_what_is_not_whole_is_no_score(change: dict[str, Any], message: str) -> 
     status, read = real("scored")
     read["drawn_shapes"].update(change)
     with pytest.raises(NoScoreError, match=message):
-        outcome(SHAPES, status, read)
+        benchmark_outcome(SHAPES, status, read)
 
 
 def test_a_run_that_was_stopped(tmp_path: Path) -> None:
     status, read = real("scored")
     status["drawn_shapes"]["status"] = "infer"
     with pytest.raises(NoScoreError, match="stopped while it was at 'infer'"):
-        outcome(SHAPES, status, read)
+        benchmark_outcome(SHAPES, status, read)
     with pytest.raises(NoScoreError, match="did not get to it"):
-        outcome(BY_NAME["MMStar"], status, read)
+        benchmark_outcome(BY_NAME["MMStar"], status, read)
     with pytest.raises(NoScoreError, match="wrote no "):
         read_status(tmp_path)
     (tmp_path / "status.json").write_text("[")
@@ -85,7 +86,7 @@ def test_a_judge_that_failed() -> None:
     entry = {"status": "done", "metrics": {}}
     read = {"failed": 0, "total": 2, "judge_failed": 1, "questions": {"0": 1.0, "1": 0.0}}
     with pytest.raises(NoScoreError, match="1 of 2 samples were not judged"):
-        outcome(BY_NAME["LogicVista"], {"LogicVista": entry}, {"LogicVista": read})
+        benchmark_outcome(BY_NAME["LogicVista"], {"LogicVista": entry}, {"LogicVista": read})
 
 
 def test_judgements_of_failed_answers_are_forgotten(tmp_path: Path) -> None:
@@ -131,7 +132,7 @@ def test_a_real_run_of_lmms_eval() -> None:
 
 
 def test_two_real_runs_question_by_question() -> None:
-    base, model = (outcome(SHAPES, *real(name)).questions for name in ("scored", "trained"))
+    base, model = (benchmark_outcome(SHAPES, *real(name)).questions for name in ("scored", "trained"))
     found = compare_questions(base, model)
     assert (found.questions, found.better, found.worse) == (40, 29, 0)
     assert found.difference.value == pytest.approx(0.725)

@@ -26,11 +26,11 @@ from vision_zero.data.drawn_scenes import draw, scenes_of
 from vision_zero.evaluate.benchmarks.judge import check_judge
 from vision_zero.evaluate.benchmarks.processes import ProcessFailedError, started, wait_for
 from vision_zero.evaluate.benchmarks.server.model import BadRequestError, ChatModel, boxed_answer, read_request
-from vision_zero.evaluate.benchmarks.server.process import Served, Serving, served
+from vision_zero.evaluate.benchmarks.server.process import Server, Serving, served
 
 
 @pytest.mark.parametrize(
-    ("reply", "answer"),
+    ("completion", "answer"),
     [
         ("I think \\boxed{B}.", "B"),
         ("\\boxed{A} or rather \\boxed{\\frac{1}{2}}", "\\frac{1}{2}"),
@@ -40,8 +40,8 @@ from vision_zero.evaluate.benchmarks.server.process import Served, Serving, serv
         ("\\boxed{}", ""),
     ],
 )
-def test_the_last_box_is_the_answer(reply: str, answer: str) -> None:
-    assert boxed_answer(reply) == answer
+def test_the_last_box_is_the_answer(completion: str, answer: str) -> None:
+    assert boxed_answer(completion) == answer
 
 
 @given(st.text(st.characters(exclude_characters="{}\\")), st.text())
@@ -124,7 +124,7 @@ def test_another_family_is_served_alike(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("served")
     serving = Serving(
         str(TINY_VLM), "tiny", max_tokens=12, use_cpu=True, keep_requests=folder / "requests.jsonl", timeout=300
@@ -134,11 +134,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     assert up.process.poll() is not None
 
 
-def ask(server: Served, content: Any, path: str = "/v1/chat/completions") -> httpx.Response:
+def ask(server: Server, content: Any, path: str = "/v1/chat/completions") -> httpx.Response:
     return httpx.post(f"{server.url}{path}", json=content, timeout=120, trust_env=False)
 
 
-def test_many_ask_at_once(server: Served) -> None:
+def test_many_ask_at_once(server: Server) -> None:
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda seed: ask(server, body(seed)), range(8)))
     assert {answer.status_code for answer in answers} == {200}
@@ -153,7 +153,7 @@ def test_many_ask_at_once(server: Served) -> None:
     assert json.loads(kept[0])["request"]["max_tokens"] == 12
 
 
-def test_what_cannot_be_answered_says_why(server: Served) -> None:
+def test_what_cannot_be_answered_says_why(server: Server) -> None:
     refused = ask(server, {"messages": []})
     assert refused.status_code == 400
     assert "messages: must be a list" in refused.json()["error"]["message"]
@@ -162,7 +162,7 @@ def test_what_cannot_be_answered_says_why(server: Served) -> None:
     assert ask(server, {"messages": [{"role": "user", "content": "no image"}]}).status_code == 200
 
 
-def test_a_judge_is_asked_before_the_start(server: Served) -> None:
+def test_a_judge_is_asked_before_the_start(server: Server) -> None:
     check_judge("tiny", f"{server.url}/v1")
     with pytest.raises(ValueError, match=r"--judge_url .*/v2, --judge_model tiny: says 404: .*no such path"):
         check_judge("tiny", f"{server.url}/v2")

@@ -27,11 +27,11 @@ from tests.evaluate.benchmarks.small_benchmark import (
 )
 from tests.process_helpers import ROOT, TINY_VLM, without_weight
 from vision_zero.evaluate.benchmarks.options import PYTHONS, SYSTEM_PROMPT, BenchmarkConfig
-from vision_zero.evaluate.benchmarks.server.server import READY
+from vision_zero.evaluate.benchmarks.server.process import READY
 from vision_zero.evaluate.benchmarks.suite import BENCHMARKS, BY_NAME
 from vision_zero.evaluate.benchmarks.vlmevalkit import reader
 from vision_zero.evaluate.benchmarks.vlmevalkit.config import direct_entry
-from vision_zero.evaluate.benchmarks.vlmevalkit.outcomes import outcome
+from vision_zero.evaluate.benchmarks.vlmevalkit.outcomes import benchmark_outcome
 
 NAME, N = "drawn_shapes", 40
 ASKED = questions(N)
@@ -76,7 +76,7 @@ def evaluate(tool: str, out: Path, data: Path, base: Path, *models: Path, words:
 
 @dataclass(frozen=True)
 class Pupils:
-    """`random`: weights as drawn; `guesser`: has learnt that the reply is a letter, from shuffled answers, and no
+    """`random`: weights as drawn; `guesser`: has learnt that the completion is a letter, from shuffled answers, and no
     more; `right`: over-fitted. `requests`: what the tool asked."""
 
     random: Path
@@ -250,5 +250,5 @@ def test_questions_are_read_as_vlmevalkits_own_code_scores_them(tmp_path: Path) 
         total = len(values) * (4 if name == "CRPE_RELATION" else 1)
         status = {name: {"status": "done", "metrics": found[name]["metrics"]}}
         read = {name: {"failed": 0, "total": total, "judge_failed": 0, "questions": found[name]["questions"]}}
-        notes = outcome(BY_NAME[name], status, read).notes  # raises if the headline is another
+        notes = benchmark_outcome(BY_NAME[name], status, read).notes  # raises if the headline is another
         assert not any("have no '" in note for note in notes), (name, found[name]["metrics"])

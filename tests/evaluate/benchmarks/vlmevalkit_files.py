@@ -1,8 +1,8 @@
 """Run by VLMEvalKit's Python: small prediction files for many benchmarks, scored by VLMEvalKit's own code, then read.
 
-    python kit_files.py FOLDER SRC/vision_zero/evaluation
+    python vlmevalkit_files.py FOLDER SRC/vision_zero/evaluate/benchmarks/vlmevalkit
 
-Prints {benchmark: {"metrics": what status.json would hold, "questions": what kit_reader.py reads}}. Where a judge is
+Prints {benchmark: {"metrics": what status.json would hold, "questions": what reader.py reads}}. Where a judge is
 needed, its verdicts are in the files already.
 """
 
@@ -17,7 +17,7 @@ out, sys.stdout = sys.stdout, sys.stderr
 folder = Path(sys.argv[1]) / "m"
 folder.mkdir()
 sys.path.insert(0, sys.argv[2])
-kit_reader = importlib.import_module("kit_reader")
+reader = importlib.import_module("reader")
 sets = importlib.import_module("vlmeval.dataset")
 smp = importlib.import_module("vlmeval.smp")
 flatten = importlib.import_module("vlmeval.smp.status_report").flatten_summary_metrics
@@ -43,7 +43,7 @@ def score(name, kind, scoring, file, **judge):
     data = object.__new__(cls)
     data.dataset_name = name
     metrics = flatten(data.evaluate(file, **judge))
-    questions = kit_reader.READERS[scoring](file.removesuffix(".xlsx"), JUDGE)
+    questions = reader.READERS[scoring](file.removesuffix(".xlsx"), JUDGE)
     FOUND[name] = {"metrics": metrics, "questions": questions}
 
 

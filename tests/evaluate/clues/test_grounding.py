@@ -1,4 +1,4 @@
-"""Truth, discriminative apart and copying, on three hand-made pictures and on games of scripted players."""
+"""Whether clues are true, discriminative and copied, on three hand-made pictures and on games of scripted players."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def picture(name: str, *objects: str) -> ImagePair:
     return ImagePair(name, image, meta={"objects": [{"color": colour, "shape": shape} for colour, shape in words]})
 
 
-GALLERY = SceneIndex(
+SCENES = SceneIndex(
     [
         picture("a", "red cube", "blue sphere"),
         picture("b", "red cube", "green cylinder"),
@@ -42,7 +42,7 @@ GALLERY = SceneIndex(
 
 def judged(*texts: str, spy: int = 2) -> dict[Role, ClueGrounding]:
     """One round: seat 1 says the first."""
-    return GALLERY.judge("a", spy, [SaidClue(seat, text) for seat, text in enumerate(texts, start=1)])
+    return SCENES.judge("a", spy, [SaidClue(seat, text) for seat, text in enumerate(texts, start=1)])
 
 
 def test_by_hand() -> None:
@@ -70,7 +70,7 @@ def test_copying_is_saying_what_was_said_whoever_said_it_and_in_whatever_words()
 
 def test_what_could_not_be_read_is_no_claim_and_no_copy() -> None:
     clues = [SaidClue(1, "red cube", parsed=False), SaidClue(2, "red cube"), SaidClue(3, "red cube", parsed=False)]
-    grounding = GALLERY.judge("a", 2, clues)
+    grounding = SCENES.judge("a", 2, clues)
     assert grounding[Role.CIVILIAN] == ClueGrounding(true=0, discriminative=0, copied=0, no_claim=1, unparsed=1)
     assert grounding[Role.SPY].copied == 0
 

@@ -161,7 +161,7 @@ def test_an_oracle_beats_a_guesser_in_both_roles() -> None:
     assert figures["grounding/civilian/true"].value == 1
 
 
-def test_all_line_ups_play_the_same_deals_at_the_same_seeds() -> None:
+def test_all_matchups_play_the_same_deals_at_the_same_seeds() -> None:
     arena = arena_of(20)
     asked = {}
     for matchup in WIN_RATE:
@@ -182,7 +182,7 @@ def test_who_plays_what() -> None:
     assert len(ears["new"].asked) == 12 * 3  # two civilians and a vote in each
 
 
-def test_sight_is_what_the_image_adds_to_the_same_clues() -> None:
+def test_image_gain_is_what_the_image_adds_to_the_same_clues() -> None:
     def sees(request: TurnRequest, rng: random.Random) -> Vote:
         return request.game.spy if request.image.key == f"{request.game.pair.id}/original" else None
 
@@ -195,13 +195,15 @@ def test_sight_is_what_the_image_adds_to_the_same_clues() -> None:
         assert figures["votes/right"].value == right
         assert figures["votes/right_image_swapped"].value == image_swapped
         assert figures["image_gain"].value == right - image_swapped
-        blindly = [r for r in ear.asked if r.image.key != f"{r.game.pair.id}/original" and r.turn.stage == "decision"]
-        assert len(blindly) == 20
-        sighted = [r for r in ear.asked if r.turn.stage == "decision" and r not in blindly]
-        assert {(r.turn, r.seed, r.prompt.text) for r in blindly} == {(r.turn, r.seed, r.prompt.text) for r in sighted}
+        swapped = [r for r in ear.asked if r.image.key != f"{r.game.pair.id}/original" and r.turn.stage == "decision"]
+        assert len(swapped) == 20
+        with_true_image = [r for r in ear.asked if r.turn.stage == "decision" and r not in swapped]
+        assert {(r.turn, r.seed, r.prompt.text) for r in swapped} == {
+            (r.turn, r.seed, r.prompt.text) for r in with_true_image
+        }
 
 
-def test_strangers_are_on_other_pairs_and_two_pairs_are_needed() -> None:
+def test_swapped_images_are_of_other_pairs_and_two_pairs_are_needed() -> None:
     arena = arena_of(30)
     assert all(deal.pair.id != other.pair.id for deal, other in zip(arena.deals, arena.swapped_images, strict=True))
     with pytest.raises(ValueError, match="at least two pairs"):
@@ -225,18 +227,18 @@ def test_chunks_and_parts_change_nothing() -> None:
         assert outcomes[1::2] == halves[1][matchup]
 
 
-def test_a_remembering_player_answers_alike_and_is_asked_less() -> None:
+def test_a_cached_policy_answers_alike_and_is_asked_less() -> None:
     pairs = drawn_pairs(range(6))
     inner = {"new": NoisyPlayer(OraclePlayer(), 0.5), "start": RandomPlayer()}
     ears = {name: Listening(one) for name, one in inner.items()}
-    remembering = {name: CachedPolicy(ear) for name, ear in ears.items()}
+    cached = {name: CachedPolicy(ear) for name, ear in ears.items()}
     arena = arena_of(10, pairs)
-    assert arena.play(CROSS_PLAY, remembering) == arena.play(CROSS_PLAY, inner)
+    assert arena.play(CROSS_PLAY, cached) == arena.play(CROSS_PLAY, inner)
     n_asked = len(ears["start"].asked)
-    arena.play(CROSS_PLAY, remembering)
+    arena.play(CROSS_PLAY, cached)
     assert len(ears["start"].asked) == n_asked
     handed_on = Listening(inner["start"])
-    arena.play([FROZEN], {"start": CachedPolicy(handed_on, remembering["start"].known)})
+    arena.play([FROZEN], {"start": CachedPolicy(handed_on, cached["start"].cache)})
     assert not handed_on.asked
 
 
@@ -251,7 +253,7 @@ def test_broken_images_stop_the_arena_or_are_passed_over() -> None:
     assert "broken" not in {deal.pair.id for deal in arena_of(4, pairs, skip_bad=True).deals}
 
 
-def test_a_missing_player_and_line_ups_of_different_deals_are_refused() -> None:
+def test_a_missing_player_and_matchups_of_different_deals_are_refused() -> None:
     arena = arena_of(4)
     with pytest.raises(ValueError, match="nobody is called new"):
         arena.play(WIN_RATE, {"start": RandomPlayer()})

@@ -9,7 +9,7 @@ from peft import LoraConfig
 
 from tests.process_helpers import TINY_VLM, assert_same_run, flags, kill, metrics, running, train_well, wait_for
 from tests.trainer_helpers import make_trainer
-from vision_zero.config.options import GameConfig
+from vision_zero.config.game import GameConfig
 from vision_zero.data.drawn_scenes import drawn_pairs
 from vision_zero.evaluate.win_rate import callback
 from vision_zero.evaluate.win_rate.callback import HIGH, LOGGED, LOW, SECONDS, ArenaCallback, training_arena

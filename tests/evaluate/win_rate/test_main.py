@@ -9,7 +9,7 @@ import pytest
 from tests.process_helpers import TINY_VLM
 from vision_zero import run_folder
 from vision_zero.evaluate import main
-from vision_zero.evaluate.win_rate import main as win_rate
+from vision_zero.rollout import load_policy
 
 WORDS = ("--reference", str(TINY_VLM), "--drawn", "4", "--template", "compact", "--civilians", "2", "--rounds", "1")
 
@@ -19,7 +19,7 @@ def no_loading(monkeypatch: pytest.MonkeyPatch) -> None:
     def load_player(*_: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(win_rate, "load_player", load_player)
+    monkeypatch.setattr(load_policy, "load_player", load_player)
 
 
 def refusal(*words: str) -> str:

@@ -1,4 +1,4 @@
-"""Whether a judge answers, asked before a model is scored for hours."""
+"""Check that a judge answers, before a model is scored for hours."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TIMEOUT = 120.0
 
 
 def check_judge(model: str, url: str) -> None:
-    """Raises ValueError, with what it says, for a judge at `url` (with its /v1) that does not answer a question."""
+    """Ask a judge at `url` (with its /v1) a question. Raises ValueError, with what it says, if it does not answer."""
     question = {
         "model": model,
         "messages": [{"role": "user", "content": "Answer with one word: is 2 more than 1?"}],

@@ -1,10 +1,9 @@
-"""One model scored by lmms-eval, unmodified, in its own environment: its OpenAI client asks a served model."""
+"""Scores of one model by lmms-eval, unmodified, in its own environment: its OpenAI client asks a served model."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,16 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from vision_zero.evaluate.benchmarks.options import BenchmarkConfig
-from vision_zero.evaluate.benchmarks.processes import ProcessFailedError, started, wait_for
-from vision_zero.evaluate.benchmarks.scores import check_questions
-from vision_zero.evaluate.benchmarks.server.process import served
-from vision_zero.evaluate.benchmarks.vlmevalkit.config import NOT_PASSED_ON, ToolEnvironment
-from vision_zero.evaluate.benchmarks.vlmevalkit.outcomes import NoScoreError, Outcome
-from vision_zero.evaluate.benchmarks.vlmevalkit.run import Progress, serving_of
+from vision_zero.evaluate.benchmarks.processes import (
+    ProcessFailedError,
+    ToolEnvironment,
+    started,
+    tool_variables,
+    wait_for,
+)
+from vision_zero.evaluate.benchmarks.scores import BenchmarkOutcome, NoScoreError, Outcomes, check_questions
+from vision_zero.evaluate.benchmarks.server.process import Progress, served, serving_of
 
 PACKAGES = ("lmms-eval",)
 FAILED = "[LMMS_EVAL_"
-"""How the reply begins that stands for a request that failed or was not made."""
+"""Start of the text that stands for the answer to a request that failed or was not made."""
 
 
 def command(python: Path, name: str, url: str, task: str, output: Path, config: BenchmarkConfig) -> list[str]:
@@ -50,12 +52,9 @@ def score(
     config: BenchmarkConfig,
     environment: ToolEnvironment,
     folder: Path,
-) -> tuple[dict[str, Outcome | NoScoreError], dict[str, int]]:
-    """An outcome for each task, and what the server counted. Raises ProcessFailedError when nothing can be scored."""
-    outcomes: dict[str, Outcome | NoScoreError] = {}
-    kept = {key: value for key, value in os.environ.items() if not NOT_PASSED_ON.fullmatch(key)}
-    local = ",".join(filter(None, (kept.get("NO_PROXY"), "127.0.0.1", "localhost")))
-    kept |= {"NO_PROXY": local, "no_proxy": local, "PYTHONUNBUFFERED": "1"}
+) -> tuple[Outcomes, dict[str, int]]:
+    """Outcomes by task, and the server's counts. Raises ProcessFailedError when nothing can be scored."""
+    outcomes: Outcomes = {}
     # lmms-eval's client sends no system prompt, so the server puts it there.
     serving = replace(serving_of(model, name, config, folder), system_prompt=config.system_prompt or None)
     with served(serving, folder / "server.log") as server:
@@ -67,7 +66,7 @@ def score(
             output.mkdir(parents=True)
             words = command(environment.python, name, server.url, task, output, config)
             try:
-                with started(words, log, kept, folder) as process:
+                with started(words, log, tool_variables(), folder) as process:
                     wait_for(process, log, progress.tick)
                 outcomes[task] = read(output, task, config.metric)
             except ProcessFailedError as error:
@@ -78,8 +77,8 @@ def score(
     return outcomes, counts
 
 
-def read(output: Path, task: str, metric: str | None) -> Outcome:
-    """The task's samples and results below `output`.
+def read(output: Path, task: str, metric: str | None) -> BenchmarkOutcome:
+    """The outcome of a task from its samples and results below `output`.
 
     Raises NoScoreError if they are not there, a sample failed, or no metric has a value in 0..1 for every sample.
     """
@@ -103,7 +102,7 @@ def read(output: Path, task: str, metric: str | None) -> Outcome:
     notes = [f"metric {chosen}"]
     if isinstance(said, (int, float)) and not math.isclose(mean, said, abs_tol=1e-4):
         notes.append(f"lmms-eval aggregates it otherwise, to {said}")
-    return Outcome(questions, metrics, tuple(notes))
+    return BenchmarkOutcome(questions, metrics, tuple(notes))
 
 
 def _newest(folder: Path, pattern: str) -> Path:

@@ -1,7 +1,7 @@
-"""`python -m vision_zero.evaluate vlmevalkit`: a base and models on benchmarks, and the differences, in one run.
+"""`python -m vision_zero.evaluate vlmevalkit`: a base and trained models on benchmarks, and their differences.
 
 OUT/result.json                 every score, difference, failure, setting and version
-OUT/scores/MODEL-XXXX/          a complete benchmark of a model, XXXX for its files and settings; it is not done again
+OUT/scores/MODEL-XXXX/          scores of a model (XXXX: hash of its files and settings), a file per complete benchmark
 OUT/logs/MODEL-XXXX/            configurations, logs and what the tool wrote
 """
 
@@ -18,18 +18,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from vision_zero.evaluate.benchmarks import lmms_eval
 from vision_zero.evaluate.benchmarks.judge import check_judge
-from vision_zero.evaluate.benchmarks.options import BenchmarkConfig, BenchmarkOptions, parse, settings_of
-from vision_zero.evaluate.benchmarks.processes import ProcessFailedError, ending_on_sigterm
-from vision_zero.evaluate.benchmarks.scores import Score, ScoreFolder, fingerprint
-from vision_zero.evaluate.benchmarks.suite import BY_NAME, said_of_judges
-from vision_zero.evaluate.benchmarks.table import fill, table
+from vision_zero.evaluate.benchmarks.options import BenchmarkConfig, BenchmarkOptions, parse, pixel_bounds, settings_of
+from vision_zero.evaluate.benchmarks.processes import (
+    ProcessFailedError,
+    ToolEnvironment,
+    ending_on_sigterm,
+    inspect_environment,
+)
+from vision_zero.evaluate.benchmarks.scores import NoScoreError, Outcomes, Score, ScoreFolder, fingerprint
+from vision_zero.evaluate.benchmarks.suite import BY_NAME, judge_summary
+from vision_zero.evaluate.benchmarks.table import fill_table, results_table
 from vision_zero.evaluate.benchmarks.vlmevalkit import run as vlmevalkit
-from vision_zero.evaluate.benchmarks.vlmevalkit.config import ToolEnvironment, choose, look_at, pixel_bounds
-from vision_zero.evaluate.benchmarks.vlmevalkit.outcomes import NoScoreError, Outcome
+from vision_zero.evaluate.benchmarks.vlmevalkit.config import answer_mode
 from vision_zero.evaluate.bootstrap import Comparison, compare_questions
 from vision_zero.run_folder import write_json
 
@@ -38,7 +40,7 @@ RESULT = "result.json"
 
 @dataclass(frozen=True)
 class Entrant:
-    """A model that is scored. `name` is unique to its files and all that its answers depend on."""
+    """A model that is scored. `name` is unique to its files and the settings that its answers depend on."""
 
     model: str
     name: str
@@ -46,9 +48,11 @@ class Entrant:
     scores: ScoreFolder
 
     @classmethod
-    def of(cls, model: str, options: BenchmarkOptions, environment: ToolEnvironment) -> Entrant:
+    def resolve(cls, model: str, options: BenchmarkOptions, environment: ToolEnvironment) -> Entrant:
+        import torch  # not before the options are parsed: it takes seconds
+
         config = options.config
-        how = "served" if options.tool == "lmms-eval" else choose(model, config, environment)
+        how = "served" if options.tool == "lmms-eval" else answer_mode(model, config, environment)
         low, high = pixel_bounds(model, config)
         device = "cuda" if torch.cuda.is_available() and not config.use_cpu else "cpu"
         ours = {name: metadata.version(name) for name in ("torch", "transformers")} if how == "served" else {}
@@ -65,20 +69,20 @@ class Entrant:
         return cls(model, name, settings, ScoreFolder(options.out / "scores" / name))
 
     def score(self, benchmark: str, judge: Mapping[str, Any] | None) -> Score | None:
-        """What is there already; a score of another judge is none."""
+        """The score that is there already, None if there is none or another judge gave it."""
         found = self.scores.read(benchmark)
         return found if found is not None and found.settings.get("judge") == judge else None
 
 
 def slug(model: str) -> str:
-    """The last parts of a model's name, of letters, digits, dots and dashes: it becomes part of file names."""
+    """Part of file names: the last parts of a model's name, in letters, digits, dots and dashes."""
     parts = [part for part in Path(model).parts if part not in ("/", ".", "..")]
     return re.sub(r"[^A-Za-z0-9.-]+", "-", "-".join(parts[-3:])).strip("-.") or "model"
 
 
 @dataclass
 class Run:
-    """What is there to report, filled as the run goes on. `failures`: (model, benchmark) -> why there is no score."""
+    """One run of the command. `failures`, filled as it goes on: (model, benchmark) -> why there is no score."""
 
     options: BenchmarkOptions
     names: list[str]
@@ -88,7 +92,7 @@ class Run:
     failures: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def judge(self, benchmark: str) -> dict[str, Any] | None:
-        """Who judges it, as it is recorded."""
+        """The judge of a benchmark, as it is recorded."""
         known = BY_NAME.get(benchmark) if self.options.tool == "vlmevalkit" else None
         if known is None or not known.needs_judge:
             return None
@@ -105,7 +109,7 @@ class Run:
             return None
 
     def result(self) -> dict[str, Any]:
-        """What result.json holds."""
+        """The content of result.json."""
         entrants = (self.base, *self.models)
         return {
             "tool": self.options.tool,
@@ -114,14 +118,14 @@ class Run:
             "settings": {one.model: {"name": one.name, **one.settings} for one in entrants},
             "versions": {"python": platform.python_version(), **self.environment.versions},
             "config": dataclasses.asdict(self.options.config),
-            "benchmarks": {name: self._of(name, entrants) for name in self.names},
+            "benchmarks": {name: self._benchmark_result(name, entrants) for name in self.names},
             "failed": [
                 {"model": model, "benchmark": benchmark, "reason": reason}
                 for (model, benchmark), reason in sorted(self.failures.items())
             ],
         }
 
-    def _of(self, name: str, entrants: Sequence[Entrant]) -> dict[str, Any]:
+    def _benchmark_result(self, name: str, entrants: Sequence[Entrant]) -> dict[str, Any]:
         scores = {one.model: one.score(name, self.judge(name)) for one in entrants}
         known = BY_NAME.get(name) if self.options.tool == "vlmevalkit" else None
         compared = {one.model: self.comparison(one, name) for one in self.models}
@@ -145,10 +149,10 @@ class Run:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Ends with status 1 when a benchmark has no score. Raises ValueError or OSError for what can be known before."""
+    """Run the command; the status is 1 when a benchmark has no score. Raises ValueError or OSError before it starts."""
     options = parse(arguments)
     if isinstance(options, BenchmarkConfig):
-        fill(Path(str(options.fill)), Path(options.out) / RESULT)
+        fill_table(Path(str(options.fill)), Path(options.out) / RESULT)
         return
     with ending_on_sigterm():
         try:
@@ -165,20 +169,20 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def prepare(options: BenchmarkOptions) -> Run:
-    """Everything that can be refused is, and what will run is said."""
+    """Check all that can be checked before anything is scored, and print what will run."""
     if options.tool == "vlmevalkit":
         benchmarks = options.benchmarks()
         names = [one.kit_name for one in benchmarks]
-        environment = look_at(options.python, vlmevalkit.PACKAGES, "")
-        print(said_of_judges(benchmarks))
+        environment = inspect_environment(options.python, vlmevalkit.PACKAGES, "")
+        print(judge_summary(benchmarks))
         config = options.config
         if config.judge_model and config.judge_url and any(one.needs_judge for one in benchmarks):
             check_judge(config.judge_model, config.judge_url)
     else:
         names = list(dict.fromkeys(options.config.benchmarks))
-        environment = look_at(options.python, lmms_eval.PACKAGES, " --with lmms-eval")
-    base = Entrant.of(options.base, options, environment)
-    models = [Entrant.of(model, options, environment) for model in options.models]
+        environment = inspect_environment(options.python, lmms_eval.PACKAGES, " --with lmms-eval")
+    base = Entrant.resolve(options.base, options, environment)
+    models = [Entrant.resolve(model, options, environment) for model in options.models]
     run = Run(options, names, base, models, environment)
     for entrant in (base, *models):
         done = [name for name in names if entrant.score(name, run.judge(name))]
@@ -190,14 +194,14 @@ def prepare(options: BenchmarkOptions) -> Run:
 
 
 def score(run: Run, entrant: Entrant) -> None:
-    """Scores what is not complete yet and writes it; what cannot be scored is a failure of the run."""
+    """Score what is not complete yet and write it; what cannot be scored is a failure of the run."""
     todo = [name for name in run.names if entrant.score(name, run.judge(name)) is None]
     if not todo:
         return
     config, folder = run.options.config, run.options.out / "logs" / entrant.name
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    outcomes: Mapping[str, Outcome | NoScoreError]
+    outcomes: Outcomes
     try:
         if run.options.tool == "vlmevalkit":
             chosen = [one for one in run.options.benchmarks() if one.kit_name in todo]
@@ -220,12 +224,12 @@ def score(run: Run, entrant: Entrant) -> None:
 
 
 def report(run: Run) -> None:
-    """The table, result.json and --fill; status 1 if anything has no score."""
+    """Write the table, result.json and --fill; exit with status 1 if anything has no score."""
     result = run.result()
     write_json(run.options.out / RESULT, result)
-    print(table(result))
+    print(results_table(result))
     print(f"all of it: {run.options.out / RESULT}")
     if run.options.config.fill:
-        fill(Path(run.options.config.fill), run.options.out / RESULT)
+        fill_table(Path(run.options.config.fill), run.options.out / RESULT)
     if run.failures:
         sys.exit(f"error: {len(run.failures)} of {len(run.names) * (1 + len(run.models))} benchmarks have no score")

@@ -1,19 +1,20 @@
-r"""The options of `python -m vision_zero.evaluate vlmevalkit`, checked before anything starts."""
+"""The options of `python -m vision_zero.evaluate vlmevalkit`, checked before anything starts."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from transformers import HfArgumentParser
 
-from vision_zero.config.options import option
+from vision_zero.config.game import option, option_list
 from vision_zero.evaluate.benchmarks.suite import Benchmark, find_benchmarks
-from vision_zero.models import base_of, check_model, find_models, run_of
+from vision_zero.models import base_folder, base_of, check_model, find_models, run_of
 from vision_zero.run_folder import EXPORT, read_config
 
 SYSTEM_PROMPT = "Think about the question first. Then give the final answer inside \\boxed{}."
@@ -26,13 +27,10 @@ Tool = Literal["vlmevalkit", "lmms-eval"]
 
 @dataclass
 class BenchmarkConfig:
-    """What is scored, how models answer, and who judges."""
+    """Models and benchmarks, generation, and the judge."""
 
     base: str | None = option(None, "Model to compare with, scored in the same run; none: where training began")
-    benchmarks: list[str] = field(
-        default_factory=list,
-        metadata={"help": "VLMEvalKit's names (or lmms-eval's tasks), or the groups paper, no-judge", "nargs": "*"},
-    )
+    benchmarks: list[str] = option_list("VLMEvalKit's names (or lmms-eval's tasks), or the groups paper, no-judge")
     tool: str = option("vlmevalkit", "Who scores: vlmevalkit or lmms-eval (also --with)")
     out: str = option("runs/benchmarks", "Folder of scores, logs and result.json; what is complete there is kept")
     how: Literal["auto", "direct", "served"] = option(
@@ -41,8 +39,8 @@ class BenchmarkConfig:
     min_pixels: int | None = option(None, "Fewest pixels of an image; none: 1003520 for Qwen, as VLMEvalKit")
     max_pixels: int | None = option(None, "Most pixels of an image; none: 12845056 for Qwen, as VLMEvalKit")
     system_prompt: str = option(SYSTEM_PROMPT, "Said before every question, to all models alike; '' for none")
-    post_process: bool = option(True, "Score what stands in the last \\boxed{} of a reply")
-    max_new_tokens: int = option(2048, "Longest reply [VLMEvalKit]")
+    post_process: bool = option(True, "Score what stands in the last \\boxed{} of a completion")
+    max_new_tokens: int = option(2048, "Longest completion [VLMEvalKit]")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
         "auto", "Precision of a served model; auto: float32 on a CPU, else the model's own"
     )
@@ -78,27 +76,16 @@ class BenchmarkOptions:
 
     @property
     def python(self) -> Path:
-        """The tool's Python. It is not resolved: what a link in an environment points to is another Python."""
+        """The tool's Python, not resolved: what a link in an environment points to is another Python."""
         if self.config.python:
             return Path(self.config.python).absolute()
         return Path(__file__).resolve().parents[4] / PYTHONS[self.tool]
 
     def benchmarks(self) -> list[Benchmark]:
-        """VLMEvalKit's. Raises ValueError for an unknown name."""
+        """The benchmarks asked of VLMEvalKit. Raises ValueError for an unknown name."""
         folder = self.config.data_dir and Path(self.config.data_dir)
         own = [path.stem for path in folder.glob("*.tsv")] if folder else []
         return find_benchmarks(self.config.benchmarks, own)
-
-
-def parser() -> HfArgumentParser:
-    made = HfArgumentParser(
-        BenchmarkConfig,
-        prog="python -m vision_zero.evaluate vlmevalkit",
-        description="Score models and their base on benchmarks in one run, and compare them question by question.",
-        allow_abbrev=False,
-    )
-    made.add_argument("models", nargs="*", metavar="MODEL", help="run folders, checkpoints, exports, Hub names")
-    return made
 
 
 def parse(arguments: Sequence[str]) -> BenchmarkOptions | BenchmarkConfig:
@@ -106,16 +93,23 @@ def parse(arguments: Sequence[str]) -> BenchmarkOptions | BenchmarkConfig:
 
     Raises ValueError for what is missing, unknown or does not fit.
     """
+    parser = HfArgumentParser(
+        BenchmarkConfig,
+        prog="python -m vision_zero.evaluate vlmevalkit",
+        description="Score models and their base on benchmarks in one run, and compare them question by question.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="run folders, checkpoints, exports, Hub names")
     words = ["--tool" if word == "--with" else word for word in arguments]
     words = [f"--tool={word.removeprefix('--with=')}" if word.startswith("--with=") else word for word in words]
-    config, rest = parser().parse_args_into_dataclasses(words)
+    config, rest = parser.parse_args_into_dataclasses(words)
     if config.tool not in PYTHONS:
         raise ValueError(f"--with {config.tool}: must be one of {', '.join(PYTHONS)}")
     if not rest.models:
         if not config.fill:
             raise ValueError("no model: name one or more run folders, checkpoints, exports or models")
         return config
-    models = [scored_folder(model) for model in find_last(rest.models)]
+    models = [scored_folder(find_models([name])[-1]) for name in rest.models]  # of a run, the last checkpoint
     base = config.base or base_model(models[0])
     check_numbers(config)
     options = BenchmarkOptions([model for model in models if model != base], base, config, config.tool)
@@ -125,19 +119,14 @@ def parse(arguments: Sequence[str]) -> BenchmarkOptions | BenchmarkConfig:
     return options
 
 
-def find_last(names: Sequence[str]) -> list[str]:
-    """`names`, with every run folder replaced by its last complete checkpoint."""
-    return [find_models([name])[-1] for name in names]
-
-
 def scored_folder(model: str) -> str:
-    """A checkpoint's export where it has one: it is what other environments load."""
+    """The export of a checkpoint that has one, as other environments load it, else the model itself."""
     export = Path(model) / EXPORT
     return str(export) if (export / "config.json").is_file() else model
 
 
 def base_model(model: str) -> str:
-    """The model that `model` was trained from. Raises ValueError when it does not say."""
+    """The model that `model` was trained from. Raises ValueError when its files do not say."""
     path = Path(model)
     for folder in (path, path.parent):
         try:
@@ -151,7 +140,7 @@ def base_model(model: str) -> str:
 
 
 def check_numbers(config: BenchmarkConfig) -> None:
-    """Raises ValueError by the option's name."""
+    """Check the values of numeric options. Raises ValueError by the option's name."""
     for name in ("max_new_tokens", "max_batch", "nproc", "server_timeout", "limit", "min_pixels", "max_pixels"):
         value = getattr(config, name)
         if value is not None and value <= 0:
@@ -161,7 +150,7 @@ def check_numbers(config: BenchmarkConfig) -> None:
 
 
 def check_tool(options: BenchmarkOptions) -> None:
-    """Raises ValueError for benchmarks the tool does not have, options it does not take, a judge that is missing."""
+    """Check the options against the tool. Raises ValueError for unknown benchmarks or options and a missing judge."""
     config = options.config
     if not config.benchmarks:
         raise ValueError("no benchmark: give --benchmarks with names, or a group: paper, no-judge")
@@ -187,8 +176,20 @@ def check_tool(options: BenchmarkOptions) -> None:
         print("note: none of these benchmarks needs a judge; --judge_model is not used", file=sys.stderr)
 
 
+def model_type(model: str) -> str:
+    """`model_type` of the model's configuration, such as qwen2_5_vl."""
+    config = json.loads((base_folder(check_model(model)) / "config.json").read_text("utf-8"))
+    return str(config.get("model_type"))
+
+
+def pixel_bounds(model: str, config: BenchmarkConfig) -> tuple[int | None, int | None]:
+    """Least and most pixels of an image: as asked, else VLMEvalKit's bounds for Qwen's families, else (None, None)."""
+    low, high = QWEN_PIXELS if "qwen" in model_type(model) else (None, None)
+    return config.min_pixels or (low and min(low, config.max_pixels or low)), config.max_pixels or high
+
+
 def settings_of(options: BenchmarkOptions, **more: Any) -> dict[str, Any]:
-    """All that an answer depends on besides the model's files and what `more` adds."""
+    """The settings that answers depend on, with those of `more`; the model's files are not among them."""
     config = options.config
     names = ("system_prompt", "post_process", "max_new_tokens", "limit", "dtype")
     return {"tool": options.tool, **{name: getattr(config, name) for name in names}, "decoding": "greedy", **more}

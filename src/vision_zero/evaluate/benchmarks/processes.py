@@ -1,18 +1,68 @@
-"""Processes of other environments: started with a log, watched, and ended with all that they started."""
+"""Tools in environments of their own: what their Python has, and processes that end with all that they started."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 GRACE = 10.0
 """Seconds between the request to end and the kill."""
 POLL = 0.2
+NOT_PASSED_ON = re.compile(
+    r"(OPENAI|AZURE_OPENAI|LMDEPLOY|VLMEVAL|LMMS|BOYUE)_.*|PRED_FORMAT|EVAL_FORMAT|EVAL_PROXY|MMEVAL_ROOT|SKIP_ERR|"
+    r"SPLIT_THINK|LOCAL_LLM|FWD_API|RANK|WORLD_SIZE|LOCAL_RANK|LOCAL_WORLD_SIZE|PYTHONPATH|PYTHONHOME|VIRTUAL_ENV"
+)
+"""Variables by which the tools read other formats, other judges or other models than this run records."""
+
+
+@dataclass(frozen=True)
+class ToolEnvironment:
+    """The Python of a tool, the versions of its packages, and its hardware."""
+
+    python: Path
+    versions: Mapping[str, str]
+    gpus: int
+    flash_attention: bool
+
+
+_LOOK = """
+import importlib.metadata as metadata, importlib.util, json, platform
+import torch
+versions = {name: metadata.version(name) for name in NAMES}
+print(json.dumps({"versions": {"python": platform.python_version(), **versions}, "gpus": torch.cuda.device_count(),
+                  "flash_attention": importlib.util.find_spec("flash_attn") is not None}))
+"""
+
+
+def tool_variables() -> dict[str, str]:
+    """This process's environment variables without NOT_PASSED_ON, with local addresses asked without a proxy."""
+    kept = {name: value for name, value in os.environ.items() if not NOT_PASSED_ON.fullmatch(name)}
+    local = ",".join(filter(None, (kept.get("NO_PROXY"), "127.0.0.1", "localhost")))
+    return kept | {"NO_PROXY": local, "no_proxy": local, "PYTHONUNBUFFERED": "1"}
+
+
+def inspect_environment(python: Path, packages: Sequence[str], setup: str) -> ToolEnvironment:
+    """The environment of a tool's Python.
+
+    Raises ValueError, naming the script that makes the environment, where `packages` are not in it.
+    """
+    advice = f"make the environment with: bash run_scripts/setup_vlmevalkit.sh{setup}"
+    if not python.is_file():
+        raise ValueError(f"{python} is not there; {advice}")
+    code = _LOOK.replace("NAMES", repr([*packages, "torch", "transformers"]))
+    asked = subprocess.run([python, "-c", code], capture_output=True, text=True, env=tool_variables(), check=False)
+    if asked.returncode:
+        reason = (asked.stderr.strip().splitlines() or ["it does not run"])[-1]
+        raise ValueError(f"{python}: {reason}; {advice}")
+    return ToolEnvironment(python=python, **json.loads(asked.stdout.splitlines()[-1]))
 
 
 class ProcessFailedError(ValueError):
@@ -23,8 +73,7 @@ class ProcessFailedError(ValueError):
 def started(
     command: Sequence[str], log: Path, environment: Mapping[str, str], folder: Path | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process in a session of its own whose output goes to `log`; when the block is left, in whatever way, it and
-    all that it started are ended."""
+    """A process in a session of its own, its output in `log`; it and all that it started end with the block."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         try:
@@ -57,7 +106,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def wait_for(process: subprocess.Popen[bytes], log: Path, tick: Callable[[], None] = lambda: None) -> None:
-    """Until it ends, with `tick` about once a second. Raises ProcessFailedError for another status than 0."""
+    """Wait until the process ends, with `tick` about once a second. Raises ProcessFailedError for a status but 0."""
     ticked = 0.0
     while process.poll() is None:
         if time.monotonic() - ticked > 1:
@@ -76,7 +125,7 @@ def last_lines(log: Path, count: int = 8) -> str:
 
 @contextmanager
 def ending_on_sigterm() -> Iterator[None]:
-    """Inside, SIGTERM raises KeyboardInterrupt, so that what was started is ended as at Ctrl-C."""
+    """Context in which SIGTERM raises KeyboardInterrupt, so that what was started is ended as at Ctrl-C."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt

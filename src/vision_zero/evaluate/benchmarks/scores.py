@@ -1,4 +1,4 @@
-"""One model's score on one benchmark, as a file: written once it is complete, and then never computed again."""
+"""Outcome of one benchmark, and its score as a file: written once it is complete, and then never computed again."""
 
 from __future__ import annotations
 
@@ -15,10 +15,29 @@ from vision_zero.models import BASE_FILE
 from vision_zero.run_folder import write_json
 
 
+class NoScoreError(ValueError):
+    """A benchmark that was not scored, or not wholly; the message says how many samples failed, or why."""
+
+
+@dataclass(frozen=True)
+class BenchmarkOutcome:
+    """Result of a benchmark in a tool. `questions`: a score in 0..1 each. `metrics`: the tool's own figures."""
+
+    questions: Mapping[str, float]
+    metrics: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+Outcomes = dict[str, BenchmarkOutcome | NoScoreError]
+"""Outcomes by benchmark."""
+
+
 @dataclass(frozen=True)
 class Score:
-    """`questions`: a score in 0..1 for each. `metrics`: the tool's own figures. `settings`: all that it depends on.
-    `counts`: of replies (truncated, empty)."""
+    """Score of one model on one benchmark, complete. `questions` and `metrics`: as in BenchmarkOutcome.
+
+    `settings`: all that it depends on. `counts`: of completions (truncated, empty).
+    """
 
     benchmark: str
     model: str
@@ -34,7 +53,7 @@ class Score:
 
 
 class ScoreFolder:
-    """The scores of one model with one set of settings, a file per benchmark."""
+    """Scores of one model with one set of settings, a file per benchmark."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -43,7 +62,7 @@ class ScoreFolder:
         return self.folder / f"{benchmark}.json"
 
     def read(self, benchmark: str) -> Score | None:
-        """None where there is none yet. Raises ValueError for a file that is damaged."""
+        """The score of a benchmark, None where there is none yet. Raises ValueError for a file that is damaged."""
         path = self.path(benchmark)
         if not path.is_file():
             return None
@@ -59,7 +78,7 @@ class ScoreFolder:
 
 
 def check_questions(questions: Mapping[str, float], where: str) -> None:
-    """Raises ValueError unless there are questions and each has a score in 0..1."""
+    """Check that there are questions and each has a score in 0..1. Raises ValueError."""
     if not questions:
         raise ValueError(f"{where}: there are no questions")
     for name, value in questions.items():
@@ -68,7 +87,7 @@ def check_questions(questions: Mapping[str, float], where: str) -> None:
 
 
 def fingerprint(model: str, settings: Mapping[str, Any]) -> str:
-    """16 hex digits of a model's files and the settings: whatever changes an answer changes them.
+    """Hash of a model's files and the settings, 16 hex digits: whatever changes an answer changes them.
 
     A Hub name stands for its files. Raises OSError for files that cannot be read.
     """

@@ -1,4 +1,4 @@
-"""The paper's benchmarks: their names in VLMEvalKit, how each is scored there, and what the paper reports.
+"""The paper's benchmarks: their names in VLMEvalKit, how each is scored there, and the paper's values.
 
 VLMEvalKit 0.2rc1 (`ms-vlmeval` 0.0.20). The paper's values are Qwen2.5-VL-7B's, before training and after training on
 CLEVR scenes, charts and real-world pictures (arXiv 2509.25541). They come from another environment: a reference to
@@ -15,7 +15,7 @@ Scoring = Literal[
     "choice", "yes_no", "vqa", "ocrbench", "crpe", "mathvista", "mathvision", "mathverse", "judged_choice", "correct",
     "score",
 ]  # fmt: skip
-"""Where VLMEvalKit leaves a question's score; `kit_reader.py` has one reader for each."""
+"""Place of a question's score in VLMEvalKit's files; `reader.py` has one reader for each."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,11 @@ class PaperValues:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One benchmark. `kit_name`, `kit_class`: the data set and its class in VLMEvalKit. `needs_judge`: a language model
-    reads the answers. `headline`: the entry of VLMEvalKit's metrics that is the mean over the questions ("": none is),
-    times `headline_scale`; it is compared with the mean of what was read question by question."""
+    """One benchmark. `kit_name`, `kit_class`: the data set and its class in VLMEvalKit.
+
+    `needs_judge`: a language model reads the answers. `headline`: the entry of VLMEvalKit's metrics that is the mean
+    over the questions ("": none is), times `headline_scale`; the mean of what was read by question must be the same.
+    """
 
     kit_name: str
     kit_class: str
@@ -150,8 +152,8 @@ def find_benchmarks(names: Sequence[str], own: Sequence[str] = ()) -> list[Bench
     return list(found.values())
 
 
-def said_of_judges(benchmarks: Sequence[Benchmark]) -> str:
-    """One line before the start: which of them need a judge."""
+def judge_summary(benchmarks: Sequence[Benchmark]) -> str:
+    """One line on which benchmarks need a judge."""
     judged = [one.kit_name for one in benchmarks if one.needs_judge]
     free = [one.kit_name for one in benchmarks if not one.needs_judge]
     return f"need a judge: {', '.join(judged) or 'none'}; scored without one: {', '.join(free) or 'none'}"

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vision_zero.evaluate.benchmarks.suite import BENCHMARKS, BY_NAME, Benchmark, PaperValues
+from vision_zero.evaluate.benchmarks.suite import BENCHMARKS, BY_NAME, PaperValues
 
 START, END = "<!-- benchmarks: start -->", "<!-- benchmarks: end -->"
 NONE_YET = "No results yet: none of these benchmarks has been run on a model trained with this repository."
 
 
-def fill(file: Path, result: Path) -> None:
-    """Writes the table of `result` between the markers of `file`; without a result, the paper's values alone.
+def fill_table(file: Path, result: Path) -> None:
+    """Write the table of `result` between the markers of `file`; without a result, the paper's values alone.
 
     Raises ValueError for a file that is no text or lacks the two markers, or a result that is damaged.
     """
@@ -30,11 +30,11 @@ def fill(file: Path, result: Path) -> None:
     if result.is_file():
         try:
             content = json.loads(result.read_text("utf-8"))
-            new = table(content)
+            new = results_table(content)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{result}: not a result of this command ({error!r})") from error
     else:
-        new = none_yet()
+        new = table_without_results()
     before, rest = text.split(START)
     _, after = rest.split(END)
     try:
@@ -44,10 +44,10 @@ def fill(file: Path, result: Path) -> None:
     print(f"{file}: " + (f"filled from {result}" if content else f"no results yet ({result} is not there)"))
 
 
-def none_yet() -> str:
-    """What stands there before there is a result: what each benchmark needs, and the paper's values."""
+def table_without_results() -> str:
+    """The Markdown table while there are no results: what each benchmark needs, and the paper's values."""
     rows = [
-        f"| {one.label} | `{one.kit_name}` | {'yes' if one.needs_judge else 'no'} | {grey(one.paper)} |"
+        f"| {one.label} | `{one.kit_name}` | {'yes' if one.needs_judge else 'no'} | {small_print(one.paper)} |"
         for one in BENCHMARKS
         if one.paper
     ]
@@ -61,14 +61,14 @@ PAPER_NOTE = (
 )
 
 
-def grey(paper: PaperValues | None) -> str:
+def small_print(paper: PaperValues | None) -> str:
     return f"<sub>{paper}</sub>" if paper else ""
 
 
-def table(result: Mapping[str, Any]) -> str:
-    """A line per benchmark and model: base, model, paired difference with its 95% interval, the paper's values.
+def results_table(result: Mapping[str, Any]) -> str:
+    """The Markdown table of a result, with a line per benchmark and model, scored or not.
 
-    What was not scored says so.
+    A line has the base, the model, the paired difference with its 95% interval and the paper's values.
     """
     head = [
         "| benchmark | model | questions | base | trained | difference (95%) | better / worse | paper, elsewhere |",
@@ -83,24 +83,19 @@ def table(result: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     first = ", the first " + str(settings["limit"]) + " questions of each" if settings.get("limit") else ""
     notes = [f"Base: `{result['base']}`. In per cent, questions paired, greedy answers{first}; {versions}."]
-    notes += [f"Judge: {judge}." for judge in sorted(_judges(result))]
-    return "\n".join([*head, *rows, "", *notes, "", PAPER_NOTE])
-
-
-def _judges(result: Mapping[str, Any]) -> set[str]:
     judges = [found["judge"] for found in result["benchmarks"].values() if found["judge"]]
-    return {f"{judge['model']} ({judge['url']})" for judge in judges}
+    notes += [f"Judge: {judge}." for judge in sorted({f"{judge['model']} ({judge['url']})" for judge in judges})]
+    return "\n".join([*head, *rows, "", *notes, "", PAPER_NOTE])
 
 
 def _row(name: str, model: str, found: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     known = BY_NAME.get(name) if result["tool"] == "vlmevalkit" else None
-    label, shown = _label(name, known), model.replace("|", "\\|")
-    paper = grey(known.paper) if known else ""
+    label, shown = known.label if known else name.replace("|", "\\|"), model.replace("|", "\\|")
+    paper = small_print(known.paper) if known else ""
     compared = found["differences"].get(model)
     if compared is not None:
-        base, own, gain = (_percent(compared[part]["value"]) for part in ("base", "model", "difference"))
-        low, high = (_percent(compared["difference"][end], sign=True) for end in ("low", "high"))
-        gain = _percent(compared["difference"]["value"], sign=True)
+        base, own = (_percent(compared[part]["value"]) for part in ("base", "model"))
+        gain, low, high = (_percent(compared["difference"][part], sign=True) for part in ("value", "low", "high"))
         counts = f"{compared['better']} / {compared['worse']}"
         return (
             f"| {label} | `{shown}` | {compared['questions']} | {base} | {own} | {gain} ({low} to {high}) | {counts} "
@@ -109,10 +104,6 @@ def _row(name: str, model: str, found: Mapping[str, Any], result: Mapping[str, A
     base, own = (_alone(found["scores"].get(one)) for one in (result["base"], model))
     number = next((str(score["questions"]) for score in found["scores"].values()), "")
     return f"| {label} | `{shown}` | {number} | {base} | {own if model != result['base'] else ''} | | | {paper} |"
-
-
-def _label(name: str, known: Benchmark | None) -> str:
-    return known.label if known else name.replace("|", "\\|")
 
 
 def _alone(score: Mapping[str, Any] | None) -> str:

@@ -1,1 +1,1 @@
-"""What clues say: true, discriminative or copied."""
+"""Grounding of clues: true, discriminative, copied."""

@@ -1,4 +1,4 @@
-"""Are clues true, do they tell the image from others, do they copy? Known where the scene is described.
+"""Grounding of clues in the image, where the scene is described.
 
 A clue is judged by its claims, the objects it names (`red cube`), against the civilians' image:
 
@@ -22,10 +22,14 @@ from typing import Any
 from vision_zero.evaluate.bootstrap import Interval
 from vision_zero.types import Game, ImagePair, Role
 
+COLOURS = ("gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow")
+SHAPES = ("cube", "sphere", "cylinder")
+CLAIM = re.compile(rf"\b({'|'.join(COLOURS)})\W+({'|'.join(SHAPES)})\b", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class SaidClue:
-    """A public clue: who said it, and what. A played and a recorded game are both a list of these."""
+    """A public clue of a game, played or recorded."""
 
     seat: int
     text: str
@@ -49,12 +53,12 @@ GroundingByRole = Mapping[Role, ClueGrounding]
 
 
 def is_described(pair: ImagePair) -> bool:
-    """Whether the source says what the pair's image shows."""
+    """Whether the source describes the pair's image."""
     return "original_scene" in pair.meta or "objects" in pair.meta
 
 
 class SceneIndex:
-    """The described pictures of a set, by pair id: what a claim is held against.
+    """Objects of the described pictures of a set, by pair id.
 
     Raises ValueError for a set without any picture, and `civilian_objects`' for a pair without a description.
     """
@@ -73,7 +77,7 @@ class SceneIndex:
         return bool(said) and said <= self._objects[pair_id]
 
     def discriminative(self, pair_id: str, said: frozenset[str]) -> float:
-        """The share of the other pictures that do not show what is said truly of this one; 0 if it is not true."""
+        """Share of the other pictures that do not show what is said truly of this one; 0 if it is not true."""
         if not self.shows(pair_id, said) or len(self._objects) == 1:
             return 0.0
         if said not in self._shown_by:
@@ -81,9 +85,9 @@ class SceneIndex:
         return (len(self._objects) - self._shown_by[said]) / (len(self._objects) - 1)
 
     def judge_clues(self, pair_id: str, clues: Sequence[SaidClue]) -> list[ClueGrounding]:
-        """Each clue of one game by itself, in the order they were said."""
+        """The grounding of each clue of one game, in the order they were said."""
         judged = []
-        for clue, copied in zip(clues, copies(clues), strict=True):
+        for clue, copied in zip(clues, copied_clues(clues), strict=True):
             said = frozenset(claims(clue.text)) if clue.parsed else frozenset()
             judged.append(
                 ClueGrounding(
@@ -97,15 +101,15 @@ class SceneIndex:
         return judged
 
     def judge(self, pair_id: str, spy: int, clues: Sequence[SaidClue]) -> dict[Role, ClueGrounding]:
-        """By role, for the clues of one game in the order they were said."""
+        """The grounding of the clues of one game by role. `clues` are in the order they were said."""
         judged: dict[Role, list[ClueGrounding]] = {role: [] for role in Role}
         for clue, grounding in zip(clues, self.judge_clues(pair_id, clues), strict=True):
             judged[Role.SPY if clue.seat == spy else Role.CIVILIAN].append(grounding)
         return {role: _mean(of_role) for role, of_role in judged.items() if of_role}
 
 
-def copies(clues: Sequence[SaidClue]) -> list[bool]:
-    """Of every clue of one game, whether it was said before. This needs no description of the picture."""
+def copied_clues(clues: Sequence[SaidClue]) -> list[bool]:
+    """Whether each clue of one game was said before in it. This needs no description of the picture."""
     copied = []
     heard: set[str] = set()
     for clue in clues:
@@ -122,55 +126,41 @@ def _mean(clues: Sequence[ClueGrounding]) -> ClueGrounding:
     )
 
 
-def said_in_game(game: Game) -> list[SaidClue]:
-    return [SaidClue(clue.turn.seat, clue.text, clue.parsed) for clue in game.clues]
-
-
 def said_in_record(record: Mapping[str, Any]) -> list[SaidClue]:
     """The clues of a line of games/step-*.jsonl."""
     return [SaidClue(clue["seat"], clue["clue"], clue["parsed"]) for clue in record["clues"]]
 
 
 def grounding_of_game(game: Game, scene_index: SceneIndex) -> dict[Role, ClueGrounding]:
-    return scene_index.judge(game.pair.id, game.spy, said_in_game(game))
+    said = [SaidClue(clue.turn.seat, clue.text, clue.parsed) for clue in game.clues]
+    return scene_index.judge(game.pair.id, game.spy, said)
 
 
 def grounding_figures(games: Sequence[GroundingByRole]) -> dict[str, Interval]:
-    """`civilian/true` ... `spy/unparsed`, over games."""
+    """Means over games with their intervals, named `civilian/true` ... `spy/unparsed`."""
     return {
-        f"{role.value}/{name}": Interval.of([getattr(game[role], name) for game in games])
+        f"{role.value}/{name}": Interval.of_mean([getattr(game[role], name) for game in games])
         for role in (Role.CIVILIAN, Role.SPY)
         for name in GROUNDING_FIGURES
     }
 
 
-COLOURS = ("gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow")
-
-
-SHAPES = ("cube", "sphere", "cylinder")
-
-
-_CLAIM = re.compile(rf"\b({'|'.join(COLOURS)})\W+({'|'.join(SHAPES)})\b", re.IGNORECASE)
-
-
 def claims(clue: str) -> list[str]:
-    """The objects that a clue names: every colour that stands directly before a shape, as `red cube`."""
-    return [f"{colour} {shape}".lower() for colour, shape in _CLAIM.findall(clue)]
+    """Objects that a clue names: every colour that stands directly before a shape, as `red cube`."""
+    return [f"{colour} {shape}".lower() for colour, shape in CLAIM.findall(clue)]
 
 
 def civilian_objects(pair: ImagePair) -> list[str]:
-    """Names (`red cube`) of what the civilians' image shows. Raises ValueError if the pair has no description."""
-    return [_name(one) for one in _described(pair)]
+    """Names (`red cube`) of what the civilians' image shows, by its NAME_comparison.json or CLEVR's own scene file.
 
-
-def _described(pair: ImagePair) -> list[dict[str, Any]]:
-    """The objects of a NAME_comparison.json, or of a scene of CLEVR's own scene file."""
+    Raises ValueError if the pair has no description.
+    """
     scene = pair.meta.get("original_scene", pair.meta)
     objects: list[dict[str, Any]] | None = scene.get("objects")
     if objects is None:
         raise ValueError(f"pair {pair.id!r} has no scene description, so an OraclePlayer cannot know what is in it")
-    return objects
+    return [object_name(one) for one in objects]
 
 
-def _name(one: dict[str, Any]) -> str:
+def object_name(one: Mapping[str, Any]) -> str:
     return f"{one['color']} {one['shape']}"

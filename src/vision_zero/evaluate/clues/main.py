@@ -1,7 +1,7 @@
-"""`python -m vision_zero.evaluate clues RUN`: were clues true, discriminative, copied? Per role, over training.
+"""`python -m vision_zero.evaluate clues RUN`: shares of clues that are true, discriminative or copied, over training.
 
-Reads the recorded games of a run (games/step-*.jsonl); nothing is loaded or played. The pictures that a clue is held
-against are those of the recorded games.
+Reads the recorded games of a run (games/step-*.jsonl); nothing is loaded or played. A clue is judged against the
+pictures of the recorded games.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vision_zero.config.options import GameConfig
+from vision_zero.config.game import GameConfig
 from vision_zero.data.pairs import load_pairs
 from vision_zero.evaluate.bootstrap import Interval
 from vision_zero.evaluate.clues.grounding import (
@@ -31,7 +31,7 @@ from vision_zero.types import Role
 
 @dataclass(frozen=True)
 class ClueWindow:
-    """The games of iterations `first` to `last`. `figures`: as `grounding_figures` names them."""
+    """Figures of the games of iterations `first` to `last`, named as in `grounding_figures`."""
 
     first: int
     last: int
@@ -44,9 +44,9 @@ def clue_windows(
 ) -> list[ClueWindow]:
     """Windows of `window` iterations, counted from 1, over the recorded games of `run`.
 
-    `images` are where the pairs are now, if not where the run had them. Raises ValueError when no games were recorded,
-    when pairs of theirs are not in the source, or when none of these has a scene description; games of pairs that have
-    none are left out and counted.
+    `images`: the source of the pairs, if not where the run had it. Games whose pairs have no scene description are left
+    out and counted. Raises ValueError when no games were recorded, their pairs are not in the source, or none of these
+    has a scene description.
     """
     if run_of(str(run)) != run:
         raise ValueError(f"{run} is not a run folder")
@@ -55,7 +55,7 @@ def clue_windows(
     records = _records(run / GAMES)
     if not records:
         raise ValueError(f"{run / GAMES}: no games were recorded (record_games_every)")
-    scene_index, described = _gallery(
+    scene_index, described = _index_scenes(
         records, list(images) or config["images"], scenes if images else config.get("scenes_dir"), config
     )
     judged = [record for record in records if record["pair"] in described]
@@ -74,7 +74,7 @@ def clue_windows(
 
 
 def _records(folder: Path) -> list[dict[str, Any]]:
-    """All recorded games. Raises ValueError for one that does not say what is judged."""
+    """All recorded games. Raises ValueError for one that lacks what is judged."""
     files = sorted(folder.glob("step-*.jsonl"))
     if cut := [file for file in files if not file.read_bytes().endswith(b"\n")]:
         print(f"note: {len(cut)} games are left out, whose files end inside a line: {cut[0]} ...", file=sys.stderr)
@@ -89,7 +89,7 @@ def _records(folder: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _gallery(
+def _index_scenes(
     records: Sequence[dict[str, Any]], images: Sequence[str], scenes: Any, config: dict[str, Any]
 ) -> tuple[SceneIndex, set[str]]:
     """The described pictures of the games, and their pairs' ids. Raises ValueError when there is none."""
@@ -109,8 +109,8 @@ def _gallery(
     return SceneIndex(described), {pair.id for pair in described}
 
 
-def table(windows: Sequence[ClueWindow]) -> str:
-    """A line per window and role: means over games with their 95% intervals."""
+def windows_table(windows: Sequence[ClueWindow]) -> str:
+    """Text with a line per window and role: means over games with their 95% intervals."""
     head = f"{'iterations':<11}{'games':>6}  {'role':<9}" + "".join(f"{name:<24}" for name in GROUNDING_FIGURES)
     rows = [
         f"{f'{one.first}-{one.last}':<11}{one.n_games:>6}  {role.value:<9}"
@@ -130,4 +130,4 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     if options.window < 1:
         raise ValueError(f"window={options.window} must be at least 1")
-    print(table(clue_windows(options.run, options.images, options.scenes_dir, options.window)))
+    print(windows_table(clue_windows(options.run, options.images, options.scenes_dir, options.window)))

@@ -1,7 +1,7 @@
 """Match-ups of different players on the same deals: pair, seats and the seed of every turn are equal for all of them.
 
-What differs between two match-ups is then who plays, and nothing else. `win_rate` says which match-ups make a win rate,
-and which tell skill from a private code.
+Two match-ups then differ in who plays, and in nothing else. `metrics` has the match-ups of a win rate and those that
+tell skill from a private code.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Part = tuple[int, int]
 
 @dataclass(frozen=True)
 class Matchup:
-    """Who plays what, by the names of players."""
+    """Names of the players in each role."""
 
     civilians: str
     spy: str
@@ -42,10 +42,10 @@ class Matchup:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """One game of one match-up.
+class GameOutcome:
+    """Outcome of one game of one match-up.
 
-    `image_swapped_votes`: the votes on the same clues with another game's image, where asked.
+    `image_swapped_votes`: votes on the same clues with another game's image, None where there were none.
     """
 
     summary: GameSummary
@@ -54,32 +54,32 @@ class Outcome:
 
     @property
     def table_won(self) -> bool:
-        """The plurality vote is the spy, as `spo.rewards.accuracy` has it; a tie is the spy's."""
+        """Whether the plurality vote is the spy, as in `spo.rewards.accuracy`; a tie is the spy's."""
         return plurality(self.summary.votes, self.summary.n_players) == self.summary.spy
 
     @property
     def votes_right(self) -> float:
-        return share(self.summary.votes, self.summary.spy)
+        return vote_share(self.summary.votes, self.summary.spy)
 
     @property
     def image_swapped_votes_right(self) -> float:
-        """Raises ValueError for a game that was not voted on blindly."""
+        """Share of right votes with another game's image. Raises ValueError where there was no such vote."""
         if self.image_swapped_votes is None:
             raise ValueError(f"game {self.summary.game} was not voted on with another image")
-        return share(self.image_swapped_votes, self.summary.spy)
+        return vote_share(self.image_swapped_votes, self.summary.spy)
 
 
-def share(votes: Sequence[Vote], vote: Vote) -> float:
+def vote_share(votes: Sequence[Vote], vote: Vote) -> float:
     return votes.count(vote) / len(votes)
 
 
-Results = Mapping[Matchup, list[Outcome]]
+OutcomesByMatchup = Mapping[Matchup, list[GameOutcome]]
 """Outcomes of every match-up in the order of the deals, so that the k-th of two match-ups are of the same deal."""
 
 
 @dataclass(frozen=True)
 class Arena:
-    """Deals, and how they are played. `swapped_images` has for every deal the deal whose image replaces its own.
+    """Deals, and how they are played. `swapped_images`: for every deal another, whose image replaces its own.
 
     `games_at_once` bounds how many games' images are open; what is sampled does not depend on it.
     """
@@ -100,13 +100,13 @@ class Arena:
         part: Part = (0, 1),
         on_call: Callable[[int], None] | None = None,
         after_chunk: Callable[[], None] = lambda: None,
-    ) -> dict[Matchup, list[Outcome]]:
-        """Every match-up on every deal of `part`; those in `image_swapped` are voted on again with other images.
+    ) -> dict[Matchup, list[GameOutcome]]:
+        """Play every match-up on every deal of `part`, and vote again in those of `image_swapped` with other images.
 
-        `after_chunk` is called whenever images are closed, so that players may forget what they made of them. Raises
-        ValueError for a match-up with a player who is not in `players`.
+        `after_chunk` is called whenever images are closed, so that players can clear their caches. Raises ValueError
+        for a match-up with a player who is not in `players`.
         """
-        results: dict[Matchup, list[Outcome]] = {matchup: [] for matchup in matchups}
+        results: dict[Matchup, list[GameOutcome]] = {matchup: [] for matchup in matchups}
         for matchup in results:
             if missing := sorted(matchup.players - players.keys()):
                 raise ValueError(f"nobody is called {missing[0]} ({matchup}); players are {', '.join(players)}")
@@ -117,9 +117,9 @@ class Arena:
             images = open_images(deals)
             others = open_images(swapped_images, images) if image_swapped else {}
             for matchup, outcomes in results.items():
-                table = Seating(*(players[name] for name in (matchup.civilians, matchup.spy, matchup.voters)))
+                seating = Seating(*(players[name] for name in (matchup.civilians, matchup.spy, matchup.voters)))
                 games = play(
-                    deals, table, self.token_limits, images=images, template=self.template, on_call=on_call
+                    deals, seating, self.token_limits, images=images, template=self.template, on_call=on_call
                 ).games
                 groundings = [
                     None if self.scene_index is None else grounding_of_game(game, self.scene_index) for game in games
@@ -130,20 +130,20 @@ class Arena:
                         (deal.index, "civilian"): others[swapped.index, "civilian"]
                         for deal, swapped in zip(deals, swapped_images, strict=True)
                     }
-                    votes = list(self._image_swapped_votes(games, table, shown, on_call))
+                    votes = list(self._image_swapped_votes(games, seating, shown, on_call))
                 outcomes += [
-                    Outcome(summarize(game), grounding, image_swapped_votes)
+                    GameOutcome(summarize(game), grounding, image_swapped_votes)
                     for game, grounding, image_swapped_votes in zip(games, groundings, votes, strict=True)
                 ]
             after_chunk()
         return results
 
     def _image_swapped_votes(
-        self, games: Sequence[Game], table: Seating, shown: GameImages, on_call: Callable[[int], None] | None
+        self, games: Sequence[Game], seating: Seating, shown: GameImages, on_call: Callable[[int], None] | None
     ) -> Iterator[tuple[Vote, ...]]:
-        """The votes on the same clues at the same seeds, when the voters are shown the images of `shown`."""
-        heard = [replace(game, votes=()) for game in games]
-        voted = play(heard, table, self.token_limits, images=shown, template=self.template, on_call=on_call).games
+        """Votes on the same clues at the same seeds, with the images of `shown` in place of the true ones."""
+        unvoted = [replace(game, votes=()) for game in games]
+        voted = play(unvoted, seating, self.token_limits, images=shown, template=self.template, on_call=on_call).games
         return (tuple(votes_in_order(game)) for game in voted)
 
 
@@ -158,10 +158,10 @@ def make_arena(
     skip_bad: bool = False,
     games_at_once: int = 256,
 ) -> Arena:
-    """`n_deals` deals on `pairs`, every pair once before any comes again. Every image is opened once, to check it.
+    """An arena of `n_deals` deals on `pairs`, every pair once before any comes again; each image is opened as a check.
 
     Raises BadImageError for an image that cannot be used (with `skip_bad` the deal takes the next pair instead), and
-    ValueError when there is only one pair: nobody could then be shown another image.
+    ValueError for a single pair, as there is then no other image to swap in.
     """
     deals: list[Game] = []
     bad: set[int] = set()
@@ -178,7 +178,7 @@ def make_arena(
 
 
 def swap_images(deals: Sequence[Game]) -> tuple[Game, ...]:
-    """For every deal the next one, in a circle, that is on another pair. Raises ValueError if there is none."""
+    """The next deal of another pair for every deal, in a circle. Raises ValueError if there is none."""
     swapped_images = []
     for number, deal in enumerate(deals):
         circle = (deals[(number + step) % len(deals)] for step in range(1, len(deals)))

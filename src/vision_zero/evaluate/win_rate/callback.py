@@ -1,4 +1,4 @@
-"""The arena inside training: every few iterations the policy against its frozen start, on pairs it never trains on.
+"""The arena during training: every few iterations the policy plays its frozen start, on pairs it never trains on.
 
 It draws nothing from any random generator of the run and leaves weights and optimizer alone, so a run with it and one
 without are the same run. Lines go to arena.jsonl, the figures of LOGGED to the log with the step's other metrics.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +20,12 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from trl.trainer.utils import create_model_from_path
 
 from vision_zero import run_folder
-from vision_zero.config.options import GameConfig, IterativeSPOConfig
+from vision_zero.config.game import GameConfig
+from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.data.contamination import shared_ids
 from vision_zero.data.pairs import load_pairs
-from vision_zero.evaluate.win_rate.arena import Arena, Outcome, make_arena
-from vision_zero.evaluate.win_rate.main import verdict_line
+from vision_zero.evaluate.win_rate.arena import Arena, make_arena
+from vision_zero.evaluate.win_rate.main import result_line
 from vision_zero.evaluate.win_rate.match import Match
 from vision_zero.evaluate.win_rate.metrics import CROSS_PLAY
 from vision_zero.rollout.load_policy import ModelPlayer
@@ -45,7 +46,7 @@ LOW, HIGH, SECONDS = "arena/win_rate_low", "arena/win_rate_high", "seconds/arena
 
 
 def training_arena(game: GameConfig, args: IterativeSPOConfig, trained_on: Sequence[ImagePair] = ()) -> Arena | None:
-    """The arena of a run, None if it is off. Raises ValueError when there is nothing to play on, or no way to."""
+    """The arena of a run, None if it is off. Raises ValueError without pairs to play on, and for split weights."""
     if not args.arena_every:
         return None
     if is_deepspeed_zero3_enabled() or args.fsdp:
@@ -76,14 +77,16 @@ def training_arena(game: GameConfig, args: IterativeSPOConfig, trained_on: Seque
 
 
 class ArenaCallback(TrainerCallback):
-    """Plays before the first step, every `arena_every` iterations, and after the last."""
+    """Plays before the first step, every `arena_every` iterations, and after the last.
+
+    It is made before training starts: the frozen start model is then loaded, where the trainer does not have it.
+    """
 
     def __init__(self, trainer: GRPOTrainer, arena: Arena) -> None:
-        """Before training starts: a frozen copy of the model is taken from where it was loaded, if there is none."""
         self.trainer = trainer
         self.arena = arena
         self._start_model = self._frozen_start()
-        self._contest: Match | None = None
+        self._match: Match | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -98,16 +101,16 @@ class ArenaCallback(TrainerCallback):
 
     def _play(self, args: TrainingArguments, state: TrainerState) -> None:
         started = time.perf_counter()
-        match = self._contest = self._contest or self._new_contest()
+        match = self._match = self._match or self._new_match()
         # Before the first step the policy is its start: then it is not played twice.
         new = self._player(self._policy()) if state.global_step else match.start
         shown = state.is_local_process_zero and not args.disable_tqdm
         with game_bar("arena", *match.size(CROSS_PLAY), shown=shown) as match.on_call:
-            verdict = match.against(new, CROSS_PLAY)
+            result = match.against(new, CROSS_PLAY)
         seconds = time.perf_counter() - started
-        figures = verdict.figures
+        figures = result.figures
         if state.is_world_process_zero:
-            line = {"step": state.global_step, **verdict_line(verdict), "seconds": round(seconds, 2)}
+            line = {"step": state.global_step, **result_line(result), "seconds": round(seconds, 2)}
             run_folder.append_json_line(Path(self.trainer.args.output_dir) / run_folder.ARENA, line)
             tqdm.write(
                 f"arena after step {state.global_step}: win rate {figures['win_rate']}, "
@@ -121,15 +124,11 @@ class ArenaCallback(TrainerCallback):
             log[HIGH].append(figures["win_rate"].high)
             log[SECONDS].append(seconds)
 
-    def _new_contest(self) -> Match:
+    def _new_match(self) -> Match:
         process, n_processes = self.trainer.accelerator.process_index, self.trainer.accelerator.num_processes
         start = self._policy() if self._start_model is None else self._start_model
-        return Match(
-            self.arena,
-            self._player(start, frozen=True),
-            part=(process, n_processes),
-            gather=_gather,
-        )
+        player = self._player(start, frozen=True)
+        return Match(self.arena, player, part=(process, n_processes), gather=gather_object)
 
     def _policy(self) -> PreTrainedModel:
         return self.trainer.accelerator.unwrap_model(self.trainer.model)
@@ -146,22 +145,18 @@ class ArenaCallback(TrainerCallback):
         return loaded.to(trainer.accelerator.device).eval()
 
     def _player(self, model: PreTrainedModel, *, frozen: bool = False) -> ModelPlayer:
+        """The model as a player; `frozen`: without its adapter, if it has one."""
         args = self.trainer.args
 
         def around() -> AbstractContextManager[object]:
             contexts = ExitStack()
             if args.bf16 or args.fp16:
                 contexts.enter_context(self.trainer.accelerator.autocast())
-            contexts.enter_context(
-                model.disable_adapter() if frozen and isinstance(model, PeftModel) else nullcontext()
-            )
+            if frozen and isinstance(model, PeftModel):
+                contexts.enter_context(model.disable_adapter())
             return contexts
 
         policy = TransformersPolicy(
             model, self.trainer.processing_class, args.sampling(), max_batch=args.rollout_batch_size
         )
         return ModelPlayer(policy, around)
-
-
-def _gather(outcomes: list[Outcome]) -> list[Outcome]:
-    return gather_object(outcomes)

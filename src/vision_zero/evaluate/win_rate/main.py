@@ -1,4 +1,7 @@
-"""`python -m vision_zero.evaluate win-rate`: models against a frozen one, as a table and as JSON lines."""
+"""`python -m vision_zero.evaluate win-rate`: models against a frozen one, as a table and as JSON lines.
+
+What imports torch is imported where models are loaded, so that --help does not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +16,27 @@ from tqdm import tqdm
 from vision_zero.evaluate.win_rate.arena import make_arena
 from vision_zero.evaluate.win_rate.match import Match, MatchResult
 from vision_zero.evaluate.win_rate.metrics import CROSS_PLAY, ITSELF, WIN_RATE, WITH_ANOTHER_SEED, Figures
-from vision_zero.evaluate.win_rate.options import WinRateOptions
+from vision_zero.evaluate.win_rate.options import WinRateOptions, parse
 from vision_zero.models import check_model, find_models, step_of
-from vision_zero.rollout.load_policy import load_player
 from vision_zero.rollout.progress import game_bar
 from vision_zero.run_folder import append_json_line, check_appendable
 
+IMAGE_GAIN = "share of right votes with the true image minus with another game's image, same clues and seeds"
 IN_ONE_LINE = ("win_rate", "as_table", "as_spy", "image_gain")
-"""Figures of the table that puts several models beside each other."""
+"""Figures of the table of several models."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    compare(parse(arguments))
 
 
 def compare(options: WinRateOptions) -> list[dict[str, Any]]:
-    """One line per model, printed and appended to `options.config.out` as soon as it is there.
+    """Result lines of all models; each is printed, and appended to `options.config.out`, as soon as it is there.
 
     Raises ValueError, OSError or BadImageError, before anything is played where that can be known.
     """
+    from vision_zero.rollout.load_policy import load_player
+
     config = options.config
     models = find_models(options.models)
     for model in filter(None, (config.reference, config.other_seed, *models)):
@@ -35,9 +44,8 @@ def compare(options: WinRateOptions) -> list[dict[str, Any]]:
     if config.out:
         check_appendable(Path(config.out), "--out")
     matchups = WITH_ANOTHER_SEED if config.other_seed else CROSS_PLAY if config.cross_play else (*WIN_RATE, ITSELF)
-    pairs = options.pairs()
     arena = make_arena(
-        pairs,
+        options.game.pairs("heldout"),  # all pairs where there is no split
         options.rules,
         options.token_limits,
         n_deals=config.games // 2,
@@ -55,11 +63,11 @@ def compare(options: WinRateOptions) -> list[dict[str, Any]]:
         for model in models:
             started = time.perf_counter()
             new = start if model == config.reference else load_player(model, loading)
-            verdict = match.against(new, matchups)
+            result = match.against(new, matchups)
             line = {
                 "model": model,
                 "step": step_of(model),
-                **verdict_line(verdict),
+                **result_line(result),
                 "games": config.games,
                 "matchups": len(matchups),
                 "pairs": len({deal.pair.id for deal in arena.deals}),
@@ -67,42 +75,44 @@ def compare(options: WinRateOptions) -> list[dict[str, Any]]:
                 "settings": options.settings(),
             }
             lines.append(line)
-            tqdm.write(f"{model} against {config.reference}, {config.games} games\n{table(verdict)}\n")
+            tqdm.write(f"{model} against {config.reference}, {config.games} games\n{figures_table(result)}\n")
             if config.out:
-                append(Path(config.out), line)
+                append_result(Path(config.out), line)
     if len(lines) > 1:
-        print(side_by_side(lines))
+        print(models_table(lines))
     return lines
 
 
-def append(out: Path, line: Mapping[str, Any]) -> None:
-    """Raises ValueError with the file, as when the disk is full."""
+def append_result(out: Path, line: Mapping[str, Any]) -> None:
+    """Append a result line to a file. Raises ValueError with its name, as when the disk is full."""
     try:
         append_json_line(out, line)
     except OSError as error:
         raise ValueError(f"--out {out}: cannot be written: {error.strerror}") from error
 
 
-def verdict_line(verdict: MatchResult) -> dict[str, Any]:
-    """`figures` and `start`: name -> [value, low, high]."""
-    return {"figures": _plain(verdict.figures), "start": _plain(verdict.start)}
+def result_line(result: MatchResult) -> dict[str, Any]:
+    """The JSON of a result. `figures` and `start`: name -> [value, low, high]."""
+    return {"figures": _plain(result.figures), "start": _plain(result.start)}
 
 
 def _plain(figures: Figures) -> dict[str, list[float]]:
     return {name: [round(value, 6) for value in astuple(interval)] for name, interval in figures.items()}
 
 
-def table(verdict: MatchResult) -> str:
-    """A figure a line, with its interval and, where the frozen model has it too, its value beside it."""
+def figures_table(result: MatchResult) -> str:
+    """Text with a figure a line: its interval and, where the frozen model has it too, that one's beside it."""
     rows = [
-        f"  {name:<24} {interval!s:<26}" + (f" start {verdict.start[name]}" if name in verdict.start else "")
-        for name, interval in verdict.figures.items()
+        f"  {name:<24} {interval!s:<26}" + (f" start {result.start[name]}" if name in result.start else "")
+        for name, interval in result.figures.items()
     ]
+    if "image_gain" in result.figures:
+        rows.append(f"  (image gain: {IMAGE_GAIN})")
     return "\n".join(row.rstrip() for row in rows)
 
 
-def side_by_side(lines: Sequence[Mapping[str, Any]]) -> str:
-    """A model a line: the figures of IN_ONE_LINE with their intervals."""
+def models_table(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Text with a model a line: the figures of IN_ONE_LINE with their intervals."""
     width = max(len(line["model"]) for line in lines)
     head = f"{'model':<{width}}  " + "  ".join(f"{name:<22}" for name in IN_ONE_LINE)
     rows = [

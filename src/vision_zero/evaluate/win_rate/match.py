@@ -1,15 +1,16 @@
-"""A frozen start model, and one trained model after another against it, on the same deals.
+"""Matches of trained models against one frozen start model, on the same deals.
 
-What the frozen model plays with itself is played once; its answers are looked up wherever match-ups share turns. Every
-match starts from the same memory and with empty caches, so that its figures do not depend on what came before it.
+The frozen model's games with itself are played once, and its completions are looked up wherever match-ups share turns.
+Every model meets the same cached completions and empty model caches, so its figures do not depend on earlier models.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from vision_zero.evaluate.win_rate.arena import Arena, Matchup, Outcome, Part
+from vision_zero.evaluate.win_rate.arena import Arena, GameOutcome, Matchup, Part
 from vision_zero.evaluate.win_rate.metrics import (
     FROZEN,
     ITSELF,
@@ -21,22 +22,27 @@ from vision_zero.evaluate.win_rate.metrics import (
     win_rate_figures,
 )
 from vision_zero.evaluate.win_rate.reply_cache import CachedPolicy
-from vision_zero.rollout.load_policy import ModelPlayer
 
-Gather = Callable[[list[Outcome]], list[Outcome]]
+if TYPE_CHECKING:
+    from vision_zero.rollout.load_policy import ModelPlayer
+
+Gather = Callable[[list[GameOutcome]], list[GameOutcome]]
 """All processes' outcomes from those of each; with one process, the same."""
 
 
 @dataclass(frozen=True)
 class MatchResult:
-    """What a match found. `figures` are `win_rate_figures`, `start` those of the frozen model's own games."""
+    """Figures of one model: `figures` as in `win_rate_figures`, `start` those of the frozen model with itself."""
 
     figures: Figures
     start: Figures
 
 
 class Match:
-    """`other`: players of another seed, for match-ups that have them. `part`: the deals that this process plays."""
+    """The frozen `start` model in an arena, against one model after another.
+
+    `other`: a model of another seed, for match-ups that have it. `part`: the deals that this process plays.
+    """
 
     def __init__(
         self,
@@ -50,13 +56,13 @@ class Match:
     ) -> None:
         self.arena, self.start, self.other = arena, start, other
         self.part, self.gather, self.on_call = part, gather, on_call
-        self._frozen: list[Outcome] = []
-        self._known = CachedPolicy(start).known
+        self._frozen: list[GameOutcome] = []
+        self._cache = CachedPolicy(start).cache
 
     def size(self, matchups: Sequence[Matchup], n_models: int = 1) -> tuple[int, int]:
-        """Games, and turns of this process, when `n_models` are held against the start: what `on_call` will be told.
+        """Number of games, and of turns of this process, for `n_models`: the total of what `on_call` will be told.
 
-        Turns that are answered from memory count: these are quicker, so that a rate so far is rather too low.
+        Turns answered from the cache count too. They are quicker, so that a rate so far is rather too low.
         """
         asked = [matchup for matchup in matchups if matchup != FROZEN] * n_models
         if not self._frozen:
@@ -71,15 +77,12 @@ class Match:
         return len(asked) * len(self.arena.deals), turns
 
     def against(self, new: ModelPlayer, matchups: Sequence[Matchup]) -> MatchResult:
-        """The figures of `matchups`, and how `new` and the start play by themselves, seeing and image_swapped.
-
-        `new` may be the start itself.
-        """
+        """Play `matchups`, and FROZEN before the first of them. `new` may be the start itself."""
         if not self._frozen:
             alone = CachedPolicy(self.start)
             self._frozen = self._play([FROZEN], {START: alone}, self.start)[FROZEN]
-            self._known = alone.known
-        start = CachedPolicy(self.start, self._known)
+            self._cache = alone.cache
+        start = CachedPolicy(self.start, self._cache)
         players = {START: start, NEW: start if new is self.start else CachedPolicy(new)}
         if self.other is not None:
             players[OTHER] = CachedPolicy(self.other)
@@ -89,7 +92,7 @@ class Match:
 
     def _play(
         self, matchups: Sequence[Matchup], players: dict[str, CachedPolicy], *models: ModelPlayer
-    ) -> dict[Matchup, list[Outcome]]:
+    ) -> dict[Matchup, list[GameOutcome]]:
         def forget() -> None:
             for model in models:
                 model.forget()

@@ -19,9 +19,10 @@ it needs both, so each is also put beside the frozen other:
     other_voters_gain, other_civilians_gain                     beside players of another seed: T(new, start, other)
                      and T(other, start, new), minus start_as_table
 
-Does it see? At the same clues and seeds, with the true image and with another game's:
+The image gain is what voters take from the image, not from the clues, in games of the new model with itself:
 
-    image_gain            share of right votes minus image_swapped_votes_right, in games of the new model with itself
+    image_gain       share of right votes with the true image minus that with another game's image
+                     (votes/right - votes/right_image_swapped), on the same clues and at the same seeds
 
 All are means over deals; intervals resample deals.
 """
@@ -33,7 +34,7 @@ from statistics import fmean
 
 from vision_zero.evaluate.bootstrap import Interval, paired
 from vision_zero.evaluate.clues.grounding import grounding_figures
-from vision_zero.evaluate.win_rate.arena import Matchup, Outcome, Results, share
+from vision_zero.evaluate.win_rate.arena import GameOutcome, Matchup, OutcomesByMatchup, vote_share
 
 NEW, START, OTHER = "new", "start", "other"
 
@@ -53,25 +54,21 @@ WITH_ANOTHER_SEED = (*CROSS_PLAY, OTHER_VOTERS, OTHER_CIVILIANS)
 Figures = dict[str, Interval]
 
 
-def table_wins(outcomes: Sequence[Outcome]) -> list[float]:
-    return [float(outcome.table_won) for outcome in outcomes]
-
-
-def win_rate_figures(results: Results) -> Figures:
-    """By the names above, as far as the match-ups were played; the three of WIN_RATE must be.
+def win_rate_figures(results: OutcomesByMatchup) -> Figures:
+    """Figures by the names above, as far as their match-ups were played; the three of WIN_RATE must be.
 
     Raises ValueError for match-ups that did not play the same deals.
     """
     for matchup, outcomes in results.items():
         if [o.summary.game for o in outcomes] != [o.summary.game for o in results[FROZEN]]:
             raise ValueError(f"two match-ups played different deals: {FROZEN}, and {matchup}")
-    wins = {matchup: table_wins(outcomes) for matchup, outcomes in results.items()}
+    wins = {matchup: [float(one.table_won) for one in outcomes] for matchup, outcomes in results.items()}
     table, spy, frozen = wins[NEW_TABLE], [1 - won for won in wins[NEW_SPY]], wins[FROZEN]
     figures = {
-        "win_rate": Interval.of([(a + b) / 2 for a, b in zip(table, spy, strict=True)]),
-        "as_table": Interval.of(table),
-        "as_spy": Interval.of(spy),
-        "start_as_table": Interval.of(frozen),
+        "win_rate": Interval.of_mean([(a + b) / 2 for a, b in zip(table, spy, strict=True)]),
+        "as_table": Interval.of_mean(table),
+        "as_spy": Interval.of_mean(spy),
+        "start_as_table": Interval.of_mean(frozen),
         "table_gain": paired(table, frozen),
         "spy_gain": paired(spy, [1 - won for won in frozen]),
     }
@@ -84,27 +81,27 @@ def win_rate_figures(results: Results) -> Figures:
     figures |= {name: paired(wins[matchup], frozen) for name, matchup in gains.items() if matchup in wins}
     if {NEW_CIVILIANS, NEW_VOTERS} <= wins.keys():
         apart = zip(table, wins[NEW_CIVILIANS], wins[NEW_VOTERS], frozen, strict=True)
-        figures["together"] = Interval.of([t - c - v + f for t, c, v, f in apart])
+        figures["together"] = Interval.of_mean([t - c - v + f for t, c, v, f in apart])
     if ITSELF in wins:
-        figures["against_itself"] = Interval.of(wins[ITSELF])
+        figures["against_itself"] = Interval.of_mean(wins[ITSELF])
         figures |= play_figures(results[ITSELF])
     return figures
 
 
-def play_figures(outcomes: Sequence[Outcome]) -> Figures:
+def play_figures(outcomes: Sequence[GameOutcome]) -> Figures:
     """Figures of one match-up: votes, lengths, image gain if images were swapped, grounding if scenes are described."""
     games = [outcome.summary for outcome in outcomes]
     figures = {
-        "votes/right": Interval.of([outcome.votes_right for outcome in outcomes]),
-        "votes/na": Interval.of([share(game.votes, None) for game in games]),
-        "votes/invalid": Interval.of([share(game.votes, 0) for game in games]),
-        "clues/unparsed": Interval.of([game.unparsed_clues / len(game.clue_lengths) for game in games]),
-        "length/clue": Interval.of([fmean(game.clue_lengths) for game in games]),
-        "length/vote": Interval.of([fmean(game.vote_lengths) for game in games]),
+        "votes/right": Interval.of_mean([outcome.votes_right for outcome in outcomes]),
+        "votes/na": Interval.of_mean([vote_share(game.votes, None) for game in games]),
+        "votes/invalid": Interval.of_mean([vote_share(game.votes, 0) for game in games]),
+        "clues/unparsed": Interval.of_mean([game.unparsed_clues / len(game.clue_lengths) for game in games]),
+        "length/clue": Interval.of_mean([fmean(game.clue_lengths) for game in games]),
+        "length/vote": Interval.of_mean([fmean(game.vote_lengths) for game in games]),
     }
     if all(outcome.image_swapped_votes is not None for outcome in outcomes):
-        right, image_swapped = [o.votes_right for o in outcomes], [o.image_swapped_votes_right for o in outcomes]
-        figures |= {"votes/right_image_swapped": Interval.of(image_swapped), "image_gain": paired(right, image_swapped)}
+        right, swapped = [o.votes_right for o in outcomes], [o.image_swapped_votes_right for o in outcomes]
+        figures |= {"votes/right_image_swapped": Interval.of_mean(swapped), "image_gain": paired(right, swapped)}
     groundings = [outcome.grounding for outcome in outcomes if outcome.grounding is not None]
     if len(groundings) == len(outcomes):
         figures |= {f"grounding/{name}": interval for name, interval in grounding_figures(groundings).items()}

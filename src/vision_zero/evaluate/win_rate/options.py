@@ -7,30 +7,30 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from transformers import HfArgumentParser
 
-from vision_zero.config.options import GameConfig, option
-from vision_zero.config.parse import checked
+from vision_zero.config.game import GameConfig, option
 from vision_zero.data.contamination import shared_ids
 from vision_zero.data.pairs import PairSourceError
 from vision_zero.game.prompts import load_template
 from vision_zero.models import run_of
-from vision_zero.rollout.load_policy import Loading
 from vision_zero.rollout.policy import TokenLimits, TokenLimitsByStage
-from vision_zero.rollout.sampling import Sampling
 from vision_zero.run_folder import CONFIG, read_config
-from vision_zero.types import GameRules, ImagePair
+from vision_zero.types import GameRules
+
+if TYPE_CHECKING:
+    from vision_zero.rollout.load_policy import Loading
 
 OF_IMAGES = ("images", "scenes_dir", "columns", "holdout")
-"""What is taken from the run together or not at all: a run's split says nothing about other images."""
+"""Options taken from the run together or not at all: a run's split says nothing about other images."""
 RENAMED = {"model_name_or_path": "reference", "num_generations": "votes"}
 
 
 @dataclass
 class WinRateConfig:
-    """Who plays, how many games, and how models answer."""
+    """Players, number of games, and sampling."""
 
     reference: str | None = option(None, "Frozen model to play against; none: the model that the run started from")
     other_seed: str | None = option(None, "Model of another seed, to play beside the evaluated one's players")
@@ -76,21 +76,20 @@ class WinRateOptions:
 
     @property
     def loading(self) -> Loading:
+        from vision_zero.rollout.load_policy import Loading
+        from vision_zero.rollout.sampling import Sampling
+
         own = self.config
         sampling = Sampling(own.temperature, own.top_k, own.top_p)
         bounds = self.game.min_pixels, self.game.max_pixels
         return Loading(sampling, own.rollout_batch_size, *bounds, own.dtype, own.use_cpu)
-
-    def pairs(self) -> Sequence[ImagePair]:
-        """The pairs to play on: the held-out part where there is a split, else all of the source."""
-        return self.game.pairs("heldout")
 
     def settings(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self.game), **dataclasses.asdict(self.config)}
 
 
 def parse(arguments: Sequence[str]) -> WinRateOptions:
-    """Flags win over the options of the first model's run. Raises ValueError for what is missing or does not fit."""
+    """Options from flags, else from the first model's run. Raises ValueError for what is missing or does not fit."""
     parser = HfArgumentParser(
         [GameConfig, WinRateConfig],
         prog="python -m vision_zero.evaluate win-rate",
@@ -125,13 +124,15 @@ def parse(arguments: Sequence[str]) -> WinRateOptions:
         raise ValueError(f"games={config.games} must be even and at least 4: every deal is played twice")
     if game.template != "auto":
         load_template(game.template)
-    checked = WinRateOptions(rest.models, game, config)
-    _ = checked.rules, checked.token_limits, checked.loading  # each raises ValueError for what does not fit
-    return checked
+    parsed = WinRateOptions(rest.models, game, config)
+    _ = parsed.rules, parsed.token_limits, parsed.loading  # each raises ValueError for what does not fit
+    return parsed
 
 
 def run_options(run: Path, parser: HfArgumentParser) -> dict[str, Any]:
-    """The options of a run that `parser` knows, by the parser's names. Raises ValueError with file and option."""
+    """Options of a run that `parser` knows, by the parser's names. Raises ValueError with file and option."""
+    from vision_zero.config.parse import checked
+
     actions = {action.dest: action for action in reversed(parser._actions)}
     values = {}
     for name, value in read_config(run).items():

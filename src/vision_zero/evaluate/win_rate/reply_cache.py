@@ -1,7 +1,7 @@
-"""A player that is asked nothing twice.
+"""Cache of a policy's completions, for match-ups that share turns.
 
 Match-ups that differ in one role share most of their turns: with the same clues, image and seed the completion is the
-same, so it is computed once. What a player remembers can be handed to another that stands for the same model.
+same, so it is computed once. A cache can be handed to another policy of the same model.
 """
 
 from __future__ import annotations
@@ -12,30 +12,26 @@ from dataclasses import replace
 from vision_zero.rollout.policy import Policy, TurnRequest
 from vision_zero.types import Completion
 
-Question = tuple[str, str, int]
-"""Image key, prompt, seed: what a completion depends on. (Scripted players look at the game too, which these determine
-for a given deal.)"""
+CacheKey = tuple[str, str, int]
+"""Image key, prompt, seed: what a completion depends on. Scripted players look at the game too, which these determine
+for a given deal."""
 
 
 class CachedPolicy:
-    """Answers as `policy`; what was asked before, or is in `known`, is looked up.
+    """A policy that answers as `policy` and looks up what it was asked before or what `cache` holds at the start.
 
     Prompt tokens and log-probabilities are dropped, since nobody trains on an evaluation: texts and lengths stay.
     """
 
-    def __init__(self, policy: Policy, known: Mapping[Question, Completion] | None = None) -> None:
+    def __init__(self, policy: Policy, cache: Mapping[CacheKey, Completion] | None = None) -> None:
         self.policy = policy
-        self.known: dict[Question, Completion] = dict(known or {})
+        self.cache: dict[CacheKey, Completion] = dict(cache or {})
 
     def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
-        questions = [(request.image.key, request.prompt.text, request.seed) for request in requests]
-        new = {
-            question: request
-            for question, request in zip(questions, requests, strict=True)
-            if question not in self.known
-        }
+        keys = [(request.image.key, request.prompt.text, request.seed) for request in requests]
+        new = {key: request for key, request in zip(keys, requests, strict=True) if key not in self.cache}
         if new:
             completions = self.policy.answer(list(new.values()))
-            for question, completion in zip(new, completions, strict=True):
-                self.known[question] = replace(completion, prompt_ids=(), logprobs=())
-        return [self.known[question] for question in questions]
+            for key, completion in zip(new, completions, strict=True):
+                self.cache[key] = replace(completion, prompt_ids=(), logprobs=())
+        return [self.cache[key] for key in keys]

@@ -10,12 +10,12 @@ const MARKS = {
   unparsed: ["unparsed", "the others heard a fixed neutral text instead"],
 };
 
-/** Who is behind a completion: spy, civilian, or voter. */
+/** Role of the author of a completion: spy, civilian, or voter. */
 function roleOf(game, said) {
   return "vote" in said ? "voter" : said.seat === game.spy ? "spy" : "civilian";
 }
 
-function isReadable(said) {
+function isParsed(said) {
   return "vote" in said ? said.vote !== 0 : said.parsed;
 }
 
@@ -84,7 +84,7 @@ function clueElement(game, clue, view) {
     "li",
     { class: role + (isApart(role, view) ? " apart" : "") },
     el("span", { class: "who" }, `player ${clue.seat}`, role === "spy" ? " (spy)" : ""),
-    el("span", { class: "clue" + (clue.parsed ? "" : " unread") }, marked(clue.clue, view.searched)),
+    el("span", { class: "clue" + (clue.parsed ? "" : " unparsed") }, marked(clue.clue, view.searched)),
     marks.length ? el("span", { class: "marks" }, marks) : null,
     completion(clue, view, "private reasoning"),
   );

@@ -106,7 +106,7 @@ class Games {
   }
 
   unparsed(game, role) {
-    return [...game.clues, ...game.votes].filter((one) => !isReadable(one) && (!role || roleOf(game, one) === role)).length;
+    return [...game.clues, ...game.votes].filter((one) => !isParsed(one) && (!role || roleOf(game, one) === role)).length;
   }
 
   filter() {

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from vision_zero.models import attention_implementation, check_model, load_model, load_processor
 
 NO_ANSWER = "\N{EMPTY SET}"
-"""Stands for an empty reply, which evaluation tools take for a failed request. No question has an option like it."""
+"""Text for an empty answer, which evaluation tools take for a failed request. No question has an option like it."""
 
 
 class BadRequestError(ValueError):
@@ -27,7 +27,7 @@ class BadRequestError(ValueError):
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """Messages as chat templates take them, and their images in order. Image and text parts keep their places."""
+    """Messages as chat templates take them, with image and text parts in their places, and the images in order."""
 
     messages: tuple[Mapping[str, Any], ...]
     images: tuple[Image.Image, ...]
@@ -36,7 +36,7 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class ChatAnswer:
-    """`truncated`: it had not ended at the request's `max_tokens`."""
+    """The answer to a request. `truncated`: it had not ended at the request's `max_tokens`."""
 
     text: str
     truncated: bool
@@ -45,7 +45,7 @@ class ChatAnswer:
 
 
 def read_request(body: Any, max_tokens: int) -> ChatRequest:
-    """A request's JSON; `max_tokens` bounds what it may ask for. Raises BadRequestError by the name of the field."""
+    """The request in a JSON body, for at most `max_tokens`. Raises BadRequestError by the name of the field."""
     if not isinstance(body, dict) or not isinstance(body.get("messages"), list) or not body["messages"]:
         raise BadRequestError("messages: must be a list with at least one message")
     if body.get("stream"):
@@ -89,7 +89,7 @@ def _part(part: Any, images: list[Image.Image]) -> dict[str, str]:
 
 
 def _image(url: Any) -> Image.Image:
-    """Only images that the request holds: this server opens no file and no address for who asks it."""
+    """The image of a data: URL. No other is opened: this server reads no file and no address for its clients."""
     if not isinstance(url, str) or not url.startswith("data:") or ";base64," not in url:
         raise BadRequestError("image_url: must be a data: URL in base64")
     try:
@@ -100,7 +100,7 @@ def _image(url: Any) -> Image.Image:
 
 
 def boxed_answer(text: str) -> str:
-    r"""What stands in the last `\boxed{...}`, its braces balanced; without a box, the text up to a brace that closes
+    r"""The content of the last `\boxed{...}`, its braces balanced; without a box, the text up to a brace that closes
     nothing. The rule of `post_process` in VLMEvalKit's Qwen2VLChat, so that served and direct answers are read alike.
     """
     rest = text.split("\\boxed{")[-1]
@@ -116,7 +116,7 @@ def boxed_answer(text: str) -> str:
 class ChatModel:
     r"""A model that answers batches of requests, greedily.
 
-    `post_process`: with what stands in the last `\boxed{}`. `system_prompt`: before every conversation without one.
+    `post_process`: the answer is the content of the last `\boxed{}`. `system_prompt`: for conversations without one.
     """
 
     model: PreTrainedModel
@@ -135,7 +135,7 @@ class ChatModel:
         post_process: bool = False,
         system_prompt: str | None = None,
     ) -> ChatModel:
-        """A checkpoint (full, or LoRA, which is merged), an export, a folder as on the Hub, or a Hub name.
+        """The model of a checkpoint (full, or LoRA, which is merged), an export, a folder as on the Hub, or a Hub name.
 
         `pixels`: least and most of an image; None is the model's own rule.
         Raises ValueError or OSError, which name the model, for what cannot be loaded.
@@ -153,7 +153,7 @@ class ChatModel:
         return cls(model.to(device).eval(), load_processor(files, *pixels), post_process, system_prompt)
 
     def prompt(self, request: ChatRequest) -> str:
-        """The text that the model is given, one placeholder per image."""
+        """The prompt of a request, with one placeholder per image."""
         messages = list(request.messages)
         if self.system_prompt and messages[0]["role"] != "system":
             messages.insert(0, {"role": "system", "content": self.system_prompt})
@@ -166,7 +166,7 @@ class ChatModel:
         images = [list(request.images) for request in requests]
         inputs = self.processor(text=texts, images=images if images[0] else None, padding=True, return_tensors="pt")
         inputs = inputs.to(self.model.device)
-        replies_BT = self.model.generate(
+        completions_BT = self.model.generate(
             **inputs,
             max_new_tokens=max(request.max_tokens for request in requests),
             do_sample=False,
@@ -178,15 +178,15 @@ class ChatModel:
         )[:, inputs["input_ids"].shape[1] :]
         n_prompts = inputs["attention_mask"].sum(-1).tolist()
         return [
-            self._answer(reply, request.max_tokens, n_prompt)
-            for reply, request, n_prompt in zip(replies_BT.tolist(), requests, n_prompts, strict=True)
+            self._answer(completion, request.max_tokens, n_prompt)
+            for completion, request, n_prompt in zip(completions_BT.tolist(), requests, n_prompts, strict=True)
         ]
 
-    def _answer(self, reply: list[int], max_tokens: int, n_prompt: int) -> ChatAnswer:
+    def _answer(self, completion: list[int], max_tokens: int, n_prompt: int) -> ChatAnswer:
         model_ends = self.model.generation_config.eos_token_id
         ends = {self.processor.tokenizer.eos_token_id, *(model_ends if isinstance(model_ends, list) else [model_ends])}
-        end = next((place for place, token in enumerate(reply) if token in ends), None)
-        kept = reply[: max_tokens if end is None else min(end, max_tokens)]
+        end = next((place for place, token in enumerate(completion) if token in ends), None)
+        kept = completion[: max_tokens if end is None else min(end, max_tokens)]
         text = self.processor.tokenizer.decode(kept, skip_special_tokens=True)
         text = (boxed_answer(text) if self.post_process else text).strip()
         return ChatAnswer(text or NO_ANSWER, end is None or end > max_tokens, n_prompt, len(kept))

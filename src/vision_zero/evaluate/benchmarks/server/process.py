@@ -1,4 +1,4 @@
-"""A checkpoint behind an OpenAI-style API for as long as a block runs."""
+"""Process of a served model: a checkpoint behind an OpenAI-style API for as long as a block runs."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from tqdm import tqdm
 
+from vision_zero.evaluate.benchmarks.options import BenchmarkConfig, pixel_bounds
 from vision_zero.evaluate.benchmarks.processes import POLL, ProcessFailedError, last_lines, started
-from vision_zero.evaluate.benchmarks.server.server import READY
+
+READY = "listening on "
+"""Start of the line in which the server prints its address, once it is up."""
 
 
 @dataclass(frozen=True)
 class Serving:
-    """What is served and how it answers. `min_pixels`, `max_pixels` None: the model's own rule."""
+    """Options of a served model. `min_pixels`, `max_pixels` None: the model's own rule."""
 
     model: str
     name: str
@@ -37,7 +41,7 @@ class Serving:
     """Seconds within which it must be up."""
 
     def command(self) -> list[str]:
-        """All fields but `model` and `timeout` are options of the server by the same name."""
+        """Command line of the server, which has all fields but `model` and `timeout` as options by the same names."""
         words = [sys.executable, "-m", "vision_zero.evaluate.benchmarks.server.server", self.model, "--port", "0"]
         for name, value in vars(self).items():
             if name in ("model", "timeout") or value is None or value is False:
@@ -46,8 +50,26 @@ class Serving:
         return words
 
 
+def serving_of(model: str, name: str, config: BenchmarkConfig, folder: Path) -> Serving:
+    """A model as the options of a benchmark serve it, with requests kept in `folder`."""
+    low, high = pixel_bounds(model, config)
+    return Serving(
+        model,
+        name,
+        min_pixels=low,
+        max_pixels=high,
+        max_tokens=config.max_new_tokens,
+        max_batch=config.max_batch,
+        dtype=config.dtype,
+        use_cpu=config.use_cpu,
+        post_process=config.post_process,
+        keep_requests=folder / "requests.jsonl" if config.keep_requests else None,
+        timeout=config.server_timeout,
+    )
+
+
 @dataclass(frozen=True)
-class Served:
+class Server:
     """A server that is up. `url` has no /v1."""
 
     url: str
@@ -55,19 +77,19 @@ class Served:
     log: Path
 
     def check(self) -> None:
-        """Raises ProcessFailedError, which names the log, when it has ended."""
+        """Check that the server runs. Raises ProcessFailedError, which names the log, when it has ended."""
         if self.process.poll() is not None:
             raise _failed(f"lost the server, which ended with status {self.process.returncode}", self.log)
 
     def counts(self) -> dict[str, int]:
-        """How many requests were answered, failed, cut off at the longest answer, and answered by nothing."""
+        """Counts of requests: answered, failed, truncated at the longest answer, and answered by nothing."""
         answer = httpx.get(f"{self.url}/health", timeout=30, trust_env=False).raise_for_status().json()
         return {name: value for name, value in answer.items() if isinstance(value, int)}
 
 
 @contextmanager
-def served(serving: Serving, log: Path) -> Iterator[Served]:
-    """Raises ProcessFailedError, naming the log, for a server that ends or is not up in time."""
+def served(serving: Serving, log: Path) -> Iterator[Server]:
+    """Context with a running server. Raises ProcessFailedError, naming the log, if it ends or is not up in time."""
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_bytes(b"")
     source = Path(__file__).resolve().parents[4]
@@ -85,7 +107,7 @@ def served(serving: Serving, log: Path) -> Iterator[Served]:
                 print(f"  waiting for the server of {serving.model}, {now - began:.0f} s", file=sys.stderr)
                 said = now
             time.sleep(POLL)
-        yield Served(url, process, log)
+        yield Server(url, process, log)
 
 
 def _failed(reason: str, log: Path, advice: str = "") -> ProcessFailedError:
@@ -95,3 +117,25 @@ def _failed(reason: str, log: Path, advice: str = "") -> ProcessFailedError:
 def _url(log: Path) -> str | None:
     lines = log.read_text("utf-8", errors="replace").splitlines()
     return next((line.removeprefix(READY).strip() for line in lines if line.startswith(READY)), None)
+
+
+class Progress:
+    """Bar of answered questions, where a server counts them."""
+
+    def __init__(self, name: str, server: Server | None) -> None:
+        self.server = server
+        self.bar = tqdm(desc=name, unit="question", disable=None if server else True, leave=False)
+
+    def tick(self) -> None:
+        """Move the bar. Raises ProcessFailedError, which names the log, when the server has ended."""
+        if self.server is None:
+            return
+        self.server.check()
+        with suppress(httpx.HTTPError):  # a busy server may be late; the next tick asks again
+            self.bar.update(self.server.counts()["answered"] - self.bar.n)
+
+    def counts(self) -> dict[str, int]:
+        self.bar.close()
+        with suppress(httpx.HTTPError):
+            return self.server.counts() if self.server is not None else {}
+        return {}

@@ -30,14 +30,14 @@ from vision_zero.evaluate.benchmarks.server.model import (
     ChatRequest,
     read_request,
 )
+from vision_zero.evaluate.benchmarks.server.process import READY
 from vision_zero.run_folder import append_json_line
 
-READY = "listening on "
 LARGEST_BODY = 256 * 1024 * 1024
 
 
 class Batcher:
-    """Puts what waits into batches for one model in one thread, and counts."""
+    """Batches of waiting requests for one model in one thread, with counts."""
 
     def __init__(self, model: ChatModel, max_batch: int) -> None:
         self.model, self.max_batch = model, max_batch
@@ -46,7 +46,7 @@ class Batcher:
         threading.Thread(target=self._work, daemon=True).start()
 
     def answer(self, request: ChatRequest) -> ChatAnswer:
-        """Waits for its turn. Raises RuntimeError with the model's error."""
+        """The answer to a request, once its batch is done. Raises RuntimeError with the model's error."""
         future: Future[ChatAnswer] = Future()
         self._queue.put((request, future))
         return future.result()
@@ -79,7 +79,7 @@ class Batcher:
 
 
 class ChatServer(ThreadingHTTPServer):
-    """Raises OSError for a port that is taken. Port 0 is any that is free."""
+    """HTTP server of a batcher's model. Raises OSError for a port that is taken; port 0 is any free one."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -156,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing per request: what failed is printed where it fails."""
+        """No line per request: failures are printed where they occur."""
 
 
 def _error(message: str) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def _error(message: str) -> dict[str, Any]:
 
 
 def end_with(parent: int) -> None:
-    """Ends this process once `parent` is no longer the one that started it, however that was killed."""
+    """End this process once the process `parent` that started it is gone, however that was killed."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -1,14 +1,13 @@
-"""VLMEvalKit's result of a benchmark: a score, or why there is none. It ends with status 0 either way."""
+"""Check of VLMEvalKit's result of a benchmark: a score, or why there is none. It ends with status 0 either way."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vision_zero.evaluate.benchmarks.scores import check_questions
+from vision_zero.evaluate.benchmarks.scores import BenchmarkOutcome, NoScoreError, check_questions
 from vision_zero.evaluate.benchmarks.suite import Benchmark
 
 STATUS = "status.json"
@@ -16,21 +15,8 @@ JUDGE_GAVE_UP = "OPENAI API is not working properly, will use exact matching"
 TOLERANCE = 1e-4
 
 
-class NoScoreError(ValueError):
-    """A benchmark that was not scored, or not wholly; the message says how many samples failed, or why."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """`questions`: a score in 0..1 each. `metrics`: VLMEvalKit's own. `notes`: what a reader should know."""
-
-    questions: Mapping[str, float]
-    metrics: Mapping[str, Any]
-    notes: tuple[str, ...] = ()
-
-
 def read_status(folder: Path) -> dict[str, Any]:
-    """The data sets' entries of status.json. Raises NoScoreError for a file that is not there or damaged."""
+    """Entries of status.json by data set. Raises NoScoreError for a file that is not there or damaged."""
     file = folder / STATUS
     try:
         datasets = json.loads(file.read_text("utf-8"))["datasets"]
@@ -43,8 +29,8 @@ def read_status(folder: Path) -> dict[str, Any]:
     return datasets
 
 
-def outcome(benchmark: Benchmark, status: Mapping[str, Any], read: Mapping[str, Any]) -> Outcome:
-    """`status`: the data sets of status.json. `read`: what kit_reader.py found, by the benchmark's name.
+def benchmark_outcome(benchmark: Benchmark, status: Mapping[str, Any], read: Mapping[str, Any]) -> BenchmarkOutcome:
+    """The outcome from `status`, the data sets of status.json, and `read`, which reader.py found by benchmark.
 
     Raises NoScoreError unless every sample was answered, judged where it must be, and scored.
     """
@@ -74,13 +60,13 @@ def outcome(benchmark: Benchmark, status: Mapping[str, Any], read: Mapping[str, 
     if len(questions) != expected:
         raise NoScoreError(f"{len(questions)} of {expected} samples have a score")
     metrics = entry.get("metrics") or {}
-    return Outcome(questions, metrics, _check_headline(benchmark, questions, metrics))
+    return BenchmarkOutcome(questions, metrics, _check_headline(benchmark, questions, metrics))
 
 
 def _check_headline(
     benchmark: Benchmark, questions: Mapping[str, float], metrics: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    """The mean of what was read must be what VLMEvalKit says. Raises NoScoreError if it is not."""
+    """Notes on a mean that was checked against VLMEvalKit's own. Raises NoScoreError if the two differ."""
     if not benchmark.headline:
         return (benchmark.note or "VLMEvalKit gives no mean over all questions; this one was read per question",)
     if benchmark.headline not in metrics:

@@ -1,9 +1,9 @@
-"""What VLMEvalKit left in its work folder, as JSON: every question's score, its own metrics, and what failed.
+"""Reader of VLMEvalKit's work folder: every question's score, its own metrics, and what failed, as JSON.
 
 Run by VLMEvalKit's own Python, which has what reads these files; imports nothing of this repository. Where VLMEvalKit
 keeps only a sum, a question's score comes from VLMEvalKit's own functions.
 
-    python kit_reader.py WORK_DIR/MODEL '[{"name": "MMStar", "scoring": "choice"}]' JUDGE
+    python reader.py WORK_DIR/MODEL '[{"name": "MMStar", "scoring": "choice"}]' JUDGE
 """
 
 from __future__ import annotations
@@ -11,8 +11,13 @@ from __future__ import annotations
 import ast
 import json
 import sys
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+Reader = Callable[[str, str], dict[str, float]]
+"""(STEM of the result files, the judge's name) -> a score per question."""
 
 
 def main() -> None:
@@ -40,20 +45,16 @@ def main() -> None:
     json.dump(found, answer, default=float)
 
 
-def column(file: str, name: str) -> dict[str, float]:
-    """One column of a table, by the question's index."""
-    from vlmeval.smp import load
+def column(suffix: str, name: str) -> Reader:
+    """A reader of the column `name` of STEM + suffix, by the question's index. The suffix may hold {judge}."""
 
-    table = load(file)
-    return {str(index): float(value) for index, value in zip(table["index"], table[name], strict=True)}
+    def read(stem: str, judge: str) -> dict[str, float]:
+        from vlmeval.smp import load
 
+        table = load(stem + suffix.format(judge=judge))
+        return {str(index): float(value) for index, value in zip(table["index"], table[name], strict=True)}
 
-def choice(stem: str, judge: str) -> dict[str, float]:
-    return column(f"{stem}_{judge}_result.xlsx", "hit")
-
-
-def yes_no(stem: str, judge: str) -> dict[str, float]:
-    return column(f"{stem}_auxmatch.xlsx", "score")
+    return read
 
 
 def vqa(stem: str, judge: str) -> dict[str, float]:
@@ -68,7 +69,7 @@ def vqa(stem: str, judge: str) -> dict[str, float]:
 
 
 def ocrbench(stem: str, judge: str) -> dict[str, float]:
-    """VLMEvalKit sums this benchmark without a score per question: 1 if one of the answers stands in the reply."""
+    """VLMEvalKit sums this benchmark without a score per question: 1 if one of the answers stands in the completion."""
     from vlmeval.smp import load
 
     scores = {}
@@ -97,48 +98,38 @@ def crpe(stem: str, judge: str) -> dict[str, float]:
     }
 
 
-def checked(stem: str, judge: str, post_check: Any) -> dict[str, float]:
-    from vlmeval.smp import load
+def post_check(module: str) -> Reader:
+    """A reader that scores every answer by the function `post_check` of a module of VLMEvalKit."""
 
-    rows = [row for _, row in load(f"{stem}_{judge}.xlsx").iterrows()]
-    return {str(row["index"]): float(bool(post_check(row, prefetch=False))) for row in rows}
+    def read(stem: str, judge: str) -> dict[str, float]:
+        from vlmeval.smp import load
 
+        check = import_module(f"vlmeval.dataset.utils.{module}").post_check
+        rows = [row for _, row in load(f"{stem}_{judge}.xlsx").iterrows()]
+        return {str(row["index"]): float(bool(check(row, prefetch=False))) for row in rows}
 
-def mathvista(stem: str, judge: str) -> dict[str, float]:
-    from vlmeval.dataset.utils.mathvista import post_check
-
-    return checked(stem, judge, post_check)
-
-
-def mathvision(stem: str, judge: str) -> dict[str, float]:
-    from vlmeval.dataset.utils.mathv import post_check
-
-    return checked(stem, judge, post_check)
-
-
-def mathverse(stem: str, judge: str) -> dict[str, float]:
-    return column(f"{stem}_{judge}_score.xlsx", "score")
+    return read
 
 
 def judged_choice(stem: str, judge: str) -> dict[str, float]:
     short = {"gpt-4-0125": "gpt4", "gpt-4o-mini": "gpt4o-mini"}  # as VLMEvalKit shortens them in these file names
-    return column(f"{stem}_{short.get(judge, judge)}.xlsx", "hit")
+    return column("_{judge}.xlsx", "hit")(stem, short.get(judge, judge))
 
 
-def correct(stem: str, judge: str) -> dict[str, float]:
-    return column(f"{stem}_{judge}.xlsx", "correct")
-
-
-def score(stem: str, judge: str) -> dict[str, float]:
-    return column(f"{stem}_{judge}.xlsx", "score")
-
-
-READERS = {
-    reader.__name__: reader
-    for reader in (
-        choice, yes_no, vqa, ocrbench, crpe, mathvista, mathvision, mathverse, judged_choice, correct, score,
-    )
-}  # fmt: skip
+READERS: dict[str, Reader] = {
+    "choice": column("_{judge}_result.xlsx", "hit"),
+    "yes_no": column("_auxmatch.xlsx", "score"),
+    "vqa": vqa,
+    "ocrbench": ocrbench,
+    "crpe": crpe,
+    "mathvista": post_check("mathvista"),
+    "mathvision": post_check("mathv"),
+    "mathverse": column("_{judge}_score.xlsx", "score"),
+    "judged_choice": judged_choice,
+    "correct": column("_{judge}.xlsx", "correct"),
+    "score": column("_{judge}.xlsx", "score"),
+}
+"""Readers by `Benchmark.scoring`."""
 
 if __name__ == "__main__":
     main()
