@@ -233,7 +233,7 @@ def test_games_on_one_image_with_equal_prompts_are_sampled_apart(
     assert (policy.prefilled_tokens, policy.reused_tokens) == (n_prompt, 3 * n_prompt)
 
 
-# ---------------------------------------------------------------------------------------------- tokens and token_limits
+# ---------------------------------------------------------------------------------------------------- tokens and limits
 
 
 class Wants:
