@@ -24,7 +24,7 @@ GUESSES = 0.1
 
 
 def noisy_seating(guesses: float = GUESSES) -> Seating:
-    """Scripted players: honest civilians, clumsy spies, and voters who sometimes guess.
+    """Scripted players: honest civilians, weak spies, and voters who sometimes guess.
 
     One in twelve of the civilians' clues is random, else they name what is there. A spy's clue is random (3 in 4),
     names what the spy sees, or repeats what others said and the spy sees too (1 in 8 each). `guesses` of the votes are

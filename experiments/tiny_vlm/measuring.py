@@ -41,13 +41,15 @@ def measure(folder: Path, n_games: int = 400, seed: int = 0) -> dict[str, str]:
     for temperature in (0.8, 1.0):
         policy = TransformersPolicy(model, processor, Sampling(temperature, top_k=0))
         few = [game for rules in MEASURED_RULES for game in played(policy, drawn_pairs(range(8)), rules, seed)]
-        results |= parsed(few, f"drawings, 2 to 8 civilians, 1 and 2 rounds, temperature {temperature}")
+        results |= parsed_figures(few, f"drawings, 2 to 8 civilians, 1 and 2 rounds, temperature {temperature}")
         strange = [strange_pair(number) for number in range(24)]
-        results |= parsed(played(policy, strange, GameRules(), seed), f"other images, temperature {temperature}")
+        results |= parsed_figures(
+            played(policy, strange, GameRules(), seed), f"other images, temperature {temperature}"
+        )
         photographs = folder.parent / "photos"
         if photographs.is_dir():
             games = played(policy, load_pairs(photographs), GameRules(), seed)
-            results |= parsed(games, f"photographs, temperature {temperature}")
+            results |= parsed_figures(games, f"photographs, temperature {temperature}")
     policy = TransformersPolicy(model, processor, Sampling(0.8, top_k=0))
     games = played(policy, drawn_pairs(range(n_games)), GameRules(), seed)
     likeliest = TransformersPolicy(model, processor, Sampling(1.0, top_k=1))
@@ -79,7 +81,7 @@ def played(policy: Policy, pairs: Sequence[ImagePair], rules: GameRules, seed: i
     ).games
 
 
-def parsed(games: Sequence[Game], what: str) -> dict[str, str]:
+def parsed_figures(games: Sequence[Game], what: str) -> dict[str, str]:
     clues = [float(clue.parsed) for game in games for clue in game.clues]
     votes = [float(vote != 0) for game in games for vote in votes_in_order(game)]
     return {
@@ -142,7 +144,7 @@ def revote(policy: Policy, games: Sequence[Game]) -> list[Game]:
 
 
 def questions_right(policy: Policy, game: Game, n_questions: int = 200, seed: int = 0) -> dict[str, list[float]]:
-    """By kind of question, 1 for each right answer, else 0. `game` lends its turn to the questions."""
+    """By kind of question, 1 for each right answer, else 0. The questions are asked in a turn of `game`."""
     rng = random.Random(f"vision-zero/questions/{seed}")
     kinds = {name: question for name, (question, _) in QUESTIONS.items()}
     kinds["what shape has a colour, 6 objects"] = partial(shape_question, n_objects=6)
@@ -155,7 +157,7 @@ def questions_right(policy: Policy, game: Game, n_questions: int = 200, seed: in
 def answered(policy: Policy, game: Game, examples: Sequence[LessonExample], name: str) -> list[float]:
     """1 for each example whose box the policy fills rightly, else 0.
 
-    `game` lends its turn; `name` is unique to the images of these examples.
+    They are asked in a turn of `game`; `name` is unique to the images of these examples.
     """
     turn = vote_turns(game)[0]
     requests = [

@@ -69,7 +69,7 @@ QUESTIONS: dict[str, tuple[Callable[[random.Random], LessonExample], float]] = {
     "how many of a shape": (count_question, 0.1),
     "what colour has the only one of a shape": (colour_question, 0.1),
 }
-"""Every kind of question, and its share among the questions that the tiny model is taught."""
+"""Kinds of questions, each with its share of the questions in training."""
 
 
 def any_image(rng: random.Random) -> Image.Image:

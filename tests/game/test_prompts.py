@@ -1,4 +1,4 @@
-"""What each player is shown, that prompts of a game begin alike, and that what was said cannot forge any of it."""
+"""Prompts of each player: content, common prefix of a game's prompts, and no forgery by what was said."""
 
 from itertools import takewhile
 from pathlib import Path

@@ -93,7 +93,7 @@ def assert_same_games(left: Sequence[Game], right: Sequence[Game]) -> None:
 
 
 def inputs_of(request: TurnRequest) -> dict[str, torch.Tensor]:
-    """What a processor without a memo makes of the turn."""
+    """Tensors of the turn from a processor without a memo."""
     stock = bench_processor()
     image = request.image.copy()
     return stock(text=[chat_text(stock, request.prompt.text)], images=[[image]], return_tensors="pt")

@@ -43,7 +43,7 @@ class PromptTooLongError(RuntimeError):
 
 
 class Policy(Protocol):
-    """Anything that completes turns."""
+    """Interface of a model or scripted player."""
 
     def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         """One completion per request, in the order of `requests`."""

@@ -164,7 +164,7 @@ def test_the_wiring_finds_the_seat_before_any_training(tmp_path: Path) -> None:
 
 
 def objects_in(image: Image.Image) -> set[str]:
-    """What a drawing shows, read from its pixels: the one tile that each cell is equal to."""
+    """Objects of a drawing, found by comparing each cell to the tile of each object."""
     shown = set()
     for cell in range(GRID * GRID):
         row, column = divmod(cell, GRID)
