@@ -21,22 +21,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
-from transformers import (
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    PreTrainedModel,
-    ProcessorMixin,
-    TrainingArguments,
-)
-from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
 from vision_zero.run_folder import CONFIG, EXPORT, complete_checkpoints, is_complete, write_json
+
+# torch and transformers are imported where something is loaded: a model can be found by its name without them.
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin, TrainingArguments
 
 BASE_FILE = "base_model.json"
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.index.json")
@@ -141,6 +136,8 @@ def load_model(name_or_path: str | Path, **options: Any) -> PreTrainedModel:
     With device_map="meta" no weight is kept and only the files are checked. Raises ValueError for files that cannot be
     loaded, and for missing weights, which transformers would draw at random.
     """
+    from transformers import AutoModelForImageTextToText
+
     try:
         model, report = AutoModelForImageTextToText.from_pretrained(name_or_path, output_loading_info=True, **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -158,6 +155,8 @@ def zero3_disabled(args: TrainingArguments) -> Iterator[None]:
     if not args.deepspeed:
         yield
         return
+    from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
+
     unset_hf_deepspeed_config()
     try:
         yield
@@ -173,6 +172,8 @@ def load_processor(
     Raises ValueError for a model that is missing or takes no images, and for pixel bounds on a family whose images have
     a fixed size.
     """
+    from transformers import AutoProcessor, ProcessorMixin
+
     try:
         processor = AutoProcessor.from_pretrained(
             name_or_path, padding_side="left", truncation_side="left", trust_remote_code=trust_remote_code
@@ -205,6 +206,8 @@ def attention_implementation(asked: str | None, *, use_cpu: bool = False) -> str
     """`asked`, or FlashAttention 2 where it is installed on a GPU, else SDPA with one line of notice."""
     if asked is not None:
         return asked
+    import torch
+
     if torch.cuda.is_available() and not use_cpu:
         if find_spec("flash_attn") is not None:
             return "flash_attention_2"

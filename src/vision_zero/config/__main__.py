@@ -1,6 +1,6 @@
-"""docs/configuration.md, generated from the options: `python -m vision_zero.config > docs/configuration.md`.
+"""Write docs/configuration.md from the options: `python -m vision_zero.config.options > docs/configuration.md`.
 
-A test compares the page to this output.
+A test holds the page to this output, so it cannot say anything else than `config.py`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def default_of(option: Field[Any]) -> str:
 
 
 def sections(config: type) -> list[tuple[str, list[str]]]:
-    """Options that a class itself declares, by the section comments of its source."""
+    """The options that a class declares itself, under the comments that stand above them in its source."""
     found: list[tuple[str, list[str]]] = [("", [])]
     for line in inspect.getsource(config).splitlines():
         if comment := re.fullmatch(r"    # (.+)", line):
