@@ -13,7 +13,7 @@ from benchmarks.gpu.settings import Settings
 from benchmarks.gpu.stopwatch import Stopwatch
 from vision_zero.rollout.play import Rollout
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
-from vision_zero.trainer.samples import Row, pad_samples
+from vision_zero.trainer.samples import TrainingSample, pad_samples
 from vision_zero.types import Completion, Stage
 
 WARM_UP_TOKENS = 8
@@ -31,7 +31,7 @@ class TimedTrainer(IterativeSPOTrainer):
     rollout: Rollout
     counters: dict[str, float]
     stage: Stage
-    micro_batches: list[list[Row]]
+    micro_batches: list[list[TrainingSample]]
 
     def __init__(self, *args: Any, settings: Settings, **kwargs: Any) -> None:
         self.settings = settings
@@ -75,7 +75,7 @@ class TimedTrainer(IterativeSPOTrainer):
             self.rollout, self.counters = super()._play(*args)
         return self.rollout, self.counters
 
-    def _replay(self, rows: list[Row], stage: Stage) -> dict[str, Any]:
+    def _replay(self, rows: list[TrainingSample], stage: Stage) -> dict[str, Any]:
         self.stage = stage
         padded = pad_samples(rows, self.args.steps_per_generation)
         size = len(padded) // self.args.steps_per_generation
@@ -97,7 +97,7 @@ class TimedTrainer(IterativeSPOTrainer):
 
     @property
     def trained(self) -> list[Tokens]:
-        rows = [row for batch in self.micro_batches for row in batch if not row.is_padding]
+        rows = [row for batch in self.micro_batches for row in batch if not row.is_dummy]
         return [Tokens(len(row.prompt_ids), len(row.token_ids)) for row in rows]
 
     @property
@@ -110,7 +110,7 @@ def tokens(completions: Sequence[Completion]) -> list[Tokens]:
     return [Tokens(len(completion.prompt_ids), len(completion.token_ids)) for completion in completions]
 
 
-def _gap(rows: Sequence[Row], logps_BT: torch.Tensor) -> float:
+def _gap(rows: Sequence[TrainingSample], logps_BT: torch.Tensor) -> float:
     gaps = []
     for row, logps_T in zip(rows, logps_BT.float().cpu(), strict=True):
         gaps.append((torch.tensor(row.logprobs) - logps_T[: len(row.logprobs)]).abs())

@@ -143,6 +143,11 @@ class CastVote:
     completion: Completion
     vote: Vote
 
+    @property
+    def parsed(self) -> bool:
+        """The completion holds a vote, for a seat or N/A."""
+        return self.vote != 0
+
 
 @dataclass(frozen=True)
 class Game:

@@ -1,5 +1,6 @@
 """Rewards: numbers worked out by hand, the zero-sum property, and what N/A and invalid votes do not change."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vision_zero.spo.rewards import accuracy, clue_rewards, decision_reward, format_reward, na_rate, plurality
-from vision_zero.types import Vote
+from vision_zero.types import CastVote, Clue, Completion, Turn, Vote
 
 TENTH = Fraction(1, 10)
 
@@ -102,8 +103,8 @@ def test_na_and_invalid_votes_count_for_nobody(table: tuple[list[Vote], int, int
         ([5], 1, 4, 0.1, 0.1, "got 5"),
         ([-1], 1, 4, 0.1, 0.1, "got -1"),
         ([1], 1, 1, 0.1, 0.1, "at least 2 players"),
-        ([1], 1, 4, -0.1, 0.1, "beta=-0.1"),
-        ([1], 1, 4, 0.1, float("nan"), "lam=nan"),
+        ([1], 1, 4, -0.1, 0.1, "reward_beta=-0.1"),
+        ([1], 1, 4, 0.1, float("nan"), "reward_lambda=nan"),
     ],
 )
 def test_clue_rewards_refuse_nonsense(votes, spy, n_players, beta, lam, message) -> None:
@@ -122,7 +123,14 @@ def test_decision_reward() -> None:
 
 
 def test_format_reward() -> None:
-    assert (format_reward(True), format_reward(False)) == (1.0, -1.0)
+    clue = Clue(Turn(0, "clue", 1, 1, 0), Completion("\\boxed{red}"), "red", "", parsed=True)
+    vote = CastVote(Turn(0, "decision", 0, 0, 0), Completion("\\boxed{1}"), 1)
+    assert [format_reward(clue), format_reward(replace(clue, parsed=False))] == [1.0, -1.0]
+    assert [format_reward(vote), format_reward(replace(vote, vote=None)), format_reward(replace(vote, vote=0))] == [
+        1,
+        1,
+        -1,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -26,21 +26,21 @@ from vision_zero.trainer.batching import (
     OVER_COMPLETION,
     OVER_PROMPT,
     Batch,
-    chunks,
-    order_rows,
+    order_by_cost,
+    real_and_padded_tokens,
     score_in_chunks,
-    tokens_and_cells,
+    split_into_chunks,
     trim,
 )
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
-from vision_zero.trainer.samples import Row
+from vision_zero.trainer.samples import TrainingSample
 from vision_zero.types import GameRules, Stage
 
 IMAGES = [GameImage(f"image{k}", Image.new("RGB", (4, 4))) for k in range(8)]
 
 
-def row(game: int, prompt: int, completion: int, image: int | None = None) -> Row:
-    return Row(
+def row(game: int, prompt: int, completion: int, image: int | None = None) -> TrainingSample:
+    return TrainingSample(
         game=game,
         stage="clue",
         prompt="",
@@ -59,8 +59,8 @@ def row(game: int, prompt: int, completion: int, image: int | None = None) -> Ro
 
 def test_free_images_make_an_order_by_length_and_dear_ones_an_order_by_game() -> None:
     rows = [row(0, 10, 1), row(0, 50, 1), row(1, 12, 1), row(1, 48, 1), row(2, 11, 1), row(2, 49, 1)]
-    assert order_rows(rows, 2, 1, image_cost=0.0) == [1, 5, 3, 2, 4, 0]
-    assert order_rows(rows, 3, 1, image_cost=1000.0) == [1, 0, 5, 4, 3, 2]
+    assert order_by_cost(rows, 2, 1, image_cost=0.0) == [1, 5, 3, 2, 4, 0]
+    assert order_by_cost(rows, 3, 1, image_cost=1000.0) == [1, 0, 5, 4, 3, 2]
 
 
 def test_the_order_in_between_is_found() -> None:
@@ -72,9 +72,9 @@ def test_the_order_in_between_is_found() -> None:
     """
     lengths = [(90, 80, 20, 10), (89, 79, 19, 9), (85, 75, 15, 5), (84, 74, 14, 4)]
     rows = [row(game, prompt - 1, 1) for game, prompts in enumerate(lengths) for prompt in prompts]
-    assert order_rows(rows, 4, 1, image_cost=1000.0) == list(range(16))
-    assert order_rows(rows, 4, 1, image_cost=50.0) == [0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15]
-    assert order_rows(rows, 4, 1, image_cost=0.0) == [0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15]
+    assert order_by_cost(rows, 4, 1, image_cost=1000.0) == list(range(16))
+    assert order_by_cost(rows, 4, 1, image_cost=50.0) == [0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15]
+    assert order_by_cost(rows, 4, 1, image_cost=0.0) == [0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15]
 
 
 @settings(deadline=None)
@@ -84,7 +84,7 @@ def test_rows_stay_in_their_update(
 ) -> None:
     per_update = accumulated * size
     rows = [row(rng.randrange(8), rng.randint(1, 30), rng.randint(1, 9)) for _ in range(n_updates * per_update)]
-    order = order_rows(rows, n_updates * accumulated, n_updates, image_cost)
+    order = order_by_cost(rows, n_updates * accumulated, n_updates, image_cost)
     for update in range(n_updates):
         numbers = range(update * per_update, (update + 1) * per_update)
         assert sorted(order[numbers.start : numbers.stop]) == list(numbers)
@@ -95,7 +95,7 @@ def test_rows_stay_in_their_update(
 def test_chunks_hold_all_rows_and_no_more_tokens_than_allowed(rng: random.Random, n: int, budget: int) -> None:
     rows = [row(0, rng.randint(1, 30), rng.randint(1, 9)) for _ in range(n)]
     order = rng.sample(range(n), n)
-    parts = chunks(rows, order, budget)
+    parts = split_into_chunks(rows, order, budget)
     assert [number for part in parts for number in part] == order
 
     def cells(part: list[int]) -> int:
@@ -157,11 +157,11 @@ def test_columns_are_a_multiple_where_trl_pads_to_one() -> None:
     assert (trimmed["prompt_mask"].shape, trimmed["completion_mask"].shape) == ((2, 8), (2, 4))
 
 
-def test_padding_share_counts_filler_rows_as_padding() -> None:
+def test_padding_share_counts_dummy_samples_as_padding() -> None:
     batch = padded_batch([(3, 2), (5, 4)], (5, 4))
-    assert tokens_and_cells([batch]) == (14, 18)
+    assert real_and_padded_tokens([batch]) == (14, 18)
     batch["tool_mask"] = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])  # nothing of the first row trains
-    assert tokens_and_cells([batch, batch]) == (2 * 9, 2 * 18)
+    assert real_and_padded_tokens([batch, batch]) == (2 * 9, 2 * 18)
 
 
 # -------------------------------------------------------------------------------------------- nothing but work changes
@@ -212,8 +212,8 @@ def test_order_and_trimming_change_nothing(
     }
     monkeypatch.setattr(packed_forward, "image_cost", lambda *_: 0.0)
     ours, held = many_rows(tmp_path / "ours", **config)
-    monkeypatch.setattr(packed_forward, "cut", as_trl_cuts)
-    monkeypatch.setattr(packed_forward, "chunks", lambda rows, order, tokens: [list(range(len(rows)))])
+    monkeypatch.setattr(packed_forward, "split_micro_batches", as_trl_cuts)
+    monkeypatch.setattr(packed_forward, "split_into_chunks", lambda rows, order, tokens: [list(range(len(rows)))])
     plain, held_by_plain = many_rows(tmp_path / "plain", **config)
 
     assert len(held) == len(held_by_plain) == 4
@@ -226,7 +226,7 @@ def test_order_and_trimming_change_nothing(
 
 
 def test_completions_of_one_token_keep_the_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A micro-batch of one column would count its filler row's entropy as if it were a token's."""
+    """A micro-batch of one column would count its dummy row's entropy as if it were a token's."""
 
     def of_one_token(policy: Policy, stage: Stage) -> Seating:
         return Seating.of(Relabelled(policy, length=lambda request: 1 if request.turn.round == 1 else 9))
@@ -239,7 +239,7 @@ def test_completions_of_one_token_keep_the_mask(tmp_path: Path, monkeypatch: pyt
     }
     monkeypatch.setattr(packed_forward, "image_cost", lambda *_: 0.0)
     ours, held = many_rows(tmp_path / "ours", **config)
-    monkeypatch.setattr(packed_forward, "cut", as_trl_cuts)
+    monkeypatch.setattr(packed_forward, "split_micro_batches", as_trl_cuts)
     plain, _ = many_rows(tmp_path / "plain", **config)
     assert min(columns for _, columns, _ in held) == 2
     for name in ("entropy", "kl", "loss", "grad_norm"):
@@ -263,8 +263,10 @@ def test_logprobs_in_chunks_are_those_of_trl(tmp_path: Path, stage: Stage, token
     assert isinstance(trainer, ComparesWithTRL)
     assert len(trainer.gaps) == 2
     assert max(trainer.gaps) < 1e-5
-    n_rows = sum(len(part) for part in trainer._chunks)
-    assert len(trainer._chunks) == (n_rows if tokens == 1 else 1 if tokens == 10**9 else len(trainer._chunks))
+    n_rows = sum(len(part) for part in trainer.packed.chunks)
+    assert len(trainer.packed.chunks) == (
+        n_rows if tokens == 1 else 1 if tokens == 10**9 else len(trainer.packed.chunks)
+    )
 
 
 class ComparesWithTRL(IterativeSPOTrainer):

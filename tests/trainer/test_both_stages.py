@@ -14,7 +14,7 @@ from tests.by_hand import HandRow, hand_rows, hand_step, largest_difference
 from tests.trainer_helpers import BENCH_MODEL, make_trainer, of_many_lengths, one_step
 from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.rollout.game_images import GameImage
-from vision_zero.trainer.samples import Row, final_advantages
+from vision_zero.trainer.samples import TrainingSample, final_advantages
 from vision_zero.types import GameRules, Stage
 
 TEMPERATURE = 0.8
@@ -80,31 +80,32 @@ def test_votes_are_normalised_as_trl_does(tmp_path: Path, scale_rewards: str) ->
     trainer = make_trainer(
         tmp_path, schedule="decision", rules=FIVE_PLAYERS, format_weight=0.3, scale_rewards=scale_rewards
     )
-    seen: list[list[Row]] = []
+    seen: list[list[TrainingSample]] = []
     batches: list[dict[str, Any]] = []
     replay = trainer._replay
 
-    def recording(rows: list[Row], stage: Stage) -> dict[str, Any]:
+    def recording(rows: list[TrainingSample], stage: Stage) -> dict[str, Any]:
         # Every third vote as if it had been unparsed, so that the second reward differs too.
-        rows = [replace(row, parsed=bool(number % 3)) for number, row in enumerate(rows)]
+        rows = [replace(row, extra_rewards={"format": 1.0 if number % 3 else -1.0}) for number, row in enumerate(rows)]
         seen.append(rows)
         batches.append(replay(rows, stage))
         return batches[-1]
 
     trainer._replay = recording  # type: ignore[method-assign]
     one_step(trainer)
-    ours = final_advantages(seen[0], 0.3, scale=scale_rewards == "group")
+    ours = final_advantages(seen[0], {"format": 0.3}, scale=scale_rewards == "group")
     assert len(ours) == 16
     assert len({round(advantage, 3) for advantage in ours}) > 3
     assert ours == pytest.approx(batches[0]["advantages"].tolist(), abs=1e-5)
 
 
-def row(stage: Stage, game: int, reward: float, advantage: float = 0.0, **other: Any) -> Row:
+def row(
+    stage: Stage, game: int, reward: float, advantage: float = 0.0, format: float = 1.0, **other: Any
+) -> TrainingSample:
     from PIL import Image
 
     image = GameImage("one", Image.new("RGB", (1, 1)))
-    values = {"parsed": True, **other}
-    return Row(game, stage, "", image, (1,), (2,), (0.0,), reward, advantage=advantage, **values)
+    return TrainingSample(game, stage, "", image, (1,), (2,), (0.0,), reward, advantage, {"format": format}, **other)
 
 
 def test_advantages_in_numbers() -> None:
@@ -114,21 +115,21 @@ def test_advantages_in_numbers() -> None:
     """
     rows = [
         row("clue", 0, 0.3, 0.25),
-        row("clue", 0, 0.3, 0.25, parsed=False),
+        row("clue", 0, 0.3, 0.25, format=-1.0),
         row("decision", 0, 1.0),
         row("decision", 0, 1.0),
         row("decision", 0, -1.0),
         row("decision", 0, -1.0),
         row("decision", 1, 1.0),
         row("decision", 1, 1.0),
-        row("decision", 0, 1.0, is_padding=True),
-        row("clue", 0, 0.3, 0.25, is_padding=True),
+        row("decision", 0, 1.0, is_dummy=True),
+        row("clue", 0, 0.3, 0.25, is_dummy=True),
     ]
     up = 1 / (1.1547005 + 1e-4)
     wanted = [0.35, 0.15, up, up, -up, -up, 0, 0, 0, 0]
-    assert final_advantages(rows, 0.1, scale=True) == pytest.approx(wanted, abs=1e-6)
+    assert final_advantages(rows, {"format": 0.1}, scale=True) == pytest.approx(wanted, abs=1e-6)
     wanted = [0.25, 0.25, 1, 1, -1, -1, 0, 0, 0, 0]
-    assert final_advantages(rows, 0.0, scale=False) == pytest.approx(wanted)
+    assert final_advantages(rows, {"format": 0.0}, scale=False) == pytest.approx(wanted)
 
 
 def test_two_kl_weights_in_one_batch_are_refused(tmp_path: Path) -> None:

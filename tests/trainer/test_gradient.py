@@ -30,7 +30,7 @@ from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.rollout.play import Seating
 from vision_zero.rollout.policy import Policy, TurnRequest
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
-from vision_zero.trainer.samples import Row
+from vision_zero.trainer.samples import TrainingSample
 from vision_zero.types import Completion, GameRules, Stage
 
 STAGES: tuple[Stage, ...] = ("decision", "clue")
@@ -295,10 +295,10 @@ def test_tokens_of_the_inactive_stage_leave_the_gradient_bit_identical(
 @pytest.mark.parametrize("stage", STAGES)
 def test_only_turns_of_the_active_stage_get_a_row(tmp_path: Path, stage: Stage) -> None:
     trainer = make_trainer(tmp_path, schedule=stage)
-    made: list[Row] = []
+    made: list[TrainingSample] = []
     replay = trainer._replay
 
-    def recording(rows: list[Row], of: Stage) -> dict[str, Any]:
+    def recording(rows: list[TrainingSample], of: Stage) -> dict[str, Any]:
         made.extend(rows)
         return replay(rows, of)
 

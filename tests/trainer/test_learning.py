@@ -26,7 +26,7 @@ from vision_zero.models import load_processor
 from vision_zero.rollout.play import Seating
 from vision_zero.rollout.policy import Policy, TurnRequest
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer, Players
-from vision_zero.trainer.samples import Row
+from vision_zero.trainer.samples import TrainingSample
 from vision_zero.types import Game, GameRules, Role, Stage, Vote
 
 TINY = Path(__file__).resolve().parents[2] / "data" / "tiny_vlm"
@@ -114,7 +114,7 @@ def learn(tmp_path: Path, players: Players, watch: Watch, **config: Any) -> None
 class ShuffledRewards(IterativeSPOTrainer):
     """The same games and completions, but every completion gets the reward of another one."""
 
-    def _replay(self, rows: list[Row], stage: Stage) -> dict[str, Any]:
+    def _replay(self, rows: list[TrainingSample], stage: Stage) -> dict[str, Any]:
         rewards = [row.reward for row in rows]
         random.Random(self.state.global_step).shuffle(rewards)
         return super()._replay([replace(row, reward=reward) for row, reward in zip(rows, rewards, strict=True)], stage)

@@ -17,6 +17,7 @@ from tests.by_hand import largest_difference
 from tests.trainer.test_families import Family, saved_family
 from tests.trainer_helpers import Step, make_trainer, of_many_lengths, one_step, random_pairs
 from vision_zero.models import load_processor
+from vision_zero.trainer.packed_forward import PackedForward
 from vision_zero.trainer.prefix_sharing import PADDING, Layout, attention_mask, gather_completions, shared_layout
 from vision_zero.types import GameRules
 
@@ -146,7 +147,7 @@ def step_of(family: Family, tmp_path: Path, **config: Any) -> Step:
         **options,
     )
     step = one_step(trainer)
-    assert trainer.shares_prefixes == options["share_prefixes"]
+    assert trainer.packed.shares_prefixes == options["share_prefixes"]
     return step
 
 
@@ -185,7 +186,7 @@ def test_a_model_that_takes_no_mask_computes_whole_rows_and_says_so(
     trainer = make_trainer(tmp_path, model=family.folder, processor=load_processor(str(family.folder)))
     capsys.readouterr()
     monkeypatch.setattr(trainer.model.config.get_text_config(), "_attn_implementation_internal", "flash_attention_2")
-    trainer.decide_sharing()
-    assert not trainer.shares_prefixes
+    packed = PackedForward(trainer.args, trainer.model, trainer.accelerator, trainer.images, has_aux_loss=False)
+    assert not packed.shares_prefixes
     said = capsys.readouterr().err
     assert "share_prefixes is off: attn_implementation=flash_attention_2 takes no mask; sdpa and eager do" in said

@@ -23,6 +23,7 @@ from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.vllm.client import ServerOptions
 from vision_zero.rollout.vllm.requests import EngineOptions
 from vision_zero.spo.advantages import RoleBaselines
+from vision_zero.spo.rewards import COMPLETION_REWARDS
 from vision_zero.spo.stages import CycleStages, FixedStage, StageSchedule, StageSwitch
 from vision_zero.types import GameRules, ImagePair, Stage
 
@@ -293,6 +294,10 @@ class IterativeSPOConfig(GRPOConfig):
     def trained_stages(self, stage: Stage) -> tuple[Stage, ...]:
         """The stages whose completions are trained on while `stage` is active."""
         return ("clue", "decision") if self.train_stages == "both" else (stage,)
+
+    def extra_reward_weights(self) -> dict[str, float]:
+        """Weights of the COMPLETION_REWARDS, by name."""
+        return {name: getattr(self, f"{name}_weight") for name in COMPLETION_REWARDS}
 
     def token_limits(self) -> TokenLimitsByStage:
         return {

@@ -7,20 +7,22 @@ votes count for nobody.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import TypeVar
 
-from vision_zero.types import Vote
+from vision_zero.types import CastVote, Clue, Vote
 
 Number = TypeVar("Number", float, Fraction)
 """float in training; Fraction in tests, where the sum of rewards is exactly 0."""
 
 
-def clue_rewards(votes: Sequence[Vote], spy: int, n_players: int, beta: Number, lam: Number) -> list[Number]:
+def clue_rewards(
+    votes: Sequence[Vote], spy: int, n_players: int, reward_beta: Number, reward_lambda: Number
+) -> list[Number]:
     """Zero-sum rewards of a game's players, index 0 = seat 1 (paper, clue-stage reward).
 
-    With v_s votes for the spy, v_j for civilian j and v_c their mean over the n_c civilians:
+    With v_s votes for the spy, v_j for civilian j, v_c their mean over the n_c civilians, beta and lam the weights:
 
         r_s = -beta (v_s - v_c)
         r_j = beta / n_c (v_s - v_c) - lam (v_j - v_c)
@@ -31,8 +33,10 @@ def clue_rewards(votes: Sequence[Vote], spy: int, n_players: int, beta: Number, 
         raise ValueError(f"a game has at least 2 players, got n_players={n_players}")
     if not 1 <= spy <= n_players:
         raise ValueError(f"spy must be a seat in 1..{n_players}, got {spy}")
-    if not (beta >= 0 and lam >= 0):
-        raise ValueError(f"beta and lam must not be negative, got beta={beta}, lam={lam}")
+    if not (reward_beta >= 0 and reward_lambda >= 0):
+        raise ValueError(
+            f"the weights must not be negative, got reward_beta={reward_beta}, reward_lambda={reward_lambda}"
+        )
     counts = _votes_by_seat(votes, n_players)
     n_civilians = n_players - 1
     spy_votes = counts[spy - 1]
@@ -40,9 +44,10 @@ def clue_rewards(votes: Sequence[Vote], spy: int, n_players: int, beta: Number, 
     # Both differences times n_c are integers; dividing last keeps Fractions exact.
     spy_excess = n_civilians * spy_votes - civilian_votes
     return [
-        -beta * spy_excess / n_civilians
+        -reward_beta * spy_excess / n_civilians
         if seat == spy
-        else beta * spy_excess / n_civilians**2 - lam * (n_civilians * seat_votes - civilian_votes) / n_civilians
+        else reward_beta * spy_excess / n_civilians**2
+        - reward_lambda * (n_civilians * seat_votes - civilian_votes) / n_civilians
         for seat, seat_votes in enumerate(counts, start=1)
     ]
 
@@ -61,9 +66,13 @@ def decision_reward(vote: Vote, spy: int, na: float = -0.5) -> float:
     return 1.0 if vote == spy else -1.0
 
 
-def format_reward(parsed: bool) -> float:
+def format_reward(said: Clue | CastVote) -> float:
     r"""+1 for a parsed completion, else -1 (public code: a bonus for `\boxed{}`). Its weight is 0 in the paper."""
-    return 1.0 if parsed else -1.0
+    return 1.0 if said.parsed else -1.0
+
+
+COMPLETION_REWARDS: Mapping[str, Callable[[Clue | CastVote], float]] = {"format": format_reward}
+"""Rewards of a single completion beside those of the game, by name; the option `NAME_weight` weighs each."""
 
 
 def plurality(votes: Sequence[Vote], n_players: int) -> int | None:

@@ -51,9 +51,9 @@ def _by_role(values_by_game: Sequence[Sequence[float]], spies: Sequence[int]) ->
 def score_games(
     games: Sequence[GameSummary],
     *,
-    beta: float,
-    lam: float,
-    na: float,
+    reward_beta: float,
+    reward_lambda: float,
+    na_reward: float,
     baselines: RoleBaselines,
     move_baselines: bool,
     per: Literal["iteration", "game"] = "iteration",
@@ -64,11 +64,11 @@ def score_games(
     With `move_baselines` (the clue stage) `baselines` move in place; without, the advantages are the same but
     `baselines` stay. Raises ValueError without games.
     """
-    rewards = [clue_rewards(game.votes, game.spy, game.n_players, beta, lam) for game in games]
+    rewards = [clue_rewards(game.votes, game.spy, game.n_players, reward_beta, reward_lambda) for game in games]
     spies = [game.spy for game in games]
     moving = baselines if move_baselines else deepcopy(baselines)
     advantages = clue_advantages(rewards, spies, moving, per=per, subtract=subtract)
-    votes = [[decision_reward(vote, game.spy, na) for vote in game.votes] for game in games]
+    votes = [[decision_reward(vote, game.spy, na_reward) for vote in game.votes] for game in games]
     spy_reward, civilian_reward = _by_role(rewards, spies)
     spy_advantage, civilian_advantage = _by_role(advantages, spies)
     return Scores(

@@ -1,4 +1,4 @@
-"""Micro-batches of rows of similar length, each cut to its own longest prompt and completion.
+"""Micro-batches of samples of similar length, each trimmed to its own longest prompt and completion.
 
 TRL pads every row of a batch to the longest prompt (left) and the longest completion (right) of the whole batch, and
 every forward computes those columns too. What padding does not cost is exactness: loss, gradient and metrics are sums
@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedModel
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
-from vision_zero.trainer.samples import Row
+from vision_zero.trainer.samples import TrainingSample
 
 Batch = dict[str, Any]
 """Tensors by name, rows first; lists have an entry per row."""
@@ -37,78 +37,76 @@ PATCHES_PER_IMAGE_TOKEN = 4
 """Vision towers see 2 x 2 patches per image token (Qwen2.5-VL's merger, InternVL's pixel shuffle)."""
 
 
-# ------------------------------------------------------------------------------------------------------ order of rows
+# ----------------------------------------------------------------------------------------------------- order of samples
 
 
-def order_rows(rows: Sequence[Row], n_micro_batches: int, n_updates: int, image_cost: float) -> list[int]:
-    """Numbers of `rows` in the order in which they are cut into micro-batches, none moved to another update.
+def order_by_cost(
+    samples: Sequence[TrainingSample], n_micro_batches: int, n_updates: int, image_cost: float
+) -> list[int]:
+    """Numbers of `samples` in the order in which they are cut into micro-batches, none moved to another update.
 
-    Rows of one game share images, which a micro-batch encodes once; rows of one length share no padding. Which of the
-    two saves more depends on the model and the images, so orders between both are compared: games by their longest
-    row, then in windows of 1, 2, 4 ... micro-batches all rows by length, the longest first. The cheapest wins by
+    Samples of one game share images, which a micro-batch encodes once; samples of one length need no padding. Which of
+    the two saves more depends on the model and the images, so orders between both are compared: games by their longest
+    sample, then in windows of 1, 2, 4 ... micro-batches all samples by length, the longest first. The cheapest wins by
 
         sum over micro-batches of  rows * (longest prompt + longest completion) + distinct images * image_cost
 
     with `image_cost` in tokens of the language model.
     """
-    size = len(rows) // n_micro_batches
-    per_update = len(rows) // n_updates
+    size = len(samples) // n_micro_batches
+    per_update = len(samples) // n_updates
     order = []
-    for start in range(0, len(rows), per_update):
-        candidates = _orders(rows, range(start, start + per_update), size)
-        costs = [_cost(rows, candidate, size, image_cost) for candidate in candidates]
+    for start in range(0, len(samples), per_update):
+        candidates = _orders(samples, range(start, start + per_update), size)
+        costs = [_cost(samples, candidate, size, image_cost) for candidate in candidates]
         order += candidates[costs.index(min(costs))]
     return order
 
 
-def rows_of_games_together(rows: Sequence[Row], n_updates: int) -> list[int]:
-    """Numbers of `rows` by game and then by image, none moved to another update: for rows that share beginnings."""
-    per_update = len(rows) // n_updates
+def order_by_game(samples: Sequence[TrainingSample], n_updates: int) -> list[int]:
+    """Numbers of `samples` by game and then by image, none moved to another update: for samples that share prefixes."""
+    per_update = len(samples) // n_updates
     order = []
-    for start in range(0, len(rows), per_update):
-        order += _by_game(rows, range(start, start + per_update), by_image=True)
+    for start in range(0, len(samples), per_update):
+        order += _by_game(samples, range(start, start + per_update), by_image=True)
     return order
 
 
-def _by_game(rows: Sequence[Row], numbers: Sequence[int], *, by_image: bool = False) -> list[int]:
-    """Games by their longest row, rows of a game by length, the longest first; with `by_image` by image before that."""
+def _by_game(samples: Sequence[TrainingSample], numbers: Sequence[int], *, by_image: bool = False) -> list[int]:
+    """Games by their longest sample, its samples by length, longest first; with `by_image` by image before that."""
     longest: dict[int, int] = {}
     for number in numbers:
-        game = rows[number].game
-        longest[game] = max(longest.get(game, 0), _length(rows[number]))
+        game = samples[number].game
+        longest[game] = max(longest.get(game, 0), samples[number].n_tokens)
 
     def place(number: int) -> tuple[int, int, str, int]:
-        row = rows[number]
-        return (-longest[row.game], row.game, row.image.key if by_image else "", -_length(row))
+        sample = samples[number]
+        return (-longest[sample.game], sample.game, sample.image.key if by_image else "", -sample.n_tokens)
 
     return sorted(numbers, key=place)
 
 
-def _length(row: Row) -> int:
-    return len(row.prompt_ids) + len(row.token_ids)
-
-
-def _orders(rows: Sequence[Row], numbers: Sequence[int], size: int) -> list[list[int]]:
-    by_game = _by_game(rows, numbers)
+def _orders(samples: Sequence[TrainingSample], numbers: Sequence[int], size: int) -> list[list[int]]:
+    by_game = _by_game(samples, numbers)
     orders, window = [by_game], size
     while window < 2 * len(by_game):
         blocks = [by_game[start : start + window] for start in range(0, len(by_game), window)]
-        orders.append([number for block in blocks for number in sorted(block, key=lambda one: -_length(rows[one]))])
+        orders.append([number for block in blocks for number in sorted(block, key=lambda one: -samples[one].n_tokens)])
         window *= 2
     return orders
 
 
-def _cost(rows: Sequence[Row], order: Sequence[int], size: int, image_cost: float) -> float:
+def _cost(samples: Sequence[TrainingSample], order: Sequence[int], size: int, image_cost: float) -> float:
     cost = 0.0
     for start in range(0, len(order), size):
-        some = [rows[number] for number in order[start : start + size]]
-        width = max(len(row.prompt_ids) for row in some) + max(len(row.token_ids) for row in some)
-        cost += len(some) * width + image_cost * len({row.image.key for row in some})
+        some = [samples[number] for number in order[start : start + size]]
+        width = max(len(sample.prompt_ids) for sample in some) + max(len(sample.token_ids) for sample in some)
+        cost += len(some) * width + image_cost * len({sample.image.key for sample in some})
     return cost
 
 
 def image_cost(model: PreTrainedModel, image_tokens: int) -> float:
-    """What encoding an image costs in tokens of the language model, by the number of weights that are multiplied."""
+    """Cost of encoding an image in tokens of the language model, by the number of weights that are multiplied."""
     tower = n_weights(model.get_encoder("image").parameters())
     return PATCHES_PER_IMAGE_TOKEN * image_tokens * tower / weights_per_token(model)
 
@@ -124,10 +122,12 @@ def n_weights(parameters: Iterable[torch.nn.Parameter]) -> int:
     return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in parameters)
 
 
-# ----------------------------------------------------------------------------------------------------- cut and trimmed
+# ---------------------------------------------------------------------------------------------------- split and trimmed
 
 
-def cut(batch: Batch, order: Sequence[int], n_micro_batches: int, multiple: int | None = None) -> list[Batch]:
+def split_micro_batches(
+    batch: Batch, order: Sequence[int], n_micro_batches: int, multiple: int | None = None
+) -> list[Batch]:
     """Micro-batches of equally many rows in `order`, each trimmed."""
     parts = split_tensor_dict(take_rows(split_pixel_values_by_grid(batch), order), n_micro_batches)
     return [trim(unsplit_pixel_values_by_grid(part), multiple) for part in parts]
@@ -174,29 +174,29 @@ def _columns(mask: torch.Tensor, least: int, multiple: int | None) -> int:
     return min(columns, mask.shape[1])
 
 
-def tokens_and_cells(micro_batches: Sequence[Batch]) -> tuple[float, float]:
-    """Tokens of rows that train, and rows times columns: all that is computed. A filler row has no such token."""
-    tokens = cells = 0.0
+def real_and_padded_tokens(micro_batches: Sequence[Batch]) -> tuple[float, float]:
+    """Tokens of the rows that train, and rows times columns: all that is computed. A dummy sample has no real token."""
+    real = padded = 0.0
     for batch in micro_batches:
         lengths_B = batch["prompt_mask"].sum(dim=1) + batch["completion_mask"].sum(dim=1)
         trains_B = (batch["completion_mask"] * batch.get("tool_mask", 1)).any(dim=1)
-        tokens += float((lengths_B * trains_B).sum())
-        cells += batch["prompt_mask"].numel() + batch["completion_mask"].numel()
-    return tokens, cells
+        real += float((lengths_B * trains_B).sum())
+        padded += batch["prompt_mask"].numel() + batch["completion_mask"].numel()
+    return real, padded
 
 
 # ------------------------------------------------------------------------------------------- log-probs without gradient
 
 
-def chunks(rows: Sequence[Row], order: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """`order` cut into runs of as many rows as have at most `max_tokens` tokens, padding included; at least one row."""
+def split_into_chunks(samples: Sequence[TrainingSample], order: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """`order` cut into runs of as many samples as have at most `max_tokens` tokens with padding, at least one."""
     borders, prompt, completion = [0], 0, 0
     for place, number in enumerate(order):
-        prompt = max(prompt, len(rows[number].prompt_ids))
-        completion = max(completion, len(rows[number].token_ids))
+        prompt = max(prompt, len(samples[number].prompt_ids))
+        completion = max(completion, len(samples[number].token_ids))
         if place > borders[-1] and (place + 1 - borders[-1]) * (prompt + completion) > max_tokens:
             borders.append(place)
-            prompt, completion = len(rows[number].prompt_ids), len(rows[number].token_ids)
+            prompt, completion = len(samples[number].prompt_ids), len(samples[number].token_ids)
     return [list(order[start:end]) for start, end in pairwise([*borders, len(order)])]
 
 

@@ -14,17 +14,17 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from peft import PeftModel
-from trl import GRPOTrainer
 
 from vision_zero import run_folder
 from vision_zero.export import export_checkpoint
 from vision_zero.models import write_base, zero3_disabled
+from vision_zero.trainer.trl_without_vllm import GRPOTrainer
 
 STATE_FILE = "iterative_spo.json"
 
 
 class ResumableTrainer(GRPOTrainer):
-    """What a subclass keeps beside model and optimizer goes through `state_dict` and `load_state_dict`."""
+    """State of a subclass beside model and optimizer goes through `state_dict` and `load_state_dict`."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
@@ -94,8 +94,8 @@ class ResumableTrainer(GRPOTrainer):
         """All processes' values, in order of rank."""
         return gather_object(values)
 
-    def stop_if_any(self, error: Exception | None, kind: type[Exception], advice: str) -> None:
-        """Stop all processes together, after a checkpoint, if one of them met an error of this kind."""
+    def raise_on_all_ranks(self, error: Exception | None, kind: type[Exception], advice: str) -> None:
+        """Stop all processes together, after a checkpoint, if one of them met an `error` of this `kind`."""
         messages = [message for message in self.gather([str(error) if error else ""]) if message]
         if not messages:
             return

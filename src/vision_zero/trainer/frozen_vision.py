@@ -22,7 +22,7 @@ from vision_zero.rollout.transformers_policy import image_fields
 
 
 class FrozenTower:
-    """Makes the towers of `models`, which have equal weights, one that remembers. `encoded` counts over the run.
+    """Makes the towers of `models`, which have equal weights, one tower with a cache. `encoded` counts over the run.
 
     Raises ValueError for a model whose tower cannot be told from the rest, or has an adapter in it.
     """
@@ -43,14 +43,14 @@ class FrozenTower:
                         "that name layers of the language model alone, as '.*language_model.*(q_proj|v_proj)'"
                     )
             tower.requires_grad_(False)
-            tower.forward = self._remembering(tower, tower.forward)
+            tower.forward = self._caching(tower, tower.forward)
 
     def clear(self) -> None:
-        """Other images come."""
+        """Clear the cache, before other images are shown."""
         self._outputs.clear()
 
     def encode(self, images: Sequence[GameImage], processor: ProcessorMixin) -> None:
-        """What has not been seen of `images` in the rollout, by all processes in equally many calls.
+        """Encode those of `images` that the rollout did not, on all processes in equally many calls.
 
         Under ZeRO-3 a forward waits for the other processes, so none may skip what another has to do. The processor
         hands out numbers (`ImageMemo.by_number`).
@@ -68,7 +68,7 @@ class FrozenTower:
                     **{name: value.to(self._model.device) for name, value in fields[number].items()}
                 )
 
-    def _remembering(self, tower: torch.nn.Module, own_forward: Any) -> Any:
+    def _caching(self, tower: torch.nn.Module, own_forward: Any) -> Any:
         def forward(pixel_values: torch.Tensor, *args: Any, grid_thw: torch.Tensor | None = None, **kwargs: Any) -> Any:
             grid = {} if grid_thw is None else {"grid_thw": grid_thw}
             numbers = self.images.encoding
@@ -88,7 +88,7 @@ class FrozenTower:
     @staticmethod
     def _constant(tower: torch.nn.Module, own_forward: Any, *args: Any, **kwargs: Any) -> Any:
         was_training = tower.training
-        tower.eval()  # a remembered output has no dropout, and nothing to checkpoint for
+        tower.eval()  # a cached output has no dropout, and nothing to checkpoint for
         try:
             with torch.no_grad():
                 return own_forward(*args, **kwargs)

@@ -1,35 +1,34 @@
-"""A GRPOTrainer whose model plays: by itself, through a vLLM engine in this process, or through a vLLM server.
+"""The model that trains as a player: by itself, through a vLLM engine in this process, or through a vLLM server.
 
-TRL's own engine is not started, because it is not correct for images (`rollout.vllm` says why). How weights reach an
-engine, and the correction for what it sampled with other rounding, stay TRL's.
+TRL's own engine is not started, because it is not correct for images (`rollout.vllm.colocate` says why). How weights
+reach an engine, and the correction for what it samples with other rounding, stay TRL's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from accelerate import Accelerator
+from transformers import PreTrainedModel, ProcessorMixin
 from trl.models.utils import unwrap_model_for_generation
 
+from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.rollout.image_cache import ImageMemo, NumberedImages
 from vision_zero.rollout.transformers_policy import TransformersPolicy
 from vision_zero.rollout.vllm.client import VLLMServerError
-from vision_zero.trainer.checkpointing import ResumableTrainer
-from vision_zero.trainer.frozen_vision import FrozenTower
 
 if TYPE_CHECKING:
-    from vision_zero.rollout.vllm.colocate import TensorParallelPolicy, VLLMPolicy
-    from vision_zero.rollout.vllm.server import ServerPolicy
+    from vision_zero.rollout.vllm.colocate import ColocatedEngine, TensorParallelPolicy, VLLMPolicy
+    from vision_zero.rollout.vllm.server import ServerEngine, ServerPolicy
 
     ModelPolicy = TransformersPolicy | VLLMPolicy | TensorParallelPolicy | ServerPolicy
 
-LOGP_DIFFERENCE = "sampling/sampling_logp_difference/mean"
+LOGPROB_GAP = "sampling/sampling_logp_difference/mean"
 """TRL's mean of |log-prob of the engine - log-prob of the model that trains| over the sampled tokens."""
 
-OTHER_SERVER = "Start the server again with run_scripts/vllm_server.sh and continue with --resume"
-"""What a user can do about a server that was lost."""
-
+START_SERVER_AGAIN = "Start the server again with run_scripts/vllm_server.sh and continue with --resume"
 SHORTER_PROMPTS = (
     "Raise --vllm_max_model_length, or give fewer civilians or rounds, shorter completions (--max_clue_tokens, "
     "--max_vote_tokens) or smaller images (--max_pixels), and continue with --resume"
@@ -40,66 +39,72 @@ class LogprobGapError(RuntimeError):
     """The completions were not sampled by the policy that trains."""
 
 
-class PlayingModel(ResumableTrainer):
-    """`args` is an `IterativeSPOConfig`. A subclass that was given `use_vllm` calls `start_engine` when it is built."""
+class Generation:
+    """Makes the policy of each rollout. `engine` is None unless vLLM plays."""
 
-    memo: ImageMemo
-    images: NumberedImages
-    frozen: FrozenTower | None
+    def __init__(
+        self,
+        args: IterativeSPOConfig,
+        model: PreTrainedModel,
+        accelerator: Accelerator,
+        processor: ProcessorMixin,
+        memo: ImageMemo,
+        images: NumberedImages,
+    ) -> None:
+        self.args, self.accelerator, self.processor = args, accelerator, processor
+        self.memo, self.images = memo, images
+        self.engine = self._init_vllm(model) if args.use_vllm else None
+
+    def _init_vllm(self, model: PreTrainedModel) -> ColocatedEngine | ServerEngine:
+        common = (model, self.accelerator, self.processor, self.args.sampling())
+        # vLLM takes seconds to import, and is not installed everywhere.
+        if self.args.vllm_mode == "server":
+            from vision_zero.rollout.vllm.server import ServerEngine
+
+            return ServerEngine(*common, self.args.server_options())
+        from vision_zero.rollout.vllm.colocate import ColocatedEngine
+
+        return ColocatedEngine(*common, self.args.engine_options())
+
+    def sync_weights(self) -> VLLMServerError | None:
+        """Give the engine the weights of this step. Returns the error of a server that was lost."""
+        try:
+            if self.engine is not None:
+                self.engine.sync_weights()
+        except VLLMServerError as error:
+            return error
+        return None
 
     @contextmanager
-    def playing(self) -> Iterator[ModelPolicy]:
-        """The model that is trained as a player, with its weights of this step, for one rollout."""
-        if self.args.use_vllm:
-            self._sync_engine()
-            self._last_loaded_step = self.state.global_step  # so that TRL does not do it again
-            with self.vllm_generation.awake():
-                yield self.vllm_generation.policy()
+    def policy(self, model_wrapped: Any) -> Iterator[ModelPolicy]:
+        """The model as a player for one rollout, with the weights that it has now."""
+        if self.engine is not None:
+            with self.engine.awake():
+                yield self.engine.policy()
             return
         with (
             unwrap_model_for_generation(
-                self.model_wrapped,
+                model_wrapped,
                 self.accelerator,
                 gather_deepspeed3_params=self.args.ds3_gather_for_generation,
                 gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
             ) as unwrapped,
             self.accelerator.autocast() if self.args.bf16 or self.args.fp16 else nullcontext(),
-            # What a frozen tower makes of an image in the rollout is kept for the update.
-            nullcontext() if self.frozen is None else self.memo.by_number(self.images),
+            # The features that a frozen tower computes in the rollout are kept for the update.
+            self.memo.by_number(self.images) if self.args.freeze_vision else nullcontext(),
         ):
             yield TransformersPolicy(
-                unwrapped, self.processing_class, self.args.sampling(), max_batch=self.args.rollout_batch_size
+                unwrapped, self.processor, self.args.sampling(), max_batch=self.args.rollout_batch_size
             )
 
-    def _sync_engine(self) -> None:
-        lost: VLLMServerError | None = None
-        try:
-            self.vllm_generation.sync_weights()
-        except VLLMServerError as error:
-            lost = error
-        self.stop_if_any(lost, VLLMServerError, OTHER_SERVER)
 
-    def start_engine(self) -> None:
-        """An engine, here or behind a server. From here on TRL corrects for what it samples with other rounding."""
-        common = (self.model, self.accelerator, self.processing_class, self.args.sampling())
-        # vLLM takes seconds to import, and is not installed everywhere.
-        if self.args.vllm_mode == "server":
-            from vision_zero.rollout.vllm import server
-
-            self.vllm_generation = server.ServerEngine(*common, self.args.server_options())
-        else:
-            from vision_zero.rollout.vllm import colocate
-
-            self.vllm_generation = colocate.ColocatedEngine(*common, self.args.engine_options())
-        self.use_vllm = True
-
-    def stop_if_sampled_by_another(self) -> None:
-        """Raises LogprobGapError, on all processes alike, before a step is taken on tokens of another policy."""
-        gaps = self._metrics["train"].get(LOGP_DIFFERENCE)
-        if gaps and not gaps[-1] <= self.args.max_logp_difference:
-            raise LogprobGapError(
-                f"the engine's log-probabilities are {gaps[-1]:.3f} per token away from those of the model that trains "
-                f"(allowed: max_logp_difference={self.args.max_logp_difference}). That is no rounding: the engine has "
-                "other weights, other images or another prompt, and nothing would be learnt. Nothing of this step was "
-                "trained; --resume goes on from the last checkpoint, --use_vllm False without the engine"
-            )
+def check_logprob_gap(metrics: Mapping[str, Sequence[float]], allowed: float) -> None:
+    """Raises LogprobGapError, on all processes alike, before a step is taken on tokens of another policy."""
+    gaps = metrics.get(LOGPROB_GAP)
+    if gaps and not gaps[-1] <= allowed:
+        raise LogprobGapError(
+            f"the engine's log-probabilities are {gaps[-1]:.3f} per token away from those of the model that trains "
+            f"(allowed: max_logp_difference={allowed}). That is no rounding: the engine has "
+            "other weights, other images or another prompt, and nothing would be learnt. Nothing of this step was "
+            "trained; --resume goes on from the last checkpoint, --use_vllm False without the engine"
+        )

@@ -1,12 +1,13 @@
 """Iterative-SPO as a GRPOTrainer: play, then replay.
 
-What is changed is one method, `_generate_and_score_completions`: it plays whole games, turns the completions of the
-active stage into rows exactly as their players saw them, and lets TRL do the rest with a `rollout_func` that hands back
-the tokens that were played. Padding, reference log-probabilities, clipping, KL, loss and logging stay TRL's.
+One iteration, top to bottom, is `_generate_and_score_completions`: whole games are played, their votes become rewards
+and advantages, the completions of the active stage become training samples exactly as their players saw them, and TRL
+does the rest with a `rollout_func` that returns the tokens that were played. Padding, reference log-probabilities,
+clipping, KL and loss stay TRL's.
 
-    decision stage   a row per vote, the G votes of a game next to each other: TRL's group normalisation is the paper's
-    clue stage       a row per clue, group size 1, role advantages (RAE) put in place of TRL's
-    both             `train_stages=both` (the public code's lost phase mask): all of these rows in one batch
+    decision stage   a sample per vote, the G votes of a game in a row: TRL's group normalisation is the paper's
+    clue stage       a sample per clue, group size 1, role advantages (RAE) in place of TRL's
+    both             `train_stages=both` (the public code's lost phase mask): all of these samples in one batch
 
 Stage, moving averages, role baselines and counters are computed from the votes of all processes, equal everywhere, and
 saved with every checkpoint.
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -39,16 +41,22 @@ from vision_zero.rollout.progress import game_bar
 from vision_zero.rollout.record import game_record
 from vision_zero.rollout.transformers_policy import without_adapter_wrapper
 from vision_zero.rollout.vllm.client import VLLMServerError
+from vision_zero.spo.rewards import COMPLETION_REWARDS
 from vision_zero.spo.scoring import Scores, score_games
+from vision_zero.trainer.checkpointing import ResumableTrainer
 from vision_zero.trainer.frozen_vision import FrozenTower
-from vision_zero.trainer.generation import OTHER_SERVER, SHORTER_PROMPTS, PlayingModel
-from vision_zero.trainer.metrics import TokenWeightedMetrics, iteration_metrics
-from vision_zero.trainer.packed_forward import TightBatches
-from vision_zero.trainer.samples import Row, build_samples, final_advantages, pad_samples, replay_rollout
+from vision_zero.trainer.generation import SHORTER_PROMPTS, START_SERVER_AGAIN, Generation, check_logprob_gap
+from vision_zero.trainer.metrics import (
+    TokenWeightedMetrics,
+    iteration_metrics,
+    log_iteration,
+    replace_logged_advantages,
+)
+from vision_zero.trainer.packed_forward import PackedForward
+from vision_zero.trainer.samples import TrainingSample, build_samples, final_advantages, pad_samples, replay_rollout
 from vision_zero.types import Game, GameRules, ImagePair, Stage
 
-OTHER_IMAGE = "Repair or remove the file and continue with --resume, or use --on_bad_image skip"
-
+REPAIR_IMAGE = "Repair or remove the file and continue with --resume, or use --on_bad_image skip"
 
 Players = Callable[[Policy, Stage], Seating]
 
@@ -58,26 +66,23 @@ def every_role(policy: Policy, stage: Stage) -> Seating:
     return Seating.of(policy)
 
 
-def _hand_back(prompts: list[Any], trainer: IterativeSPOTrainer) -> dict[str, list[Any]]:
-    """TRL's `rollout_func`."""
-    if len(prompts) != len(trainer.rows):
-        raise RuntimeError(f"TRL asks for {len(prompts)} completions, {len(trainer.rows)} were played")
-    return replay_rollout(trainer.rows)
+def _rollout_func(prompts: list[Any], trainer: IterativeSPOTrainer) -> dict[str, list[Any]]:
+    """TRL's `rollout_func`: nothing is generated, the samples that were played are returned."""
+    if len(prompts) != len(trainer.samples):
+        raise RuntimeError(f"TRL asks for {len(prompts)} completions, {len(trainer.samples)} were played")
+    return replay_rollout(trainer.samples)
 
 
-def _reward(*, reward: Sequence[float], **_: Any) -> list[float]:
-    return list(reward)
+def _reward_column(name: str) -> Callable[..., list[float]]:
+    """TRL's reward function: the rewards of the samples, which are a column of its inputs."""
+    return lambda **columns: list(columns[name])
 
 
-def _format(*, format: Sequence[float], **_: Any) -> list[float]:
-    return list(format)
-
-
-class IterativeSPOTrainer(TightBatches, PlayingModel):
+class IterativeSPOTrainer(ResumableTrainer):
     """Trains a vision-language model by self-play on `pairs`.
 
-    `players` says who plays which role in a stage, given the policy that is trained; completions of other policies are
-    played but never trained on. Raises ValueError for a processor without images and for options that would change
+    `players` says who plays which role in a stage, given the policy that is trained; completions of other policies
+    are played but never trained on. Raises ValueError for a processor without images and for options that would change
     what is trained (see `IterativeSPOConfig`).
     """
 
@@ -109,67 +114,71 @@ class IterativeSPOTrainer(TightBatches, PlayingModel):
         self.schedule = args.make_schedule()
         self.baselines = args.make_baselines()
         self.bad_images: set[int] = set()
-        self.rows: list[Row] = []
-        self._token_means = TokenWeightedMetrics()
+        self.samples: list[TrainingSample] = []
         # A processor pads right unless told otherwise, which misaligns multimodal fields without an error.
         processing_class.tokenizer.padding_side = "left"
         self.memo = memoize_images(processing_class)
         # The reference model exists only if the weight is not 0 at construction.
         beta, use_vllm = args.beta, args.use_vllm
         args.beta = max(args.kl_weight("clue"), args.kl_weight("decision"))
-        args.use_vllm = False  # the engine is made below, TRL's own is not correct for images
+        args.use_vllm = False  # `Generation` makes the engine, TRL's own is not correct for images
+        reward_names = ["reward", *COMPLETION_REWARDS]
         super().__init__(
             model=model,
-            reward_funcs=list[Any]((_reward, _format)),
+            reward_funcs=[_reward_column(name) for name in reward_names],
             args=args,
             train_dataset=Dataset.from_dict({"game": range(args.iterations * args.games_per_iteration)}),
             processing_class=processing_class,
-            rollout_func=_hand_back,
+            rollout_func=_rollout_func,
             **kwargs,
         )
         args.beta, args.use_vllm = beta, use_vllm
-        if use_vllm:
-            self.start_engine()
+        self.reward_func_names = reward_names
+        self.reward_weights = torch.tensor([1.0, *args.extra_reward_weights().values()])
         self.images = NumberedImages()
+        self.generation = Generation(args, self.model, self.accelerator, processing_class, self.memo, self.images)
+        if self.generation.engine is not None:  # from here on TRL corrects for what it samples with other rounding
+            self.use_vllm, self.vllm_generation = True, self.generation.engine
         wrapped = [model for model in (self.model, self.ref_model) if model is not None]
         models = [without_adapter_wrapper(self.accelerator.unwrap_model(model)) for model in wrapped]
         for one in models:
             look_images_up(one, self.images)
-        self.decide_sharing()
         self.frozen = FrozenTower(models, self.images) if args.freeze_vision else None
-        self.reward_func_names = ["reward", "format"]
-        self.reward_weights = torch.tensor([1.0, args.format_weight])
+        self.packed = PackedForward(args, self.model, self.accelerator, self.images, has_aux_loss=self.aux_loss_enabled)
+        self.token_metrics = TokenWeightedMetrics()
 
     # ------------------------------------------------------------------------------------------------- one iteration
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         started = time.perf_counter()
         stage = self.schedule.stage
-        indices = [row["game"] for row in inputs[:: self.num_generations]]
-        games, images = self._deal(indices)
+        games, images = self._deal([row["game"] for row in inputs[:: self.num_generations]])
         rollout, counters = self._play(games, images, stage)
         summaries = self.gather([summarize(game) for game in rollout.games])
         summaries.sort(key=lambda summary: summary.game)
         scores = score_games(
             summaries,
-            beta=self.args.reward_beta,
-            lam=self.args.reward_lambda,
-            na=self.args.na_reward,
+            reward_beta=self.args.reward_beta,
+            reward_lambda=self.args.reward_lambda,
+            na_reward=self.args.na_reward,
             baselines=self.baselines,
             move_baselines=stage == "clue" or self.args.rae_stages == "always",
             per=self.args.rae_update,
             subtract=self.args.rae_subtract,
         )
-        rows = build_samples(rollout, scores, self.args.trained_stages(stage), self.template)
-        batch = self._replay(rows, stage)
+        samples = build_samples(rollout, scores, self.args.trained_stages(stage), self.template)
+        batch = self._replay(samples, stage)
         self._record_games(rollout.games, scores, stage)
         self._next_stage(scores)
         metrics = iteration_metrics(summaries, scores, stage, self.schedule, self.baselines, self.args.token_limits())
+        for name, weight in self.args.extra_reward_weights().items():
+            if weight:
+                metrics[f"reward/{name}"] = fmean(self.gather([sample.extra_rewards[name] for sample in samples]))
         metrics |= {f"rollout/{name}": value for name, value in counters.items()}
         metrics["images/skipped_pairs"] = len(self.bad_images)
         metrics["seconds/rollout"] = rollout.seconds
         metrics["seconds/play_and_score"] = time.perf_counter() - started
-        self._log_iteration(metrics)
+        log_iteration(self._metrics["train"], metrics)
         return batch
 
     def _deal(self, indices: Sequence[int]) -> tuple[list[Game], GameImages]:
@@ -182,27 +191,26 @@ class IterativeSPOTrainer(TightBatches, PlayingModel):
             known_bad=self.bad_images,
             skip_bad=self.on_bad_image == "skip",
         )
-        self._note_skipped(dealt.skipped)
-        self.stop_if_any(dealt.error, BadImageError, OTHER_IMAGE)
-        return dealt.games, dealt.images
-
-    def _note_skipped(self, skipped: dict[int, str]) -> None:
-        """Tell all processes, so that each broken pair is said once and every checkpoint knows all of them."""
-        for number, reason in sorted(dict(self.gather(list(skipped.items()))).items()):
+        # Each broken pair is said once, and every checkpoint knows all of them.
+        for number, reason in sorted(dict(self.gather(list(dealt.skipped.items()))).items()):
             self.bad_images.add(number)
             if self.accelerator.is_main_process:
                 tqdm.write(f"skipped a pair with a broken image: {reason}", file=sys.stderr)
+        self.raise_on_all_ranks(dealt.error, BadImageError, REPAIR_IMAGE)
+        return dealt.games, dealt.images
 
     def _play(self, games: list[Game], images: GameImages, stage: Stage) -> tuple[Rollout, dict[str, float]]:
-        self.memo.clear()
-        self.images.clear()
-        if self.frozen is not None:
-            self.frozen.clear()
+        """The games played to their end, and how much work that was, over all processes."""
+        for store in (self.memo, self.images, self.frozen):
+            if store is not None:
+                store.clear()
         preprocessed = self.memo.preprocessed
+        self.raise_on_all_ranks(self.generation.sync_weights(), VLLMServerError, START_SERVER_AGAIN)
+        self._last_loaded_step = self.state.global_step  # so that TRL does not load the engine's weights again
         lost: VLLMServerError | None = None
         too_long: PromptTooLongError | None = None
         with (
-            self.playing() as policy,
+            self.generation.policy(self.model_wrapped) as policy,
             game_bar(
                 f"playing ({stage})",
                 len(games) * self.accelerator.num_processes,
@@ -224,99 +232,100 @@ class IterativeSPOTrainer(TightBatches, PlayingModel):
                 lost = error
             except PromptTooLongError as error:
                 too_long = error
-        self.stop_if_any(lost, VLLMServerError, OTHER_SERVER)
-        self.stop_if_any(too_long, PromptTooLongError, SHORTER_PROMPTS)
-        counters: dict[str, float] = {
-            "calls": rollout.calls,
-            "tokens/new": policy.new_tokens,
-            "tokens/prefilled": policy.prefilled_tokens,
-            "tokens/reused": policy.reused_tokens,
-            "images/preprocessed": self.memo.preprocessed - preprocessed,
-        }
-        return rollout, self._over_processes(counters)
+        self.raise_on_all_ranks(lost, VLLMServerError, START_SERVER_AGAIN)
+        self.raise_on_all_ranks(too_long, PromptTooLongError, SHORTER_PROMPTS)
+        counters = self.gather(
+            [
+                {
+                    "calls": rollout.calls,
+                    "tokens/new": policy.new_tokens,
+                    "tokens/prefilled": policy.prefilled_tokens,
+                    "tokens/reused": policy.reused_tokens,
+                    "images/preprocessed": self.memo.preprocessed - preprocessed,
+                }
+            ]
+        )
+        sums = {name: sum(one[name] for one in counters) for name in counters[0]}
+        return rollout, {**sums, "calls": max(one["calls"] for one in counters)}  # processes call in lock-step
 
-    def _over_processes(self, counters: dict[str, float]) -> dict[str, float]:
-        """Work done by all processes; they call in lock-step, so calls are those of the process that called most."""
-        gathered = self.gather([counters])
-        sums = {name: sum(one[name] for one in gathered) for name in counters}
-        return {**sums, "calls": max(one["calls"] for one in gathered)}
+    # ---------------------------------------------------------------------------------------- games become gradients
 
-    # -------------------------------------------------------------------------------------------- games become rows
-
-    def _replay(self, rows: list[Row], stage: Stage) -> dict[str, Any]:
-        """Hand the rows to TRL and correct what rows other than the votes of whole games have different."""
-        n_real = len(rows)
-        rows = pad_samples(rows, self.args.steps_per_generation)
-        self.rows = rows
-        self.plan(rows)
+    def _replay(self, samples: list[TrainingSample], stage: Stage) -> dict[str, Any]:
+        """Hand the samples to TRL, and correct what is different where they are not the votes of whole games."""
+        n_real = len(samples)
+        samples = pad_samples(samples, self.args.steps_per_generation)
+        self.samples = samples
+        self.packed.plan_batches(samples)
         own_group, own_beta = self.num_generations, self.beta
         votes_alone = self.args.trained_stages(stage) == ("decision",)
         self.num_generations = own_group if votes_alone else 1
         self.beta = self.args.kl_weight(stage)
         inputs = [
             {
-                "prompt": [{"role": "user", "content": row.prompt}],
-                "images": [row.image],
-                "reward": row.reward,
-                "format": 1.0 if row.parsed else -1.0,
+                "prompt": [{"role": "user", "content": sample.prompt}],
+                "images": [sample.image],
+                "reward": sample.reward,
+                **sample.extra_rewards,
             }
-            for row in rows
+            for sample in samples
         ]
         try:
             with self.memo.by_number(self.images):
                 if self.frozen is not None:
                     with self.accelerator.autocast():
-                        self.frozen.encode([row.image for row in rows], self.processing_class)
+                        self.frozen.encode([sample.image for sample in samples], self.processing_class)
                 batch = super()._generate_and_score_completions(inputs)
         finally:
             self.num_generations, self.beta = own_group, own_beta
-            self.rows = []
-        self.stop_if_sampled_by_another()
-        self._uncount_padding([row for row in rows if row.is_padding])
+            self.samples = []
+        check_logprob_gap(self._metrics["train"], self.args.max_logp_difference)
+        self._uncount_dummies([sample for sample in samples if sample.is_dummy])
         device = batch["advantages"].device
         if not votes_alone:
-            advantages = final_advantages(rows, self.args.format_weight, scale=self.args.scale_rewards == "group")
+            weights, scale = self.args.extra_reward_weights(), self.args.scale_rewards == "group"
+            advantages = final_advantages(samples, weights, scale=scale)
             batch["advantages"] = torch.tensor(advantages, dtype=torch.float32, device=device)
-            self._replace_logged_advantages(batch["advantages"])
-        # "grpo" averages over rows, and padding is no completion: count it out. "dapo" counts tokens, where it has
-        # none.
-        scale = len(rows) / n_real if self.loss_type == "grpo" else 1.0
-        batch["loss_scale"] = torch.tensor(scale, device=device)
+            replace_logged_advantages(self._logs["advantages"], self.accelerator.gather(batch["advantages"]).tolist())
+        # "grpo" averages over rows, and a dummy is no completion: count it out. "dapo" counts tokens; it has none.
+        loss_scale = len(samples) / n_real if self.loss_type == "grpo" else 1.0
+        batch["loss_scale"] = torch.tensor(loss_scale, device=device)
         batch["kl_weight"] = torch.tensor(self.args.kl_weight(stage), device=device)
         return batch
 
-    def _uncount_padding(self, padding: Sequence[Row]) -> None:
-        """TRL counted the prompts of padding rows as tokens seen."""
-        self.state.num_input_tokens_seen -= sum(self.gather([sum(len(row.prompt_ids) for row in padding)]))
+    def _uncount_dummies(self, dummies: Sequence[TrainingSample]) -> None:
+        """TRL counted the prompts of dummy samples as tokens seen."""
+        self.state.num_input_tokens_seen -= sum(self.gather([sum(len(sample.prompt_ids) for sample in dummies)]))
         self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
 
-    def _replace_logged_advantages(self, advantages: torch.Tensor) -> None:
-        """TRL logged the advantages it would have used; its table should show ours."""
-        ours = self.accelerator.gather(advantages).tolist()
-        for _ in range(min(len(ours), len(self._logs["advantages"]))):
-            self._logs["advantages"].pop()
-        self._logs["advantages"].extend(ours)
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        """TRL's buffering of a generation batch, split by plan instead of shuffled."""
+        if self._step % (self.args.steps_per_generation * self.num_iterations) == 0 or self._buffered_inputs is None:
+            batch = self._generate_and_score_completions(generation_batch)
+            self._buffered_inputs = self.packed.split_micro_batches(batch)
+            for name, value in self.packed.padding_metrics(self._buffered_inputs).items():
+                self._metrics["train"][name].append(value)
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        return self.packed.logps_and_entropies(super()._get_per_token_logps_and_entropies, *args, **kwargs)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """TRL's loss with the KL weight of the stage that the rows come from, padding rows counted out of the mean."""
+        """TRL's loss with the KL weight of the samples' stage, dummy samples counted out of the mean."""
         own_beta, self.beta = self.beta, float(inputs["kl_weight"])
         try:
             loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         finally:
             self.beta = own_beta
-        self._weigh_token_metrics(inputs)
-        return loss * inputs["loss_scale"]
-
-    def _weigh_token_metrics(self, inputs: dict[str, Any]) -> None:
         mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
         n_tokens = self.accelerator.reduce(mask.sum().float(), reduction="sum").item()
-        self._token_means.take(self._metrics["train"], n_tokens)
+        self.token_metrics.take(self._metrics["train"], n_tokens)
         if self.accelerator.sync_gradients:
-            self._token_means.put_back(self._metrics["train"])
+            self.token_metrics.put_back(self._metrics["train"])
+        return loss * inputs["loss_scale"]
 
-    # ------------------------------------------------------------------------------------- switch, log, save, resume
+    # ------------------------------------------------------------------------------------- switch, record, save, resume
 
     def _next_stage(self, scores: Scores) -> None:
         before = self.schedule.stage
@@ -336,37 +345,25 @@ class IterativeSPOTrainer(TightBatches, PlayingModel):
         every = self.args.record_games_every
         if not every or self.schedule.iteration % every:
             return
-        records = []
-        for game in games:
-            score = scores.of(game.index)
-            records.append(
-                game_record(
-                    game,
-                    step=self.state.global_step,
-                    stage=stage,
-                    template=self.template,
-                    clue_rewards=score.clue_rewards,
-                    clue_advantages=score.clue_advantages,
-                    vote_rewards=score.vote_rewards,
-                )
+        records = [
+            game_record(
+                game,
+                step=self.state.global_step,
+                stage=stage,
+                template=self.template,
+                clue_rewards=scores.of(game.index).clue_rewards,
+                clue_advantages=scores.of(game.index).clue_advantages,
+                vote_rewards=scores.of(game.index).vote_rewards,
             )
+            for game in games
+        ]
         records = sorted(self.gather(records), key=lambda record: record["game"])
         if self.accelerator.is_main_process:
             folder = Path(self.args.output_dir) / run_folder.GAMES
             run_folder.write_json_lines(folder / f"step-{self.state.global_step:06d}.jsonl", records)
 
-    def _log_iteration(self, metrics: dict[str, float]) -> None:
-        """In place of TRL's own numbers of rows and rewards, which count padding rows."""
-        log = self._metrics["train"]
-        for name in [name for name in log if name.split("/")[0] in ("completions", "rewards")]:
-            del log[name]
-        for name in ("reward", "reward_std", "frac_reward_zero_std"):
-            log.pop(name, None)
-        for name, value in metrics.items():
-            log[name].append(float(value))
-
     def state_dict(self) -> dict[str, Any]:
-        """What makes a resumed run the same run: stage, averages, dwell, baselines and the games dealt so far."""
+        """State that makes a resumed run the same run: stage, averages, dwell, baselines and the games dealt so far."""
         return {
             "schedule": self.schedule.state_dict(),
             "baselines": self.baselines.state_dict(),

@@ -1,9 +1,14 @@
-"""The numbers of an iteration, from what every process knows of all its games. docs/metrics.md explains each."""
+"""Metrics of an iteration, and TRL's own made right for it. docs/metrics.md explains each.
+
+TRL averages its numbers over micro-batches. A micro-batch holds fewer tokens than another, or none, and would count as
+much, so the numbers would depend on which rows are in a micro-batch together: here they are means over tokens.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, MutableMapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
 from vision_zero.rollout.policy import TokenLimitsByStage
 from vision_zero.spo.advantages import RoleBaselines
@@ -20,7 +25,7 @@ def iteration_metrics(
     baselines: RoleBaselines,
     token_limits: TokenLimitsByStage,
 ) -> dict[str, float]:
-    """By name. `stage` is the one that trained; averages, dwell and switch are those after it."""
+    """Metrics by name. `stage` is the one that trained; averages, dwell and switch are those after it."""
     votes = [vote for game in games for vote in game.votes]
     n_clues = sum(len(game.clue_lengths) for game in games)
     clue_lengths = [length for game in games for length in game.clue_lengths]
@@ -57,12 +62,21 @@ def _all_equal(values: Sequence[float]) -> bool:
     return len(set(values)) == 1
 
 
-# ---------------------------------------------------------------------------------------------------- means over tokens
+def log_iteration(log: MutableMapping[str, list[float]], metrics: Mapping[str, float]) -> None:
+    """Put `metrics` into TRL's `log`, in place of its own numbers of rows and rewards, which count dummy samples."""
+    for name in [name for name in log if name.split("/")[0] in ("completions", "rewards")]:
+        del log[name]
+    for name in ("reward", "reward_std", "frac_reward_zero_std"):
+        log.pop(name, None)
+    for name, value in metrics.items():
+        log[name].append(float(value))
 
-# Make TRL's means over micro-batches means over tokens, and its extremes those of all rows.
-#
-# A micro-batch holds fewer tokens than another, or none, and would count as much. So the numbers would depend on which
-# rows are in a micro-batch together.
+
+def replace_logged_advantages(logged: deque[float], ours: Sequence[float]) -> None:
+    """TRL logged the advantages that it would have used; its table of completions should show ours."""
+    for _ in range(min(len(ours), len(logged))):
+        logged.pop()
+    logged.extend(ours)
 
 
 MEANS = ("kl", "entropy", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean")
@@ -84,7 +98,7 @@ class TokenWeightedMetrics:
         for name in EXTREMES:
             if log.get(name):
                 value = log[name].pop()
-                if not math.isnan(value):  # as a micro-batch of padding alone has it
+                if not math.isnan(value):  # as a micro-batch of dummy samples alone has it
                     self._extremes.setdefault(name, []).append(value)
 
     def put_back(self, log: MutableMapping[str, list[float]]) -> None:

@@ -1,132 +1,134 @@
-"""A GRPOTrainer whose forwards compute no padding (`micro_batches`) and no common beginning twice (`shared_prefixes`).
+"""Forwards without padding (`batching`) and without computing a common prefix twice (`prefix_sharing`).
 
-Three of TRL's methods are wrapped, none is copied. A subclass calls `plan` before TRL scores its rows.
+TRL's forward of whole rows stays what it is; a `PackedForward` decides which rows it sees together, how far they are
+trimmed, and whether rows that begin alike are computed as one. Log-probabilities, loss and gradient are unchanged.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch.nn.functional import pad
 from tqdm import tqdm
 from transformers import PreTrainedModel
-from trl import GRPOTrainer
 
+from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.rollout.image_cache import NumberedImages
 from vision_zero.rollout.transformers_policy import without_adapter_wrapper
 from vision_zero.trainer.batching import (
     Batch,
-    chunks,
-    cut,
     image_cost,
-    order_rows,
-    rows_of_games_together,
+    order_by_cost,
+    order_by_game,
+    real_and_padded_tokens,
     score_in_chunks,
-    tokens_and_cells,
+    split_into_chunks,
+    split_micro_batches,
 )
 from vision_zero.trainer.prefix_sharing import (
     Layout,
     gather_completions,
     pair_cost,
+    real_and_padded_shared_tokens,
     shared_inputs,
     shared_layout,
-    shared_tokens_and_cells,
     unsupported_reason,
 )
-from vision_zero.trainer.samples import Row
+from vision_zero.trainer.samples import TrainingSample
+
+LogProbs = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
+"""Of the completions [B, n_completion]: log-probabilities, entropies if asked for, a router's auxiliary loss."""
 
 
-class TightBatches(GRPOTrainer):
-    """`args` has `logprob_tokens`, `freeze_vision`, `share_prefixes` and `updates_per_iteration`.
+class PackedForward:
+    """Plans the forwards of one batch after another. Batches carry the numbers of `images` in place of pixels.
 
-    A subclass calls `decide_sharing` once it is built; its batches carry the numbers of `images`.
+    `has_aux_loss`: the loss has a router's auxiliary term. Samples share their prefixes if the options ask for it and
+    the model can do it; if it cannot, that is said.
     """
 
-    images: NumberedImages
-    shares_prefixes: bool
-    _pair_cost: float
-    _order: list[int]
-    _chunks: list[list[int]]
+    def __init__(
+        self,
+        args: IterativeSPOConfig,
+        model: PreTrainedModel,
+        accelerator: Accelerator,
+        images: NumberedImages,
+        *,
+        has_aux_loss: bool,
+    ) -> None:
+        self.args, self.accelerator, self.images = args, accelerator, images
+        self.model = self._inner(model)
+        self.order: list[int] = []
+        self.chunks: list[list[int]] = []
+        self.shares_prefixes = False
+        if args.share_prefixes:
+            self._enable_prefix_sharing(has_aux_loss)
 
-    def decide_sharing(self) -> None:
-        """Rows share their beginnings if asked for and if the model can do it; if not, that is said."""
-        reason = unsupported_reason(self._inner(self.model))
-        if reason is None and self.aux_loss_enabled:
+    def _enable_prefix_sharing(self, has_aux_loss: bool) -> None:
+        reason = unsupported_reason(self.model)
+        if reason is None and has_aux_loss:
             reason = "a router's auxiliary loss counts every row by itself"
-        self.shares_prefixes = self.args.share_prefixes and reason is None
-        self._pair_cost = pair_cost(self._inner(self.model)) if self.shares_prefixes else 0.0
-        if self.args.share_prefixes and reason and self.accelerator.is_main_process:
+        if reason is None:
+            self.shares_prefixes = True
+            self._pair_cost = pair_cost(self.model)
+        elif self.accelerator.is_main_process:
             tqdm.write(f"share_prefixes is off: {reason}", file=sys.stderr)
 
     def _inner(self, model: Any) -> PreTrainedModel:
         return without_adapter_wrapper(self.accelerator.unwrap_model(model))
 
-    def plan(self, rows: Sequence[Row]) -> None:
-        """Decide in which order `rows`, the next batch, are cut into micro-batches and scored."""
-        model = self._inner(self.model)
+    def plan_batches(self, samples: Sequence[TrainingSample]) -> None:
+        """Decide in which order `samples`, the next batch, are cut into micro-batches and scored."""
         n_micro_batches, n_updates = self.args.steps_per_generation, self.args.updates_per_iteration
         if self.shares_prefixes:
-            self._order = rows_of_games_together(rows, n_updates)
+            self.order = order_by_game(samples, n_updates)
         else:
-            image_tokens = rows[0].prompt_ids.count(model.config.image_token_id)
-            cost = 0.0 if self.args.freeze_vision else image_cost(model, image_tokens)
-            self._order = order_rows(rows, n_micro_batches, n_updates, cost)
-        self._chunks = chunks(rows, self._order, self.args.logprob_tokens)
+            image_tokens = samples[0].prompt_ids.count(self.model.config.image_token_id)
+            cost = 0.0 if self.args.freeze_vision else image_cost(self.model, image_tokens)
+            self.order = order_by_cost(samples, n_micro_batches, n_updates, cost)
+        self.chunks = split_into_chunks(samples, self.order, self.args.logprob_tokens)
         # Every forward of ZeRO-3 waits for the other processes, so all of them need equally many.
-        most = max(gather_object([len(self._chunks)]))
-        self._chunks += [self._chunks[-1]] * (most - len(self._chunks))
+        most = max(gather_object([len(self.chunks)]))
+        self.chunks += [self.chunks[-1]] * (most - len(self.chunks))
 
-    def _prepare_inputs(self, generation_batch: Any) -> Batch:
-        """TRL's buffering of a generation batch, cut by plan instead of shuffled."""
-        if self._step % (self.args.steps_per_generation * self.num_iterations) == 0 or self._buffered_inputs is None:
-            batch = self._generate_and_score_completions(generation_batch)
-            self._buffered_inputs = self._cut(batch)
-            self._log_padding(self._buffered_inputs)
-        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+    def split_micro_batches(self, batch: Batch) -> list[Batch]:
+        """The planned batch in micro-batches, each trimmed."""
+        return split_micro_batches(batch, self.order, self.args.steps_per_generation, self.args.pad_to_multiple_of)
 
-    def _cut(self, batch: Batch) -> list[Batch]:
-        return cut(batch, self._order, self.args.steps_per_generation, self.pad_to_multiple_of)
-
-    def _log_padding(self, micro_batches: list[Batch]) -> None:
-        tokens, cells = tokens_and_cells(micro_batches)
-        computed, cells_computed = tokens, cells
+    def padding_metrics(self, micro_batches: Sequence[Batch]) -> dict[str, float]:
+        """Shares, over all processes: of what a forward computes, padding; of the real tokens, those it need not."""
+        real, padded = real_and_padded_tokens(micro_batches)
+        computed, padded_computed = real, padded
         if self.shares_prefixes:
-            computed = cells_computed = 0.0
+            computed = padded_computed = 0.0
             for batch in micro_batches:
                 ids, mask = (
                     torch.cat([batch[f"prompt_{what}"], batch[f"completion_{what}"]], dim=1) for what in ("ids", "mask")
                 )
                 layout = self._layout(ids, mask, batch["completion_ids"].shape[1], batch["pixel_values"])
-                some, all_of_them = shared_tokens_and_cells(layout, batch)
-                computed, cells_computed = computed + some, cells_computed + all_of_them
-        counted = torch.tensor([tokens, computed, cells_computed], device=self.accelerator.device)
-        tokens, computed, cells_computed = self.accelerator.reduce(counted, reduction="sum").tolist()
-        self._metrics["train"]["update/padding"].append(1 - computed / cells_computed)
-        self._metrics["train"]["update/shared"].append(1 - computed / tokens)
+                real_here, padded_here = real_and_padded_shared_tokens(layout, batch)
+                computed, padded_computed = computed + real_here, padded_computed + padded_here
+        counted = torch.tensor([real, computed, padded_computed], device=self.accelerator.device)
+        real, computed, padded_computed = self.accelerator.reduce(counted, reduction="sum").tolist()
+        return {"update/padding": 1 - computed / padded_computed, "update/shared": 1 - computed / real}
 
-    def _layout(
-        self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, n_completion: int, stand_ins: torch.Tensor
-    ) -> Layout:
-        """How rows share their beginnings, in a forward and in what is logged of it."""
-        image_token = self._inner(self.model).config.image_token_id
-        ids, mask = ids_BT.cpu().numpy(), mask_BT.cpu().numpy()
-        return shared_layout(ids, mask, n_completion, self.images.shown(stand_ins), image_token, self._pair_cost)
-
-    def _get_per_token_logps_and_entropies(
+    def logps_and_entropies(
         self,
+        whole_rows: Callable[..., LogProbs],
         model: Any,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         logits_to_keep: int,
         batch_size: int | None = None,
         **kwargs: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """TRL's, and for old and reference log-probs, the only ones with a `batch_size`, in chunks by plan."""
-        forward = self._forward_shared if self.shares_prefixes else super()._get_per_token_logps_and_entropies
+    ) -> LogProbs:
+        """`whole_rows` is TRL's forward. Old and reference log-probs, which alone have a `batch_size`, go in chunks."""
+        forward = self._forward_shared if self.shares_prefixes else whole_rows
         if batch_size is None:
             return forward(model, input_ids, attention_mask, logits_to_keep, **kwargs)
 
@@ -143,7 +145,15 @@ class TightBatches(GRPOTrainer):
             "completion_mask": attention_mask[:, -logits_to_keep:],
             **{name: value for name, value in kwargs.items() if value is not None},
         }
-        return score_in_chunks(score, batch, self._chunks, self.pad_to_multiple_of), None, None
+        return score_in_chunks(score, batch, self.chunks, self.args.pad_to_multiple_of), None, None
+
+    def _layout(
+        self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, n_completion: int, image_numbers: torch.Tensor
+    ) -> Layout:
+        """How rows share their prefixes, in a forward and in what is logged of it."""
+        ids, mask = ids_BT.cpu().numpy(), mask_BT.cpu().numpy()
+        image_token = self.model.config.image_token_id
+        return shared_layout(ids, mask, n_completion, self.images.shown(image_numbers), image_token, self._pair_cost)
 
     def _forward_shared(
         self,
@@ -154,13 +164,12 @@ class TightBatches(GRPOTrainer):
         compute_entropy: bool = False,
         compute_aux_loss: bool = False,
         **fields: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
-        """TRL's forward of whole rows, their common beginnings computed once."""
+    ) -> LogProbs:
+        """TRL's forward of whole rows, their common prefixes computed once."""
         if compute_aux_loss:
-            raise RuntimeError("a router's auxiliary loss was asked for of rows that share their beginnings")
-        inner = self._inner(model)
+            raise RuntimeError("a router's auxiliary loss was asked for of rows that share their prefixes")
         layout = self._layout(input_ids, attention_mask, logits_to_keep, fields["pixel_values"])
-        inputs = shared_inputs(inner, layout, input_ids, attention_mask, logits_to_keep, fields)
+        inputs = shared_inputs(self._inner(model), layout, input_ids, attention_mask, logits_to_keep, fields)
         with self.accelerator.autocast():
             outputs = model(**inputs, fused_lm_head=True)
 

@@ -1,11 +1,11 @@
-"""Rows that begin alike are computed together: what they share once, the end of every row behind it.
+"""Rows with a common prefix are computed together: the prefix once, the rest of every row behind it.
 
 The G votes of a game have one prompt, the clues of a game have an image and the rules in common. Instead of rows that
 each repeat it, a forward sees
 
-    shared beginning | end of row 1 | end of row 2 | ...
+    shared prefix | rest of row 1 | rest of row 2 | ...
 
-in which a token attends to the shared beginning and to its own row, and has the position that it had there. Every token
+in which a token attends to the shared prefix and to its own row, and has the position that it had there. Every token
 sees what it saw, so log-probabilities and gradients are those of whole rows, up to rounding; the shared part is
 computed once, forward and backward, and its image stands there once. (Prefix Grouper, arXiv 2506.05433, does the same
 for groups of one prompt with two attention calls; one call with a mask needs nothing of the model but to take a mask.)
@@ -35,7 +35,7 @@ class Layout:
     """Where the tokens of rows [B, T] stand in shared rows [P, L].
 
     `source_PL` is the place of each token in the flattened rows, PADDING where there is none. `group_PL` tells apart
-    what shares a beginning, `branch_PL` is 0 in a shared beginning and else counts the rows of a group. `shown` are the
+    what shares a prefix, `branch_PL` is 0 in a shared prefix and else counts the rows of a group. `shown` are the
     rows whose images stand in the shared rows, in order.
     """
 
@@ -62,7 +62,7 @@ def shared_layout(
     image_token: int,
     pair_cost: float = 0.0,
 ) -> Layout:
-    """How rows [prompt | completion], prompts padded left and completions right, share their beginnings.
+    """How rows [prompt | completion], prompts padded left and completions right, share their prefixes.
 
     `images` tells the rows' images apart; each row has one. The last token of a prompt is never shared, because what
     follows it differs. A long shared row is computed whole, with all pairs of its tokens, also those that do not attend
@@ -153,20 +153,20 @@ def common_prefix_length(prompts: Sequence[np.ndarray]) -> int:
     return int(differs.argmax()) if differs.any() else shortest
 
 
-def shared_tokens_and_cells(layout: Layout, batch: Batch) -> tuple[float, float]:
+def real_and_padded_shared_tokens(layout: Layout, batch: Batch) -> tuple[float, float]:
     """Tokens that are computed for rows that train, and all places of the shared rows.
 
-    A filler row has no token that trains; its end does not count, a beginning that it shares does.
+    A dummy sample has no token that trains; its rest does not count, a prefix that it shares does.
     """
     n_columns = batch["prompt_mask"].shape[1] + batch["completion_mask"].shape[1]
     trains_B = (batch["completion_mask"] * batch.get("tool_mask", 1)).any(dim=1).cpu().numpy()
-    of_filler = (layout.branch_PL > 0) & ~trains_B[layout.source_PL.clip(min=0) // n_columns]
-    counts = (layout.source_PL != PADDING) & ~of_filler
+    of_dummy = (layout.branch_PL > 0) & ~trains_B[layout.source_PL.clip(min=0) // n_columns]
+    counts = (layout.source_PL != PADDING) & ~of_dummy
     return float(counts.sum()), float(layout.source_PL.size)
 
 
 def attention_mask(layout: Layout, device: torch.device) -> torch.Tensor:
-    """[P, 1, L, L], True where a token attends: to its shared beginning and its own row, up to itself."""
+    """[P, 1, L, L], True where a token attends: to its shared prefix and its own row, up to itself."""
     group_PL = torch.as_tensor(layout.group_PL, device=device)
     branch_PL = torch.as_tensor(layout.branch_PL, device=device)
     same_group = group_PL[:, :, None] == group_PL[:, None, :]

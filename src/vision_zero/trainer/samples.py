@@ -1,9 +1,9 @@
-"""Games become rows: the completions of the stage that trains, exactly as their players saw them."""
+"""Games become training samples: the completions of the stage that trains, exactly as their players saw them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import fmean
 from typing import Any
@@ -13,13 +13,19 @@ from vision_zero.rollout.game_images import GameImage
 from vision_zero.rollout.play import Rollout
 from vision_zero.rollout.record import game_when
 from vision_zero.spo.advantages import group_normalize
-from vision_zero.spo.scoring import GameScore, Scores
+from vision_zero.spo.rewards import COMPLETION_REWARDS
+from vision_zero.spo.scoring import Scores
 from vision_zero.types import CastVote, Clue, Stage
 
 
 @dataclass(frozen=True)
-class Row:
-    """One completion to train on, as its player saw it. `advantage` is the role advantage of a clue, 0 for a vote."""
+class TrainingSample:
+    """One completion to train on, as its player saw it.
+
+    `reward` is that of the game's rules, `extra_rewards` are the COMPLETION_REWARDS by name, without their weights.
+    `advantage` is the role advantage of a clue; a vote has 0, because it is compared with the votes of its game. A
+    dummy sample fills a micro-batch and counts nowhere.
+    """
 
     game: int
     stage: Stage
@@ -29,27 +35,33 @@ class Row:
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     reward: float
-    parsed: bool
-    advantage: float
-    is_padding: bool = False
+    advantage: float = 0.0
+    extra_rewards: Mapping[str, float] = field(default_factory=dict)
+    is_dummy: bool = False
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of prompt and completion."""
+        return len(self.prompt_ids) + len(self.token_ids)
 
 
-def build_samples(rollout: Rollout, scores: Scores, stages: Sequence[Stage], template: str) -> list[Row]:
+def build_samples(rollout: Rollout, scores: Scores, stages: Sequence[Stage], template: str) -> list[TrainingSample]:
     """The completions of `stages` that have tokens, in game order, of one game by stage and turn order.
 
-    Scripted players' completions have none, so they are never trained on. Raises RuntimeError when no row is left.
+    Scripted players' completions have none, so they are never trained on. Raises RuntimeError when no sample is left.
     """
-    rows = []
+    samples = []
     for game in rollout.games:
+        score = scores.of(game.index)
         by_stage: dict[Stage, Sequence[Clue | CastVote]] = {"clue": game.clues, "decision": game.votes}
         said = [(stage, number, turn) for stage in stages for number, turn in enumerate(by_stage[stage])]
         for stage, number, turn in said:
             if not turn.completion.token_ids:
                 continue
             prompt = render(game_when(game, turn), turn.turn, template)
-            reward, parsed, advantage = _credit(turn, number, scores.of(game.index))
-            rows.append(
-                Row(
+            seat = turn.turn.seat - 1
+            samples.append(
+                TrainingSample(
                     game=game.index,
                     stage=stage,
                     prompt=prompt.text,
@@ -57,74 +69,64 @@ def build_samples(rollout: Rollout, scores: Scores, stages: Sequence[Stage], tem
                     prompt_ids=turn.completion.prompt_ids,
                     token_ids=turn.completion.token_ids,
                     logprobs=turn.completion.logprobs,
-                    reward=reward,
-                    parsed=parsed,
-                    advantage=advantage,
+                    reward=score.clue_rewards[seat] if stage == "clue" else score.vote_rewards[number],
+                    advantage=score.clue_advantages[seat] if stage == "clue" else 0.0,
+                    extra_rewards={name: reward(turn) for name, reward in COMPLETION_REWARDS.items()},
                 )
             )
-    if not rows:
+    if not samples:
         names = " or ".join(stages)
         raise RuntimeError(f"no completion of the {names} stage was given by the policy that is trained; see `players`")
-    return rows
+    return samples
 
 
-def _credit(turn: Clue | CastVote, number: int, score: GameScore) -> tuple[float, bool, float]:
-    """Reward, readability and role advantage; a vote has none, it is compared with the votes of its game."""
-    if isinstance(turn, Clue):
-        seat = turn.turn.seat - 1
-        return score.clue_rewards[seat], turn.parsed, score.clue_advantages[seat]
-    return score.vote_rewards[number], turn.vote != 0, 0.0
+def final_advantages(samples: Sequence[TrainingSample], weights: Mapping[str, float], *, scale: bool) -> list[float]:
+    """The factor of each sample's gradient, 0 for a dummy. With e = sum of weight * extra reward over `weights`:
 
-
-def final_advantages(rows: Sequence[Row], format_weight: float, *, scale: bool) -> list[float]:
-    """What multiplies each row's gradient: 0 for padding, and with f = +1 for a parsed completion, -1 for another,
-
-    clue   A + format_weight f                                  A: the role advantage
-    vote   normalised r + format_weight f over the game's votes    as TRL does it; without `scale`, minus its mean
+    clue   A + e                                          A: the role advantage
+    vote   r + e, normalised over the game's votes         as TRL does it; without `scale`, minus their mean
     """
-    totals = [row.reward + format_weight * _format(row) for row in rows]
+    extras = [sum(weight * sample.extra_rewards[name] for name, weight in weights.items()) for sample in samples]
     groups: dict[int, list[int]] = {}
-    for number, row in enumerate(rows):
-        if row.stage == "decision" and not row.is_padding:
-            groups.setdefault(row.game, []).append(number)
-    advantages = [0.0 if row.is_padding else row.advantage + format_weight * _format(row) for row in rows]
+    for number, sample in enumerate(samples):
+        if sample.stage == "decision" and not sample.is_dummy:
+            groups.setdefault(sample.game, []).append(number)
+    advantages = [
+        0.0 if sample.is_dummy else sample.advantage + extra for sample, extra in zip(samples, extras, strict=True)
+    ]
     for numbers in groups.values():
-        rewards = [totals[number] for number in numbers]
+        rewards = [samples[number].reward + extras[number] for number in numbers]
         normalised = group_normalize(rewards) if scale else [reward - fmean(rewards) for reward in rewards]
         for number, advantage in zip(numbers, normalised, strict=True):
             advantages[number] = advantage
     return advantages
 
 
-def _format(row: Row) -> float:
-    return 1.0 if row.parsed else -1.0
+def pad_samples(samples: list[TrainingSample], n_micro_batches: int) -> list[TrainingSample]:
+    """Samples in equal micro-batches, the real ones spread evenly, each filled up with dummy samples.
 
-
-def pad_samples(rows: list[Row], n_micro_batches: int) -> list[Row]:
-    """Rows in equal micro-batches, the real ones spread evenly, each filled up with rows that count nowhere.
-
-    TRL cuts a batch into equal micro-batches and drops the remainder without a word. A filler has the shortest prompt
-    and one token.
+    TRL cuts a batch into equal micro-batches and drops the remainder without a word. A dummy sample has the shortest
+    prompt and one token.
     """
-    shortest = min(rows, key=lambda row: len(row.prompt_ids))
-    filler = replace(
-        shortest, token_ids=shortest.token_ids[:1], logprobs=shortest.logprobs[:1], advantage=0.0, is_padding=True
+    shortest = min(samples, key=lambda sample: len(sample.prompt_ids))
+    dummy = replace(
+        shortest, token_ids=shortest.token_ids[:1], logprobs=shortest.logprobs[:1], advantage=0.0, is_dummy=True
     )
-    size = -(-len(rows) // n_micro_batches)
-    borders = [len(rows) * number // n_micro_batches for number in range(n_micro_batches + 1)]
+    size = -(-len(samples) // n_micro_batches)
+    borders = [len(samples) * number // n_micro_batches for number in range(n_micro_batches + 1)]
     padded = []
     for start, end in pairwise(borders):
-        padded += rows[start:end] + [filler] * (size - (end - start))
+        padded += samples[start:end] + [dummy] * (size - (end - start))
     return padded
 
 
-def replay_rollout(rows: Sequence[Row]) -> dict[str, list[Any]]:
-    """What TRL's `rollout_func` returns: the tokens that were played, instead of new ones."""
+def replay_rollout(samples: Sequence[TrainingSample]) -> dict[str, list[Any]]:
+    """Result of TRL's `rollout_func`: the tokens that were played, instead of new ones."""
     output: dict[str, list[Any]] = {
-        "prompt_ids": [list(row.prompt_ids) for row in rows],
-        "completion_ids": [list(row.token_ids) for row in rows],
-        "logprobs": [list(row.logprobs) for row in rows],
+        "prompt_ids": [list(sample.prompt_ids) for sample in samples],
+        "completion_ids": [list(sample.token_ids) for sample in samples],
+        "logprobs": [list(sample.logprobs) for sample in samples],
     }
-    if any(row.is_padding for row in rows):
-        output["env_mask"] = [[0 if row.is_padding else 1] * len(row.token_ids) for row in rows]
+    if any(sample.is_dummy for sample in samples):
+        output["env_mask"] = [[0 if sample.is_dummy else 1] * len(sample.token_ids) for sample in samples]
     return output

@@ -25,7 +25,6 @@ from accelerate import Accelerator
 from peft import PeftModel
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
-from trl.generation import vllm_generation
 from vllm import LLM, SamplingParams
 from vllm.model_executor.layers import utils as vllm_layers
 from vllm.platforms import current_platform
@@ -37,6 +36,7 @@ from vision_zero.rollout.policy import PromptTooLongError, QueuedPolicy, TurnReq
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.vllm.requests import EngineOptions, RequestBuilder
 from vision_zero.rollout.vllm.temperature import put_temperature_into_logits
+from vision_zero.rollout.vllm.trl_with_vllm import vllm_generation
 from vision_zero.types import Completion
 
 BATCHED_TOKENS = 4096

@@ -23,8 +23,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from transformers import PreTrainedModel, ProcessorMixin
-from trl.generation.vllm_client import VLLMClient
-from trl.generation.vllm_generation import VLLMGeneration
 
 from vision_zero.rollout.game_images import GameImage
 from vision_zero.rollout.policy import QueuedPolicy, TurnRequest
@@ -32,6 +30,7 @@ from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.transformers_policy import prompt_ids
 from vision_zero.rollout.vllm.client import ServerConnection, ServerOptions, VLLMServerError
 from vision_zero.rollout.vllm.requests import RequestBuilder
+from vision_zero.rollout.vllm.trl_with_vllm import VLLMClient, VLLMGeneration
 from vision_zero.types import Completion
 
 GENERATE = "/inference/v1/generate"
