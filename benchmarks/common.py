@@ -1,4 +1,4 @@
-"""What the benchmarks share: games on noise images, a vLLM engine, machine facts, one table and one JSON line."""
+"""Shared code of the benchmarks: games on noise images, a vLLM engine, machine facts, one table and one JSON line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PUBLIC = {"rollout": 1.33, "decision step": 2.07, "clue step": 3.17}
 
 @dataclass(frozen=True)
 class NoiseImage:
-    """An image of random bytes: nothing to decode, nothing to compress, the same on every machine."""
+    """Image of random bytes: no decoding, no compression, the same on every machine."""
 
     seed: int
     width: int

@@ -1,4 +1,4 @@
-"""How near a whole rollout comes to what the engine can do with the same tokens.
+"""Speed of a whole rollout beside the engine's own speed on the same tokens.
 
     OMP_NUM_THREADS=1 python benchmarks/engine_limit.py --games 64
     OMP_NUM_THREADS=1 python benchmarks/engine_limit.py --games 64 --block_size 32
@@ -8,9 +8,9 @@ handed to the engine at once: no waiting for a completion, no rules, no prompts 
 are empty. With `--max_num_seqs` as large as the rollout's concurrency (a clue of every game at a time) both work on as
 many completions at once.
 
-Also: how much of the prompts came from the engine's prefix cache, beside what an endless cache of this block size could
-have had for the order in which they were asked; and the CPU seconds of the rollout that were spent outside of
-`LLMEngine.add_request` (with the renderer that prepares a request's image for it) and `LLMEngine.step`.
+Also: the share of prompt tokens from the engine's prefix cache, beside that of an unlimited cache of this block size
+for the same order of requests; and the CPU seconds of the rollout that were spent outside of `LLMEngine.add_request`
+(with the renderer that prepares a request's image for it) and `LLMEngine.step`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from vision_zero.types import Completion
 
 @dataclass
 class Recorded(QueuedPolicy):
-    """Passes turns on and keeps them with their completions, in the order they were asked."""
+    """Queued policy that passes turns on and records them with their completions, in the order they were asked."""
 
     policy: QueuedPolicy
     asked: list[TurnRequest] = field(default_factory=list)

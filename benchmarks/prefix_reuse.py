@@ -1,4 +1,4 @@
-"""How many prompt tokens a prefix cache can save at best, from the prompts alone."""
+"""Upper bound of the prompt tokens that a prefix cache reuses, from the prompts alone."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 
 def best_possible_reuse(asked: Sequence[tuple[str, Sequence[int]]], block: int) -> int:
-    """Prompt tokens that an endless prefix cache would have, by requests (image, prompt ids) in order.
+    """Prompt tokens that an unlimited prefix cache would reuse, for requests (image, prompt ids) in order.
 
     Whole blocks only, and never the last token, which must be computed for there to be something to sample from.
     """
     seen: set[tuple[str, tuple[int, ...]]] = set()
     reused = 0
     for image, ids in asked:
-        beginnings = [(image, tuple(ids[:end])) for end in range(block, len(ids) + 1, block)]
+        prefixes = [(image, tuple(ids[:end])) for end in range(block, len(ids) + 1, block)]
         known = 0
-        while known < len(beginnings) and beginnings[known] in seen and (known + 1) * block < len(ids):
+        while known < len(prefixes) and prefixes[known] in seen and (known + 1) * block < len(ids):
             known += 1
         reused += known * block
-        seen.update(beginnings)
+        seen.update(prefixes)
     return reused

@@ -1,4 +1,4 @@
-"""Seconds and memory of drawing CLEVR scenes, and that memory does not grow.
+"""Seconds per CLEVR scene, and the memory of the rendering process over many scenes.
 
 python benchmarks/render.py [--renderer numpy|blender] [--scenes 20]
 """

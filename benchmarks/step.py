@@ -6,8 +6,8 @@
     python benchmarks/step.py --whole_rows
     python benchmarks/step.py --shortest 8
 
-The first step of each stage warms up and is not counted. After the counted steps as many follow in which rows are cut
-and scored as TRL does it: whole, in the order of games and padded to the longest row of all. Completions have one
+The first step of each stage warms up and is not counted. After the counted steps as many follow in which samples are
+batched and scored as TRL does it: whole, in the order of games and padded to the longest of all. Completions have one
 length unless `--shortest` cuts them, so only prompts differ.
 """
 
@@ -51,7 +51,7 @@ class Shortened:
 class TimedTrainer(IterativeSPOTrainer):
     """The trainer with a stopwatch (process CPU time) around its parts.
 
-    After the first and `counted` more steps, rows are cut and scored as TRL does it.
+    After the first and `counted` more steps, samples are batched and scored as TRL does it.
     """
 
     def __init__(self, *args: Any, counted: int, **kwargs: Any) -> None:
@@ -77,7 +77,7 @@ class TimedTrainer(IterativeSPOTrainer):
         }
 
     def per_game(self, start: int, end: int) -> dict[str, float]:
-        """What the steps after `start` up to `end` took, by game."""
+        """Seconds of the steps after `start` up to `end`, per game."""
         games = self.args.games_per_iteration * (end - start)
         taken = {name: (total - self.after[start][name]) / games for name, total in self.after[end].items()}
         return {**taken, "update": taken["step"] - taken["play and score"]}
@@ -179,13 +179,13 @@ def time_stage(stage: Stage, options: Any) -> dict[str, float]:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--steps", type=int, default=1, help="counted steps per stage")
-    parser.add_argument("--micro_batch", type=int, default=16, help="rows per forward and backward")
+    parser.add_argument("--micro_batch", type=int, default=16, help="samples per forward and backward")
     parser.add_argument("--kl", type=float, default=0.04, help="KL weight; 0 needs no reference model")
     parser.add_argument(
         "--shortest", type=int, help="completions are cut to this many tokens or more; none: to --tokens"
     )
     parser.add_argument("--logprob_tokens", type=int, default=16384, help="tokens in a forward of the reference")
-    parser.add_argument("--whole_rows", action="store_true", help="rows do not share their common beginnings")
+    parser.add_argument("--whole_rows", action="store_true", help="compute common prefixes for every sample")
     parser.add_argument("--freeze_vision", action="store_true", help="the vision tower does not train")
     parser.add_argument("--gradient_checkpointing", action="store_true")
     parser.add_argument("--stages", nargs="+", default=["decision", "clue"], choices=["decision", "clue"])

@@ -1,8 +1,8 @@
-"""How well could anybody vote on these clues? The model's votes in games with itself, and those of one who knows.
+"""Votes on the clues of a model's games with itself: the model's own, and those of one who knows the civilians' scene.
 
-One who knows the civilians' scene suspects whoever said most often what it does not show: one of them at random if
-there are several, and any player if all clues are true. It is a yardstick, not a bound: who copies, and in which words,
-tells something too.
+One who knows the scene suspects whoever said most often what it does not show: one of them at random if there are
+several, and any player if all clues are true. It is a reference, not a bound: who copies, and in which words, is
+information too.
 """
 
 from __future__ import annotations

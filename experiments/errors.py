@@ -1,4 +1,4 @@
-"""What a user can put right is one line and the status 1, not a traceback."""
+"""Errors that a user can correct end a program with one line and status 1, without a traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of YAML and of JSON lines, read and checked: what is wrong with one is an error that names it."""
+"""Readers of YAML and JSON-lines files, with errors that name the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Single questions to a model (`tiny/questions.py`), the same for every model: what the study of transfer measures."""
+"""Single questions (`tiny_vlm/questions.py`), the same for every model: the measure of the study of transfer."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ A line of `results/STUDY.jsonl`:
     status               done, or failed with `error`
     options, start       how the arm differs from the base
     iterations, seconds, switches
-    final                {"games": n, "figures": {name: [value, low, high]}}, names as in evaluation/win_rate.py
+    final                {"games": n, "figures": {name: [value, low, high]}}, names as in evaluate/win_rate/metrics.py
     training             [{"iteration", "figures": {name: value}}] of the training games, in means of some iterations;
                          lines that were made before there was this have none
     curve, curve_games   [{"iteration", "figures"}], and the games of each point

@@ -161,7 +161,7 @@ def carry_out(plan: Plan, jobs: int, results: Path, again: bool = False) -> int:
 
 
 def describe(study: Study) -> str:
-    """What is run, and the smallest effect it can show, before anything is run."""
+    """The runs of a study and the smallest effect it can show, in words."""
     effect = smallest_effect(study.final_games, len(study.seeds))
     shown = "one seed shows no difference" if effect is None else f"smallest effect that can show: {effect:.3f}"
     return (

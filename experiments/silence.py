@@ -1,4 +1,4 @@
-"""What a model's voters make of players who claim nothing: `python experiments/silence.py [MODEL]`, about a minute.
+"""Votes of a model on players who claim nothing: `python experiments/silence.py [MODEL]`, about a minute.
 
 Scripted players name an object that they see, or say "1"; the voters are the model's. A clue without a claim cannot be
 false, so a voter that looks for what is false never suspects it: this is what the clue stage alone finds.

@@ -1,4 +1,4 @@
-"""When the stage rule of Iterative-SPO switches: `python experiments/stage_rule.py > docs/stage-rule.md`.
+"""Switches of the stage rule at constant accuracies: `python experiments/stage_rule.py > docs/stage-rule.md`.
 
 The vote accuracy and the N/A rate are held constant, so that what is seen is the rule alone: `vision_zero.spo.stages`
 as training uses it. A test holds the page to this output.
@@ -104,7 +104,7 @@ def border(holds: Callable[[float], bool]) -> str:
 
 
 def clue_stage_ends_by_rule(accuracy: float, number: int, options: Mapping[str, Any]) -> bool:
-    """Whether clue stage `number` (1, 2, ...) does."""
+    """Clue stage `number` (1, 2, ...) ends by the rule."""
     ends = stage_ends(accuracy, 0.0, 2 * number, options)
     return len(ends) == 2 * number and ends[-1].reason == "rule"
 

@@ -102,7 +102,7 @@ def _arm(name: object, changes: Mapping[str, Any] | None) -> Arm:
 
 
 def _what_is_wrong(study: Study) -> str | None:
-    """With a study's values, before any of them is used."""
+    """The first invalid value of a study, in words; None if there is none."""
     if (study.runs_of is None) != (study.measure is None):
         return "runs_of and measure go together"
     for name in ("title", "question", "claim", "runs_of", "measure"):
@@ -177,7 +177,7 @@ def options_of(arm: Arm, base: Mapping[str, Any], seed: int, curve_games: int) -
 
 
 def key_of(options: Mapping[str, Any]) -> str:
-    """Equal for runs that train the same: what differs from every default, the start's weights, the code's number.
+    """Key equal for runs that train the same: of options that differ from defaults, the start's weights, `TRAINING`.
 
     The options are parsed as training parses them, and values that are defaults do not count: an option that is added
     later changes no key. The seed is not in it. Raises ValueError for options that training would refuse.

@@ -127,7 +127,7 @@ def curve_table(study: Study, done: Done) -> str:
 
 
 def detail_table(study: Study, done: Done) -> str:
-    """Means over seeds, without intervals: what the win rate is made of, and what training saw."""
+    """Means over seeds, without intervals: the parts of the win rate, and figures of training."""
     signed = {"table_gain", "spy_gain", "civilians_gain", "voters_gain", "together", "image_gain"}
     names = (*CROSS_PLAY, *PLAY)
     rows = [

@@ -1,4 +1,4 @@
-"""What games do to questions that no game asks: `python experiments/transfer.py`, after the runs of the headline.
+"""Effect of self-play on questions that no game asks: `python experiments/transfer.py`, after the runs of the headline.
 
 A study with `runs_of` and `measure: module:function` trains nothing. The function, from this folder, takes a model's
 folder and returns for every kind of question a list of 1.0 (right) or 0.0 (wrong), the same questions for every model.
@@ -36,7 +36,7 @@ def find_measure(name: str) -> Measure:
 
 
 def figures(before: Answers, after: Answers) -> dict[str, list[float]]:
-    """`before/KIND`, `after/KIND` and `gain/KIND` as [value, low, high], questions being what intervals resample."""
+    """`before/KIND`, `after/KIND` and `gain/KIND` as [value, low, high], intervals by bootstrap over questions."""
     found = {}
     for kind in before:
         found[f"before/{kind}"] = list(astuple(Interval.of(before[kind])))

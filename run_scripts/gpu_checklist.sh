@@ -24,7 +24,7 @@ PYTHON="${PYTHON:-}"                                    # empty: the active envi
 PYTHON_VERSION="${PYTHON_VERSION:-}"                    # --collect-wheels: of the GPU machine; empty: that of PYTHON
 DRY_RUN="${DRY_RUN:-0}"                                 # 1: print the command and stop
 
-# What --collect-wheels fetches, in the versions of requirements-lock.txt: pure Python, any machine can use them.
+# What --collect-wheels fetches, in the versions of requirements/lock.txt: pure Python, any machine can use them.
 PACKAGES=(trl accelerate peft datasets dill multiprocess fsspec)
 
 if [ -z "$PYTHON" ]; then
@@ -41,7 +41,7 @@ if [ "${1:-}" = "--collect-wheels" ]; then
     [ $# = 2 ] || die "--collect-wheels needs a folder and nothing else"
     pins=()
     for package in "${PACKAGES[@]}"; do
-        pin="$(grep -E "^$package==" "$root/requirements-lock.txt")" || die "requirements-lock.txt has no $package"
+        pin="$(grep -E "^$package==" "$root/requirements/lock.txt")" || die "requirements/lock.txt has no $package"
         pins+=("$pin")
     done
     version="${PYTHON_VERSION:-$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')}"

@@ -54,7 +54,7 @@ CYCLE_CLUE="${CYCLE_CLUE:-10}"                          # SCHEDULE=cycle: iterat
 REWARD_BETA="${REWARD_BETA:-0.1}"                       # clue reward, votes between spy and civilians: beta [paper]
 REWARD_LAMBDA="${REWARD_LAMBDA:-0.1}"                   # clue reward, a civilian's own votes: lambda [paper]
 NA_REWARD="${NA_REWARD:--0.5}"                          # decision reward of N/A [paper]
-FORMAT_WEIGHT="${FORMAT_WEIGHT:-0}"                     # weight of +-1 for a readable completion; 0 [paper]
+FORMAT_WEIGHT="${FORMAT_WEIGHT:-0}"                     # weight of the format reward, +-1 for a parsed completion or not; 0 [paper]
 RAE_ALPHA="${RAE_ALPHA:-0.95}"                          # decay of the role baselines [paper; code: 0.9]; 1 turns them off
 RAE_UPDATE="${RAE_UPDATE:-iteration}"                   # baselines move once per iteration [ours] or per game
 RAE_SUBTRACT="${RAE_SUBTRACT:-after}"                   # subtract the baseline after its update [paper] or before

@@ -54,8 +54,11 @@ case "$tool" in
     vlmevalkit) package="$VLMEVALKIT" module=vlmeval.run ;;
     lmms-eval) package="$LMMS_EVAL" module=lmms_eval.models.chat.openai ;;
 esac
-case "$stack" in cpu) base="requirements-cpu" ;; gpu) base="requirements" ;; esac
-requirements="requirements-$tool.txt"
+case "$stack" in
+    cpu) base=requirements/cpu.txt base_lock=requirements/cpu-lock.txt ;;
+    gpu) base=requirements.txt base_lock=requirements/lock.txt ;;
+esac
+requirements="requirements/$tool.txt" lock="requirements/$tool-lock.txt"
 environment="$PWD/.venv-$tool"
 
 step="finding a Python"
@@ -69,7 +72,7 @@ done
 [ -n "$python" ] || die "no Python 3.11 or 3.12 on the PATH"
 
 stamp="$environment/.vision_zero_setup"
-fingerprint="$stack $package $("$python" -V) $(cat "$requirements" "requirements-$tool-lock.txt" "$base.txt" "$base-lock.txt" | sha256sum)"
+fingerprint="$stack $package $("$python" -V) $(cat "$requirements" "$lock" "$base" "$base_lock" | sha256sum)"
 if [ "$force" = 0 ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$fingerprint" ]; then
     say "$environment is up to date ($stack); --force makes it anew"
     exit 0
@@ -84,13 +87,13 @@ pip_install() {
 
 step="installing torch"
 say "1/3 torch (the largest part, some GB)"
-mapfile -t torch < <(grep -oE '^(torch|torchvision)==[^ ]+' "$base.txt")
-pip_install -c "$base-lock.txt" "${torch[@]}"
+mapfile -t torch < <(grep -oE '^(torch|torchvision)==[^ ]+' "$base")
+pip_install -c "$base_lock" "${torch[@]}"
 
 step="installing $requirements"
 say "2/3 $requirements, and $package"
 pip_install setuptools wheel # a build from source may ask for them
-pip_install -c "requirements-$tool-lock.txt" "${torch[@]}" -r "$requirements"
+pip_install -c "$lock" "${torch[@]}" -r "$requirements"
 pip_install --no-deps "$package"
 
 step="checking the installation"

@@ -20,7 +20,7 @@ OPTIONS = {option.name for config in CONFIGS for option in fields(config)}
 OTHER_FLAGS = {
     "all", "browser", "blender", "cpu", "fix", "force", "gpu", "help",  # setup.sh, test.sh, ruff
     "changed", "edits", "kinds", "min_difference", "parts_per_table", "tables",  # make_data charts
-    "batch", "max_tokens", "model", "use_cpu",  # chart_reading
+    "batch", "max_tokens", "model", "use_cpu",  # make_data.charts.read_charts
     "config", "name", "standalone", "nproc_per_node",  # TrlParser, torchrun, VLMEvalKit
     "game", "out", "sheet", "step", "curves", "summary",  # inspect_data, report
     "drawn", "games", "other_seed", "with",  # evaluate
@@ -33,11 +33,11 @@ OTHER_FLAGS = {
     "blender_threads", "blender_timeout", "camera_jitter", "lamp_jitter", "renderer", "samples",  # make_data clevr
     "pixels",  # clevr_rules
     "local", "repo",  # hf download --local-dir, --repo-type
-    "port",  # chat_server, vllm serve
+    "port",  # evaluate.benchmarks.server.server, vllm serve
 }  # fmt: skip
 _PHOTOS = ArgumentParser()
 diffusion.add_arguments(_PHOTOS)
-OTHER_FLAGS |= {option.dest for option in _PHOTOS._actions}  # make_data photos, edit_proposals
+OTHER_FLAGS |= {option.dest for option in _PHOTOS._actions}  # make_data photos, make_data.photos.propose_edits
 
 
 @pytest.fixture(params=PAGES, ids=lambda path: path.name)

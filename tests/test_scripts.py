@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from vision_zero import run_folder
-from vision_zero.config import __main__ as describe_options
+from vision_zero.config import __main__ as configuration
 from vision_zero.evaluate.win_rate.callback import HIGH, LOGGED, LOW, SECONDS
 from vision_zero.report import main as report
 from vision_zero.report import summary
@@ -397,7 +397,7 @@ def small_run(base: Path) -> dict[str, str]:
         "MAX_VOTE_TOKENS": "4",
         "MICRO_BATCH": "2",
         "SAVE_EVERY": "1",
-        "FORMAT_WEIGHT": "0.5",  # random weights say nothing parsed; this is what gives them a gradient
+        "FORMAT_WEIGHT": "0.5",  # completions of random weights cannot be parsed; this gives them a gradient
     }
 
 
@@ -431,11 +431,11 @@ def test_metrics_page_names_what_is_logged_and_nothing_else(trained: Path) -> No
     described = re.findall(r"^\| `([\w/]+)`", page, re.MULTILINE)
     assert len(described) == len(set(described))
     logged = set().union(*(line.keys() for line in run_folder.read_json_lines(trained / "metrics.jsonl")))
-    # The scripts' small runs have no arena; tests/evaluation holds what one logs to these names.
+    # The scripts' small runs have no arena; tests/evaluate/win_rate holds what one logs to these names.
     arena = {*(f"arena/{name}" for name in LOGGED), LOW, HIGH, SECONDS}
     assert set(described) == logged | arena | WITH_AN_ENGINE
 
 
 def test_configuration_page_is_what_the_options_say() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text()
-    assert page == describe_options.page(), "run: python -m vision_zero.config.options > docs/configuration.md"
+    assert page == configuration.page(), "run: python -m vision_zero.config > docs/configuration.md"

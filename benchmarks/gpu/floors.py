@@ -1,4 +1,4 @@
-"""What a step must cost on a card: floors from FLOPs and bytes, and the memory of the training state. No torch.
+"""Lower bounds of a step's cost on a card, from FLOPs and bytes, and the memory of the training state. No torch.
 
 A floor is the time that the card's peak rates allow if everything else were free. The model FLOPs of the update do not
 count what gradient checkpointing computes twice, so floor / measured time of the update is the MFU.
@@ -42,7 +42,7 @@ def card_of(name: str) -> Card | None:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Real tokens of one row or completion: a prompt and what was sampled after it."""
+    """Tokens of one sample without padding: its prompt and its completion."""
 
     prompt: int
     completion: int
@@ -76,9 +76,9 @@ def prefill_flops(shape: ModelShape, computed: int, mean_prompt: float, images: 
 def forward_flops(
     shape: ModelShape, rows: Sequence[Tokens], images: int, size: tuple[int, int], shared: float = 0.0
 ) -> float:
-    """Rows through the model, logits of the completion's tokens only, `images` pictures encoded.
+    """FLOPs of samples through the model, logits of the completions' tokens only, `images` images encoded.
 
-    `shared` is the share of the rows' tokens that are computed for another row; attention is taken to fall with it.
+    `shared`: share of the samples' tokens that are computed for another sample; attention is taken to fall with it.
     """
     matrices = sum(2 * shape.layers * shape.layer_weights * (row.prompt + row.completion) for row in rows)
     attention = sum(shape.attention_flops(row.prompt + row.completion) for row in rows)
@@ -95,7 +95,7 @@ def update_flops(
     rank: int = 0,
     shared: float = 0.0,
 ) -> float:
-    """Forward and backward. Backward is twice the forward: gradients of the inputs and of the weights.
+    """FLOPs of forward and backward. Backward is twice the forward: gradients of the inputs and of the weights.
 
     With LoRA the weights of the model have no gradient (once the forward instead of twice), attention has all of its
     backward, the encoder has none, and the adapters are trained.
@@ -112,7 +112,7 @@ def update_flops(
 def training_bytes(
     shape: ModelShape, mode: Mode, *, rank: int = 0, float32_masters: bool = False, reference: bool = True
 ) -> dict[str, int]:
-    """What is in memory between two steps and during an update, without activations.
+    """Bytes in memory between two steps and during an update, without activations.
 
     full  bfloat16 weights, gradients and two AdamW moments; with `float32_masters` (DeepSpeed) the moments and a copy
           of the weights are float32; a frozen reference model in bfloat16

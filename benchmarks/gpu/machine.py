@@ -1,4 +1,4 @@
-"""What this machine is, and how near two simple programs come to the peak rates that the floors are made of."""
+"""Description of this machine, and the rates of two simple programs beside the peak rates used for the floors."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _version(name: str) -> str | None:
 
 
 def _seconds(work: Callable[[], object], times: int = 10) -> float:
-    """Of one `work`, after three to warm up."""
+    """Seconds of one call of `work`, after three to warm up."""
     for _ in range(3):
         work()
     _wait()

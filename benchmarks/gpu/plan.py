@@ -10,8 +10,7 @@ from benchmarks.gpu.model_shape import ModelShape
 
 @dataclass(frozen=True)
 class Check:
-    """A process of its own. It is not started with less than `least_s` left, and on a GPU stopped after
-    `most_s`.
+    """A check in its own process. It is not started with less than `least_s` left, and on a GPU stopped after `most_s`.
 
     `lines` is how many results it must leave. A check that is not `required` is a comparison: its failure is shown and
     does not fail the checklist.

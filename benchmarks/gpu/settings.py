@@ -1,4 +1,4 @@
-"""What is measured: the options that every check has in common, on the command line and as one object. No torch."""
+"""Options that all checks have in common, on the command line and as one object. No torch."""
 
 from __future__ import annotations
 

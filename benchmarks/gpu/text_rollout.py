@@ -21,7 +21,7 @@ from benchmarks.common import TEMPLATE, NoiseImage
 from benchmarks.gpu import floors
 from benchmarks.gpu.model_shape import ModelShape
 from benchmarks.gpu.random_models import random_model
-from benchmarks.gpu.readable import Readable
+from benchmarks.gpu.random_texts import RandomTexts
 from benchmarks.gpu.settings import Settings
 from benchmarks.gpu.stopwatch import Stopwatch
 from benchmarks.gpu.timed_trainer import WARM_UP_TOKENS, tokens
@@ -122,4 +122,4 @@ def _play(policy: TextPolicy, settings: Settings, clue_tokens: int, vote_tokens:
     rules = GameRules(n_civilians=settings.players - 1, n_rounds=settings.rounds, n_votes=settings.votes)
     games = deal_games(range(settings.games), 0, pairs, rules)
     limits = {"clue": TokenLimits(clue_tokens, clue_tokens), "decision": TokenLimits(vote_tokens, vote_tokens)}
-    return play(games, Seating.of(Readable(policy)), limits, template=str(TEMPLATE)).games
+    return play(games, Seating.of(RandomTexts(policy)), limits, template=str(TEMPLATE)).games

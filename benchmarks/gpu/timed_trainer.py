@@ -22,8 +22,8 @@ WARM_UP_TOKENS = 8
 class TimedTrainer(IterativeSPOTrainer):
     """Three iterations: a short decision step to warm up, then one of each stage that counts.
 
-    After every step it holds what the step was made of: `rollout`, `counters`, `micro_batches` of rows, `stage`, and
-    of the first step `logp_gap`, the mean distance between the log-probabilities of the sampled tokens as the rollout
+    After every step it holds the step's data: `rollout`, `counters`, `micro_batches` of samples, `stage`, and of the
+    first step `logp_gap`, the mean distance between the log-probabilities of the sampled tokens as the rollout
     had them and as the reference has them, which is still the same model then.
     """
 

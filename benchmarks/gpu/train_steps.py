@@ -17,7 +17,7 @@ from benchmarks.common import TEMPLATE, NoiseImage
 from benchmarks.gpu import floors
 from benchmarks.gpu.model_shape import ModelShape
 from benchmarks.gpu.random_models import random_model
-from benchmarks.gpu.readable import readable
+from benchmarks.gpu.random_texts import random_texts
 from benchmarks.gpu.settings import Settings
 from benchmarks.gpu.timed_trainer import TimedTrainer
 from vision_zero.config.options import IterativeSPOConfig
@@ -81,7 +81,7 @@ def make_trainer(folder: Path, mode: floors.Mode, policy: str, settings: Setting
         rules,
         load_processor(str(folder)),
         template=str(TEMPLATE),
-        players=readable,
+        players=random_texts,
         peft_config=lora(settings.rank) if mode == "lora" else None,
         settings=settings,
     )
@@ -117,7 +117,7 @@ class _Lines(TrainerCallback):
 
 
 def problems(line: Line, trainer: TimedTrainer) -> list[str]:
-    """What is wrong with a step that went through without an error."""
+    """Faults of a step that ended without an error."""
     wanted = {"clue": trainer.settings.clue_tokens, "decision": trainer.settings.vote_tokens}
     games = trainer.rollout.games
     lengths = {"clue": {len(clue.completion.token_ids) for game in games for clue in game.clues}}
@@ -135,7 +135,7 @@ def problems(line: Line, trainer: TimedTrainer) -> list[str]:
 
 
 def step_line(trainer: TimedTrainer, shape: ModelShape, mode: floors.Mode, shared: float) -> Line:
-    """`shared`: the share of the trained tokens that the update computes for another row."""
+    """`shared`: the share of the trained tokens that the update computes for another sample."""
     settings, watch, counters = trainer.settings, trainer.watch, trainer.counters
     seconds = watch.seconds
     calls, rows = trainer.calls, trainer.trained

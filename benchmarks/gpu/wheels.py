@@ -1,4 +1,4 @@
-"""A machine without a network: what is missing there is taken from a folder of wheels. Standard library only.
+"""Wheels from a folder, for packages that a machine without a network lacks. Standard library only.
 
 Nothing is installed into the system: wheels go to a folder of their own, which comes first in PYTHONPATH.
 """
@@ -31,7 +31,7 @@ def release(text: str) -> tuple[int, ...]:
 
 
 def useful(wheels: list[Path]) -> list[Path]:
-    """Those whose package is absent here, or here in an older version."""
+    """Wheels whose package is absent here, or installed in an older version."""
     chosen = []
     for wheel in wheels:
         name, new = wheel.name.split("-")[:2]
@@ -52,6 +52,6 @@ def unpack(folder: Path, target: Path) -> list[str]:
 
 
 def missing(unpacked: list[str]) -> list[str]:
-    """What is needed and neither installed nor unpacked."""
+    """Needed packages that are neither installed nor unpacked."""
     there = {name.split("-")[0].replace("_", "-").lower() for name in unpacked}
     return [name for name in NEEDED if name not in there and installed(name) is None]

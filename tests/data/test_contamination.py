@@ -18,7 +18,6 @@ from vision_zero.data.contamination import (
     Match,
     block_colours,
     colour_difference,
-    distance,
     hash_images,
     near_pairs,
     perceptual_hash,
@@ -41,6 +40,11 @@ def cropped(image: Image.Image, share: float) -> Image.Image:
     """`share` of the width and the height cut off at every side."""
     x, y = round(image.width * share), round(image.height * share)
     return image.crop((x, y, image.width - x, image.height - y))
+
+
+def distance(one: int, other: int) -> int:
+    """Bits that differ, 0 to 64."""
+    return (one ^ other).bit_count()
 
 
 def test_hash_by_hand() -> None:

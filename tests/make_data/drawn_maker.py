@@ -21,7 +21,7 @@ from typing import Any
 
 from vision_zero.data.drawn_scenes import changed_objects, comparison, draw, edit_scene, sample_scene
 from vision_zero.make_data import __main__ as make_data
-from vision_zero.make_data.maker import MadePair, Make, Maker, MakingError, Rejected
+from vision_zero.make_data.maker import EditedPair, Make, Maker, MakerError, Rejected
 from vision_zero.types import Domain
 
 
@@ -40,7 +40,7 @@ class DrawnMaker:
     @contextmanager
     def open(self) -> Iterator[Make]:
         if self.trouble == "closed door":
-            raise MakingError("no renderer here; install one")
+            raise MakerError("no renderer here; install one")
         try:
             yield self.make
         finally:
@@ -50,7 +50,7 @@ class DrawnMaker:
     def summary(self) -> Mapping[str, Any]:
         return {"objects": "4 to 6"}
 
-    def make(self, rng: random.Random, number: int) -> MadePair:
+    def make(self, rng: random.Random, number: int) -> EditedPair:
         time.sleep(self.seconds)
         scene = sample_scene(rng)
         if len(scene.objects) == 3 or (self.trouble == "reject" and number == self.at):
@@ -71,7 +71,7 @@ class DrawnMaker:
             documents = {"../outside": {}}
         grey = number == self.at and self.trouble == "grey"
         original = draw(scene, self.size)
-        return MadePair(original.convert("L") if grey else original, draw(edited, self.size), meta, documents)
+        return EditedPair(original.convert("L") if grey else original, draw(edited, self.size), meta, documents)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

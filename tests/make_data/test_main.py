@@ -23,8 +23,8 @@ from tests.make_data.drawn_maker import DrawnMaker
 from tests.process_helpers import kill
 from vision_zero.data.pairs import load_pairs, open_pair
 from vision_zero.make_data import __main__ as make_data
-from vision_zero.make_data.maker import attempt_rng
-from vision_zero.make_data.output import attempt_pair, changed_share, summarize
+from vision_zero.make_data.maker import attempt_pair, attempt_rng, changed_share
+from vision_zero.make_data.output import make_summary
 
 ROOT = Path(__file__).resolve().parents[2]
 DRAWN = {"drawn": "tests.make_data.drawn_maker"}
@@ -382,7 +382,7 @@ def test_summary_by_hand() -> None:
         {"id": "b", "given_up": True, "rejects": {"dark": 1, "small": 3}},
         {"id": "c", "given_up": False, "rejects": {}, "changed": 0.3},
     ]
-    summary = summarize(records, {})
+    summary = make_summary(records, {})
     assert (summary["pairs"], summary["given_up"], summary["attempts"]) == (2, ["b"], 8)
     assert list(summary["rejects"].items()) == [("dark", 3), ("small", 3)]
     assert summary["changed_pixels"]["50%"] == 0.2

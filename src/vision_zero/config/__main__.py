@@ -1,6 +1,6 @@
-"""Write docs/configuration.md from the options: `python -m vision_zero.config.options > docs/configuration.md`.
+"""Write docs/configuration.md from the options: `python -m vision_zero.config > docs/configuration.md`.
 
-A test holds the page to this output, so it cannot say anything else than `config.py`.
+A test holds the page to this output, so it cannot say anything else than `options.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vision_zero.config.options import GameConfig, IterativeSPOConfig
 HEAD = """# Options
 
 Every option that this repository adds or sets otherwise than TRL, made from `src/vision_zero/config/options.py` by
-`python -m vision_zero.config.options`; a test compares. Flags are `--name value`; a YAML file given by `--config` has
+`python -m vision_zero.config`; a test compares. Flags are `--name value`; a YAML file given by `--config` has
 `name: value`. Flags win. Names that do not exist are refused.
 
 "paper" is arXiv 2509.25541, "code" its public repository at commit fa3c01c, "TRL" the library's default. What has no

@@ -1,1 +1,1 @@
-"""Where image pairs come from."""
+"""Readers of image pairs."""

@@ -1,7 +1,12 @@
-"""The images that one source has in common with another: what a model was trained on says nothing about what it learnt.
+"""Contamination: images that two sources share, by the names of files or by their pixels.
 
-`overlap` compares names and opens nothing; this compares what is seen, so it finds copies of another size, encoding or
-a slightly other crop.
+Results on images that a model was trained on say nothing about what it learnt. `shared_ids` compares names and opens
+nothing. `shared_images` compares pixels and also finds copies of another size, encoding or slightly other crop: by a
+perceptual hash, of which these change a few of 64 bits, and by 8 x 8 mean colours, as scenes on one background have
+similar hashes although their objects differ.
+
+The hash (pHash): 32 x 32 grey pixels, their discrete cosine transform (DCT-II), of which the lowest 8 x 8 frequencies
+are each above or below their median.
 """
 
 from __future__ import annotations
@@ -23,12 +28,34 @@ from vision_zero.types import ImagePair, ImageSource
 OnProgress = Callable[[int, int], None]
 
 DEFAULT_DISTANCE = 10
-"""Bits of 64. Of 46 photographs, JPEG at quality 30 and half the size move the hash by at most 4 bits, and a crop of 3%
-on every side by 6 (median) to 14; the nearest two different ones are 20 apart."""
+"""Largest distance in bits of 64. Of 46 photographs, JPEG at quality 30 and half the size move the hash by at most 4
+bits, and a crop of 3% on every side by 6 (median) to 14; the nearest two different ones are 20 apart."""
 
 MAX_COLOUR_DIFFERENCE = 50
-"""Of 255, in the block that differs most. That crop moves it by 28 (median) to 53; two different photographs differ by
-85 at least. Of two million pairs of drawn scenes, 3557 have hashes within 10 bits, and 2 of these such near colours."""
+"""Largest difference, of 255, in the block that differs most. That crop moves it by 28 (median) to 53; two different
+photographs differ by 85 at least. Of two million pairs of drawn scenes, 3557 have hashes within 10 bits, and 2 of these
+have such similar colours."""
+
+Hashes = npt.NDArray[np.uint64]
+Colours = npt.NDArray[np.uint8]
+
+N_BITS = 64
+_SIDE, _KEPT = 32, 8
+_BLOCK = 4_000_000
+"""Pairs of hashes that are compared at once: 32 MB of XORs."""
+
+_DCT = np.cos(np.pi / _SIDE * (np.arange(_SIDE)[None, :] + 0.5) * np.arange(_KEPT)[:, None])
+"""The first _KEPT rows of the DCT-II of _SIDE values, unscaled: cos(pi / N * (n + 1/2) * k)."""
+
+
+def shared_ids(some: Iterable[ImagePair], others: Iterable[ImagePair]) -> list[str]:
+    """Ids of the pairs of `some` whose image file is also in `others`. No image is opened.
+
+    Files are compared, not ids: two folders may both have a photo_1, and in a list of sources ids get prefixes.
+    """
+    ids = {abspath(pair.image.name): pair.id for pair in some}
+    shared = {ids[name] for name in (abspath(pair.image.name) for pair in others) if name in ids}
+    return sorted(shared)
 
 
 @dataclass(frozen=True)
@@ -43,7 +70,7 @@ class HashedImages:
 
 @dataclass(frozen=True)
 class SharedImage:
-    """An image of one source and the one of the other that looks like it, `distance` bits apart."""
+    """An image of one source and a copy of it in the other, `distance` bits apart."""
 
     id: str
     other_id: str
@@ -101,48 +128,6 @@ def _hash(image: ImageSource) -> tuple[int, Colours] | BadImageError:
         return error
 
 
-# -------------------------------------------------------------------------------------------------------------- by name
-
-# Which pairs of one source are in another: what a model was trained on says nothing about what it learnt.
-
-
-def shared_ids(some: Iterable[ImagePair], others: Iterable[ImagePair]) -> list[str]:
-    """Ids of those of `some` whose image is one of `others`' too, by the names of images: no image is opened.
-
-    An id is no such name: two folders may both have a photo_1, and a list of sources puts theirs in front.
-    """
-    ids = {abspath(pair.image.name): pair.id for pair in some}
-    shared = {ids[name] for name in (abspath(pair.image.name) for pair in others) if name in ids}
-    return sorted(shared)
-
-
-# ------------------------------------------------------------------------------------------------------ by what is seen
-
-# Whether two images look the same: a 64-bit perceptual hash, near where they do, and 8 x 8 colours to be sure.
-#
-# The hash is the common pHash: 32 x 32 grey pixels, their discrete cosine transform (DCT-II), of which the lowest 8 x 8
-# frequencies are each above or below their median. Another encoding, another size and a small crop change a few bits.
-# Scenes on one background have near hashes although their objects differ in colour or place; their colours do not lie.
-
-
-Hashes = npt.NDArray[np.uint64]
-Colours = npt.NDArray[np.uint8]
-
-N_BITS = 64
-_SIDE, _KEPT = 32, 8
-_BLOCK = 4_000_000
-"""Pairs of hashes that are compared at once: 32 MB of XORs."""
-
-
-def _dct_matrix() -> npt.NDArray[np.float64]:
-    """The first _KEPT rows of the DCT-II of _SIDE values, unscaled: cos(pi / N * (n + 1/2) * k)."""
-    frequencies, positions = np.arange(_KEPT)[:, None], np.arange(_SIDE)[None, :]
-    return np.cos(np.pi / _SIDE * (positions + 0.5) * frequencies)
-
-
-_DCT = _dct_matrix()
-
-
 def perceptual_hash(image: Image.Image) -> int:
     """64 bits, the lowest frequencies first. The mean of the image (frequency 0, 0) is left out of the median."""
     grey = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
@@ -159,11 +144,6 @@ def block_colours(image: Image.Image) -> Colours:
 def colour_difference(one: Colours, other: Colours) -> int:
     """The largest difference of a channel of a block, 0 to 255."""
     return int(np.abs(one.astype(np.int16) - other.astype(np.int16)).max())
-
-
-def distance(one: int, other: int) -> int:
-    """Bits that differ, 0 to 64."""
-    return (one ^ other).bit_count()
 
 
 @dataclass(frozen=True)

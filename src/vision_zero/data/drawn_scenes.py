@@ -1,8 +1,9 @@
-"""Drawn scenes: small pictures with a known truth, for tests, for demonstrations and for the tiny model's warm start.
+"""Drawn scenes: a source of small image pairs without files, whose contents are known exactly.
 
-A scene is 3 to 6 objects, each of another colour, in cells of a 4 x 4 grid. Colours and shapes have CLEVR's names, so
-that whoever reads the scene descriptions of CLEVR pairs reads these too. At 112 pixels one cell is 28 x 28 pixels, one
-image token of Qwen2.5-VL. The edited scene changes the colour and the shape of two objects in place, as CLEVR pairs do.
+They serve tests, demonstrations and the tiny model's warm start. A scene is 3 to 6 objects of different colours in
+cells of a 4 x 4 grid; at 112 pixels a cell is one image token of Qwen2.5-VL. The edited scene changes the colour and
+the shape of two objects in place. Descriptions have the form and the names of CLEVR pairs, so their readers read these
+too. As a source of pairs they are `drawn:COUNT`, `drawn:COUNT@FIRST` or `drawn:COUNT@heldout`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ GRID = 4
 BACKGROUND = (232, 232, 228)
 MIN_OBJECTS, MAX_OBJECTS = 3, 6
 N_CHANGED = 2
+
+FIRST_HELDOUT = 1 << 40
+"""Number of the first held-out pair. Training counts from 0, or from another number below this one."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class DrawnScene:
 
 
 def sample_scene(rng: random.Random, n_objects: int | None = None) -> DrawnScene:
-    """A scene of `n_objects` objects, 3 to 6 if not said."""
+    """A scene of `n_objects` objects, 3 to 6 by default."""
     n_objects = rng.randint(MIN_OBJECTS, MAX_OBJECTS) if n_objects is None else n_objects
     colours = rng.sample(list(COLOURS), n_objects)
     cells = rng.sample(range(GRID * GRID), n_objects)
@@ -79,8 +83,8 @@ def sample_scene(rng: random.Random, n_objects: int | None = None) -> DrawnScene
 def edit_scene(scene: DrawnScene, rng: random.Random) -> DrawnScene:
     """`scene` with two objects in the same cells, but of another colour and another shape.
 
-    New colours are ones that the scene did not have, so "each of another colour" stays true and a changed object can
-    never be taken for another object that was there before.
+    New colours are ones that the scene did not have, so colours stay different and a changed object is never mistaken
+    for another one of the original.
     """
     if len(scene.objects) < N_CHANGED:
         raise ValueError(f"a scene needs {N_CHANGED} objects to be edited, this one has {len(scene.objects)}")
@@ -112,7 +116,7 @@ def draw(scene: DrawnScene, size: int = 112) -> Image.Image:
 
 
 def _tile(colour: str, shape: str) -> Image.Image:
-    """One object on its background, drawn four times as large as needed at 112 pixels, for smooth edges."""
+    """One object on the background, drawn four times as large as needed at 112 pixels, for smooth edges."""
     tile = Image.new("RGB", (112, 112), BACKGROUND)
     pen = ImageDraw.Draw(tile)
     main = COLOURS[colour]
@@ -138,7 +142,7 @@ def _mix(colour: tuple[int, int, int], other: tuple[int, int, int], share: float
 
 
 def scene_objects(scene: DrawnScene, size: int = 112) -> list[dict[str, Any]]:
-    """The objects in CLEVR's words. A drawing has one size and no material, so these say `large` and `rubber`."""
+    """The objects as CLEVR describes them. A drawing has one size and no material: `large` and `rubber`."""
     step = size / GRID
     return [
         {
@@ -154,7 +158,7 @@ def scene_objects(scene: DrawnScene, size: int = 112) -> list[dict[str, Any]]:
 
 
 def comparison(original: DrawnScene, edited: DrawnScene, size: int = 112) -> dict[str, Any]:
-    """What NAME_comparison.json of the official sets holds: the original scene and what was changed in it."""
+    """Contents of NAME_comparison.json of the official sets: the original scene and the changed objects."""
     before, after = scene_objects(original, size), scene_objects(edited, size)
     changed = [
         {"index": index, "original": before[index], "replacement": after[index]}
@@ -183,7 +187,7 @@ def scenes_of(seed: int) -> tuple[DrawnScene, DrawnScene]:
 
 
 def drawn_pair(seed: int, size: int = 112) -> ImagePair:
-    """A pair that needs no files. `meta` is its comparison, as a reader of the official layout would have it."""
+    """Pair number `seed`, with the comparison as its `meta`."""
     scene, edited = scenes_of(seed)
     return ImagePair(
         id=f"drawn-{seed}",
@@ -198,18 +202,8 @@ def drawn_pairs(seeds: Sequence[int], size: int = 112) -> list[ImagePair]:
     return [drawn_pair(seed, size) for seed in seeds]
 
 
-# --------------------------------------------------------------------------------------------- drawn scenes as a source
-
-# Drawn scenes as a source of image pairs: `drawn:COUNT`, `drawn:COUNT@FIRST`, `drawn:COUNT@heldout`. No files.
-
-
-PREFIX = "drawn:"
-FIRST_HELDOUT = 1 << 40
-"""`heldout` drawings begin here. Training on drawings counts from 0, or from a first number below this one."""
-
-
 class DrawnPairs(LazyPairs):
-    """Drawings `first` to `first + count - 1`, each drawn when it is opened."""
+    """Pairs `first` to `first + count - 1`."""
 
     def __init__(self, count: int, first: int) -> None:
         self.layout = "drawings"
@@ -223,7 +217,7 @@ class DrawnPairs(LazyPairs):
 
 
 def is_drawn(source: object) -> bool:
-    return isinstance(source, str) and source.startswith(PREFIX)
+    return isinstance(source, str) and source.startswith("drawn:")
 
 
 def is_heldout(source: str) -> bool:

@@ -19,9 +19,9 @@ GREY = (127, 127, 127)
 
 
 def failed_edit(pair_id: str, share: float, seed: int) -> FailedEdit | None:
-    """How the edit of this pair fails, if it does: with probability `share`, blank and identical equally likely.
+    """The failure of this pair's edit, with probability `share`, blank and identical equally likely; else None.
 
-    Depends on the arguments alone. Pairs that fail at a small share fail at a larger one too.
+    A function of the arguments alone. Pairs that fail at a small share fail at a larger one too.
     """
     draw = random.Random(f"vision-zero/failed-edit/{seed}/{pair_id}")
     fails, kind = draw.random() < share, draw.random()
@@ -47,7 +47,7 @@ class BlankOf:
 class PairsWithFailedEdits(LazyPairs):
     """The same pairs, a share of the edited ones with a failed edit. Raises PairSourceError for a share outside 0..1.
 
-    Only images change: `meta` still describes the edit that would have been.
+    Only images change: `meta` still describes the original edit.
     """
 
     def __init__(self, pairs: Sequence[ImagePair], share: float, seed: int = 0) -> None:
@@ -69,6 +69,6 @@ class PairsWithFailedEdits(LazyPairs):
         return replace(pair, edited=BlankOf(pair.image) if kind == "blank" else pair.image, failed_edit=kind)
 
     def counts(self) -> dict[FailedEdit, int]:
-        """How many pairs have each kind of failed edit."""
+        """Numbers of pairs by kind of failed edit."""
         kinds = [pair.failed_edit for pair in self]
         return {"blank": kinds.count("blank"), "identical": kinds.count("identical")}

@@ -1,4 +1,4 @@
-"""The layouts of image files on disk, each read into rows: names of files, nothing opened.
+"""Read the layouts of image files on disk into lists of paths. No image is opened.
 
 | layout | how it is recognised |
 |---|---|
@@ -32,8 +32,8 @@ class PairSourceError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One pair by name: paths relative to the source's folder. Small, because there may be a million of them."""
+class PairPaths:
+    """Paths of one pair, relative to the source's folder. Small, because there may be a million of them."""
 
     id: str
     image: str
@@ -44,19 +44,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a source holds: its layout's name, the folder its paths start from, and its rows in order."""
+    """Pairs of a source in order, with the name of its layout and the folder that the paths start from."""
 
     layout: str
     root: Path
-    rows: Sequence[Row]
+    pairs: Sequence[PairPaths]
     domain: Domain
 
 
 @dataclass(frozen=True, slots=True)
 class LazyJson(Mapping[str, Any]):
-    """A JSON object that is parsed when it is looked into. `text` is the JSON, or `path` the file that holds it.
+    """A JSON object, parsed at each access. `text` is the JSON, or `path` the file that holds it.
 
-    Looking into a damaged file raises PairSourceError: training never looks, so it does not stop for one.
+    Access to a damaged file raises PairSourceError: training does not read it, so it does not stop for one.
     """
 
     text: str | None = None
@@ -79,9 +79,9 @@ class LazyJson(Mapping[str, Any]):
 
 
 def read_folder(root: Path, scenes: Path | None) -> Listing:
-    """The rows of a folder of files. `scenes` is where a pairs folder finds its NAME_comparison.json.
+    """The pairs of a folder of files. `scenes` is the folder of NAME_comparison.json of a folder of pairs.
 
-    Raises PairSourceError when nothing is found or what is found does not fit together.
+    Raises PairSourceError for a folder without images, or with files that do not fit together.
     """
     if (root / "images").is_dir():
         scene_files = _clevr_scene_files(root)
@@ -100,7 +100,7 @@ def read_folder(root: Path, scenes: Path | None) -> Listing:
         raise PairSourceError(_no_images_message(root, files))
     if any(_pair_part(name) for name in images):
         return _read_pairs(root, images, frozenset(files), scenes)
-    return Listing("images", root, [Row(name, name) for name in images], "photos")
+    return Listing("images", root, [PairPaths(name, name) for name in images], "photos")
 
 
 def walk(root: Path) -> list[str]:
@@ -127,7 +127,7 @@ def walk(root: Path) -> list[str]:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether the file's extension, in any case, is one of IMAGE_EXTENSIONS."""
+    """True if the file's extension, in any case, is one of IMAGE_EXTENSIONS."""
     return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
 
 
@@ -156,17 +156,11 @@ def _list_folder(folder: str) -> list[tuple[str, bool]]:
     except OSError as error:
         raise PairSourceError(f"{folder}: cannot be listed: {error.strerror or error}") from error
     for name, _ in listed:
-        if not _is_utf8(name):
-            raise PairSourceError(f"{folder}: the file name {name!r} is not UTF-8; rename it")
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise PairSourceError(f"{folder}: the file name {name!r} is not UTF-8; rename it") from None
     return sorted(listed, reverse=True)
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _no_images_message(root: Path, files: Sequence[str]) -> str:
@@ -206,7 +200,8 @@ def _read_pairs(root: Path, images: Sequence[str], files: frozenset[str], scenes
                 raise PairSourceError(f"{root / pair[part]}: its partner {pair_name}_{partner}.* is missing")
     comparisons = _comparisons(root, sorted(parts), files, scenes)
     rows = [
-        Row(name, parts[name]["original"], parts[name]["modified"], comparisons.get(name)) for name in sorted(parts)
+        PairPaths(name, parts[name]["original"], parts[name]["modified"], comparisons.get(name))
+        for name in sorted(parts)
     ]
     return Listing("pairs", root, rows, "scenes" if comparisons else "photos")
 
@@ -214,7 +209,7 @@ def _read_pairs(root: Path, images: Sequence[str], files: frozenset[str], scenes
 def _comparisons(
     root: Path, names: Sequence[str], files: frozenset[str], scenes: Path | None
 ) -> dict[str, Mapping[str, Any]]:
-    """The scene description of each pair. All pairs must have one when the folder of them was named."""
+    """Scene descriptions by pair. If `scenes` is given, every pair must have one."""
     folder = root if scenes is None else scenes
     present = files if scenes is None else frozenset(walk(scenes))
     found = {n: LazyJson(path=str(folder / f"{n}_comparison.json")) for n in names if f"{n}_comparison.json" in present}
@@ -233,7 +228,7 @@ def _by_stem(folder: Path, names: Sequence[str]) -> dict[str, str]:
     return stems
 
 
-def _read_chartqa(root: Path) -> list[Row]:
+def _read_chartqa(root: Path) -> list[PairPaths]:
     charts = _by_stem(root / "png", [name for name in walk(root / "png") if is_image_name(name)])
     tables = _by_stem(root / "tables", [name for name in walk(root / "tables") if name.lower().endswith(".csv")])
     for name in sorted(charts.keys() - tables.keys()):
@@ -242,20 +237,20 @@ def _read_chartqa(root: Path) -> list[Row]:
         raise PairSourceError(f"{root / 'tables' / tables[name]}: its chart {root / 'png' / name}.png is missing")
     if not charts:
         raise PairSourceError(f"{root}: no charts in png/ and no tables in tables/")
-    return [Row(n, f"png/{charts[n]}", meta={"table": str(root / "tables" / tables[n])}) for n in sorted(charts)]
+    return [PairPaths(n, f"png/{charts[n]}", meta={"table": str(root / "tables" / tables[n])}) for n in sorted(charts)]
 
 
 def _clevr_scene_files(root: Path) -> list[Path]:
-    """Scene files that list many scenes; the generator also writes one file per image into scenes/, not read."""
+    """Files that list many scenes. The generator's files of one scene each, in scenes/, are not read."""
     beside = sorted(path for path in root.glob("*.json") if "scene" in path.name.lower())
     within = sorted((root / "scenes").glob("*_scenes.json")) if (root / "scenes").is_dir() else []
     return beside or within
 
 
-def _read_clevr(root: Path, scene_files: Sequence[Path]) -> list[Row]:
-    """One row per scene, with the scene as meta."""
+def _read_clevr(root: Path, scene_files: Sequence[Path]) -> list[PairPaths]:
+    """One image per scene, with the scene as meta."""
     present = frozenset(name for name in walk(root / "images") if is_image_name(name))
-    rows: dict[str, Row] = {}
+    rows: dict[str, PairPaths] = {}
     for path in scene_files:
         content = read_json(path)
         scenes = content.get("scenes") if isinstance(content, dict) else None
@@ -268,7 +263,9 @@ def _read_clevr(root: Path, scene_files: Sequence[Path]) -> list[Row]:
             if image in rows:
                 raise PairSourceError(f"{path}, scene {number}: a second scene for images/{image}")
             # Kept as text: as Python objects the 70,000 scenes of CLEVR's training set take gigabytes.
-            rows[image] = Row(os.path.splitext(image)[0], f"images/{image}", meta=LazyJson(text=json.dumps(scene)))
+            rows[image] = PairPaths(
+                os.path.splitext(image)[0], f"images/{image}", meta=LazyJson(text=json.dumps(scene))
+            )
     described = {os.path.dirname(image) for image in rows}
     # CLEVR's test images come without scenes, so only folders that some scene names must be described wholly.
     for image in sorted(present - rows.keys()):
@@ -281,7 +278,7 @@ def _read_clevr(root: Path, scene_files: Sequence[Path]) -> list[Row]:
 
 
 def _clevr_image(path: Path, number: int, scene: Any, split: str, present: frozenset[str]) -> str:
-    """Where the scene's image is under images/: CLEVR's release sorts images by split, its generator does not."""
+    """Path of the scene's image under images/: CLEVR's release sorts images by split, its generator does not."""
     name = scene.get("image_filename") if isinstance(scene, dict) else None
     if not isinstance(name, str):
         raise PairSourceError(f"{path}, scene {number}: no image_filename")

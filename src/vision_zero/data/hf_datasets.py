@@ -37,15 +37,11 @@ _METADATA_FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a table that are read. Without `id`, the row's number is the id."""
+    """Columns to read. Without `id`, the row's number is the id."""
 
     image: str
     edited: str | None = None
     id: str | None = None
-
-    def used(self) -> list[str]:
-        """The names of the columns."""
-        return list(self.fields().values())
 
     def fields(self) -> dict[str, str]:
         """Column names by what they hold."""
@@ -53,16 +49,16 @@ class Columns:
         return {field: column for field, column in named.items() if column is not None}
 
 
-class Table:
+class Cells:
     """Cells of a data set, read one at a time and not decoded. Equal only to itself."""
 
     def __init__(self, dataset: datasets.Dataset, columns: Columns, name: str, folder: Folder | None) -> None:
         # The arrow format gives an image cell as its bytes or path; the default would decode it without checks.
-        self._rows = dataset.select_columns(columns.used()).with_format("arrow")
+        self._rows = dataset.select_columns(list(columns.fields().values())).with_format("arrow")
         self.name = name
         self.folder = folder
 
-    def cell(self, column: str, row: int) -> Any:
+    def read(self, column: str, row: int) -> Any:
         return self._rows[row : row + 1].column(column)[0].as_py()
 
 
@@ -70,17 +66,17 @@ class Table:
 class DatasetImage:
     """An image in a cell of a data set: encoded bytes, a path, or a list of one of these."""
 
-    table: Table = field(repr=False)
+    cells: Cells = field(repr=False)
     column: str
     row: int
 
     @property
     def name(self) -> str:
-        return f"{self.table.name}, row {self.row}, column {self.column}"
+        return f"{self.cells.name}, row {self.row}, column {self.column}"
 
     def open(self) -> Image.Image:
         """The whole image, RGB. Raises BadImageError."""
-        value = self.table.cell(self.column, self.row)
+        value = self.cells.read(self.column, self.row)
         if isinstance(value, list):
             if len(value) != 1:
                 raise BadImageError(f"{self.name}: the list must hold one image, it holds {len(value)}")
@@ -98,7 +94,7 @@ class DatasetImage:
         return self._open_path(path, trusted=isinstance(value, Mapping))
 
     def _open_path(self, path: str, trusted: bool) -> Image.Image:
-        folder = self.table.folder
+        folder = self.cells.folder
         if trusted or folder is None:
             file = ImageFile(Path(path))
         else:
@@ -114,14 +110,14 @@ class DatasetImage:
 
 
 class TablePairs(LazyPairs):
-    """The rows of a data set as pairs, built when they are asked for."""
+    """The rows of a data set as pairs."""
 
     layout = "data set"
 
     def __init__(
         self, dataset: datasets.Dataset, columns: Columns, domain: Domain, name: str, folder: Folder | None
     ) -> None:
-        self._table = Table(dataset, columns, name, folder)
+        self._cells = Cells(dataset, columns, name, folder)
         self.columns = columns
         self._domain = domain
         self._length = len(dataset)
@@ -133,20 +129,20 @@ class TablePairs(LazyPairs):
     def pair_at(self, row: int) -> ImagePair:
         return ImagePair(
             id=f"{row:07d}" if self._ids is None else self._ids[row],
-            image=DatasetImage(self._table, self.columns.image, row),
-            edited=None if self.columns.edited is None else DatasetImage(self._table, self.columns.edited, row),
+            image=DatasetImage(self._cells, self.columns.image, row),
+            edited=None if self.columns.edited is None else DatasetImage(self._cells, self.columns.edited, row),
             domain=self._domain,
         )
 
 
 def is_dataset(source: object) -> bool:
-    """Whether `source` is a datasets.Dataset, without importing `datasets`: if it is one, that has been done."""
+    """True for a datasets.Dataset, without importing `datasets`: if it is one, that has been done."""
     module = sys.modules.get("datasets")
     return module is not None and isinstance(source, module.Dataset)
 
 
 def is_dataset_path(path: Path) -> bool:
-    """Whether a local path holds a data set of `datasets`: save_to_disk, parquet, or imagefolder with metadata."""
+    """True for a local path of a `datasets` data set: save_to_disk, parquet, or imagefolder with metadata."""
     if path.is_file():
         return path.suffix.lower() == ".parquet"
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
@@ -208,7 +204,7 @@ def choose_columns(dataset: datasets.Dataset, columns: Columns | None, name: str
     """
     present = f"{name}: the columns are {', '.join(dataset.column_names)}"
     if columns is not None:
-        missing = [column for column in columns.used() if column not in dataset.column_names]
+        missing = [column for column in columns.fields().values() if column not in dataset.column_names]
         if missing:
             raise PairSourceError(f"{present}; there is no {', '.join(missing)}")
         return columns
@@ -218,17 +214,13 @@ def choose_columns(dataset: datasets.Dataset, columns: Columns | None, name: str
     if known:
         found = " or ".join(f"{image} -> {edited}" for image, edited in known)
         raise PairSourceError(f"{present}; it could be {found}: name them with columns")
-    images = _image_columns(dataset)
+    import datasets  # imported already: `dataset` is one of its objects
+
+    images = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
     if len(images) == 1:
         return Columns(images[0])
     reason = f"which of {', '.join(images)} to read is not clear" if images else "none of them holds images"
     raise PairSourceError(f"{present}; {reason}: name them with columns")
-
-
-def _image_columns(dataset: datasets.Dataset) -> list[str]:
-    import datasets
-
-    return [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
 
 
 def _ids(dataset: datasets.Dataset, column: str, name: str) -> list[str]:

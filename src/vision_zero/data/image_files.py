@@ -1,7 +1,6 @@
-"""Decode one image, wholly and safely: what every image source does when it is opened.
+"""Decode one image safely, for every kind of image source.
 
-An image is opened when it is first used, so a bad one must say which it is. Every failure is a `BadImageError` that
-begins with the image's name.
+An image is opened when it is first used, so every failure is a `BadImageError` that begins with the image's name.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import IO
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 80_000_000
-"""Largest width x height that is decoded. Below the size at which Pillow itself begins to warn (89 million)."""
+"""Largest width x height that is decoded, below the size at which Pillow begins to warn (89 million)."""
 
 MAX_SIDE_RATIO = 200
 """Largest ratio of the long to the short side; the resize rule of Qwen2.5-VL refuses images beyond it."""
@@ -23,7 +22,7 @@ MAX_SIDE_RATIO = 200
 IMAGE_EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".ppm", ".pgm", ".pnm"}
 )
-"""Which files of a folder are taken for images; compared in lower case."""
+"""Extensions of image files, compared in lower case."""
 
 # Only these decoders are tried, whatever the extension says: Pillow's EPS reader, for one, would start Ghostscript.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM")

@@ -1,4 +1,4 @@
-"""Sequences that hold names and build an `ImagePair` when it is asked for. A slice is again lazy."""
+"""Sequences that hold paths and build an `ImagePair` at each access. A slice is again lazy."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import overload
 
-from vision_zero.data.folders import Listing, Row
+from vision_zero.data.folders import Listing
 from vision_zero.data.image_files import ImageFile
 from vision_zero.types import Domain, ImagePair
 
 
 class LazyPairs(Sequence[ImagePair]):
-    """What these sequences share. `layout` says in words what was read."""
+    """Base of the lazy sequences. `layout` names what was read."""
 
     layout: str
 
@@ -28,12 +28,12 @@ class LazyPairs(Sequence[ImagePair]):
     def __getitem__(self, index: slice) -> Sequence[ImagePair]: ...
     def __getitem__(self, index: int | slice) -> ImagePair | Sequence[ImagePair]:
         if isinstance(index, slice):
-            return SomePairs(self, range(*index.indices(len(self))))
+            return PairSubset(self, range(*index.indices(len(self))))
         return self.pair_at(range(len(self))[index])
 
 
-class SomePairs(LazyPairs):
-    """The rows of another sequence at the given positions."""
+class PairSubset(LazyPairs):
+    """The pairs of another sequence at the given positions."""
 
     def __init__(self, pairs: LazyPairs, rows: Sequence[int]) -> None:
         self.layout = pairs.layout
@@ -48,30 +48,30 @@ class SomePairs(LazyPairs):
 
 
 class ListedPairs(LazyPairs):
-    """Pairs of image files. `domain` is that of rows that name none."""
+    """Pairs of image files. `domain` is that of pairs that name none."""
 
     def __init__(self, listing: Listing, domain: Domain) -> None:
         self.layout = listing.layout
         self._root = listing.root
-        self._rows = listing.rows
+        self._pairs = listing.pairs
         self._domain = domain
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._pairs)
 
     def pair_at(self, row: int) -> ImagePair:
-        names: Row = self._rows[row]
+        paths = self._pairs[row]
         return ImagePair(
-            id=names.id,
-            image=ImageFile(self._root / names.image),
-            edited=None if names.edited is None else ImageFile(self._root / names.edited),
-            domain=names.domain or self._domain,
-            meta=names.meta if names.meta is not None else {},
+            id=paths.id,
+            image=ImageFile(self._root / paths.image),
+            edited=None if paths.edited is None else ImageFile(self._root / paths.edited),
+            domain=paths.domain or self._domain,
+            meta=paths.meta if paths.meta is not None else {},
         )
 
 
 class MixedPairs(LazyPairs):
-    """Several sources one after the other; an id is `name of the source/id in it`."""
+    """Several sources one after the other. An id is SOURCE/ID, with the source's name in front."""
 
     def __init__(self, names: Sequence[str], parts: Sequence[LazyPairs]) -> None:
         self.layout = " + ".join(part.layout for part in parts)

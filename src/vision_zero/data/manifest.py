@@ -1,7 +1,7 @@
 """The JSONL manifest: one pair per line, `{"id", "image", "edited"?, "domain"?, "meta"?}`.
 
 Paths are relative to the manifest's folder and may not leave it, neither by `..` nor through a link: a manifest is
-often somebody else's file, and the images it names end up in game records.
+often somebody else's file, and its images are copied into game records.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vision_zero.data.folders import LazyJson, Listing, PairSourceError, Row
+from vision_zero.data.folders import LazyJson, Listing, PairPaths, PairSourceError
 from vision_zero.types import DOMAINS
 
 FIELDS: dict[str, str] = {"id": "id", "image": "image", "edited": "edited", "domain": "domain", "meta": "meta"}
 
 
 class Folder:
-    """Which files a folder holds, listed once per subfolder: a million paths are checked without a million stats."""
+    """A folder whose files are listed once per subfolder: a million paths are checked without a million stats."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -59,14 +59,14 @@ class Folder:
 
 
 def read_manifest(path: Path, fields: Mapping[str, str] | None = None) -> Listing:
-    """The rows of a manifest, in its order.
+    """The pairs of a manifest, in its order.
 
     `fields` gives the keys of another vocabulary, {"image": "input_images", "edited": "output_images"}: then other keys
     are allowed, and without an "id" the line's number is the id. A value may be a list of one path. Raises
     PairSourceError with the line's number.
     """
     folder = Folder(path.parent)
-    rows: list[Row] = []
+    rows: list[PairPaths] = []
     lines: dict[str, int] = {}
     try:
         with open(path, "rb") as stream:
@@ -87,7 +87,7 @@ def read_manifest(path: Path, fields: Mapping[str, str] | None = None) -> Listin
     return Listing("manifest", path.parent, rows, "photos")
 
 
-def _check_paths(row: Row, folder: Folder, where: str) -> None:
+def _check_paths(row: PairPaths, folder: Folder, where: str) -> None:
     for name in (row.image, row.edited):
         if name is None:
             continue
@@ -97,7 +97,7 @@ def _check_paths(row: Row, folder: Folder, where: str) -> None:
             raise PairSourceError(f"{where}: {error}") from error
 
 
-def _read_line(line: bytes, where: str, number: int, fields: Mapping[str, str] | None) -> Row:
+def _read_line(line: bytes, where: str, number: int, fields: Mapping[str, str] | None) -> PairPaths:
     record = _parse(line, where, number)
     names = FIELDS if fields is None else dict(fields)
     if fields is None:
@@ -112,7 +112,7 @@ def _read_line(line: bytes, where: str, number: int, fields: Mapping[str, str] |
     domain = record.get(names["domain"]) if "domain" in names else None
     if domain is not None and domain not in DOMAINS:
         raise PairSourceError(f'{where}: "domain" must be one of {", ".join(DOMAINS)}, got {domain!r}')
-    return Row(str(row_id), image, edited, _meta(record, names, where), domain)
+    return PairPaths(str(row_id), image, edited, _meta(record, names, where), domain)
 
 
 def _parse(line: bytes, where: str, number: int) -> dict[str, Any]:

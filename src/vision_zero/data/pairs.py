@@ -1,9 +1,8 @@
-"""Read image pairs from any layout, split them, open them, check them.
+"""Read image pairs of any layout and split them into training and held-out pairs.
 
 `load_pairs` checks names and structure and opens no image: a million pairs are listed in seconds. Images are opened
-one at a time by `open_pair`, which holds the rule for the two sizes of a pair; `check_pairs` opens a sample.
-
-The readers are `layouts` (folders), `manifest` (JSONL) and `tables` (`datasets`).
+one pair at a time by `open_pair`; `check_pairs` opens a sample (`validation`). The readers are `folders`, `manifest`
+(JSONL), `hf_datasets` and `drawn_scenes`.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from vision_zero.data.hf_datasets import (
     read_columns,
 )
 from vision_zero.data.image_files import BadImageError, ImageFile
-from vision_zero.data.lazy_pairs import LazyPairs, ListedPairs, MixedPairs, SomePairs
+from vision_zero.data.lazy_pairs import LazyPairs, ListedPairs, MixedPairs, PairSubset
 from vision_zero.data.manifest import Folder, read_manifest
 from vision_zero.data.validation import MAX_ASPECT_DIFFERENCE, BadPair, PairReport, check_pairs, open_pair
 from vision_zero.types import DOMAINS, Domain, ImagePair
@@ -66,10 +65,9 @@ def load_pairs(
     """The pairs of a source, in an order that does not depend on the file system. No image is opened.
 
     `source` is a folder of files, a JSONL manifest, a local data set folder or parquet file, a `datasets.Dataset`,
-    `drawn:COUNT` (scenes that are drawn when they are opened, see `drawn_source`), or a list of these. A path may name
-    its domain, as `scenes:PATH` (`types.DOMAINS`); else it is scenes if scene descriptions are there, charts in
-    ChartQA's layout, photos otherwise. In a list of several, ids begin with the name of their source's folder (with
-    more of its path where two names are equal).
+    `drawn:COUNT` (see `drawn_scenes`), or a list of these. A path may name its domain, as `scenes:PATH`
+    (`types.DOMAINS`); else it is scenes if scene descriptions are there, charts in ChartQA's layout, photos otherwise.
+    In a list of several, ids begin with the name of their source's folder (with more of its path where two names are equal).
 
     `columns` names what is read from data sets, or keys of a manifest with other names: (image, edited) or
     {"image": ..., "edited": ..., "id": ...}. `scenes` is the folder of NAME_comparison.json of a folder of pairs.
@@ -178,4 +176,4 @@ def _take_split(pairs: LazyPairs, split: Split | None, holdout: float, seed: int
             f"{holdout} of {len(pairs)} pairs is {n_heldout}"
         )
     heldout = set(random.Random(seed).sample(range(len(pairs)), n_heldout))
-    return SomePairs(pairs, array("L", (row for row in range(len(pairs)) if (row in heldout) == (split == "heldout"))))
+    return PairSubset(pairs, array("L", (row for row in range(len(pairs)) if (row in heldout) == (split == "heldout"))))

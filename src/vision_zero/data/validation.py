@@ -20,7 +20,7 @@ def open_pair(pair: ImagePair) -> tuple[Image.Image, Image.Image | None]:
     """The original and, if there is one, the edited image, both RGB and of the original's size.
 
     An edited image of another size is resized (Lanczos) if the two aspect ratios differ by at most
-    MAX_ASPECT_DIFFERENCE. Raises BadImageError with both names and sizes otherwise, and for an image that is bad.
+    MAX_ASPECT_DIFFERENCE. Raises BadImageError with both names and sizes otherwise, and for a bad image.
     """
     image = pair.image.open()
     if pair.edited is None:
@@ -39,7 +39,7 @@ def open_pair(pair: ImagePair) -> tuple[Image.Image, Image.Image | None]:
 
 @dataclass(frozen=True)
 class BadPair:
-    """A pair that cannot be opened, and why."""
+    """A pair that cannot be opened, and the reason."""
 
     id: str
     reason: str
@@ -47,7 +47,7 @@ class BadPair:
 
 @dataclass(frozen=True)
 class PairReport:
-    """What `check_pairs` found. Sizes are (width, height) of opened originals, ordered by area; None if none opened."""
+    """Result of `check_pairs`. Sizes are (width, height) of opened originals, by area; None if none opened."""
 
     n_pairs: int
     n_edited: int
@@ -104,7 +104,7 @@ def sample_rows(n_pairs: int, sample: int | None, seed: int) -> list[int]:
 
 
 def _count(pairs: Sequence[ImagePair]) -> tuple[int, dict[Domain, int]]:
-    """How many pairs have an edited image, and how many are of each domain."""
+    """Number of pairs with an edited image, and numbers of pairs by domain."""
     n_edited = 0
     domains: Counter[Domain] = Counter()
     for row in range(len(pairs)):

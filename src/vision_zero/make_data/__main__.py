@@ -27,16 +27,17 @@ from vision_zero.data.folders import MANIFEST_NAME
 from vision_zero.data.pairs import load_pairs
 from vision_zero.data.validation import sample_rows
 from vision_zero.inspect_data import contact_sheet, positive
-from vision_zero.make_data.maker import HasMaterial, KnowsHowMany, Maker, MakingError, Summarizes
+from vision_zero.make_data.maker import HasDefaultN, HasMaterial, HasSummary, Maker, MakerError
 from vision_zero.make_data.output import (
     MATERIAL,
     SHEET,
-    Begun,
+    SUMMARY,
     PairJob,
-    begin,
-    summarize,
+    RemainingPairs,
+    make_summary,
+    open_output,
+    write_json,
     write_manifest,
-    write_summary,
     write_whole,
 )
 from vision_zero.make_data.workers import work
@@ -44,19 +45,19 @@ from vision_zero.make_data.workers import work
 DOMAINS: Mapping[str, str] = {
     "clevr": "vision_zero.make_data.clevr.maker",
     "charts": "vision_zero.make_data.charts.maker",
-    "photos": "vision_zero.make_data.photos.diffusion",  # the options of data.photos, and those of learned editors
+    "photos": "vision_zero.make_data.photos.diffusion",  # options of photographs and of learned editors
 }
-"""Command -> the module with its `add_arguments(parser)` and `from_arguments(args) -> Maker`."""
+"""Command -> module with `add_arguments(parser)` and `from_arguments(args) -> Maker`."""
 
 DOWNLOAD = "download"
 DEFAULT_N = {"clevr": 2000, "charts": 1000, "photos": 1000}  # the sizes of the paper's three sets
 SHEET_PAIRS = 16
 NOT_KEPT = ("out", "n", "workers", "domain", "blender_python", "blender_threads", "blender_timeout")
-"""Options that a run may be continued with other values of (--n only upwards): they change no pair."""
+"""Options that may differ when a run is continued (--n only upwards): they change no pair."""
 
 
 def main(argv: Sequence[str] | None = None, domains: Mapping[str, str] = DOMAINS) -> int:
-    """Returns the exit status: 0, 1 for an error, 130 when it was stopped."""
+    """Returns the exit status: 0, 1 for an error, 130 for a stopped run."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == [DOWNLOAD]:
         from vision_zero.make_data.download.main import main as download
@@ -66,19 +67,19 @@ def main(argv: Sequence[str] | None = None, domains: Mapping[str, str] = DOMAINS
     try:
         maker: Maker = module.from_arguments(args)
         n = number_of_pairs(args, maker)
-        with begin(args.out, maker.name, kept_options(args, maker), n) as begun:
-            make_all(PairJob(maker, args.seed, args.out), begun, n, args.workers)
+        with open_output(args.out, maker.name, kept_options(args, maker), n) as remaining:
+            make_all(PairJob(maker, args.seed, args.out), remaining, n, args.workers)
             return finish(args.out, maker, n)
     except KeyboardInterrupt:
         print(f"stopped; what is done is kept in {args.out}, the same command continues", file=sys.stderr)
         return 130
-    except (MakingError, ValueError) as error:  # a maker's refusal of its options is a ValueError, a bad image too
+    except (MakerError, ValueError) as error:  # a maker's refusal of its options is a ValueError, a bad image too
         print(f"error: {error}", file=sys.stderr)
         return 1
 
 
 def parse(argv: Sequence[str], domains: Mapping[str, str]) -> tuple[argparse.Namespace, ModuleType]:
-    """The options, and the module of the domain: only the one asked for is imported."""
+    """The options and the module of the domain. Other domains are not imported."""
     parser = argparse.ArgumentParser(prog="python -m vision_zero.make_data", description="Make image pairs.")
     commands = parser.add_subparsers(dest="domain", required=True)
     by_name = {name: commands.add_parser(name) for name in domains}
@@ -92,7 +93,7 @@ def parse(argv: Sequence[str], domains: Mapping[str, str]) -> tuple[argparse.Nam
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """What every domain has. `size` is None if it is not given: then the domain's own holds."""
+    """Options that every domain has. `size` is None if not given; then the domain's own default holds."""
     cores = os.cpu_count() or 1
     parser.add_argument("--out", type=Path, required=True, help="folder, new or begun by the same command")
     parser.add_argument("--n", type=positive, help="pairs (default: as many as the domain makes by itself)")
@@ -114,11 +115,11 @@ def size(text: str) -> tuple[int, int]:
 def number_of_pairs(args: argparse.Namespace, maker: Maker) -> int:
     if args.n is not None:
         return int(args.n)
-    return maker.default_n if isinstance(maker, KnowsHowMany) else DEFAULT_N[args.domain]
+    return maker.default_n if isinstance(maker, HasDefaultN) else DEFAULT_N[args.domain]
 
 
 def kept_options(args: argparse.Namespace, maker: Maker) -> dict[str, Any]:
-    """What the pairs depend on, as JSON: the domain and all its options."""
+    """JSON of what the pairs depend on: the domain and all its options."""
     options = {name: as_json(value) for name, value in sorted(vars(args).items()) if name not in NOT_KEPT}
     if isinstance(maker, HasMaterial):
         options[MATERIAL] = maker.material()
@@ -132,32 +133,32 @@ def as_json(value: object) -> object:
     return [as_json(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
-def make_all(job: PairJob, begun: Begun, n: int, n_workers: int) -> None:
-    """Make what is missing, with a progress bar; says what was there and how fast it went."""
-    n_there = n - len(begun.todo) - begun.n_damaged
-    if n_there or begun.n_damaged:
+def make_all(job: PairJob, remaining: RemainingPairs, n: int, n_workers: int) -> None:
+    """Make the missing pairs with a progress bar. Prints how many were there and the speed."""
+    n_there = n - len(remaining.numbers) - remaining.n_damaged
+    if n_there or remaining.n_damaged:
         print(f"{n_there} of {n} pairs are there already")
-    if begun.n_damaged:
-        print(f"{begun.n_damaged} pairs had missing or cut files and are made again")
+    if remaining.n_damaged:
+        print(f"{remaining.n_damaged} pairs had missing or cut files and are made again")
     start, rejected = time.monotonic(), 0
     with (
-        closing(work(job, begun.todo, n_workers)) as outcomes,
-        tqdm(total=n, initial=n - len(begun.todo), desc="making pairs", unit="pair", disable=None) as bar,
+        closing(work(job, remaining.numbers, n_workers)) as results,
+        tqdm(total=n, initial=n - len(remaining.numbers), desc="making pairs", unit="pair", disable=None) as bar,
     ):
-        for outcome in outcomes:
-            rejected += sum(outcome.rejects.values())
+        for result in results:
+            rejected += sum(result.rejects.values())
             bar.set_postfix(rejected=rejected, refresh=False)
             bar.update()
-    if begun.todo:
+    if remaining.numbers:
         seconds = time.monotonic() - start
-        print(f"{len(begun.todo)} pairs in {seconds:.1f} s, {len(begun.todo) / seconds:.2f} pairs/s")
+        print(f"{len(remaining.numbers)} pairs in {seconds:.1f} s, {len(remaining.numbers) / seconds:.2f} pairs/s")
 
 
 def finish(out: Path, maker: Maker, n: int) -> int:
-    """Manifest, summary, contact sheet; returns the exit status."""
+    """Write manifest, summary and contact sheet. Returns the exit status."""
     records = write_manifest(out, maker.name, n)
-    summary = summarize(records, maker.summary() if isinstance(maker, Summarizes) else {})
-    write_summary(out, summary)
+    summary = make_summary(records, maker.summary() if isinstance(maker, HasSummary) else {})
+    write_json(out / SUMMARY, summary)
     for reason, count in summary["rejects"].items():
         print(f"rejected  {count:>6}  {reason}")
     for reason, count in summary["material"].get("files_left_out", {}).items():
@@ -170,7 +171,7 @@ def finish(out: Path, maker: Maker, n: int) -> int:
             file=sys.stderr,
         )
     if not summary["pairs"]:
-        raise MakingError(f"{out}: not one of {n} pairs could be made; {out}/summary.json says why")
+        raise MakerError(f"{out}: not one of {n} pairs could be made; {out}/summary.json says why")
     pairs = load_pairs(out)
     sheet = io.BytesIO()
     contact_sheet([pairs[row] for row in sample_rows(len(pairs), SHEET_PAIRS, seed=0)]).save(sheet, "JPEG", quality=90)
@@ -183,7 +184,7 @@ def finish(out: Path, maker: Maker, n: int) -> int:
 
 
 def stop(*_: object) -> None:
-    """SIGTERM, as schedulers send it, stops a run as Ctrl-C does."""
+    """Handler of SIGTERM, which schedulers send: stops a run as Ctrl-C does."""
     raise KeyboardInterrupt
 
 

@@ -1,33 +1,42 @@
-"""What a maker of image pairs is: a function of options and a seeded generator, which may refuse an attempt.
+"""Interface of the makers of image pairs: options of one domain that turn a seeded generator into a pair.
 
-A module of a domain has a maker and two functions: `add_arguments(parser)` adds the domain's options, and
-`from_arguments(args) -> Maker` builds the maker of the parsed ones. `vision_zero.make_data` does the rest.
+The module of a domain has a `Maker` and two functions: `add_arguments(parser)` adds the domain's options, and
+`from_arguments(args) -> Maker` builds the maker from the parsed ones. `vision_zero.make_data` does the rest.
 """
 
 from __future__ import annotations
 
+import argparse
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from vision_zero.types import Domain
 
+VISIBLE_CHANGE = 25
+"""A pixel has changed if one of its channels differs by more than this, of 255."""
+
+ImageLike = Image.Image | npt.NDArray[np.uint8]
+
 
 class Rejected(Exception):
-    """An attempt at a pair that breaks a rule. Its text is short and of few kinds: rejects are counted by it."""
+    """An attempt at a pair that breaks a rule. The message is one of a few short ones: rejects are counted by it."""
 
 
-class MakingError(RuntimeError):
-    """Making pairs cannot go on. The message names the file or the pair and says what to do."""
+class MakerError(RuntimeError):
+    """A failure that stops a run. The message names the file or the pair and says what to do."""
 
 
 @dataclass(frozen=True)
-class MadePair:
-    """One pair. `documents` are JSON objects kept beside it as FOLDER/NAME_SUFFIX.json, by "FOLDER/SUFFIX"."""
+class EditedPair:
+    """A pair from a maker. `documents` are JSON objects by "FOLDER/SUFFIX", written to FOLDER/NAME_SUFFIX.json."""
 
     original: Image.Image
     edited: Image.Image
@@ -35,16 +44,16 @@ class MadePair:
     documents: Mapping[str, Any] = field(default_factory=dict)
 
 
-Make = Callable[[random.Random, int], MadePair]
+Make = Callable[[random.Random, int], EditedPair]
 """Pair `number` from a generator seeded by (seed, number, attempt) alone. Raises Rejected for a failed attempt."""
 
 
 class Maker(Protocol):
-    """Options of one domain. It is pickled into worker processes; what they need open (a renderer) `open` opens."""
+    """Options of one domain, pickled into worker processes. `open` starts what a worker needs, such as a renderer."""
 
     domain: Domain
     name: str
-    """Begins the pairs' ids: `clevr_000017`."""
+    """Prefix of the pairs' ids: `clevr_000017`."""
 
     max_attempts: int
     """Attempts at one pair before it is given up."""
@@ -53,8 +62,8 @@ class Maker(Protocol):
 
 
 @runtime_checkable
-class KnowsHowMany(Protocol):
-    """A maker whose material sets how many pairs it makes when nobody says."""
+class HasDefaultN(Protocol):
+    """A maker whose source files set the default number of pairs."""
 
     @property
     def default_n(self) -> int: ...
@@ -62,19 +71,47 @@ class KnowsHowMany(Protocol):
 
 @runtime_checkable
 class HasMaterial(Protocol):
-    """A maker that works on files of the user's."""
+    """A maker that reads files of the user."""
 
     def material(self) -> str:
-        """A fingerprint of them: with other files, pair k would be another. Raises ValueError if they are no use."""
+        """Fingerprint of the files, which the pairs depend on. Raises ValueError for files that cannot be used."""
 
 
 @runtime_checkable
-class Summarizes(Protocol):
-    """A maker that has something to say of its material (how many tables, styles): JSON, the same in every run."""
+class HasSummary(Protocol):
+    """A maker that describes its sources (counts of tables, styles) in JSON, equal in every run."""
 
     def summary(self) -> Mapping[str, Any]: ...
 
 
 def attempt_rng(name: str, seed: int, number: int, attempt: int) -> random.Random:
-    """The generator of one attempt: a function of the arguments alone, not of n, of workers or of other pairs."""
+    """Generator of one attempt, a function of the arguments alone: not of n, of workers or of other pairs."""
     return random.Random(f"vision-zero/{name}/{seed}/{number}/{attempt}")
+
+
+def attempt_pair(maker: Maker, make: Make, seed: int, number: int) -> tuple[EditedPair | None, dict[str, int]]:
+    """The first attempt that is not rejected, or None after `max_attempts`; and the rejects by reason."""
+    rejects: Counter[str] = Counter()
+    for attempt in range(maker.max_attempts):
+        try:
+            return make(attempt_rng(maker.name, seed, number, attempt), number), dict(rejects)
+        except Rejected as rejected:
+            rejects[str(rejected)] += 1
+    return None, dict(rejects)
+
+
+def changed_pixels(before: ImageLike, after: ImageLike) -> npt.NDArray[np.bool_]:
+    """[height, width] of two RGB images: True where some channel differs by more than VISIBLE_CHANGE."""
+    difference = np.asarray(before, dtype=np.int16) - np.asarray(after, dtype=np.int16)
+    return np.asarray(np.abs(difference).max(axis=2) > VISIBLE_CHANGE)
+
+
+def changed_share(before: ImageLike, after: ImageLike) -> float:
+    """Share of the changed pixels, 0 to 1."""
+    return float(changed_pixels(before, after).mean())
+
+
+def add_option(parser: argparse.ArgumentParser, name: str, default: Any, help: str, **more: Any) -> None:
+    """Add an option of the type of its default; the elements' type for a list."""
+    kind = type(default[0] if isinstance(default, list) else default)
+    parser.add_argument(name, type=kind, default=default, help=help, **more)

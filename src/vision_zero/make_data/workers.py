@@ -1,7 +1,7 @@
-"""Processes that work through numbers: spawned, one thread of linear algebra each, and loud when one of them dies.
+"""Pool of processes that work through numbers: spawned, with one thread of linear algebra each.
 
-`concurrent.futures` has no place for what a worker must close at its end (a renderer), and does not say on what a
-worker died or how. Its workers outlive a parent that is killed, and closing a pool waits for what they are at.
+`concurrent.futures` cannot close what a worker opened (a renderer) and does not report how a worker died and on which
+number. Its workers outlive a killed parent, and closing a pool waits for their current numbers.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from typing import Protocol, TypeVar, cast
 
 from vision_zero.data.folders import PairSourceError
 from vision_zero.data.image_files import BadImageError
-from vision_zero.make_data.maker import MakingError
+from vision_zero.make_data.maker import MakerError
 
 Result = TypeVar("Result")
 Returned = TypeVar("Returned", covariant=True)
 
 SECONDS_TO_STOP = 10.0
-"""What a worker gets to finish its number and close what it opened, before it is ended."""
+"""Time for a worker to finish its number and close what it opened, before it is terminated."""
 
 # Two such threads on a shared machine are slower than one, and their number can change the last digit of a product.
 _ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
 
 
 class Job(Protocol[Returned]):
-    """What each worker does with a number. It is pickled into the workers; `open` runs there, once in each."""
+    """Work on one number. It is pickled into the workers; `open` runs once in each."""
 
     def open(self) -> AbstractContextManager[Callable[[int], Returned]]: ...
 
     def describe(self, number: int) -> str:
-        """What the number stands for, for messages."""
+        """Name of the number's work in messages."""
         ...
 
 
@@ -56,9 +56,9 @@ class _Worker:
 
 
 def work(job: Job[Result], numbers: Sequence[int], n_workers: int) -> Generator[Result]:
-    """Results as they come, of `job` for each number, from at most `n_workers` processes.
+    """Results of `job` for each number in the order of completion, from at most `n_workers` processes.
 
-    Raises MakingError when a worker dies or fails; the others are stopped first, as they are when the
+    Raises MakerError when a worker dies or fails; the others are stopped first, as they are when the
     generator is closed.
     """
     todo = iter(numbers)
@@ -88,7 +88,7 @@ def _start(job: Job[Result]) -> _Worker:
 
 
 def _give(worker: _Worker, todo: Iterator[int]) -> bool:
-    """Hand out the next number; without one, send the worker home."""
+    """Send the next number; without one, None ends the worker. Returns True if there was a number."""
     worker.number = next(todo, None)
     with suppress(OSError):  # it died: the end of its pipe is read next, and says so
         worker.pipe.send(worker.number)
@@ -100,12 +100,12 @@ def _receive(worker: _Worker, job: Job[Result]) -> Result:
         result = worker.pipe.recv()
     except (EOFError, OSError):
         worker.process.join(SECONDS_TO_STOP)
-        raise MakingError(_death(worker, job)) from None
+        raise MakerError(_death(worker, job)) from None
     if isinstance(result, _Failure):
         if result.is_ours:
-            raise MakingError(result.message)
+            raise MakerError(result.message)
         assert worker.number is not None
-        raise MakingError(f"{job.describe(worker.number)} cannot be made:\n{result.message}")
+        raise MakerError(f"{job.describe(worker.number)} cannot be made:\n{result.message}")
     return cast("Result", result)
 
 
@@ -134,7 +134,7 @@ def _stop(workers: list[_Worker]) -> None:
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """A library reads its number of threads when it is loaded, so it must be in the environment of a new process."""
+    """Set the environment of new processes: a library reads its number of threads when it is loaded."""
     before = {name: os.environ.get(name) for name in _ONE_THREAD}
     os.environ.update(_ONE_THREAD)
     try:
@@ -148,7 +148,7 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _run(job: Job[Result], pipe: Connection) -> None:
-    """A worker's life. It ends with the numbers, or with its parent, however that ended."""
+    """Main function of a worker. It ends after the last number, and when its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # through `finally`, so that a renderer is closed
     number = _next(pipe)
@@ -159,7 +159,7 @@ def _run(job: Job[Result], pipe: Connection) -> None:
             while number is not None:
                 _tell(pipe, do(number))
                 number = _next(pipe)
-    except MakingError as error:
+    except MakerError as error:
         _tell(pipe, _Failure(str(error), is_ours=True))
     except (BadImageError, PairSourceError) as error:
         advice = "repair it and give the same command, or begin another --out without it"
@@ -169,7 +169,7 @@ def _run(job: Job[Result], pipe: Connection) -> None:
 
 
 def _next(pipe: Connection) -> int | None:
-    """The next number; None when there are no more, and when the parent is gone."""
+    """The next number; None at the end or when the parent is gone."""
     try:
         return cast("int | None", pipe.recv())
     except (EOFError, OSError):

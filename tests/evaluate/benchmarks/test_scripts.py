@@ -74,12 +74,12 @@ def test_setup_says_how_it_is_used_and_refuses_what_it_does_not_know() -> None:
         assert message in refused.stderr
 
 
-@pytest.mark.parametrize("name", ["requirements-vlmevalkit.txt", "requirements-lmms-eval.txt"])
+@pytest.mark.parametrize("name", ["requirements/vlmevalkit.txt", "requirements/lmms-eval.txt"])
 def test_requirements_are_exact_say_why_and_agree_with_the_training_environment(name: str) -> None:
     for line in (ROOT / name).read_text().splitlines():
         if "==" in line.partition("#")[0]:
             assert re.search(r"  # \w", line), f"{name}: '{line}' does not say what it is for"
-    wanted, ours, lock = pins(name), pins("requirements-cpu.txt"), pins(name.replace(".txt", "-lock.txt"))
+    wanted, ours, lock = pins(name), pins("requirements/cpu.txt"), pins(name.replace(".txt", "-lock.txt"))
     assert {package: lock.get(package) for package in wanted} == wanted
     shared = {package: version for package, version in wanted.items() if package in ours}
     assert shared

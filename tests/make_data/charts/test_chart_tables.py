@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_zero.make_data.charts.slices import KINDS, SHAPES, catalogue
+from vision_zero.make_data.charts.slices import KINDS, SIZE_RANGES, catalogue
 from vision_zero.make_data.charts.sources import BUILT_IN_FOLDER, TableSourceError, load_tables
 from vision_zero.make_data.charts.tables import RowsAre, TableError, Whole, parse_csv, read_number, time_order
 
@@ -172,7 +172,7 @@ def test_parts_are_distinct_numbers_of_their_source_and_fit_their_kind() -> None
     for kind in KINDS:
         parts = catalogue(sources, kind, 10)
         assert len({json.dumps(part.as_json()) for part in parts}) == len(parts) >= 10
-        shape = SHAPES[kind]
+        shape = SIZE_RANGES[kind]
         for part in parts:
             assert shape.series[0] <= len(part.series) <= shape.series[1]
             assert shape.rows[0] <= len(part.rows) <= shape.rows[1]

@@ -17,8 +17,8 @@ from tests.make_data.clevr.scene_from_json import scene_from_json
 from tiny_vlm.scripted import NamingPlayer, OraclePlayer, spy_objects
 from vision_zero.data.pairs import load_pairs, open_pair
 from vision_zero.evaluate.clues.grounding import (
-    Gallery,
     SaidClue,
+    SceneIndex,
     civilian_objects,
     grounding_figures,
     grounding_of_game,
@@ -28,13 +28,13 @@ from vision_zero.game.spy_game import deal_games
 from vision_zero.make_data.clevr.maker import ClevrMaker, add_arguments, from_arguments
 from vision_zero.make_data.clevr.render_blender import BLENDER_PYTHON, BlenderOptions
 from vision_zero.make_data.clevr.render_numpy import render
-from vision_zero.make_data.maker import MadePair, MakingError, Rejected
+from vision_zero.make_data.maker import EditedPair, MakerError, Rejected
 from vision_zero.rollout.play import Seating, play
 from vision_zero.rollout.policy import TokenLimits
 from vision_zero.types import GameRules, ImagePair, Role
 
 
-def made(maker: ClevrMaker, numbers: range) -> list[MadePair]:
+def made(maker: ClevrMaker, numbers: range) -> list[EditedPair]:
     """The first attempt at each pair that is not rejected."""
     pairs = []
     with maker.open() as make:
@@ -56,23 +56,23 @@ def options(argv: str = "", size: tuple[int, int] | None = None) -> ClevrMaker:
 
 
 @pytest.fixture(scope="module")
-def pairs() -> list[MadePair]:
+def pairs() -> list[EditedPair]:
     return made(ClevrMaker(), range(20))
 
 
-def test_every_rule_holds(pairs: list[MadePair]) -> None:
+def test_every_rule_holds(pairs: list[EditedPair]) -> None:
     for pair in pairs:
         assert broken_rules(json.loads(json.dumps(pair.documents["scenes/comparison"]))) == []
     assert {len(pair.meta["original_scene"]["objects"]) for pair in pairs} == {4, 5, 6}
 
 
-def test_pixel_counts_are_right_in_both_images(pairs: list[MadePair]) -> None:
+def test_pixel_counts_are_right_in_both_images(pairs: list[EditedPair]) -> None:
     for pair in pairs[:2]:
         for part in ("original_scene", "modified_scene"):
             assert wrong_counts(pair.meta[part]) == []
 
 
-def test_the_checker_finds_what_is_wrong(pairs: list[MadePair]) -> None:
+def test_the_checker_finds_what_is_wrong(pairs: list[EditedPair]) -> None:
     """A rule that cannot fail would check nothing."""
 
     def broken(path: str, value: object) -> str:
@@ -104,7 +104,7 @@ def test_the_checker_finds_what_is_wrong(pairs: list[MadePair]) -> None:
     assert "changed in ['shape']" in broken(f"modified_scene/objects/{changed['index']}", half)
 
 
-def test_images_show_the_scenes_of_the_json(pairs: list[MadePair]) -> None:
+def test_images_show_the_scenes_of_the_json(pairs: list[EditedPair]) -> None:
     for pair in pairs[:3]:
         for image, part in ((pair.original, "original_scene"), (pair.edited, "modified_scene")):
             assert image.tobytes() == render(scene_from_json(pair.meta[part]), (320, 240)).tobytes()
@@ -112,7 +112,7 @@ def test_images_show_the_scenes_of_the_json(pairs: list[MadePair]) -> None:
         assert 0.003 < (difference.max(axis=2) > 25).mean() < 0.3
 
 
-def test_the_generator_alone_decides_and_a_pickled_maker_makes_the_same(pairs: list[MadePair]) -> None:
+def test_the_generator_alone_decides_and_a_pickled_maker_makes_the_same(pairs: list[EditedPair]) -> None:
     again = made(pickle.loads(pickle.dumps(ClevrMaker())), range(3))
     for one, other in zip(again, pairs, strict=False):
         assert one.documents == other.documents
@@ -120,7 +120,7 @@ def test_the_generator_alone_decides_and_a_pickled_maker_makes_the_same(pairs: l
         assert one.edited.tobytes() == other.edited.tobytes()
 
 
-def written(folder: Path, pairs: list[MadePair]) -> None:
+def written(folder: Path, pairs: list[EditedPair]) -> None:
     """In the official sets' layout."""
     (folder / "images").mkdir()
     (folder / "scenes").mkdir()
@@ -131,11 +131,11 @@ def written(folder: Path, pairs: list[MadePair]) -> None:
         (folder / "scenes" / f"clevr_{number:06d}_comparison.json").write_text(document)
 
 
-def test_what_is_written_is_read_back_and_clues_are_judged(tmp_path: Path, pairs: list[MadePair]) -> None:
+def test_what_is_written_is_read_back_and_clues_are_judged(tmp_path: Path, pairs: list[EditedPair]) -> None:
     written(tmp_path, pairs[:6])
     read = load_pairs(tmp_path / "images", scenes=tmp_path / "scenes")
     assert [pair.id for pair in read] == [f"clevr_{number:06d}" for number in range(6)]
-    gallery = Gallery(read)
+    index = SceneIndex(read)
     for pair, one in zip(read, pairs, strict=False):
         assert pair.domain == "scenes"
         assert is_described(pair)
@@ -145,9 +145,9 @@ def test_what_is_written_is_read_back_and_clues_are_judged(tmp_path: Path, pairs
         seen, spied = civilian_objects(pair), spy_objects(pair)
         assert sum(a != b for a, b in zip(seen, spied, strict=True)) == 2
         assert spied == [f"{one['color']} {one['shape']}" for one in pair.meta["modified_scene"]["objects"]]
-        truth = gallery.judge(pair.id, 2, [SaidClue(1, f"a {seen[0]}"), SaidClue(2, "a pink cube")])
-        assert truth[Role.CIVILIAN].true == 1
-        assert truth[Role.SPY].claimless == 1
+        grounding = index.judge(pair.id, 2, [SaidClue(1, f"a {seen[0]}"), SaidClue(2, "a pink cube")])
+        assert grounding[Role.CIVILIAN].true == 1
+        assert grounding[Role.SPY].no_claim == 1
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class InMemory:
 
 
 def test_honest_civilians_say_what_is_true_of_these_pairs_and_the_spy_sees_the_other_scene(
-    pairs: list[MadePair],
+    pairs: list[EditedPair],
 ) -> None:
     described = [
         ImagePair(f"p{k}", InMemory(pair.original), InMemory(pair.edited), "scenes", pair.meta)
@@ -172,7 +172,7 @@ def test_honest_civilians_say_what_is_true_of_these_pairs_and_the_spy_sees_the_o
     limits: Any = {"clue": TokenLimits(0, 8), "decision": TokenLimits(0, 8)}
     rules = GameRules(n_civilians=3, n_rounds=1, n_votes=1)
     games = play(deal_games(range(20), 0, described, rules), Seating(oracle, NamingPlayer(), oracle), limits).games
-    figures = grounding_figures([grounding_of_game(game, Gallery(described)) for game in games])
+    figures = grounding_figures([grounding_of_game(game, SceneIndex(described)) for game in games])
     assert {game.spy_view for game in games} == {"edited"}
     assert figures["civilian/true"].value == 1
     assert 0.3 < figures["spy/true"].value < 1  # of 4 to 6 objects, two are others
@@ -247,12 +247,12 @@ def test_defaults_are_the_papers() -> None:
     ],
 )
 def test_what_does_not_fit_is_refused(argv: str, message: str) -> None:
-    with pytest.raises(MakingError, match=message):
+    with pytest.raises(MakerError, match=message):
         options(argv)
 
 
 @pytest.mark.skipif(not BLENDER_PYTHON.is_file(), reason="Blender is not installed: bash setup.sh --blender")
-def test_blender_draws_the_same_scenes(pairs: list[MadePair]) -> None:
+def test_blender_draws_the_same_scenes(pairs: list[EditedPair]) -> None:
     maker = replace(ClevrMaker(), renderer="blender", blender=BlenderOptions(samples=2, threads=1))
     (pair,) = made(maker, range(1))
     assert pair.documents == pairs[0].documents

@@ -261,6 +261,32 @@ def test_a_set_without_pairs_and_a_damaged_archive(tmp_path: Path, capsys: pytes
     assert "b.zip: the archive is damaged" in capsys.readouterr().err
 
 
+def test_a_zip_of_a_windows_program_is_read(tmp_path: Path) -> None:
+    """Some write `images\\NAME` where the format has `images/NAME`."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    with zipfile.ZipFile(copy / "a.zip", "w") as archive:
+        for part, image in zip(("original", "modified"), scene(0), strict=False):
+            archive.writestr(f"train\\images\\one_{part}.png", image)
+    assert fetch("vision-zero-realworld", copy, tmp_path / "out") == 0
+    assert [pair.id for pair in load_pairs(tmp_path / "out")] == ["one"]
+
+
+def test_an_archive_of_an_unsupported_compression_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    with zipfile.ZipFile(copy / "big.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        official(archive.writestr)
+    data = (copy / "big.zip").read_bytes()
+    deflate64 = data.replace(b"PK\3\4\x14\0\0\0\x08", b"PK\3\4\x14\0\0\0\x09")
+    deflate64 = deflate64.replace(b"PK\1\2\x14\3\x14\0\0\0\x08", b"PK\1\2\x14\3\x14\0\0\0\x09")
+    (copy / "big.zip").write_bytes(deflate64)
+    assert fetch("vision-zero-clevr", copy, tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert "big.zip" in error
+    assert "compression method" in error
+
+
 def test_chartqa(tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     copy.mkdir()

@@ -30,7 +30,7 @@ from transformers import (
     T5EncoderModel,
 )
 
-from vision_zero.make_data.maker import MakingError, Rejected
+from vision_zero.make_data.maker import MakerError, Rejected
 from vision_zero.make_data.photos.diffusion import DiffusionEditor, OpenEditor, add_arguments, from_arguments
 from vision_zero.make_data.photos.maker import PhotoMaker
 
@@ -208,7 +208,7 @@ def test_options_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             DiffusionEditor(**{"name": "flux-kontext", **options})  # type: ignore[arg-type]
     absent = DiffusionEditor("flux-kontext", str(tmp_path / "absent"), use_cpu=True)
-    with pytest.raises(MakingError, match=r"editor flux-kontext, model .*absent"), absent.open():
+    with pytest.raises(MakerError, match=r"editor flux-kontext, model .*absent"), absent.open():
         pass
 
 

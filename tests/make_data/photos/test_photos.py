@@ -21,9 +21,8 @@ from PIL import Image, ImageOps
 from vision_zero.data.failed_edits import failed_edit
 from vision_zero.data.folders import PairSourceError
 from vision_zero.data.image_files import BadImageError
-from vision_zero.make_data.maker import MadePair, Make, Rejected
+from vision_zero.make_data.maker import EditedPair, Make, Rejected, changed_share
 from vision_zero.make_data.photos.maker import EDIT_KINDS, PhotoMaker, add_arguments, from_arguments
-from vision_zero.make_data.photos.recolour import share_changed
 
 PHOTOS = Path(__file__).resolve().parents[3] / "data" / "photos"
 
@@ -32,7 +31,7 @@ def maker(**options: object) -> PhotoMaker:
     return PhotoMaker(photos=(str(PHOTOS),), **options)  # type: ignore[arg-type]
 
 
-def made(make: Make, number: int, attempts: int = 20, rejects: Counter[str] | None = None) -> MadePair:
+def made(make: Make, number: int, attempts: int = 20, rejects: Counter[str] | None = None) -> EditedPair:
     """Pair `number` as the frame makes it: attempt after attempt, each with a generator of its own."""
     for attempt in range(attempts):
         try:
@@ -43,7 +42,7 @@ def made(make: Make, number: int, attempts: int = 20, rejects: Counter[str] | No
     raise AssertionError(f"pair {number}: {attempts} attempts were rejected")
 
 
-def digest(pair: MadePair) -> str:
+def digest(pair: EditedPair) -> str:
     both = pair.original.tobytes() + pair.edited.tobytes()
     return hashlib.sha256(both + repr(sorted(pair.meta.items())).encode()).hexdigest()
 
@@ -59,7 +58,7 @@ def test_every_kind_stays_within_the_limits_and_says_what_it_did(kind: str) -> N
         # hedgehog.jpg, then sheep.jpg; the sheep's grass is more than may change, the sky of montStMichel.jpg is not
         for number in (3, 8 if kind == "recolour_background" else 14):
             pair = made(make, number)
-            share = share_changed(pixels(pair.original), pixels(pair.edited))
+            share = changed_share(pixels(pair.original), pixels(pair.edited))
             assert 0.03 <= share <= 0.55
             assert pair.meta["changed"] == pytest.approx(share, abs=1e-4)
             assert pair.meta["edit"] == kind

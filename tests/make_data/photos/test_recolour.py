@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vision_zero.data.image_files import ImageFile
-from vision_zero.make_data.maker import Rejected
+from vision_zero.make_data.maker import Rejected, changed_pixels, changed_share
 from vision_zero.make_data.photos.mirror import mirror
 from vision_zero.make_data.photos.paste import cut_out, paste
 from vision_zero.make_data.photos.recolour import (
@@ -22,14 +22,12 @@ from vision_zero.make_data.photos.recolour import (
     Colour,
     Edit,
     blended,
-    changed_pixels,
     colour_name,
     other_colour,
     painted,
     place,
     recolour_background,
     recolour_object,
-    share_changed,
 )
 from vision_zero.make_data.photos.segmentation import Pixels, subject
 
@@ -59,12 +57,12 @@ def attempt(edit: Callable[[random.Random], Edit], tries: int = 20) -> Edit:
     raise AssertionError(f"{tries} attempts were rejected")
 
 
-def test_share_changed_by_hand() -> None:
+def test_changed_share_by_hand() -> None:
     before, after = uniform(10, 10), uniform(10, 10)
     after[0, 0] += 25  # not more than 25
     after[0, 1, 2] += 26  # one channel is enough
     after[1, :5] -= 40
-    assert share_changed(before, after) == pytest.approx(6 / 100)
+    assert changed_share(before, after) == pytest.approx(6 / 100)
 
 
 @given(st.integers(0, 255), st.integers(0, 255), st.sampled_from([0.0, 0.5, 1.0]))
@@ -132,7 +130,7 @@ def test_recolouring_the_parrot() -> None:
     edit = attempt(lambda rng: recolour_object(pixels, rng, 0.6))
     assert edit.kind == "recolour_object"
     assert edit.instruction.endswith(f"to {edit.notes['colour']}")
-    assert share_changed(pixels, edit.pixels) > 0.02
+    assert changed_share(pixels, edit.pixels) > 0.02
     left, top, right, bottom = edit.box
     outside = changed_pixels(pixels, edit.pixels)
     outside[max(0, top - 8) : bottom + 8, max(0, left - 8) : right + 8] = False
@@ -161,7 +159,7 @@ def test_pasting_changes_the_box_alone(same: bool) -> None:
     outside = np.ones(pixels.shape[:2], bool)
     outside[top:bottom, left:right] = False
     assert np.array_equal(edit.pixels[outside], pixels[outside])
-    assert 0.01 < share_changed(pixels, edit.pixels) < 0.25
+    assert 0.01 < changed_share(pixels, edit.pixels) < 0.25
     assert ("copy" in edit.instruction) == same
 
 

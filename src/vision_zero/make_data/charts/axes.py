@@ -1,4 +1,4 @@
-"""Value axes and the numbers on charts: where an axis begins and ends, its ticks, and how a number is written."""
+"""Value axes and the numbers on charts: limits and ticks of an axis, format of a number."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vision_zero.make_data.charts.slices import ZERO_BASED, Kind
 from vision_zero.make_data.charts.tables import ChartTable
 
 MAX_EMPTY = 0.4
-"""Of the distance of two ticks: an axis that would reach further beyond its values ends where they do."""
+"""Share of a tick step: an axis that would reach further beyond its values ends at them."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Scale:
 
 
 def axis_values(table: ChartTable, kind: Kind) -> list[float]:
-    """The values that the value axis (of a scatter chart: y) must hold; of stacks, their heights."""
+    """Values that the value axis (of a scatter chart: y) must contain; of stacks, their heights."""
     if kind == "scatter":
         return list(table.values[1])
     if kind == "stacked" or (kind == "area" and len(table.series) > 1):
@@ -34,10 +34,7 @@ def axis_values(table: ChartTable, kind: Kind) -> list[float]:
 
 
 def scale_for(values: Sequence[float], kind: Kind, room_for_numbers: bool) -> Scale:
-    """Ends are ticks, unless much would stay empty beyond the values.
-
-    Lengths start at zero, and so do lines that come near it.
-    """
+    """Limits and ticks of an axis. Lengths start at zero, and so do lines that come near it."""
     low, high = min(values), max(values)
     if kind in ZERO_BASED or (kind == "line" and 0 <= low <= 0.4 * high):
         low, high = min(0.0, low), max(0.0, high)
@@ -64,7 +61,7 @@ def decimals_of(step: float) -> int:
 
 
 def number_text(value: float, unit: str, decimals: int) -> str:
-    """`1,200`, `12.5%`, `$3`, with a minus sign that is one; other units stand elsewhere."""
+    """`1,200`, `12.5%`, `$3`, with a true minus sign; other units are written elsewhere."""
     digits = f"{abs(value):,.{decimals}f}"
     sign = "−" if value < 0 and any(digit in "123456789" for digit in digits) else ""
     if unit.startswith("%"):
@@ -73,7 +70,7 @@ def number_text(value: float, unit: str, decimals: int) -> str:
 
 
 def label_decimals(values: Sequence[float]) -> int:
-    """Decimals of numbers written on marks: three digits of the largest, none for whole numbers."""
+    """Decimals of numbers on marks: three digits of the largest, none for whole numbers."""
     if all(value == round(value) for value in values):
         return 0
     largest = max(map(abs, values))

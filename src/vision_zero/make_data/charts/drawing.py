@@ -1,7 +1,7 @@
-"""Draw a table as a chart: marks, axes, title, legend, each where the style and the room say.
+"""Draw a table as a chart: marks, axes, title and legend, placed by the style and the space.
 
-Charts of one call have the same axes, limits and places, so that an edited table's chart differs by the edit alone.
-Drawn by matplotlib's Agg on a `Figure` of its own, with default settings: no pyplot, no user's configuration.
+Charts of one call have the same axes, limits and layout, so that an edited table's chart differs by the edit alone.
+matplotlib's Agg draws on a `Figure` with default settings: no pyplot, no user's configuration.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from vision_zero.make_data.maker import Rejected
 
 DPI = 100
 NUMBERED: frozenset[Kind] = frozenset({"bar", "grouped", "horizontal"})
-"""Kinds that write a value beyond the end of its mark, for which the axis leaves room."""
+"""Kinds with numbers beyond the ends of marks, for which the axis leaves room."""
 
 UNTOLD = frozenset({"", "characteristic", "entity"})
-"""Names of rows that say nothing of them, such as ChartQA's tables have; they are not written at the axis."""
+"""Uninformative names of rows, as in ChartQA's tables; they are not written at the axis."""
 
 MIN_PLOT = (0.35, 0.3)
-"""Share of the canvas's width and height that must be left for the marks."""
+"""Least share of the canvas's width and height for the marks."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class _Chart:
     # ------------------------------------------------------------------------------------------- above and beside
 
     def _draw_title(self, top: float) -> float:
-        """The title, and under it the unit where the theme has it there. Returns where the next thing begins."""
+        """Draw the title and, if the theme has it there, the unit below. Returns the height that is left."""
         pen = Pen(self.renderer, font_properties(self.style.font, 1.18 * self.points, bold=self.theme.title_bold))
         centred = self.theme.title_place == "center"
         x, align = (0.5, "center") if centred else (self.pad / self.width, "left")
@@ -137,7 +137,7 @@ class _Chart:
         return top - 0.35 * pen.line
 
     def _unit(self) -> str:
-        """What the numbers are in; nothing where every number says so itself."""
+        """Unit of the values; empty if every number shows its own."""
         unit = self.table.units[0]
         return "" if unit in ("%", "$", "£", "€") or len(set(self.table.units)) > 1 else unit
 
@@ -147,7 +147,7 @@ class _Chart:
         return [] if self.kind == "scatter" or len(self.table.series) == 1 else list(self.table.series)
 
     def _draw_legend(self, left: float, bottom: float, right: float, top: float) -> Bbox:
-        """The legend at its side of what is left of the canvas. Returns the rest."""
+        """Draw the legend at its side of the free rectangle. Returns the rest of it."""
         names = self._legend_names()
         if not names:
             return Bbox.from_extents(left, bottom, right, top)
@@ -212,7 +212,7 @@ class _Chart:
     # ---------------------------------------------------------------------------------------------------- the axes
 
     def _dress_axes(self) -> None:
-        """Frame, grid, limits and ticks; the rows' labels come when the room is known."""
+        """Draw frame, grid, limits and ticks. Labels of rows follow when the space is known."""
         axes, theme = self.axes, self.theme
         if self.kind == "pie":
             axes.set_aspect("equal")
@@ -285,7 +285,7 @@ class _Chart:
         set_label(text, fontproperties=self.pen.font, color=self.theme.ink, labelpad=0.5 * self.points)
 
     def fit_axes(self) -> Bbox:
-        """The largest axes, in pixels, whose labels have room. Raises Rejected if little would be left of them."""
+        """The largest axes, in pixels, whose labels fit. Raises Rejected if they are too small."""
         inner = outer = self.room
         for _ in range(3):  # narrower axes may wrap their labels otherwise
             if inner.width < MIN_PLOT[0] * self.width or inner.height < MIN_PLOT[1] * self.height:
@@ -317,7 +317,7 @@ class _Chart:
         )
 
     def _pie_probes(self, names: Sequence[str]) -> list[Any]:
-        """The names of slices, put there to be measured."""
+        """Names of slices, drawn to be measured."""
         if self.kind != "pie":
             return []
         before = list(self.axes.texts)
@@ -325,7 +325,7 @@ class _Chart:
         return [text for text in self.axes.texts if text not in before]
 
     def _label_rows(self, place: Bbox) -> tuple[str, ...]:
-        """Names of rows along their axis. Returns those that stand elsewhere, round a pie."""
+        """Draw names of rows along their axis. Returns those that are placed around a pie instead."""
         rows, width, height = self.table.rows, place.width, place.height
         if self.kind == "scatter":
             return ()

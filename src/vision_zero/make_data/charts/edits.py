@@ -1,7 +1,7 @@
-"""Edits of a chart's table: two values swapped, two labels swapped, or one trend turned round. Each with its record.
+"""Edits of a chart's table: swap two values, swap two labels, or reverse one trend.
 
-An edit says what it did in a `Change`; `apply` makes the edited table of the table and the change, and nothing else
-does, so that a record cannot say anything but what was done.
+A `Change` records an edit. Edited tables are made by `apply` from the original and the record alone, so the record is
+always what was done.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any, Literal, get_args
 from vision_zero.make_data.charts.slices import Kind, value_range
 from vision_zero.make_data.charts.tables import ChartTable
 
-Edit = Literal["values", "labels", "trend"]
-EDITS: tuple[Edit, ...] = get_args(Edit)
+EditKind = Literal["values", "labels", "trend"]
+EDITS: tuple[EditKind, ...] = get_args(EditKind)
 TRENDING: frozenset[Kind] = frozenset({"line", "area", "scatter"})
 
 
 @dataclass(frozen=True)
 class Change:
-    """What was changed.
+    """Record of one edit.
 
     values   the values of `series` at the two `rows` changed places
     labels   the names of two rows (`of` "rows") or of two series (`of` "series") changed places; values stayed
@@ -31,7 +31,7 @@ class Change:
     `indices` are positions of rows, or of series if `of` is "series"; `before` and `after` are what stood there.
     """
 
-    edit: Edit
+    edit: EditKind
     of: Literal["rows", "series"]
     series: str
     series_index: int
@@ -61,11 +61,11 @@ def apply(table: ChartTable, change: Change) -> ChartTable:
     return replace(table, values=tuple(values))
 
 
-def propose(table: ChartTable, kind: Kind, edit: Edit, min_difference: float, rng: random.Random) -> Change | None:
-    """A change of this sort, one of those that can be seen; None if there is none.
+def propose(table: ChartTable, kind: Kind, edit: EditKind, min_difference: float, rng: random.Random) -> Change | None:
+    """A random visible change of kind `edit`; None if the table has none.
 
     Two values, or the values that two labels stand for, differ by at least `min_difference` of the values' range; a
-    trend ends higher or lower than it began by as much. Names of times are not swapped: an axis of time has an order.
+    trend ends higher or lower than it began by as much. Names of times are not swapped: a time axis has an order.
     """
     least = min_difference * value_range(table, kind)
     if least == 0:
@@ -95,11 +95,11 @@ def _swapped_values(table: ChartTable, kind: Kind, least: float, rng: random.Ran
 def _swapped_labels(table: ChartTable, kind: Kind, least: float, rng: random.Random) -> Change | None:
     if kind == "scatter":
         return None  # its points have no names
-    gather_completions = [] if table.timed else _apart(list(zip(*table.values, strict=True)), least)
+    of_rows = [] if table.timed else _apart(list(zip(*table.values, strict=True)), least)
     of_series = [] if len(table.series) == 1 else _apart(table.values, least)
     choices: list[tuple[Literal["rows", "series"], list[tuple[int, int]]]] = []
-    if gather_completions:
-        choices.append(("rows", gather_completions))
+    if of_rows:
+        choices.append(("rows", of_rows))
     if of_series:
         choices.append(("series", of_series))
     if not choices:
@@ -111,7 +111,7 @@ def _swapped_labels(table: ChartTable, kind: Kind, least: float, rng: random.Ran
 
 
 def _apart(groups: Sequence[Sequence[float]], least: float) -> list[tuple[int, int]]:
-    """Pairs of groups of which some value differs by `least`."""
+    """Pairs of groups in which some value differs by at least `least`."""
     return [
         (a, b)
         for a, b in combinations(range(len(groups)), 2)
@@ -137,6 +137,6 @@ def _turned_trend(table: ChartTable, kind: Kind, least: float, rng: random.Rando
     return None
 
 
-def _change(table: ChartTable, edit: Edit, s: int, indices: tuple[int, ...]) -> Change:
+def _change(table: ChartTable, edit: EditKind, s: int, indices: tuple[int, ...]) -> Change:
     before = tuple(table.values[s][r] for r in indices)
     return Change(edit, "rows", table.series[s], s, indices, before, before[::-1])

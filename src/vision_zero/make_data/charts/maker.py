@@ -1,7 +1,7 @@
 """Pairs of charts: a table drawn as a chart, and the same chart of the table with one change.
 
-The change is two values swapped, two labels swapped, or one trend turned round. Both charts have the same style, axes
-and places, so they differ by the change alone. Tables are parts of real ones (`chart_sources`, `chart_slices`).
+The change is two values swapped, two labels swapped, or one trend reversed. Both charts have the same style, axes and
+layout, so they differ by the change alone. Tables are parts of real ones (`sources`, `slices`).
 """
 
 from __future__ import annotations
@@ -12,28 +12,22 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from vision_zero.make_data.charts.drawing import DrawnChart, draw_charts
-from vision_zero.make_data.charts.edits import EDITS, TRENDING, Change, Edit, apply, propose
+from vision_zero.make_data.charts.edits import EDITS, TRENDING, Change, EditKind, apply, propose
 from vision_zero.make_data.charts.slices import KINDS, Kind, catalogue
 from vision_zero.make_data.charts.sources import BUILT_IN, LoadedTables, TableSourceError, load_tables
 from vision_zero.make_data.charts.styles import FONTS, PALETTES, THEMES, Style, styles
 from vision_zero.make_data.charts.tables import ChartTable
-from vision_zero.make_data.maker import MadePair, Make, Rejected
+from vision_zero.make_data.maker import EditedPair, Make, Rejected, add_option, changed_share
 from vision_zero.types import Domain
-
-CHANGED_BY = 25
-"""Levels of 255 by which a channel of a pixel differs at least, if the pixel counts as changed."""
 
 
 @dataclass(frozen=True)
 class PlannedPair:
-    """All that is drawn: the same for the same generator."""
+    """A pair before it is drawn."""
 
     table: ChartTable
     edited: ChartTable
@@ -44,7 +38,7 @@ class PlannedPair:
 
 @dataclass(frozen=True)
 class ChartMaker:
-    """Options of the charts; `size` is (width, height) in pixels. Raises ValueError for options that make no sense.
+    """Options of the charts; `size` is (width, height) in pixels. Raises ValueError for invalid options.
 
     `tables` are sources for `load_tables`, `parts_per_table` limits how many parts of one table are charted per kind,
     `min_difference` is the share of the range of values by which swapped values differ, and `changed` the least and the
@@ -53,7 +47,7 @@ class ChartMaker:
 
     tables: tuple[str, ...] = BUILT_IN
     kinds: tuple[Kind, ...] = KINDS
-    edits: tuple[Edit, ...] = EDITS
+    edits: tuple[EditKind, ...] = EDITS
     min_difference: float = 0.2
     parts_per_table: int = 100
     changed: tuple[float, float] = (0.001, 0.4)
@@ -81,31 +75,31 @@ class ChartMaker:
 
     @contextmanager
     def open(self) -> Iterator[Make]:
-        """Reads the tables. Raises TableSourceError if they cannot be read or no chart of these kinds fits any."""
+        """Read the tables. Raises TableSourceError if they cannot be read or no chart of these kinds fits any."""
         self.parts()
 
-        def make(rng: random.Random, number: int) -> MadePair:
+        def make(rng: random.Random, number: int) -> EditedPair:
             plan = self.plan(rng)
             return self.pair(plan, self.draw(plan))
 
         yield make
 
     def parts(self) -> Mapping[Kind, Sequence[ChartTable]]:
-        """What charts are drawn of, by kind. Raises TableSourceError."""
+        """Tables of charts, by kind. Raises TableSourceError."""
         return _parts(self.tables, self.drawn_kinds, self.parts_per_table)
 
     def material(self) -> str:
-        """The tables that charts are drawn of. Raises TableSourceError."""
+        """Fingerprint of the tables. Raises TableSourceError."""
         kinds = {kind: [table.fingerprint() for table in some] for kind, some in self.parts().items()}
         return hashlib.sha256(repr(kinds).encode()).hexdigest()[:16]
 
     @property
     def drawn_kinds(self) -> tuple[Kind, ...]:
-        """The kinds that can have one of the edits: only lines, areas and points have a trend."""
+        """The kinds that can have one of the edits."""
         return tuple(kind for kind in self.kinds if EDITS_OF[kind] & set(self.edits))
 
     def plan(self, rng: random.Random) -> PlannedPair:
-        """Kind, style, table and change of a pair. Raises Rejected if the table has no change that can be seen."""
+        """Draw kind, style, table and change of a pair. Raises Rejected if no change of the table is visible."""
         parts = self.parts()
         kind = rng.choice(list(parts))
         style = rng.choice(styles())
@@ -122,7 +116,7 @@ class ChartMaker:
         """The original and the edited chart. Raises Rejected if a text does not fit."""
         return draw_charts([plan.table, plan.edited], plan.kind, plan.style, self.size)
 
-    def pair(self, plan: PlannedPair, drawn: Sequence[DrawnChart]) -> MadePair:
+    def pair(self, plan: PlannedPair, drawn: Sequence[DrawnChart]) -> EditedPair:
         """Raises Rejected if too few or too many pixels changed."""
         original, edited = (one.image for one in drawn)
         share = changed_share(original, edited)
@@ -141,10 +135,10 @@ class ChartMaker:
             "change": change,
         }
         documents = {"tables/table": table, "tables/edited_table": edited_table, "tables/change": change}
-        return MadePair(original, edited, meta, documents)
+        return EditedPair(original, edited, meta, documents)
 
     def summary(self) -> dict[str, Any]:
-        """What a set is drawn from: how many distinct tables, by kind, of how many whole ones, in how many styles."""
+        """Options, and the numbers of source tables, of distinct parts by kind, and of styles."""
         loaded = _loaded(self.tables)
         parts = self.parts()
         return {
@@ -160,7 +154,7 @@ class ChartMaker:
         }
 
 
-EDITS_OF: Mapping[Kind, frozenset[Edit]] = {
+EDITS_OF: Mapping[Kind, frozenset[EditKind]] = {
     kind: frozenset(
         edit
         for edit in EDITS
@@ -168,16 +162,10 @@ EDITS_OF: Mapping[Kind, frozenset[Edit]] = {
     )
     for kind in KINDS
 }
-"""Which edits a kind of chart can have: points have no names, and only what goes along an axis has a trend."""
+"""Edits by kind of chart: points have no labels to swap, and only lines, areas and points have a trend."""
 
 
-def changed_share(one: Image.Image, other: Image.Image) -> float:
-    """Share of the pixels of which a channel differs by more than CHANGED_BY."""
-    difference = np.abs(np.asarray(one, dtype=np.int16) - np.asarray(other, dtype=np.int16))
-    return float((difference.max(axis=-1) > CHANGED_BY).mean())
-
-
-# A maker is pickled into workers and asked often; what it reads is the same for equal options.
+# Cached by options, as a maker is pickled into workers and asks often.
 @lru_cache(maxsize=4)
 def _loaded(sources: tuple[str, ...]) -> LoadedTables:
     return load_tables(sources)
@@ -197,45 +185,22 @@ def _parts(sources: tuple[str, ...], kinds: tuple[Kind, ...], limit: int) -> Map
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `ChartMaker`, but its size."""
-    parser.add_argument(
-        "--tables",
-        nargs="+",
-        default=list(BUILT_IN),
-        metavar="SOURCE",
-        help="sources of tables: vega, statsmodels (both built in), ChartQA's folder, CSV files or folders of them",
-    )
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="kinds of chart (default: all)")
-    parser.add_argument(
-        "--edits",
-        nargs="+",
-        choices=EDITS,
-        default=list(EDITS),
-        help="swap two values, swap two labels, or turn a trend round (default: all)",
-    )
-    parser.add_argument(
-        "--min_difference",
-        type=float,
-        default=ChartMaker.min_difference,
-        help="least difference of swapped values, as a share of the values' range (default: 0.2)",
-    )
-    parser.add_argument(
-        "--parts_per_table",
-        type=int,
-        default=ChartMaker.parts_per_table,
-        help="most parts of one table that are charted, per kind of chart (default: 100)",
-    )
-    parser.add_argument(
-        "--changed",
-        type=float,
-        nargs=2,
-        default=list(ChartMaker.changed),
-        metavar=("MIN", "MAX"),
-        help="bounds of the share of pixels that the edit changes (default: 0.001 0.4)",
-    )
+    add = partial(add_option, parser)
+    sources = "sources of tables: vega, statsmodels (both built in), ChartQA's folder, CSV files or folders of them"
+    add("--tables", list(BUILT_IN), sources, nargs="+", metavar="SOURCE")
+    add("--kinds", list(KINDS), "kinds of chart (default: all)", nargs="+", choices=KINDS)
+    edits = "swap two values, swap two labels, or turn a trend round (default: all)"
+    add("--edits", list(EDITS), edits, nargs="+", choices=EDITS)
+    difference = "least difference of swapped values, as a share of the values' range (default: 0.2)"
+    add("--min_difference", ChartMaker.min_difference, difference)
+    parts = "most parts of one table that are charted, per kind of chart (default: 100)"
+    add("--parts_per_table", ChartMaker.parts_per_table, parts)
+    changed = "bounds of the share of pixels that the edit changes (default: 0.001 0.4)"
+    add("--changed", list(ChartMaker.changed), changed, nargs=2, metavar=("MIN", "MAX"))
 
 
 def from_arguments(args: argparse.Namespace) -> ChartMaker:
-    """Raises ValueError for options that make no sense, with their names."""
+    """Raises ValueError, with the option's name, for an invalid one."""
     return ChartMaker(
         tables=tuple(args.tables),
         kinds=tuple(dict.fromkeys(args.kinds)),
@@ -243,5 +208,5 @@ def from_arguments(args: argparse.Namespace) -> ChartMaker:
         min_difference=args.min_difference,
         parts_per_table=args.parts_per_table,
         changed=(args.changed[0], args.changed[1]),
-        size=tuple(args.size) if getattr(args, "size", None) else ChartMaker.size,
+        size=getattr(args, "size", None) or ChartMaker.size,
     )

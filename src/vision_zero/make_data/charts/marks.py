@@ -23,7 +23,7 @@ MIN_SLICE_WITH_NUMBER = 0.06
 
 @dataclass(frozen=True)
 class Marks:
-    """What is drawn, onto what. `points` is the size of the chart's text, which marks go by."""
+    """Marks of one table on `axes`. `points` is the size of the chart's text, which scales the marks."""
 
     axes: Any
     table: ChartTable
@@ -48,7 +48,7 @@ class Marks:
 
     @property
     def bar_width(self) -> float:
-        """In rows."""
+        """Width of a bar, in units of rows."""
         share, n = self.style.theme.bar_share, len(self.table.series)
         return share if self.kind != "grouped" else max(share, 0.76) / n
 
@@ -136,11 +136,10 @@ DRAW: Mapping[Kind, Callable[[Marks], None]] = {
 
 
 def write_numbers(marks: Marks, pen: Pen, *, needed: bool) -> None:
-    """Values on bars, where the bars' width has room for all of them. Raises Rejected if they are `needed` and do not
-    fit."""
+    """Write values on bars if all of them fit. Raises Rejected if they are `needed` and do not fit."""
     values = [value for column in marks.table.values for value in column]
-    decimals = label_decimals(values)
-    texts = [[_short(value, marks, decimals) for value in column] for column in marks.table.values]
+    decimals, unit = label_decimals(values), marks.table.units[0]
+    texts = [[number_text(value, unit, decimals) for value in column] for column in marks.table.values]
     inverse = marks.axes.transData.transform
     pixels_per_row = abs(inverse((1, 1))[0] - inverse((0, 0))[0])
     if marks.kind != "horizontal":
@@ -170,12 +169,8 @@ def write_numbers(marks: Marks, pen: Pen, *, needed: bool) -> None:
             )
 
 
-def _short(value: float, marks: Marks, decimals: int) -> str:
-    return number_text(value, marks.table.units[0], decimals)
-
-
 def _number_stacks(marks: Marks, pen: Pen, texts: Sequence[Sequence[str]]) -> None:
-    """In the middle of every segment that is high enough."""
+    """Write numbers in the middle of every segment that is high enough."""
     inverse = marks.axes.transData.transform
     pixels_per_unit = abs(inverse((0, 1))[1] - inverse((0, 0))[1])
     base = [0.0] * len(marks.table.rows)
@@ -197,7 +192,7 @@ def _number_stacks(marks: Marks, pen: Pen, texts: Sequence[Sequence[str]]) -> No
 
 
 def name_slices(marks: Marks, pen: Pen, names: Sequence[str]) -> None:
-    """Shares inside a pie's slices, and `names` around it; without names (a legend has them) shares alone."""
+    """Write shares inside a pie's slices, and `names` around it, unless a legend has them."""
     values = marks.table.values[0]
     total, done = sum(values), 0.0
     for i, value in enumerate(values):

@@ -1,11 +1,10 @@
-"""Charts become tables: a vision-language model reads every chart of a folder, and its tables are written as CSV.
+"""Read the charts of a folder with a vision-language model and write their tables as CSV.
 
     python -m vision_zero.make_data.charts.read_charts CHARTQA/png --model Qwen/Qwen2.5-VL-7B-Instruct --out tables
     python -m vision_zero.make_data charts --tables tables --out pairs
 
-The second command is the paper's way from a chart to its edited twin: read, change, draw again. A completion is text
-from a model: it is parsed or it is unreadable, and then it is counted, kept beside the tables, and no table is made up
-for it.
+The second command edits and draws the tables, as the paper does. A completion that does not parse as a table is counted
+and kept beside the tables; no table is made up for it.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import json
 import os
 import re
 import sys
@@ -24,16 +22,18 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from vision_zero.data.folders import PairSourceError, is_image_name
-from vision_zero.data.image_files import BadImageError
+from vision_zero.data.folders import is_image_name
 from vision_zero.data.pairs import load_pairs
 from vision_zero.game.spy_game import deal, turn_seed
+from vision_zero.inspect_data import positive
 from vision_zero.make_data.charts.tables import SourceTable, TableError, parse_csv
+from vision_zero.make_data.maker import MakerError
+from vision_zero.make_data.output import write_whole
 from vision_zero.rollout.game_images import GameImage
 from vision_zero.rollout.load_policy import Loading, ModelPlayer, load_player
 from vision_zero.rollout.policy import Policy, TokenLimits, TurnRequest
 from vision_zero.rollout.sampling import Sampling
-from vision_zero.run_folder import read_json_lines
+from vision_zero.run_folder import append_json_line, read_json_lines
 from vision_zero.types import GameRules, ImagePair, Prompt, Turn
 
 PROMPT = """\
@@ -53,7 +53,7 @@ UNREADABLE = "unreadable.jsonl"
 
 @dataclass(frozen=True)
 class Reading:
-    """What became of one chart: a table, or the reason why there is none."""
+    """Result of reading one chart: a table, or the reason for having none."""
 
     id: str
     completion: str
@@ -62,7 +62,7 @@ class Reading:
 
 
 def read_completion(completion: str, name: str) -> SourceTable:
-    """The table in a completion: CSV, fenced or not, or a Markdown table. Raises TableError for anything else."""
+    """Parse a completion: CSV, fenced or not, or a Markdown table. Raises TableError for anything else."""
     text = completion.replace("\r\n", "\n").strip()
     if fenced := re.search(r"```[a-zA-Z]*[ \t]*\n(.*?)(?:```|\Z)", text, re.DOTALL):
         text = fenced[1].strip()
@@ -103,7 +103,7 @@ def _number(value: float | None, unit: str) -> str:
 def read_charts(
     pairs: Sequence[ImagePair], policy: Policy, *, max_tokens: int = 1024, seed: int = 0, batch: int = 8
 ) -> Iterator[list[Reading]]:
-    """Ask `policy` for the table of each image, `batch` at a time. Raises BadImageError for an image that is none."""
+    """Ask `policy` for the table of each image, `batch` at a time. Raises BadImageError for a bad image."""
     token_limits = TokenLimits(0, max_tokens)
     for start in range(0, len(pairs), batch):
         some = pairs[start : start + batch]
@@ -112,8 +112,7 @@ def read_charts(
 
 
 def _request(index: int, pair: ImagePair, token_limits: TokenLimits, seed: int) -> TurnRequest:
-    """A question about one image, in the form in which policies take questions: as a turn, of a game that is not
-    played."""
+    """The request about one image: policies take turns of games, so it is a turn of a game that is not played."""
     game = deal(index, seed, replace(pair, edited=None), GameRules())
     turn = Turn(index, "decision", 0, 0, 0)
     image = GameImage(f"{pair.id}/original", pair.image.open())
@@ -131,21 +130,18 @@ def _reading(name: str, completion: str) -> Reading:
 
 
 @dataclass(frozen=True)
-class Tables:
-    """The folder of tables: NAME.csv for a chart that was read, a line of `unreadable.jsonl` for one that was not."""
+class TablesFolder:
+    """Output folder: NAME.csv for a chart that was parsed, a line of `unreadable.jsonl` for one that was not."""
 
     folder: Path
 
     def unreadable(self) -> dict[str, str]:
-        """Reason by id, of this and earlier runs. A last line that was cut off by a kill is not one.
-
-        Raises RunFolderError for a damaged file.
-        """
+        """Reasons by id, of all runs, without an unfinished last line. Raises RunFolderError for a damaged file."""
         lines = read_json_lines(self.folder / UNREADABLE, "id", "reason")
         return {str(line["id"]): str(line["reason"]) for line in lines}
 
     def missing(self, pairs: Sequence[ImagePair]) -> list[ImagePair]:
-        """The charts that were not asked for yet. Raises ValueError for two that would have the same table."""
+        """The charts without a result. Raises ValueError for two that would have the same file."""
         owners: dict[Path, str] = {}
         for pair in pairs:
             path = self.csv_of(pair.id)
@@ -158,12 +154,12 @@ class Tables:
         return [pair for pair in pairs if pair.id not in unreadable and not self.csv_of(pair.id).is_file()]
 
     def csv_of(self, name: str) -> Path:
-        """As ChartQA names them: `tables/41699051005347.csv` of `png/41699051005347.png`."""
+        """ChartQA's naming: `tables/41699051005347.csv` of `png/41699051005347.png`."""
         stem = os.path.splitext(name)[0] if is_image_name(name) else name
         return self.folder / f"{stem}.csv"
 
     def begin(self) -> None:
-        """Make the folder, and drop a line that a kill cut off."""
+        """Make the folder and drop an unfinished last line, left by a killed run."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / UNREADABLE
         if path.is_file():
@@ -175,20 +171,17 @@ class Tables:
         for reading in readings:
             if reading.table is None:
                 record = {"id": reading.id, "reason": reading.reason, "completion": reading.completion}
-                with open(self.folder / UNREADABLE, "a", encoding="utf-8") as stream:
-                    stream.write(json.dumps(record) + "\n")
+                append_json_line(self.folder / UNREADABLE, record)
                 continue
             path = self.csv_of(reading.id)
             path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(path.name + ".part")
-            part.write_text(table_csv(reading.table), encoding="utf-8")
-            os.replace(part, path)
+            write_whole(path, table_csv(reading.table).encode())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 1 if an option, the model or an image is bad, or if not one chart was read."""
+    """Returns the exit status: 1 for a bad option, model or image, or if no chart was parsed."""
     args = parse(arguments)
-    tables = Tables(args.out)
+    tables = TablesFolder(args.out)
     try:
         pairs = list(load_pairs(str(args.charts)))[: args.limit]
         tables.begin()
@@ -196,19 +189,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if missing:
             policy = load_policy(args)
             with tqdm(total=len(pairs), initial=len(pairs) - len(missing), unit="chart") as bar:
-                for readings in read_charts(
-                    missing, policy, max_tokens=args.max_tokens, seed=args.seed, batch=args.batch
-                ):
+                options = {"max_tokens": args.max_tokens, "seed": args.seed, "batch": args.batch}
+                for readings in read_charts(missing, policy, **options):
                     tables.write(readings)
                     policy.forget()  # no image is shown twice
                     bar.update(len(readings))
-    except (PairSourceError, BadImageError, ValueError, OSError) as error:
+    except (MakerError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return report(tables, pairs)
 
 
-def report(tables: Tables, pairs: Sequence[ImagePair]) -> int:
+def report(tables: TablesFolder, pairs: Sequence[ImagePair]) -> int:
     unreadable = tables.unreadable()
     reasons = Counter(unreadable[pair.id] for pair in pairs if pair.id in unreadable)
     n_read = sum(tables.csv_of(pair.id).is_file() for pair in pairs)
@@ -221,7 +213,7 @@ def report(tables: Tables, pairs: Sequence[ImagePair]) -> int:
 
 
 def load_policy(args: argparse.Namespace) -> ModelPlayer:
-    """Raises ValueError or OSError, which name the model, for what cannot be loaded."""
+    """Raises ValueError or OSError, which name the model, if it cannot be loaded."""
     loading = Loading(
         Sampling(temperature=args.temperature), args.batch, args.min_pixels, args.max_pixels, use_cpu=args.use_cpu
     )
@@ -246,14 +238,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--max_pixels", type=positive, help="images are reduced to at most so many pixels")
     parser.add_argument("--use_cpu", action="store_true", help="do not use a GPU")
     return parser.parse_args(arguments)
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
 
 
 if __name__ == "__main__":

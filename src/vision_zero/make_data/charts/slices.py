@@ -1,7 +1,7 @@
-"""Parts of source tables that a chart can show: which kinds of chart fit a table, and a catalogue of its parts.
+"""Parts of source tables that fit a chart of a kind, and a catalogue of them.
 
-A part is a choice of series and of rows: years in a window, some states, some crops. Every number stays the source's.
-Which parts the catalogue has is a function of the table's name and contents alone, so everyone has the same.
+A part is a choice of series and of rows: years in a window, some states, some crops. Numbers are never changed. The
+catalogue is a function of the table's name and contents alone.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ Kind = Literal["bar", "grouped", "stacked", "horizontal", "line", "area", "pie",
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 ZERO_BASED: frozenset[Kind] = frozenset({"bar", "grouped", "stacked", "horizontal", "area", "pie"})
-"""Kinds that show a value as a length or an area, so their axis starts at zero."""
+"""Kinds that show values as lengths or areas: their axis starts at zero."""
 
 STEPS = (1, 2, 5, 10)
-"""Rows of a time window: every one, every second, ..."""
+"""Steps between the rows of a time window."""
 
 MIN_SHARE = 0.04
-"""Of a pie's smallest slice: a smaller one has no room for its label."""
+"""Least share of a pie's slice: a smaller one has no room for its label."""
 
 
 @dataclass(frozen=True)
-class Shape:
+class SizeRange:
     """Fewest and most series and rows of a readable chart."""
 
     series: tuple[int, int]
     rows: tuple[int, int]
 
 
-SHAPES: Mapping[Kind, Shape] = {
-    "bar": Shape((1, 1), (4, 10)),
-    "grouped": Shape((2, 4), (3, 6)),
-    "stacked": Shape((2, 5), (4, 9)),
-    "horizontal": Shape((1, 1), (4, 9)),
-    "line": Shape((1, 5), (5, 24)),
-    "area": Shape((1, 5), (6, 24)),
-    "pie": Shape((1, 1), (3, 7)),
-    "scatter": Shape((2, 2), (10, 26)),
+SIZE_RANGES: Mapping[Kind, SizeRange] = {
+    "bar": SizeRange((1, 1), (4, 10)),
+    "grouped": SizeRange((2, 4), (3, 6)),
+    "stacked": SizeRange((2, 5), (4, 9)),
+    "horizontal": SizeRange((1, 1), (4, 9)),
+    "line": SizeRange((1, 5), (5, 24)),
+    "area": SizeRange((1, 5), (6, 24)),
+    "pie": SizeRange((1, 1), (3, 7)),
+    "scatter": SizeRange((2, 2), (10, 26)),
 }
 
 
@@ -56,7 +56,7 @@ def catalogue(tables: Sequence[SourceTable], kind: Kind, parts_per_table: int) -
 
 
 def parts(table: SourceTable, kind: Kind, limit: int) -> list[ChartTable]:
-    """Up to `limit` distinct parts. A table of which all is one chart has that one."""
+    """Up to `limit` distinct parts of one table."""
     rng = random.Random(f"vision-zero/charts/{table.name}/{kind}")
     found: dict[str, ChartTable] = {}
     for _ in range(2 * limit):
@@ -81,7 +81,7 @@ def _part(table: SourceTable, kind: Kind, rng: random.Random) -> ChartTable | No
         return None
     if kind == "stacked" and table.whole != "row":
         return None
-    shape = SHAPES[kind]
+    shape = SIZE_RANGES[kind]
     most_series = 1 if kind == "area" and table.whole != "row" else shape.series[1]
     first = rng.randrange(len(table.series))
     alike = [s for s in range(len(table.series)) if table.units[s] == table.units[first]]
@@ -99,8 +99,8 @@ def _part(table: SourceTable, kind: Kind, rng: random.Random) -> ChartTable | No
     return part
 
 
-def _time_window(table: SourceTable, shape: Shape, rng: random.Random) -> list[int] | None:
-    """Rows at equal steps."""
+def _time_window(table: SourceTable, shape: SizeRange, rng: random.Random) -> list[int] | None:
+    """Random rows at equal steps."""
     steps = [step for step in STEPS if (len(table.rows) - 1) // step + 1 >= shape.rows[0]]
     if not steps:
         return None
@@ -110,7 +110,7 @@ def _time_window(table: SourceTable, shape: Shape, rng: random.Random) -> list[i
     return list(range(start, start + n_rows * step, step))
 
 
-def _some_rows(table: SourceTable, shape: Shape, rng: random.Random) -> list[int] | None:
+def _some_rows(table: SourceTable, shape: SizeRange, rng: random.Random) -> list[int] | None:
     if len(table.rows) < shape.rows[0]:
         return None
     n_rows = rng.randint(shape.rows[0], min(shape.rows[1], len(table.rows)))
@@ -118,8 +118,8 @@ def _some_rows(table: SourceTable, shape: Shape, rng: random.Random) -> list[int
 
 
 def _pie_part(table: SourceTable, rng: random.Random) -> ChartTable | None:
-    """The series of one row, or all rows of one series, where they add up to a whole."""
-    least, most = SHAPES["pie"].rows
+    """The series of one row, or all rows of one series, if they add up to a whole."""
+    least, most = SIZE_RANGES["pie"].rows
     if table.whole == "row" and least <= len(table.series):
         row = rng.randrange(len(table.rows))
         n_parts = min(len(table.series), most)
@@ -147,14 +147,14 @@ def _pie_part(table: SourceTable, rng: random.Random) -> ChartTable | None:
 
 
 def _scatter_part(table: SourceTable, rng: random.Random) -> ChartTable | None:
-    """Two series against each other: those of observations, or of different units."""
+    """Two series of observations, or of different units."""
     if len(table.series) < 2:
         return None
     x, y = rng.sample(range(len(table.series)), 2)
     if table.rows_are != "points" and table.units[x] == table.units[y]:
         return None
     there = [r for r in range(len(table.rows)) if table.values[x][r] is not None and table.values[y][r] is not None]
-    least, most = SHAPES["scatter"].rows
+    least, most = SIZE_RANGES["scatter"].rows
     if len(there) < least:
         return None
     rows = sorted(rng.sample(there, rng.randint(least, min(most, len(there)))))
@@ -199,17 +199,14 @@ def _by_size(part: ChartTable) -> ChartTable:
 
 
 def value_range(table: ChartTable, kind: Kind) -> float:
-    """How far the values reach: the largest less the smallest, or less zero where lengths are shown.
-
-    Of a scatter chart, the range of y.
-    """
+    """Largest minus smallest value, or minus zero for kinds that show lengths. Of a scatter chart, the range of y."""
     columns = table.values[1:] if kind == "scatter" else table.values
     values = [value for column in columns for value in column] + ([0.0] if kind in ZERO_BASED else [])
     return max(values) - min(values)
 
 
 def is_readable(table: ChartTable, kind: Kind) -> bool:
-    """Whether a chart of this kind shows the values: none is a sliver, and they differ enough to be told apart."""
+    """True if the values are visible in a chart of this kind: none too small, and different enough."""
     for column in table.values:
         if max(column) == min(column):
             return False

@@ -1,8 +1,8 @@
-"""Where tables for charts come from: those that this package ships, ChartQA's tables, CSV files.
+"""Sources of tables for charts: built-in tables, ChartQA's tables, CSV files.
 
-`load_tables(["vega", "statsmodels", "path/to/folder"])` reads each of them whole. The built-in tables were made of data
-sets that the packages `vega_datasets` and `statsmodels` ship; `data_sets.csv` beside them says from where each is and
-what its licence is. Tables that cannot be read are left out and counted by reason.
+`load_tables(["vega", "statsmodels", "path/to/folder"])` reads all of them. The built-in tables were made of data sets
+of the packages `vega_datasets` and `statsmodels`; `data_sets.csv` beside them has their origins and licences. Files
+that cannot be read are left out and counted by reason.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from vision_zero.make_data.charts.tables import MAX_CSV_CHARS, RowsAre, SourceTa
 BUILT_IN = ("vega", "statsmodels")
 
 BUILT_IN_FOLDER = Path(__file__).parent / "tables"
-"""`tables.csv` has one line for each built-in table: what `SourceTable` says of it. Its numbers are in `NAME.csv`."""
+"""`tables.csv` has a line of `SourceTable` fields for each built-in table; the numbers are in `NAME.csv`."""
 
 
 class TableSourceError(ValueError):
-    """A source of tables that is not there or holds none. The message begins with its name."""
+    """A source of tables is missing or empty. The message begins with its name."""
 
 
 @dataclass(frozen=True)
 class LoadedTables:
-    """Tables, and how many files were left out by reason."""
+    """Tables, and numbers of skipped files by reason."""
 
     tables: tuple[SourceTable, ...]
     left_out: Counter[str]
@@ -86,7 +86,7 @@ def _csv_lines(file: Path) -> list[list[str]]:
 
 
 def _exact_number(cell: str) -> float | None:
-    """`3` is an int and `3.0` a float: a chart's record and its table's fingerprint show which. None for no number."""
+    """int of `3`, float of `3.0`, as records and fingerprints show the difference; None of an empty cell."""
     if not cell:
         return None
     return int(cell) if cell.removeprefix("-").isdecimal() else float(cell)
@@ -117,7 +117,7 @@ def _csv_tables(path: Path) -> tuple[list[SourceTable], Counter[str]]:
 
 
 def _read_text(file: Path) -> str:
-    """Raises TableError for a file that is too large or no UTF-8 text."""
+    """Raises TableError for a file that is too large or not UTF-8 text."""
     try:
         if file.stat().st_size > 4 * MAX_CSV_CHARS:
             raise TableError("too large")

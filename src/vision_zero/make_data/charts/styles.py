@@ -1,11 +1,11 @@
-"""How charts look: themes (frame, grid, places of title and legend), palettes, and the fonts that matplotlib ships.
+"""Styles of charts: a theme (frame, grid, places of title and legend), a palette and a font of matplotlib's own.
 
-A style is one of each. Only palettes that stand out from a theme's panel go with it.
+A theme is combined only with palettes that contrast with its panel.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -59,7 +59,7 @@ class Palette:
 
 @dataclass(frozen=True)
 class Font:
-    """Files in matplotlib's own folder of fonts, so that a chart's bytes do not depend on what a machine has."""
+    """Files in matplotlib's own folder of fonts, so that a chart's bytes do not depend on the machine."""
 
     name: str
     regular: str
@@ -78,20 +78,11 @@ class Style:
         return f"{self.theme.name}/{self.palette.name}/{self.font.name}"
 
 
+_HEADLINE = Theme("", spines=("bottom",), title_place="left", title_bold=True, legend="top")
+
 THEMES = (
     Theme("journal", ticks="out", legend="top", marker="o", line_width=1.6, bar_share=0.62),
-    Theme(
-        "report",
-        spines=("bottom",),
-        grid="value",
-        title_place="left",
-        title_bold=True,
-        legend="top",
-        unit_above=True,
-        ink="#2b2b2b",
-        faint="#e2e2e2",
-        line_width=2.4,
-    ),
+    replace(_HEADLINE, name="report", grid="value", unit_above=True, ink="#2b2b2b", faint="#e2e2e2", line_width=2.4),
     Theme(
         "panel",
         panel="#ebebeb",
@@ -113,26 +104,20 @@ THEMES = (
         marker="s",
         line_width=1.5,
     ),
-    Theme(
-        "newspaper",
+    replace(
+        _HEADLINE,
+        name="newspaper",
         paper="#e9f0f4",
         panel="#e9f0f4",
         faint="#c3cfd6",
-        spines=("bottom",),
         grid="value",
-        title_place="left",
-        title_bold=True,
-        legend="top",
         unit_above=True,
         ink="#1d2a33",
         line_width=2.6,
     ),
-    Theme(
-        "survey",
-        spines=("bottom",),
-        title_place="left",
-        title_bold=True,
-        legend="top",
+    replace(
+        _HEADLINE,
+        name="survey",
         unit_above=True,
         numbers=True,
         axis_with_numbers=False,
@@ -153,17 +138,14 @@ THEMES = (
         marker="o",
         bar_share=0.6,
     ),
-    Theme(
-        "night",
+    replace(
+        _HEADLINE,
+        name="night",
         paper="#1f2530",
         panel="#1f2530",
         ink="#e8e8e8",
         faint="#3a4352",
-        spines=("bottom",),
         grid="value",
-        title_place="left",
-        title_bold=True,
-        legend="top",
         line_width=2.2,
         donut=True,
     ),
@@ -245,10 +227,7 @@ def _luminance(colour: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def font_file(file: str) -> Path:
-    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / file
-
-
 def font_properties(font: Font, points: float, *, bold: bool = False) -> FontProperties:
-    """The font at a size; `points` before the font's own scale."""
-    return FontProperties(fname=str(font_file(font.bold if bold else font.regular)), size=points * font.scale)
+    """The font at a size of `points` times its own scale."""
+    file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / (font.bold if bold else font.regular)
+    return FontProperties(fname=str(file), size=points * font.scale)

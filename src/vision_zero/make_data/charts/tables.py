@@ -1,8 +1,8 @@
-"""Tables that charts are drawn from: as a chart shows them, as a source holds them, and as a CSV text has them.
+"""Tables of charts: `ChartTable` of one chart, `SourceTable` of a source, and the parser of CSV.
 
-A chart shows a `ChartTable`: few rows, few series, every value there. A source holds `SourceTable`s: as many rows and
-series as it has, with gaps; charts show parts of them (`chart_slices`). CSV comes from users and from models that read
-charts, so reading it is total: a `SourceTable`, or a `TableError` with the reason.
+A chart shows a `ChartTable`: few rows and series, no gaps. A `SourceTable` has any number of rows and series, and gaps;
+charts show parts of it (`slices`). CSV comes from users and from models that read charts, so the parser returns a
+`SourceTable` or raises a `TableError` with the reason.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from itertools import pairwise
 from typing import Any, Literal
 
 Whole = Literal["", "row", "column"]
-"""What adds up: nothing that is known, the series of every row, or the rows of every series."""
+"""Parts of a whole: none known, the series of every row, or the rows of every series."""
 
 RowsAre = Literal["categories", "times", "points"]
-"""Rows can be put in any order, stand in the order of time, or are observations that are points of a scatter chart."""
+"""Kinds of rows: categories in any order, times in order, or observations for a scatter chart."""
 
 MAX_CSV_CHARS = 5_000_000
 MAX_CSV_ROWS = 20_000
@@ -37,16 +37,15 @@ _MONTHS = tuple(name.lower() for name in month_name[1:])
 
 
 class TableError(ValueError):
-    """A text that is no table of numbers. The message is short and of few kinds: they are counted by it."""
+    """The text does not parse as a numeric table. The message is one of a few short ones: files are counted by it."""
 
 
 @dataclass(frozen=True)
 class ChartTable:
-    """What one chart shows: `values[s][r]` is series s at row r, in `units[s]`.
+    """Table of one chart: `values[s][r]` is series s at row r, in `units[s]`.
 
-    Rows of a `timed` table are times, in order. A scatter chart has series x and y.
-
-    Raises ValueError for values that do not fit the names, are not finite, or names that are there twice.
+    Rows of a `timed` table are times, in order. A scatter chart has series x and y. Raises ValueError for values that
+    do not fit the names or are not finite, and for equal names.
     """
 
     title: str
@@ -81,17 +80,17 @@ class ChartTable:
         }
 
     def fingerprint(self) -> str:
-        """Equal for tables of equal names and numbers, whatever they are called."""
+        """Hash of names and numbers, without the title."""
         content = json.dumps([self.rows, self.series, self.values])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class SourceTable:
-    """A table as its source has it. `values[s][r]` is None where the source has no number.
+    """Table of a source. `values[s][r]` is None where the source has no number.
 
-    `series_name` says what the series are (`Industry`). `title` is that of a chart of several series; in
-    `single_title`, that of a chart of one, `{series}` stands for its name. Empty ones are not drawn.
+    `series_name` is what the series are (`Industry`). `title` is that of a chart of several series, `single_title` that
+    of a chart of one, with `{series}` for its name. Empty titles are not drawn.
     """
 
     name: str
@@ -114,7 +113,7 @@ class SourceTable:
 
 
 def read_number(text: str) -> float | None:
-    """The number of a cell: `1,234.5`, `-3`, `12%`, `$5`, `2e3`. None for anything else, also for `3,5`."""
+    """Number of a cell: `1,234.5`, `-3`, `12%`, `$5`, `2e3`. None for anything else, also for `3,5`."""
     plain = unicodedata.normalize("NFKC", text).strip().replace("−", "-").replace(" ", "")
     plain = plain.removesuffix("%")
     sign = "-" if plain.startswith("-") else ""
@@ -135,8 +134,8 @@ def clean_label(text: str) -> str:
 def parse_csv(text: str, name: str) -> SourceTable:
     """A table from CSV text: a header, then one row a line, its name first. `name` is the source's.
 
-    Columns after the first that hold a text that is no number are not series. Times are put in order. Raises TableError
-    for a text without two rows and one series.
+    Columns with a cell that is not numeric are not series. Times are put in order. Raises TableError for a text
+    without two rows and one series.
     """
     header, *lines = _cells(text)
     if len(header) < 2:
@@ -173,7 +172,7 @@ def parse_csv(text: str, name: str) -> SourceTable:
 
 
 def _cells(text: str) -> list[list[str]]:
-    """Header and lines; blank lines are none. Raises TableError for what is too large, or no CSV, or empty."""
+    """Cells of the lines that are not blank. Raises TableError for a text that is too large, not CSV or empty."""
     if len(text) > MAX_CSV_CHARS:
         raise TableError("too large")
     text = text.lstrip("\ufeff").strip()
@@ -203,7 +202,7 @@ def _is_numeric(cells: Sequence[str]) -> bool:
 
 
 def _unit(cells: Sequence[str]) -> str:
-    """`%` or a currency sign where every number of the column has it."""
+    """`%` or a currency sign if every number of the column has it, else empty."""
     there = [cell for cell in cells if cell.lower() not in MISSING]
     if all(cell.endswith("%") for cell in there):
         return "%"
@@ -211,7 +210,7 @@ def _unit(cells: Sequence[str]) -> str:
 
 
 def _whole(values: Sequence[Sequence[float | None]]) -> Whole:
-    """Shares in percent are recognised by their sum, 98 to 102."""
+    """Detect shares in percent by their sum, 98 to 102."""
 
     def is_hundred(numbers: Sequence[float | None]) -> bool:
         there = [number for number in numbers if number is not None]
@@ -223,10 +222,7 @@ def _whole(values: Sequence[Sequence[float | None]]) -> Whole:
 
 
 def time_order(rows: Sequence[str]) -> list[int] | None:
-    """Positions of `rows` in the order of time, if all are dates or years and stand forwards or backwards; else None.
-
-    Only rows that are in order already, or in reverse, are taken: anything else is in an order of its own.
-    """
+    """Positions of `rows` in the order of time, if all are dates or years in order or in reverse order; else None."""
     moments = [_moment(row) for row in rows]
     known = [moment for moment in moments if moment is not None]
     if len(known) < len(moments) or len(known) < 3:

@@ -1,7 +1,6 @@
-"""Room for text in a chart: wrapping, shortening, turning, and the check that nothing is clipped or overlaps.
+"""Layout of text in a chart: wrapping, shortening, turning, and the check that no text is clipped or overlaps.
 
-All sizes are pixels, measured with the renderer that draws. What does not fit is `Rejected`, after what can be done by
-layout has been done.
+All sizes are pixels, measured with the renderer that draws. Text that no layout fits raises `Rejected`.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from matplotlib.text import Text
 from vision_zero.make_data.maker import Rejected
 
 ANGLES = (30, 45, 90)
-"""Degrees by which labels under an axis are turned, the first that has room."""
+"""Degrees by which labels under an axis may be turned; the first that fits is taken."""
 
 Corners = tuple[tuple[float, float], ...]
 
@@ -52,7 +51,7 @@ class Arrangement:
 
 
 def wrap(text: str, width: float, lines: int, pen: Pen) -> str | None:
-    """`text` in at most so many lines of whole words, each at most `width` wide; None if it does not go in."""
+    """`text` in at most `lines` lines of whole words, each at most `width` wide; None if it does not fit."""
     wrapped: list[str] = []
     for word in text.split():
         longer = f"{wrapped[-1]} {word}" if wrapped else word
@@ -75,7 +74,7 @@ def shorten(text: str, width: float, pen: Pen) -> str:
 
 
 def fit(text: str, width: float, lines: int, pen: Pen) -> str:
-    """`text` wrapped into at most so many lines, and shortened if that is not enough."""
+    """`text` wrapped into at most `lines` lines, and shortened if necessary."""
     wrapped = wrap(text, width, lines, pen)
     if wrapped is not None:
         return wrapped
@@ -100,8 +99,8 @@ def fit_all(texts: Sequence[str], width: float, lines: int, pen: Pen) -> list[st
 def arrange(labels: Sequence[str], slot: float, height: float, pen: Pen, *, timed: bool) -> Arrangement:
     """Labels under an axis, one every `slot` pixels, at most `height` high.
 
-    In this order: as they are, wrapped, every second (third, ...) if they are times, turned and shortened. A function
-    of the set of labels, so that labels that changed places are arranged alike. Raises Rejected if nothing fits.
+    In this order: as they are, wrapped, every second (third, ...) if they are times, turned and shortened. Swapped
+    labels are arranged alike. Raises Rejected if nothing fits.
     """
     gap = 0.5 * pen.line
     widest = max(map(pen.width, labels))
@@ -126,7 +125,7 @@ def arrange(labels: Sequence[str], slot: float, height: float, pen: Pen, *, time
 
 
 def shown_texts(figure: Figure) -> list[Text]:
-    """Every text that is drawn: visible, not empty, and of ticks only those within their axis."""
+    """All visible, non-empty texts; of ticks only those within their axis."""
     outside: set[int] = set()
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
@@ -144,7 +143,7 @@ def _tick_texts(tick: Tick) -> tuple[Text, Text]:
 
 
 def corners(text: Text, renderer: Any) -> Corners:
-    """The four corners of a text as it is drawn, turned if it is turned."""
+    """The four corners of a text, rotated with it."""
     angle = text.get_rotation() % 360
     box = text.get_window_extent(renderer)
     if angle % 90 == 0:
@@ -162,7 +161,7 @@ def corners(text: Text, renderer: Any) -> Corners:
 
 
 def overlap(one: Corners, other: Corners) -> bool:
-    """Whether two rectangles share an area (separating axes)."""
+    """True if two rectangles overlap, by the separating axis theorem."""
     for rectangle in (one, other):
         for (x0, y0), (x1, y1) in ((rectangle[0], rectangle[1]), (rectangle[1], rectangle[2])):
             dx, dy = x1 - x0, y1 - y0

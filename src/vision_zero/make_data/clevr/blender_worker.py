@@ -1,11 +1,10 @@
-"""Runs inside Blender's Python: draws the scenes it is sent, one JSON line each, until its input ends.
+"""Program for Blender's Python: draws scenes from JSON lines until its input ends.
 
     .venv-blender/bin/python blender_worker.py
 
-It says first {"ready": true, "version": ..., "device": ...}; then it answers each request {"scene": ..., "width",
-"height", "samples", "path"} with {"path": ...} once the PNG is written. `render_blender` is the other end, and says
-what a scene looks like in JSON. Nothing of ours is imported here, as this Python has nothing of ours; what fails ends
-the program with its traceback on stderr.
+First it writes {"ready": true, "version": ..., "device": ...}, then {"path": ...} for each request {"scene": ...,
+"width", "height", "samples", "path"} once the PNG is written. `render_blender` is the other end and defines the JSON.
+Nothing of this package is imported, as this Python does not have it. An error ends the program with its traceback.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def say(stream: Any, answer: dict[str, Any]) -> None:
 
 
 def set_up(threads: int) -> str:
-    """An empty file, the settings that no scene changes, and a GPU if there is one. Returns the device's name."""
+    """Make an empty file with the fixed settings; choose a GPU if there is one. Returns the device's name."""
     bpy.ops.wm.read_factory_settings(use_empty=True)
     scene = bpy.context.scene
     render, cycles = scene.render, scene.cycles
@@ -83,7 +82,7 @@ def use_gpu(cycles: Any) -> str:
 
 
 class Studio:
-    """Ground, lamps, camera, one mesh a shape and one material a look, all made once; objects come and go."""
+    """Ground, lamps, camera, a mesh per shape and a material per look, all made once; objects change."""
 
     def __init__(self) -> None:
         self.scene = bpy.context.scene
@@ -162,7 +161,7 @@ class Studio:
 
 
 def look(one: Any, direction: list[float]) -> None:
-    """Turn a camera or a lamp, which look down their own -z, into a direction, top up."""
+    """Point a camera or a lamp, whose axis is -z, into a direction, top up."""
     from mathutils import Vector  # it is there once bpy is
 
     one.rotation_euler = Vector(direction).to_track_quat("-Z", "Y").to_euler()
@@ -189,7 +188,7 @@ def plane() -> Any:
 
 
 def taken_mesh() -> Any:
-    """The mesh of the object just added, smooth, with an empty slot for a material, without the object."""
+    """Remove the object just added and return its mesh, smooth, with an empty slot for a material."""
     added = bpy.context.object
     mesh = added.data
     mesh.polygons.foreach_set("use_smooth", [True] * len(mesh.polygons))

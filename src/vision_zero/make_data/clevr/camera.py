@@ -1,4 +1,4 @@
-"""The camera of the rendered scenes: where a point of the world lands in the image. Both renderers have this one.
+"""Camera of the rendered scenes, for both renderers: projects points of the world into the image.
 
 It looks at the origin through a 35 mm lens on a 32 mm sensor, as CLEVR's does. The world has z up and the ground at
 z = 0. Image coordinates are continuous, x to the right and y down from the top left corner, so the pixel in column i
@@ -66,7 +66,7 @@ class Camera:
 
 
 def focal_length(size: tuple[int, int]) -> float:
-    """In pixels."""
+    """Focal length in pixels."""
     return FOCAL * max(size)
 
 

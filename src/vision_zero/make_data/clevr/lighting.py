@@ -1,8 +1,8 @@
-"""The light of a rendered scene: three lamps, a sun, a grey sky, and what they leave of it behind objects.
+"""Light of a rendered scene: three lamps, a sun, a grey sky, and soft shadows.
 
-Both renderers have these lamps. Here a lamp is a small disc whose light falls off with the square of the distance, and
-a shadow's soft edge is worked out from one ray: how far, at its nearest, the ray to the lamp's middle passes inside
-or outside the outline of an object, against how wide the cone to the lamp is there.
+Both renderers have these lamps. Here a lamp is a small disc whose light falls off with the square of the distance. The
+soft edge of a shadow follows from one ray to the lamp's centre: its distance to the outline of an object, inside or
+outside, relative to the width of the cone to the lamp there.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LAMP_WIDTH = 0.5
 SUN_DIRECTION: Vector = (0.0, 0.0, 1.0)
 SUN_IRRADIANCE = 0.3
 SUN_ANGLE = 60.0
-"""Degrees that the sun spans: it is soft daylight from above, and darkens the ground where objects touch it."""
+"""Angular size of the sun in degrees: soft daylight that leaves the ground below objects dark."""
 
 GROUND_ALBEDO = 0.7
 
@@ -38,7 +38,7 @@ SKY = 0.1
 
 @dataclass(frozen=True)
 class Light:
-    """A lamp at `position`, or, if that is None, the sun.
+    """A lamp at `position`, or the sun if that is None.
 
     `strength` is the irradiance of a surface that faces it: of the sun as it is, of a lamp at distance 1 in front of
     it. `spread` is a lamp's radius, and the tangent of half the sun's angle.
@@ -52,7 +52,7 @@ class Light:
 
 
 @dataclass(frozen=True)
-class Lit:
+class LightRays:
     """Rays from points to a light: unit `directions` (3, N), `distance` (N,), `irradiance` (N,) facing it, unshaded."""
 
     directions: Floats
@@ -72,27 +72,28 @@ def lights_of(lamps: Lamps) -> tuple[Light, ...]:
     return (*hung, Light(None, SUN_DIRECTION, SUN_IRRADIANCE, WHITE, math.tan(math.radians(SUN_ANGLE / 2))))
 
 
-def rays_to(light: Light, points: Floats) -> Lit:
-    """From each of `points` (3, N)."""
+def rays_to(light: Light, points: Floats) -> LightRays:
+    """Rays from `points` (3, N) to a light."""
     if light.position is None:
         n = points.shape[1]
         directions = np.repeat(vector(light.direction), n, axis=1)
-        return Lit(directions, np.full(n, np.inf, np.float32), np.full(n, light.strength, np.float32))
+        return LightRays(directions, np.full(n, np.inf, np.float32), np.full(n, light.strength, np.float32))
     directions = vector(light.position) - points
     squared = dots(directions, directions)
     distance = np.sqrt(squared)
     directions /= distance
     # The lamp is a flat square: it shines most forwards, and not backwards.
     forwards = dots(directions, vector(light.direction))
-    return Lit(directions, distance, np.float32(light.strength) * np.maximum(forwards, 0) / squared)
+    return LightRays(directions, distance, np.float32(light.strength) * np.maximum(forwards, 0) / squared)
 
 
 def lit_share(
-    light: Light, lit: Lit, points: Floats, objects: Sequence[SceneObject], owners: NDArray[np.int8]
+    light: Light, lit: LightRays, points: Floats, objects: Sequence[SceneObject], owners: NDArray[np.int8]
 ) -> Floats:
     """(N,) the share of the light that reaches each point past `objects`.
 
-    `owners` (N,) are the objects that the points are on, by number: what turns away from the light is dark anyhow.
+    `owners` (N,) are the numbers of the objects that the points lie on. Those cast no shadow on themselves: what turns
+    away from the light is dark anyhow.
     """
     share = np.ones(points.shape[1], np.float32)
     # Seen from a lamp, all rays have one origin, and looking for those near an object costs a quarter.
@@ -125,7 +126,7 @@ def _hidden(one: SceneObject, light: Light, points: Floats, directions: Floats, 
 
 
 def _past_sphere(radius: float, origins: Floats, directions: Floats) -> tuple[Floats, Floats]:
-    """How far inside (< 0: outside) the outline rays pass, and where along them. The same of the other two."""
+    """Distance of rays inside the outline (< 0: outside), and where along them. The other two return the same."""
     along = -dots(origins, directions)
     squared = np.maximum(dots(origins, origins) - along * along, 0)
     return radius - np.sqrt(squared), along
@@ -147,7 +148,7 @@ def _past_cube(radius: float, origins: Floats, directions: Floats) -> tuple[Floa
 
 
 def _past_cylinder(radius: float, origins: Floats, directions: Floats) -> tuple[Floats, Floats]:
-    """Past the mantle by the distance of ray and axis; where a lid is crossed, as for the cube."""
+    """The distance of ray and axis decides at the mantle; where a lid is crossed, the path as for the cube."""
     across = np.maximum(directions[0] * directions[0] + directions[1] * directions[1], np.float32(1e-6))
     middle = -(origins[0] * directions[0] + origins[1] * directions[1]) / across
     from_axis = np.sqrt(np.maximum(origins[0] * origins[0] + origins[1] * origins[1] - across * middle * middle, 0))

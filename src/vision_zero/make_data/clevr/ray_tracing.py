@@ -1,4 +1,4 @@
-"""Rays against spheres, cubes and cylinders that stand on the ground, in NumPy.
+"""Intersections of rays with spheres, cubes and cylinders on the ground, in NumPy.
 
 Arrays of vectors are (3, N), float32, so that each coordinate is contiguous. A ray is origin + t * direction with a
 direction of length 1; origins are (3, N), or (3, 1) for one origin of all.
@@ -22,17 +22,17 @@ Indices: TypeAlias = NDArray[np.intp]
 
 GROUND = -1
 NEAREST = 1e-3
-"""Hits nearer than this are the surface that a ray starts from."""
+"""Nearer hits are the surface that a ray starts from."""
 
 BEVELS = {"cube": 0.13, "cylinder": 0.05}
-"""How far the rounding of edges goes, as a share of the radius. Both renderers have these."""
+"""Width of rounded edges as a share of the radius, in both renderers."""
 
 _EXTENT = {"sphere": 1.0, "cylinder": math.sqrt(2), "cube": math.sqrt(3)}
 
 
 @dataclass(frozen=True)
 class Crossing:
-    """Where rays enter and leave an object, (N,) each. Rays that miss it have enter > leave."""
+    """Distances (N,) at which rays enter and leave an object. Rays that miss it have enter > leave."""
 
     enter: Floats
     leave: Floats
@@ -40,14 +40,14 @@ class Crossing:
 
 @dataclass(frozen=True)
 class Hits:
-    """What rays meet first: an object's number or GROUND, and at what distance. (N,) each."""
+    """First hits of rays (N,): an object's number or GROUND, and the distance."""
 
     which: NDArray[np.int8]
     distance: Floats
 
 
 def vector(values: Sequence[float]) -> Floats:
-    """(3, 1)."""
+    """Three values as a (3, 1) array."""
     return np.array(values, dtype=np.float32)[:, None]
 
 
@@ -65,7 +65,7 @@ def unit_vectors(a: Floats) -> Floats:
 
 
 def bounding_radius(one: SceneObject) -> float:
-    """Of the sphere around its centre that holds it."""
+    """Radius of the sphere around its centre that contains it."""
     return one.radius * _EXTENT[one.shape]
 
 
@@ -91,7 +91,7 @@ def pixel_centres(size: tuple[int, int]) -> tuple[Floats, Floats]:
 
 
 def crossing(one: SceneObject, origins: Floats, directions: Floats) -> Crossing:
-    """Where rays cross an object."""
+    """Crossing of rays with an object."""
     if one.shape == "sphere":
         return _cross_sphere(one, origins, directions)
     origins, directions = to_object(one, origins - vector(one.centre)), to_object(one, directions)
@@ -99,7 +99,7 @@ def crossing(one: SceneObject, origins: Floats, directions: Floats) -> Crossing:
 
 
 def to_object(one: SceneObject, vectors: Floats) -> Floats:
-    """Vectors in the frame in which the object is not turned."""
+    """Vectors in the object's own frame, without its rotation."""
     return vectors if one.shape != "cube" else _turned(vectors, -one.rotation)
 
 
@@ -122,7 +122,7 @@ def _cross_sphere(one: SceneObject, origins: Floats, directions: Floats) -> Cros
 
 
 def _cross_slab(radius: float, origin: Floats, direction: Floats) -> Crossing:
-    """Between two parallel planes at -radius and radius on one axis."""
+    """Crossing with the slab from -radius to radius on one axis."""
     inverse = np.reciprocal(np.where(np.abs(direction) < 1e-9, np.float32(1e-9), direction))
     middle, half = -origin * inverse, np.float32(radius) * np.abs(inverse)
     return Crossing(middle - half, middle + half)
@@ -136,7 +136,7 @@ def _cross_cube(radius: float, origins: Floats, directions: Floats) -> Crossing:
 
 
 def _cross_cylinder(radius: float, origins: Floats, directions: Floats) -> Crossing:
-    """The mantle of an upright cylinder, and the slab between its lids."""
+    """Crossing with the mantle of an upright cylinder and the slab between its lids."""
     across = np.maximum(directions[0] * directions[0] + directions[1] * directions[1], np.float32(1e-12))
     middle = -(origins[0] * directions[0] + origins[1] * directions[1]) / across
     from_axis = origins[0] * origins[0] + origins[1] * origins[1] - np.float32(radius**2)
@@ -149,9 +149,9 @@ def _cross_cylinder(radius: float, origins: Floats, directions: Floats) -> Cross
 
 
 def normals(one: SceneObject, points: Floats) -> Floats:
-    """Outward normals at points on the surface, those of cubes and cylinders leaning over towards rounded edges.
+    """Outward normals at points on the surface; those of cubes and cylinders bend towards rounded edges.
 
-    Not towards the edges on the ground: they would look down into the dark, along a line that nobody can see.
+    Edges on the ground are not rounded: their normals would point down into the dark.
     """
     local = points - vector(one.centre)
     if one.shape == "sphere":
@@ -169,7 +169,7 @@ def normals(one: SceneObject, points: Floats) -> Floats:
 
 
 def near_ray(one: SceneObject, origins: Floats, directions: Floats, spread: float = 0.0) -> Indices:
-    """Which rays may come within `spread` of an object: those that come near the sphere around it."""
+    """Indices of rays that may come within `spread` of an object, by the sphere around it."""
     to_centre = vector(one.centre) - origins
     along = dots(to_centre, directions)
     bound = bounding_radius(one) + spread
@@ -178,7 +178,7 @@ def near_ray(one: SceneObject, origins: Floats, directions: Floats, spread: floa
 
 
 def nearest_hits(scene: Scene, origins: Floats, directions: Floats) -> Hits:
-    """What each ray meets first. Rays that meet nothing, not even the ground, have distance infinity."""
+    """First hit of each ray. Rays without a hit, not even of the ground, have distance infinity."""
     down = directions[2]
     with np.errstate(divide="ignore"):
         ground = np.where(down < 0, -origins[2] / np.minimum(down, 0), np.float32(np.inf))
@@ -195,13 +195,13 @@ def nearest_hits(scene: Scene, origins: Floats, directions: Floats) -> Hits:
 
 
 def object_mask(scene: Scene, size: tuple[int, int]) -> NDArray[np.int8]:
-    """(height, width): which object is seen at the centre of each pixel, GROUND where none is."""
+    """(height, width): number of the object at the centre of each pixel, or GROUND."""
     x, y = pixel_centres(size)
     directions = camera_rays(scene.camera, size, x, y)
     return nearest_hits(scene, vector(scene.camera.position), directions).which.reshape(size[1], size[0])
 
 
 def pixels_of_objects(mask: NDArray[np.int8], n_objects: int) -> tuple[int, ...]:
-    """How many pixels of a mask show each object."""
+    """Number of pixels of each object in a mask."""
     counts = np.bincount(mask.ravel() + 1, minlength=n_objects + 1)[1:]
     return tuple(int(count) for count in counts)

@@ -1,7 +1,7 @@
-"""Draw scenes with Blender: a process in an environment of its own (`bash setup.sh --blender`), asked by JSON lines.
+"""Renderer in Blender: a process in its own environment (`bash setup.sh --blender`) that reads JSON lines.
 
-Blender's module is large, under another licence (GPL-3) and bound to one version of Python; hence the process. One
-draws any number of scenes. Cycles takes a GPU when there is one.
+Blender's module is large, under another licence (GPL-3) and bound to one version of Python; hence the process, which
+draws any number of scenes. Cycles uses a GPU if there is one.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ from vision_zero.make_data.clevr import lighting
 from vision_zero.make_data.clevr.camera import FOCAL
 from vision_zero.make_data.clevr.ray_tracing import BEVELS
 from vision_zero.make_data.clevr.scenes import COLOURS, Scene
-from vision_zero.make_data.maker import MakingError
+from vision_zero.make_data.maker import MakerError
 
 WORKER = Path(__file__).with_name("blender_worker.py")
 BLENDER_PYTHON = Path(__file__).resolve().parents[4] / ".venv-blender" / "bin" / "python"
-"""Where `bash setup.sh --blender` puts it: beside the sources."""
+"""Interpreter that `bash setup.sh --blender` installs beside the sources."""
 
 SENSOR = 32.0
 """Width in mm."""
 STDERR_LINES = 20
 
 
-class BlenderError(MakingError):
-    """Blender cannot be started, ended, or does not answer. The message has the end of what it said."""
+class BlenderError(MakerError):
+    """Blender cannot be started, ended, or does not answer. The message has the end of its output."""
 
 
 @dataclass(frozen=True)
 class BlenderOptions:
-    """How Blender draws. `samples`: rays per pixel before denoising; `threads`: 0 for as many as there are cores."""
+    """Options of Blender. `samples`: rays per pixel before denoising; `threads`: 0 for all cores."""
 
     python: Path = BLENDER_PYTHON
     samples: int = 16
     threads: int = 0
     start_seconds: float = 300.0
-    """How long it may take to start: the first start reads 350 MB, and a GPU's first start compiles."""
+    """Time limit of the start: the first one reads 350 MB, and compiles for a GPU."""
     image_seconds: float = 300.0
-    """How long one image may take."""
+    """Time limit of one image."""
 
     def __post_init__(self) -> None:
         if self.samples < 1 or self.threads < 0:
@@ -84,7 +84,7 @@ def open_blender(options: BlenderOptions) -> Iterator[Blender]:
 
 
 class Blender:
-    """A Blender that waits for scenes. `version` and `device` are what it draws with."""
+    """A running Blender that waits for scenes, with its version and its device."""
 
     def __init__(
         self, process: subprocess.Popen[bytes], errors: BinaryIO, folder: Path, options: BlenderOptions
@@ -121,7 +121,7 @@ class Blender:
         return drawn
 
     def _answer(self, seconds: float, what: str) -> Mapping[str, Any]:
-        """The next line it says. Raises BlenderError when there is none in time."""
+        """The next line of its output. Raises BlenderError if there is none in time."""
         assert self._process.stdout is not None
         pipe = self._process.stdout.fileno()
         end = time.monotonic() + seconds
@@ -146,7 +146,7 @@ class Blender:
 
 
 def blender_scene(scene: Scene) -> dict[str, Any]:
-    """What the process in `blender_worker` is told of a scene."""
+    """JSON of a scene for the process in `blender_worker`."""
     return {
         "camera": {"position": scene.camera.position, "lens": FOCAL * SENSOR, "sensor": SENSOR},
         "sky": lighting.SKY,

@@ -1,7 +1,6 @@
-"""Draw a scene with NumPy alone: one ray a pixel, four at edges, soft shadows, one mirror bounce for metal.
+"""Renderer in NumPy: one ray per pixel, four at edges, soft shadows, one mirror bounce for metal.
 
-Arithmetic only, no randomness: the same scene has the same bytes. For the look see `scene_light` and the materials
-below; camera and positions are those of the other renderer.
+Nothing is random: the same scene gives the same bytes. Camera, lamps and positions are those of the other renderer.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ METAL_MIRROR = 0.6
 """Share of metal's reflection that is sharp; the rest is blurred beyond recognition."""
 
 GROUND_RADIANCE = 0.22
-"""What the ground sends back, on the average."""
+"""Mean radiance of the ground."""
 
 EDGE_SAMPLES = ((-0.375, -0.125), (0.125, -0.375), (0.375, 0.125), (-0.125, 0.375))
-"""Offsets in pixels of the rays of a pixel at an edge: a grid turned, so that steep and flat edges gain alike."""
+"""Offsets in pixels of the rays of a pixel at an edge: a rotated grid, equally good for steep and flat edges."""
 
 
 def render(scene: Scene, size: tuple[int, int]) -> Image.Image:
@@ -61,7 +60,7 @@ def render(scene: Scene, size: tuple[int, int]) -> Image.Image:
 
 
 def _edges(which: NDArray[np.int8]) -> NDArray[np.intp]:
-    """Pixels whose neighbour to the right or below shows something else, and these neighbours."""
+    """Pixels whose neighbour to the right or below shows another object, and these neighbours."""
     edge = np.zeros(which.shape, bool)
     for a, b in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
         different = which[a] != which[b]
@@ -73,7 +72,7 @@ def _edges(which: NDArray[np.int8]) -> NDArray[np.intp]:
 def _radiance(
     scene: Scene, lights: Sequence[Light], origins: Floats, directions: Floats, hits: Hits, *, bounce: bool = True
 ) -> Floats:
-    """(3, N) linear light that comes back along rays (3, N) from what they hit."""
+    """(3, N) linear radiance along rays (3, N) from their hits."""
     seen = np.full(directions.shape, SKY, np.float32)
     ground = np.flatnonzero((hits.which == GROUND) & np.isfinite(hits.distance))
     if len(ground):
@@ -112,7 +111,7 @@ def _surfaces(
     *,
     bounce: bool,
 ) -> Floats:
-    """Light from points (3, N) on the objects `which` (N,), back along `directions`."""
+    """Radiance from points (3, N) on the objects `which` (N,), back along `directions`."""
     normal = np.empty_like(points)
     for number, one in enumerate(scene.objects):
         some = np.flatnonzero(which == number)
@@ -141,7 +140,7 @@ def _surfaces(
 def _mirrored(
     scene: Scene, lights: Sequence[Light], points: Floats, normal: Floats, directions: Floats, bounce: bool
 ) -> Floats:
-    """What is seen in colourless metal, without the lamps themselves."""
+    """Reflection in colourless metal, without the lamps themselves."""
     away = directions - 2 * dots(directions, normal) * normal
     blurred = np.repeat(_blurred_surroundings(away[2])[None], 3, axis=0)
     if not bounce:
@@ -172,7 +171,7 @@ def _looks(objects: Sequence[SceneObject]) -> Floats:
 
 
 def _gloss(looks: Floats, normal: Floats, to_light: Floats, directions: Floats) -> Floats:
-    """How strongly a light is thrown towards the eye, by GGX distributions with Kelemen's visibility term."""
+    """Specular reflection of a light towards the eye: GGX distributions with Kelemen's visibility term."""
     halfway = unit_vectors(to_light - directions)
     slant = np.maximum(dots(to_light, halfway), np.float32(0.1))
     squared = np.maximum(dots(normal, halfway), 0) ** 2
@@ -184,14 +183,14 @@ def _gloss(looks: Floats, normal: Floats, to_light: Floats, directions: Floats) 
 
 
 def _ggx(squared: Floats, roughness: Floats) -> Floats:
-    """The density of facets halfway between light and eye, by the squared cosine of their angle to the normal."""
+    """Density of facets halfway between light and eye, by the squared cosine of their angle to the normal."""
     alpha: Floats = roughness * roughness
     density: Floats = alpha / (np.float32(np.pi) * (squared * (alpha - 1) + 1) ** 2)
     return density
 
 
 def _blurred_surroundings(up: Floats) -> Floats:
-    """What a very rough mirror sees, and a matt surface: ground below, sky above, mixed by how far up it looks."""
+    """Ambient light of matt and very rough surfaces: ground and sky, mixed by the upward component of the normal."""
     ground = np.float32(GROUND_RADIANCE)
     return ground + (np.float32(SKY) - ground) * (0.5 + 0.5 * up)
 

@@ -1,7 +1,7 @@
-"""Scenes as CLEVR writes them, and the log of what was changed between two of them.
+"""JSON of scenes in CLEVR's format, and of the changes between two of them.
 
-A scene is CLEVR's: image_filename, image_index, split, objects, directions, relationships. Beside these, and not in
-CLEVR, stand what a scene is drawn again from (`camera`, `lamps`) and how much of it is seen (`visible_pixels`).
+Besides CLEVR's image_filename, image_index, split, objects, directions and relationships, a scene has `camera` and
+`lamps`, from which it can be drawn again, and `visible_pixels` of each object.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from vision_zero.make_data.clevr.camera import Camera, dot, minus
 from vision_zero.make_data.clevr.scenes import Scene, SceneObject
 
 RELATION_EPSILON = 0.2
-"""One object is left of another if it is by more than this (CLEVR). A margin above it relates every two objects."""
+"""Least distance of two related objects (CLEVR). A larger margin of the scene relates every two objects."""
 
 GROUND_DIRECTIONS = ("right", "behind", "front", "left")
 
@@ -51,7 +51,7 @@ def object_json(one: SceneObject, camera: Camera, size: tuple[int, int]) -> dict
 
 
 def relationships(scene: Scene) -> dict[str, list[list[int]]]:
-    """By direction and object, who stands there seen from it: `["left"][0]` are those left of object 0."""
+    """Related objects by direction and object: `["left"][0]` are those left of object 0."""
     directions = scene.camera.directions()
     centres = [one.centre for one in scene.objects]
     return {

@@ -1,4 +1,4 @@
-"""CLEVR scenes: what stands where, drawn by CLEVR's rules, and edited in place.
+"""CLEVR scenes: objects at random places by CLEVR's rules, and edits of them in place.
 
 Rules and numbers are those of CLEVR's generator: positions uniform on a square of 6 x 6, 0.25 between objects, 0.4
 along each of the four directions (so that "left of" is never a matter of taste), camera and lamps moved by chance.
@@ -58,7 +58,7 @@ class SceneObject:
 
     @property
     def radius(self) -> float:
-        """Of a sphere or a cylinder; half the side of a cube."""
+        """Radius of a sphere or a cylinder; half the side of a cube."""
         return SIZES[self.size]
 
     @property
@@ -67,13 +67,13 @@ class SceneObject:
 
     @property
     def reach(self) -> float:
-        """How far it extends from its centre on the ground, whichever way it is turned."""
+        """Largest distance of its outline from its centre on the ground, whatever its rotation."""
         return self.radius * math.sqrt(2) if self.shape == "cube" else self.radius
 
 
 @dataclass(frozen=True)
 class Lamps:
-    """Where the three lamps hang; all of them point at the origin."""
+    """Positions of the three lamps; all of them point at the origin."""
 
     key: Vector = KEY_LAMP
     fill: Vector = FILL_LAMP
@@ -82,7 +82,7 @@ class Lamps:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that a renderer needs to know."""
+    """Complete input of a renderer."""
 
     objects: tuple[SceneObject, ...]
     camera: Camera = field(default_factory=Camera)
@@ -91,7 +91,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class SceneRules:
-    """What a scene must be. Distances are in CLEVR's units, in which a large object is 1.4 wide.
+    """Rules of random scenes. Distances are in CLEVR's units: a large object is 1.4 wide.
 
     Raises ValueError for numbers that no scene can satisfy.
     """
@@ -176,10 +176,10 @@ def _clear(one: SceneObject, other: SceneObject, gap: float) -> bool:
 def edit_scene(
     scene: Scene, rng: random.Random, rules: SceneRules, n_edited: int, attributes: Sequence[str]
 ) -> tuple[Scene, tuple[int, ...]]:
-    """`scene` with other values of each of `attributes` for `n_edited` of its objects, and which ones, ascending.
+    """`scene` with other values of each of `attributes` for `n_edited` of its objects, and their numbers, ascending.
 
-    They stay where they stand, and so do camera and lamps. Raises Rejected where a new shape or size has no room or
-    where the edit only swaps objects that differ in nothing else, and ValueError for a scene of too few objects.
+    Positions, camera and lamps stay. Raises Rejected if a new shape or size has no room or if the edit only swaps
+    objects that differ in nothing else, and ValueError for a scene of too few objects.
     """
     if len(scene.objects) < n_edited:
         raise ValueError(f"{n_edited} objects cannot be edited in a scene of {len(scene.objects)}")
@@ -189,7 +189,8 @@ def edit_scene(
         for attribute in attributes:
             old = getattr(edited[index], attribute)
             new = rng.choice([value for value in ATTRIBUTES[attribute] if value != old])
-            edited[index] = _with(edited[index], attribute, new)
+            changes: dict[str, Any] = {attribute: new}
+            edited[index] = replace(edited[index], **changes)
     for index in chosen:
         others = (other for number, other in enumerate(edited) if number != index)
         if not all(_clear(edited[index], other, rules.gap) for other in others):
@@ -198,11 +199,6 @@ def edit_scene(
     if sorted(map(_in_words, edited)) == sorted(map(_in_words, scene.objects)):
         raise Rejected("the edit swaps two objects")
     return replace(scene, objects=tuple(edited)), chosen
-
-
-def _with(one: SceneObject, attribute: str, value: str) -> SceneObject:
-    changes: dict[str, Any] = {attribute: value}
-    return replace(one, **changes)
 
 
 def _in_words(one: SceneObject) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The pairs of ImgEdit (arXiv 2505.20275): paths in Parquet/PART.parquet, images in tars that are cut into parts.
+"""Reader of ImgEdit (arXiv 2505.20275): paths in Parquet/PART.parquet, images in tars that are split into parts.
 
 Parquet/remove_part5.parquet      {"input_images": [PATH], "output_images": [PATH], "prompt"}
 Singleturn/NAME.tar.split.000     the beginning of a tar that holds those paths; NAME.tar if it is not cut
@@ -24,7 +24,7 @@ def imgedit_candidates(files: Files, part: str | None, archives: str | None) -> 
     """The single-turn pairs of one file of Parquet/ (`part`, as `remove_part5`), in the order of the tar archives.
 
     The archives are those of Singleturn/ whose name begins as the parquet's paths or the part do, or as `archives`
-    does; one that is cut into .tar.split.NNN is read through its parts, each fetched when it is come to.
+    does; one that is split into .tar.split.NNN is read part by part, each fetched when it is reached.
     """
     paths = files.names()
     parts = [PurePosixPath(path).stem for path in paths if path.startswith("Parquet/") and path.endswith(".parquet")]
@@ -45,7 +45,7 @@ def imgedit_candidates(files: Files, part: str | None, archives: str | None) -> 
 
 
 def _imgedit_rows(files: Files, path: str) -> tuple[dict[str, tuple[str, str]], int]:
-    """{path of the original: (path of the result, instruction)}, and the rows that are no single pair."""
+    """{path of the original: (path of the result, instruction)}, and the number of rows that are not one pair."""
     import pyarrow.parquet
 
     table = pyarrow.parquet.read_table(files.folder([glob.escape(path)]) / path)
@@ -115,7 +115,7 @@ def _imgedit_pairs(
 
 
 def _stream_tar(files: Files, name: str, parts: Sequence[str], wanted: Set[str]) -> Iterator[tuple[str, bytes]]:
-    """(path, content) of the wanted files of a tar that may be cut into parts, in its order."""
+    """(path, content) of the wanted files of a tar, which may be split into parts, in its order."""
     try:
         with (
             closing(_opened(files, parts)) as streams,
@@ -141,7 +141,7 @@ def _opened(files: Files, paths: Sequence[str]) -> Generator[IO[bytes]]:
 
 
 class _Joined:
-    """Streams one after the other as one that can only be read."""
+    """Several streams read as one."""
 
     def __init__(self, streams: Iterator[IO[bytes]]) -> None:
         self._streams, self._stream = streams, next(streams, None)

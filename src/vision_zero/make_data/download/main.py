@@ -1,4 +1,4 @@
-"""Fetch a ready-made set of image pairs into a folder that training reads, from the Hub or from a local copy.
+"""Download a published set of image pairs, from the Hub or from a local copy, into a folder that training reads.
 
     python -m vision_zero.make_data download magicbrush --out my/magicbrush --limit 1000
     python -m vision_zero.make_data download chartqa --source copies/ChartQA --out my/chartqa
@@ -23,7 +23,7 @@ from tqdm import tqdm
 from vision_zero.data.folders import PairSourceError
 from vision_zero.inspect_data import positive
 from vision_zero.make_data.download.imgedit import imgedit_candidates
-from vision_zero.make_data.download.output import Fetched, add, begin, finish
+from vision_zero.make_data.download.output import FetchProgress, add, finish, open_output
 from vision_zero.make_data.download.sets import (
     SETS,
     Candidate,
@@ -33,18 +33,18 @@ from vision_zero.make_data.download.sets import (
     file_candidates,
     table_rows,
 )
-from vision_zero.make_data.maker import MakingError
+from vision_zero.make_data.maker import MakerError
 from vision_zero.types import DOMAINS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, 1 for an error, 130 when it was stopped."""
+    """Returns the exit status: 0, 1 for an error, 130 for a stopped run."""
     args = parse(argv)
     try:
         published = chosen_set(args)
         source = None if args.source is None else str(args.source.resolve())
         same = {"source": source, "revision": args.revision, "part": args.part, "archives": args.archives}
-        done = begin(args.out, {**vars(published), **same}, args.limit)
+        done = open_output(args.out, {**vars(published), **same}, args.limit)
         if done.n_seen:
             print(f"{done.n_kept} pairs are there already, {done.dropped.total()} were dropped")
         complete = fetch(islice(candidates(published, args), done.n_seen, None), published, args, done)
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"stopped; what was fetched is kept in {args.out}, the same command continues", file=sys.stderr)
         return 130
-    except (PairSourceError, MakingError) as error:
+    except (PairSourceError, MakerError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for reason, count in done.dropped.most_common():
@@ -81,7 +81,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def chosen_set(args: argparse.Namespace) -> PublishedSet:
-    """A known set, or any of the Hub as a table, with what the options change. Raises PairSourceError."""
+    """A known set, or any other of the Hub as a table, changed by the options. Raises PairSourceError."""
     if args.set not in SETS and args.set.count("/") != 1:
         raise PairSourceError(f"{args.set}: not a known set ({', '.join(SETS)}) and not OWNER/NAME")
     changes = {name: getattr(args, name) for name in ("layout", "domain", "split") if getattr(args, name) is not None}
@@ -90,8 +90,8 @@ def chosen_set(args: argparse.Namespace) -> PublishedSet:
     return replace(SETS.get(args.set, PublishedSet(args.set)), **changes)
 
 
-def fetch(offered: Iterator[Candidate], published: PublishedSet, args: argparse.Namespace, done: Fetched) -> bool:
-    """Take candidates until there are enough or no more; whether there are no more."""
+def fetch(offered: Iterator[Candidate], published: PublishedSet, args: argparse.Namespace, done: FetchProgress) -> bool:
+    """Add candidates up to the limit. Returns True if the source has no more."""
     with tqdm(total=args.limit, initial=done.n_kept, desc=args.set, unit="pair", disable=None) as bar:
         while args.limit is None or done.n_kept < args.limit:
             candidate = next(offered, None)
@@ -103,10 +103,7 @@ def fetch(offered: Iterator[Candidate], published: PublishedSet, args: argparse.
 
 
 def candidates(published: PublishedSet, args: argparse.Namespace) -> Iterator[Candidate]:
-    """All of the set, in an order that is always the same.
-
-    Raises PairSourceError for whatever the network, the Hub or its libraries raise.
-    """
+    """All of the set, always in the same order. Raises PairSourceError for any error of the network and the Hub."""
     files = Files(published.repo, args.revision, args.source)
     if args.source is not None and not args.source.is_dir():
         raise PairSourceError(f"{args.source}: no such folder; --source is a folder that holds the set's files")

@@ -1,9 +1,9 @@
-"""The folder that a ready-made set is fetched into: what was fetched is kept, what was dropped is counted.
+"""Output folder of a download: fetched pairs are kept, dropped candidates are counted by reason.
 
-OUT/source.json      what is fetched; a fetch that was stopped continues with the same
+OUT/source.json      the source; a stopped download continues with the same
 OUT/fetched.jsonl    one line per candidate, in order: the manifest's row, or why it was dropped
 OUT/images ...       the files, as they were published
-OUT/manifest.jsonl   at the end, the rows that were kept; ChartQA goes without, its folders are a layout themselves
+OUT/manifest.jsonl   at the end, the rows that were kept; not for ChartQA, whose folders are a layout themselves
 OUT/summary.json     counts
 """
 
@@ -23,23 +23,23 @@ from vision_zero.data.folders import MANIFEST_NAME, PairSourceError, read_json
 from vision_zero.data.image_files import BadImageError, decode_bytes
 from vision_zero.data.validation import open_pair
 from vision_zero.make_data.download.sets import Candidate
-from vision_zero.make_data.maker import MakingError
-from vision_zero.make_data.output import to_json, write_whole
+from vision_zero.make_data.maker import MakerError
+from vision_zero.make_data.output import to_json, write_json, write_whole
 from vision_zero.types import Domain, ImagePair
 
 SOURCE, JOURNAL, SUMMARY = "source.json", "fetched.jsonl", "summary.json"
 
 
 @dataclass
-class Fetched:
-    """How far a fetch is: candidates looked at, pairs kept, candidates dropped by reason."""
+class FetchProgress:
+    """Progress of a download: candidates seen, pairs kept, candidates dropped by reason."""
 
     n_seen: int = 0
     n_kept: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
 
     def count(self, line: Mapping[str, Any]) -> None:
-        """One more line of the journal."""
+        """Count a line of the journal."""
         self.n_seen += 1
         self.n_kept += "dropped" not in line
         self.dropped.update([line["dropped"]] if "dropped" in line else [])
@@ -47,7 +47,7 @@ class Fetched:
 
 @dataclass(frozen=True)
 class _Encoded:
-    """An encoded image in memory, without a name: dropped candidates are counted by what is wrong with them."""
+    """An encoded image in memory, without a name: its errors are counted as reasons."""
 
     data: bytes
     name: str = ""
@@ -56,8 +56,8 @@ class _Encoded:
         return decode_bytes(self.data, self.name)
 
 
-def begin(out: Path, source: Mapping[str, Any], limit: int | None) -> Fetched:
-    """A new or empty folder, or one in which the same source was begun. Raises PairSourceError for any other."""
+def open_output(out: Path, source: Mapping[str, Any], limit: int | None) -> FetchProgress:
+    """Open a new or empty folder, or one that was started with the same source. Raises PairSourceError for others."""
     now = json.loads(json.dumps(dict(source)))
     if (out / SOURCE).is_file():
         before = read_json(out / SOURCE)
@@ -69,7 +69,7 @@ def begin(out: Path, source: Mapping[str, Any], limit: int | None) -> Fetched:
         raise PairSourceError(f"{out}: is there already and was not begun by this program; give an empty folder")
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / SOURCE, to_json(now, SOURCE))
-    done = Fetched()
+    done = FetchProgress()
     for line in _lines(out):
         done.count(line)
     if limit is not None and done.n_kept > limit:
@@ -77,8 +77,8 @@ def begin(out: Path, source: Mapping[str, Any], limit: int | None) -> Fetched:
     return done
 
 
-def add(out: Path, candidate: Candidate, domain: Domain, done: Fetched) -> None:
-    """Keep the candidate if its images can be used, else count why not; then note it in the journal."""
+def add(out: Path, candidate: Candidate, domain: Domain, done: FetchProgress) -> None:
+    """Keep the candidate if its images can be used, else count the reason; append a line to the journal."""
     problem = candidate.problem or _problem(candidate)
     line: dict[str, Any] = {"id": candidate.id, "dropped": problem}
     if problem is None:
@@ -92,20 +92,20 @@ def add(out: Path, candidate: Candidate, domain: Domain, done: Fetched) -> None:
             journal.write(to_json(line, f"row {candidate.id}"))
     except OSError as error:
         reason = f"{out / JOURNAL}: cannot be written: {error.strerror}; the same command continues"
-        raise MakingError(reason) from error
+        raise MakerError(reason) from error
 
 
-def finish(out: Path, done: Fetched, complete: bool, with_manifest: bool) -> None:
+def finish(out: Path, done: FetchProgress, complete: bool, with_manifest: bool) -> None:
     """Write the manifest and the summary. `complete`: the source has no more."""
     if with_manifest:
         rows = (to_json(line, line["id"]) for line in _lines(out) if "dropped" not in line)
         write_whole(out / MANIFEST_NAME, b"".join(rows))
     summary = {"kept": done.n_kept, "dropped": dict(done.dropped.most_common()), "source_complete": complete}
-    write_whole(out / SUMMARY, (json.dumps(summary, ensure_ascii=False, indent=1) + "\n").encode())
+    write_json(out / SUMMARY, summary)
 
 
 def _problem(candidate: Candidate) -> str | None:
-    """Why the images cannot be used."""
+    """Reason why the images cannot be used; None if they can."""
     image = _Encoded(candidate.files[candidate.image])
     edited = None if candidate.edited is None else _Encoded(candidate.files[candidate.edited])
     try:
@@ -118,7 +118,7 @@ def _problem(candidate: Candidate) -> str | None:
 
 
 def _lines(out: Path) -> Iterator[dict[str, Any]]:
-    """The journal; half a line at its end, left by a kill, is cut off."""
+    """Lines of the journal. An unfinished last line, left by a killed run, is removed from the file."""
     path = out / JOURNAL
     if not path.is_file():
         return

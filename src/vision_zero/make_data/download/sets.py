@@ -1,7 +1,7 @@
-"""Ready-made sets: what they are called on the Hub, how they are laid out, and the pairs that they offer.
+"""Published sets: their names on the Hub, their layouts, and the candidate pairs that they hold.
 
-Names and layouts are facts of the date in SETS' comment; a name that is not there any more is an error, never another
-set in its place. What is wrong with one candidate is its `problem`; what is wrong with the set is raised.
+Names and layouts are facts of the date in SETS' comment; a name that is gone is an error and never replaced by another
+set. An error of one candidate is its `problem`; an error of the whole set is raised.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ SETS: Mapping[str, PublishedSet] = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """A pair on offer: `files` by their paths in the folder to be, of which `image` and `edited` are the images."""
+    """A pair of a set: `files` by their paths in the output folder; `image` and `edited` are those of the images."""
 
     id: str
     files: Mapping[str, bytes] = field(default_factory=dict)
@@ -85,7 +85,7 @@ class Candidate:
 
 
 def pair_candidate(pair_id: str, image: bytes, edited: bytes, meta: Mapping[str, Any]) -> Candidate:
-    """A candidate of encoded images, kept as they are; published tables rarely say which kind, so the bytes do."""
+    """A candidate of encoded images, kept as they are. The bytes give the extension, as tables rarely name it."""
     first, second = f"images/{pair_id}_original{_extension(image)}", f"images/{pair_id}_modified{_extension(edited)}"
     return Candidate(pair_id, {first: image, second: edited}, first, second, meta)
 
@@ -99,7 +99,7 @@ def _extension(data: bytes) -> str:
 
 
 def table_rows(files: Files, published: PublishedSet) -> Iterator[Candidate]:
-    """The rows of a data set, streamed; the id is the row's number. Texts and numbers of a row become `meta`."""
+    """Rows of a data set, streamed. The id is the row's number; texts and numbers of a row become `meta`."""
     import datasets
 
     where = published.repo if files.source is None else str(files.source.resolve())
@@ -123,7 +123,7 @@ def _row_candidate(pair_id: str, row: Mapping[str, Any], columns: tuple[str, str
 
 
 def _encoded(cell: Any) -> bytes | None:
-    """The encoded image of a cell that is not decoded: bytes, or a file that `datasets` found itself."""
+    """The encoded image of a cell: bytes, or the content of a file that `datasets` names."""
     cell = cell[0] if isinstance(cell, list) and len(cell) == 1 else cell
     data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, Mapping) else (cell, None)
     if isinstance(data, bytes) or not path:
@@ -148,7 +148,7 @@ def _is_plain(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Files:
-    """The files of a set: in the folder `source`, or on the Hub, from where its client fetches them into its cache."""
+    """Files of a set: in the folder `source`, or on the Hub, whose client fetches them into its cache."""
 
     repo: str
     revision: str | None
@@ -184,9 +184,9 @@ def file_candidates(files: Files, published: PublishedSet) -> Iterator[Candidate
 
 @contextmanager
 def open_files(files: Files) -> Iterator[Mapping[str, Callable[[], bytes]]]:
-    """What reads each file by its name, those in archives as `ARCHIVE/MEMBER`, in order; nothing is unpacked to disk.
+    """Readers of all files by name, of files in archives by `ARCHIVE/MEMBER`, sorted. Nothing is unpacked to disk.
 
-    Raises PairSourceError for an archive that is damaged.
+    Raises PairSourceError for an archive that is damaged or compressed by an unsupported method.
     """
     names = files.names()
     folder = files.folder([f"*{ending}" for one in _NAMED for ending in (one, one.upper())])
@@ -197,7 +197,7 @@ def open_files(files: Files) -> Iterator[Mapping[str, Callable[[], bytes]]]:
                 if name.lower().endswith(".zip"):
                     pack = opened.enter_context(zipfile.ZipFile(folder / name))
                     inside = [one for one in pack.infolist() if not one.is_dir()]
-                    found |= {f"{name}/{one.filename}": partial(pack.read, one) for one in inside}
+                    found |= {f"{name}/{_zip_path(one)}": partial(_of_zip, pack, one) for one in inside}
                 elif name.lower().endswith(_ARCHIVES):
                     tar = opened.enter_context(tarfile.open(folder / name))
                     members = [one for one in tar if one.isfile()]
@@ -213,7 +213,7 @@ def open_files(files: Files) -> Iterator[Mapping[str, Callable[[], bytes]]]:
 def check_end(archive: tarfile.TarFile) -> None:
     """Raises tarfile.ReadError for a tar whose last member was read and no end mark (two blocks of zeros) follows it.
 
-    `tarfile` takes a cut between two members, and what is no header, for the end. The position only moves forward.
+    `tarfile` takes a cut between two members, or a bad header, for the end. The position only moves forward.
     """
     stream = archive.fileobj
     assert stream is not None
@@ -221,6 +221,17 @@ def check_end(archive: tarfile.TarFile) -> None:
         raise tarfile.ReadError("it ends without its end mark: it was cut off")
     if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):
         raise tarfile.ReadError("what follows its last whole file is neither a file nor the end mark")
+
+
+def _zip_path(member: zipfile.ZipInfo) -> str:
+    return member.filename.replace("\\", "/")  # as some Windows programs write it
+
+
+def _of_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    try:
+        return archive.read(member)
+    except NotImplementedError as error:  # its message names neither archive nor member
+        raise PairSourceError(f"{archive.filename}: {member.filename}: cannot be unpacked: {error}") from error
 
 
 def _of_tar(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -235,7 +246,7 @@ def _is_hidden(path: str) -> bool:
 
 
 def _pairs(files: Files, found: Mapping[str, Callable[[], bytes]]) -> Iterator[Candidate]:
-    """A NAME_comparison.json becomes the pair's scenes/NAME_comparison.json and its `meta`."""
+    """Pairs by name. A NAME_comparison.json becomes scenes/NAME_comparison.json and the pair's `meta`."""
     parts: dict[str, dict[str, str]] = {}
     for match in filter(None, map(_PAIR.fullmatch, found)):
         name, part = match[1], match[match.lastindex or 0]
@@ -269,7 +280,7 @@ def _pairs(files: Files, found: Mapping[str, Callable[[], bytes]]) -> Iterator[C
 
 
 def _charts(files: Files, found: Mapping[str, Callable[[], bytes]], split: str) -> Iterator[Candidate]:
-    """The charts of one split with their tables, as png/NAME.png and tables/NAME.csv."""
+    """Charts of one split with their tables, as png/NAME.png and tables/NAME.csv."""
     pattern = re.compile(rf"(?:.*/)?{re.escape(split)}/(png|tables)/([^/]+)\.(?:png|csv)")
     parts: dict[str, dict[str, str]] = {}
     for match in filter(None, map(pattern.fullmatch, found)):

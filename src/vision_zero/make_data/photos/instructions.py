@@ -1,4 +1,4 @@
-"""What a learned editor is told to do: lines of a template file, or one proposed for each photograph.
+"""Instructions of a learned editor: lines of a template file, or proposals for each photograph.
 
 A template file (.txt) holds one instruction a line, `#` begins a comment, and of `{red|green}` one is taken. A file of
 proposals (.jsonl, written by `make_data.photos.propose_edits`) holds `{"image", "instruction"}` a line; an image may
@@ -27,7 +27,7 @@ _CHOICE = re.compile(r"\{([^{}]*)\}")
 
 @dataclass(frozen=True)
 class Instructions:
-    """Templates for all photographs, or proposals by the name of the image. One of both is empty."""
+    """Templates for all photographs, or proposals by the name of the image; the other is empty."""
 
     templates: tuple[str, ...] = ()
     proposals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -42,12 +42,12 @@ class Instructions:
 
 
 def filled(template: str, rng: random.Random) -> str:
-    """The template with one of each `{a|b}` taken."""
+    """The template with one choice of each `{a|b}`."""
     return _CHOICE.sub(lambda found: rng.choice(found[1].split("|")), template)
 
 
 def read_instructions(path: Path) -> Instructions:
-    """Raises PairSourceError, with the line's number, for a file that is neither of the two kinds or holds nothing."""
+    """Read either kind of file. Raises PairSourceError, with the line's number, for a bad or an empty one."""
     if path.suffix.lower() not in {".txt", ".jsonl"}:
         raise PairSourceError(f"{path}: instructions are a .txt file of templates or a .jsonl file of proposals")
     try:

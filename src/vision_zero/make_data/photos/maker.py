@@ -1,7 +1,7 @@
-"""Pairs of photographs: each is edited by one of the classical edits, or by an editor that follows words.
+"""Maker of pairs of photographs: each is edited by a classical edit or by a learned editor.
 
-Pair k is made of photograph k modulo their number. An edit that changes too little or too much is a failed one: it is
-rejected, and the next attempt draws another. A share of the edits can be made to fail on purpose, as a named noise.
+Pair k is made of photograph k modulo their number. An edit that changes too little or too much is rejected, and the
+next attempt draws another. A share of the edits can be made to fail on purpose, as a named noise.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -24,18 +24,19 @@ from vision_zero.data.failed_edits import GREY, failed_edit
 from vision_zero.data.folders import PairSourceError
 from vision_zero.data.image_files import BadImageError
 from vision_zero.data.pairs import load_pairs
-from vision_zero.make_data.maker import MadePair, Make, Rejected
+from vision_zero.make_data.maker import (
+    VISIBLE_CHANGE,
+    EditedPair,
+    Make,
+    Rejected,
+    add_option,
+    changed_pixels,
+    changed_share,
+)
 from vision_zero.make_data.photos.instructions import DEFAULT_TEMPLATES, read_instructions
 from vision_zero.make_data.photos.mirror import mirror
 from vision_zero.make_data.photos.paste import paste
-from vision_zero.make_data.photos.recolour import (
-    VISIBLE,
-    Edit,
-    changed_pixels,
-    recolour_background,
-    recolour_object,
-    share_changed,
-)
+from vision_zero.make_data.photos.recolour import Edit, recolour_background, recolour_object
 from vision_zero.make_data.photos.segmentation import Pixels, box_of
 from vision_zero.types import Domain, ImagePair
 
@@ -43,27 +44,27 @@ EditKind = Literal["recolour_object", "recolour_background", "paste", "mirror"]
 EDIT_KINDS: tuple[EditKind, ...] = get_args(EditKind)
 
 MIN_SIDE = 64
-"""Pixels of the shorter side, below which a photograph has no regions to speak of."""
+"""Least pixels of the shorter side: smaller photographs have no regions to edit."""
 
 
 class Editor(Protocol):
-    """Changes an image as it is told. Equal arguments give equal images, of the size that was given."""
+    """Edits an image by an instruction. Equal arguments give equal images, of the size of the input."""
 
     def edit(self, image: Image.Image, instruction: str, seed: int) -> Image.Image: ...
 
 
 class EditorLoader(Protocol):
-    """Says how an editor is opened. Small and picklable, where the editor itself is gigabytes."""
+    """Options that open an editor: small and picklable, while the editor itself is gigabytes."""
 
     def open(self) -> AbstractContextManager[Editor]: ...
 
 
 @dataclass(frozen=True)
 class PhotoMaker:
-    """Makes pairs of photographs. Raises PairSourceError for options that make no sense.
+    """Maker of pairs of photographs. Raises PairSourceError for invalid options.
 
-    `photos` are sources as `load_pairs` reads them. `size` is (width, height), into which photographs are shrunk;
-    None leaves them as they are. With an `editor`, `edits` is not used and `instructions` says what the editor does.
+    `photos` are sources that `load_pairs` reads. Photographs are shrunk into `size` (width, height), if it is given.
+    With an `editor`, `instructions` is the file of its instructions and `edits` is not used.
     """
 
     photos: tuple[str, ...]
@@ -103,19 +104,19 @@ class PhotoMaker:
         return load_pairs(list(self.photos))
 
     def material(self) -> str:
-        """Names of the photographs in order, and what an editor is told. Raises PairSourceError."""
+        """Fingerprint of the photographs' names in order and of the instructions. Raises PairSourceError."""
         names = [pair.image.name for pair in self.sources()]
         told = read_instructions(self.instructions)
         return hashlib.sha256(repr((len(names), [Path(name).name for name in names], told)).encode()).hexdigest()[:16]
 
     @contextmanager
     def open(self) -> Iterator[Make]:
-        cv2.setNumThreads(0)  # one thread: workers are processes, and what is made must not depend on a machine's cores
+        cv2.setNumThreads(0)  # one thread: workers are processes, and pairs must not depend on a machine's cores
         photographs = _Photographs(self.sources(), self.size)
         told = read_instructions(self.instructions)
         with nullcontext() if self.editor is None else self.editor.open() as editor:
 
-            def make(rng: random.Random, number: int) -> MadePair:
+            def make(rng: random.Random, number: int) -> EditedPair:
                 photo, before = photographs.at(number)
                 if editor is None:
                     edit = self._classical(photographs, number, rng)
@@ -126,7 +127,7 @@ class PhotoMaker:
             yield make
 
     def _classical(self, photographs: _Photographs, number: int, rng: random.Random) -> Edit:
-        """An edit of a drawn kind. Half of the cut-outs are of the photograph itself; all, if it is the only one."""
+        """An edit of a random kind. Half of the cut-outs are of the photograph itself; all, if it is the only one."""
         _, pixels = photographs.at(number)
         kind = rng.choice(self.edits)
         if kind == "recolour_object":
@@ -140,9 +141,9 @@ class PhotoMaker:
         edit = paste(pixels, other, rng, same=same)
         return replace(edit, notes={**edit.notes, "source": source})
 
-    def _checked(self, photo: str, before: Pixels, edit: Edit, number: int) -> MadePair:
-        """The pair, if neither too little nor too much has changed. Raises Rejected."""
-        share = share_changed(before, edit.pixels)
+    def _checked(self, photo: str, before: Pixels, edit: Edit, number: int) -> EditedPair:
+        """The pair. Raises Rejected if too little or too much has changed."""
+        share = changed_share(before, edit.pixels)
         if share < self.min_changed:
             raise Rejected("no visible change")
         if share > self.max_changed:
@@ -154,11 +155,11 @@ class PhotoMaker:
         if failure is not None:
             meta["failed_edit"] = failure
             edited = Image.new("RGB", original.size, GREY) if failure == "blank" else original.copy()
-        return MadePair(original, edited, meta)
+        return EditedPair(original, edited, meta)
 
 
 def follow(editor: Editor, instruction: str, pixels: Pixels, rng: random.Random) -> Edit:
-    """What a learned editor makes of an instruction. Raises ValueError if it returns another size."""
+    """The edit of a learned editor. Raises ValueError if it returns an image of another size."""
     seed = rng.getrandbits(32)
     edited = np.asarray(editor.edit(Image.fromarray(pixels), instruction, seed).convert("RGB"), np.uint8)
     if edited.shape != pixels.shape:
@@ -170,7 +171,7 @@ def follow(editor: Editor, instruction: str, pixels: Pixels, rng: random.Random)
 
 
 class _Photographs:
-    """The photographs of a set, shrunk to fit. The last few are kept: attempts at a pair ask for the same one."""
+    """The photographs of a set, shrunk to fit. The last few are cached: attempts at a pair ask for the same one."""
 
     def __init__(self, pairs: Sequence[ImagePair], size: tuple[int, int] | None) -> None:
         self.count = len(pairs)
@@ -179,7 +180,7 @@ class _Photographs:
         self._opened = lru_cache(maxsize=4)(self._open)
 
     def at(self, number: int) -> tuple[str, Pixels]:
-        """Name and pixels of photograph `number` modulo their count. The pixels are not to be written to."""
+        """Name and pixels of photograph `number` modulo their count. The pixels are read-only."""
         return self._opened(number % self.count)
 
     def _open(self, row: int) -> tuple[str, Pixels]:
@@ -195,38 +196,23 @@ class _Photographs:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of photographs."""
+    """Options of photographs."""
+    add = partial(add_option, parser)
     parser.add_argument("--photos", nargs="+", required=True, metavar="SOURCE", help="folders with photographs")
-    parser.add_argument(
-        "--edits", nargs="+", choices=EDIT_KINDS, default=list(EDIT_KINDS), help="kinds of edit (default: all)"
-    )
-    parser.add_argument(
-        "--min_changed",
-        type=float,
-        default=PhotoMaker.min_changed,
-        help=f"least share of pixels that change by more than {VISIBLE} of 255 (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--max_changed", type=float, default=PhotoMaker.max_changed, help="largest such share (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--failed_edits",
-        type=float,
-        default=PhotoMaker.failed_edits,
-        help="share of the edits made to fail on purpose, half blank, half identical (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--failed_edits_seed", type=int, default=PhotoMaker.failed_edits_seed, help="which ones (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--instructions",
-        type=Path,  # none stands for the package's own, whose path is another on every machine
-        help="what a learned editor is told: templates (.txt) or proposals for each image (.jsonl) (default: ours)",
-    )
+    add("--edits", list(EDIT_KINDS), "kinds of edit (default: all)", nargs="+", choices=EDIT_KINDS)
+    least = f"least share of pixels that change by more than {VISIBLE_CHANGE} of 255 (default: %(default)s)"
+    add("--min_changed", PhotoMaker.min_changed, least)
+    add("--max_changed", PhotoMaker.max_changed, "largest such share (default: %(default)s)")
+    failed = "share of the edits made to fail on purpose, half blank, half identical (default: %(default)s)"
+    add("--failed_edits", PhotoMaker.failed_edits, failed)
+    add("--failed_edits_seed", PhotoMaker.failed_edits_seed, "which ones (default: %(default)s)")
+    told = "what a learned editor is told: templates (.txt) or proposals for each image (.jsonl) (default: ours)"
+    # None stands for the package's own file, whose path differs between machines.
+    parser.add_argument("--instructions", type=Path, help=told)
 
 
 def from_arguments(args: argparse.Namespace, editor: EditorLoader | None = None) -> PhotoMaker:
-    """The maker of parsed options and the frame's `args.size`. Raises PairSourceError."""
+    """The maker of parsed options. Raises PairSourceError."""
     return PhotoMaker(
         photos=tuple(args.photos),
         edits=tuple(dict.fromkeys(args.edits)),

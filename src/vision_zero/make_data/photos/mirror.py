@@ -1,4 +1,4 @@
-"""Mirror a part of a photograph, where it does not show that a part was mirrored."""
+"""Mirror a part of a photograph where its borders still fit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vision_zero.make_data.photos.segmentation import Alpha, Box, Pixels, lab, s
 N_BOXES = 300
 
 MIN_MIRRORED, MAX_SEAM = 0.06, 18.0
-"""Of a mirrored box: the share of the image that looks different after, and the step in CIELAB along its borders."""
+"""Bounds of a mirrored box: share of the image that looks different, and the step in CIELAB along its borders."""
 
 
 def mirror(pixels: Pixels, rng: random.Random, max_share: float) -> Edit:
@@ -32,7 +32,7 @@ def mirror(pixels: Pixels, rng: random.Random, max_share: float) -> Edit:
 
 
 def _box_to_mirror(pixels: Pixels, rng: random.Random, max_share: float) -> Box | None:
-    """Of N_BOXES boxes, the one with the least step in colour along its borders for the change that it makes inside."""
+    """The best of N_BOXES random boxes: a large change inside and a small step in colour along its borders."""
     small = smooth(lab(shrink(pixels, 160)), 1.0)
     height, width = small.shape[:2]
     best, best_score = None, 0.0
@@ -65,7 +65,7 @@ def _box_to_mirror(pixels: Pixels, rng: random.Random, max_share: float) -> Box 
 
 
 def _step_at_border(pixels: Pixels, layer: NDArray[np.float32], alpha: Alpha) -> NDArray[np.float32]:
-    """What to add to the layer so that light and colour go on across its border: the step there, smoothed inwards."""
+    """Correction of the layer that removes the step in colour at its border: the step there, smoothed inwards."""
     border = ((alpha > 0) & (alpha < 1)).astype(np.float32)
     sigma = 0.06 * max(alpha.shape)
     weight = smooth(border, sigma)[..., None]

@@ -1,4 +1,4 @@
-"""Paste a cut-out: something of the same photograph or of another one, where it fits, with soft edges."""
+"""Paste a cut-out of the same or another photograph where it fits, with soft edges."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from vision_zero.make_data.photos.recolour import Edit, blended, place
 from vision_zero.make_data.photos.segmentation import Alpha, Box, Pixels, Region, lab, subject
 
 MIN_SHARE, MAX_SHARE = 0.04, 0.2
-"""Of the image, that a pasted cut-out covers."""
+"""Share of the image that a pasted cut-out covers."""
 
 MIN_SUBJECT, MAX_SUBJECT = 0.03, 0.4
-"""Of its own image, that a cut-out covers."""
+"""Share of its own image that a cut-out covers."""
 
 MIN_CONTRAST = 1.2
-"""Stricter than for recolouring: an outline that is not the thing's own shows in another place."""
+"""Stricter than for recolouring: a wrong outline shows in another place."""
 
 MIN_FILL = 0.35
-"""Of its box, that a cut-out fills: less is a net of branches."""
+"""Least share of its box that a cut-out fills: less is a net of branches."""
 
 MAX_ENLARGED = 1.4
 
 FOOT = (0.72, 0.98)
-"""Where a cut-out stands, of the image's height: the ground of most photographs is there."""
+"""Range of a cut-out's lower edge, as a share of the image's height: most photographs have their ground there."""
 
 N_PLACES = 60
 
 
 @dataclass(frozen=True)
 class CutOut:
-    """Pixels with opacity `alpha` in a box of their own, and where they came from.
+    """Pixels with opacity `alpha`, cut out of an image at `box`.
 
-    `reaches_below`: its image ended before it did. Mean CIELAB colours: of its `surroundings`, and of its `image`.
+    `reaches_below`: it touches the lower border of its image. `surroundings`, `image`: mean CIELAB colours.
     """
 
     pixels: Pixels
@@ -50,7 +50,7 @@ class CutOut:
 
 
 def cut_out(pixels: Pixels) -> CutOut | None:
-    """The subject of a photograph, if it is whole: it reaches none of the image's borders but the lower one."""
+    """The subject of a photograph, if it reaches none of the image's borders but the lower one."""
     region = subject(pixels)
     if region is None or not MIN_SUBJECT <= region.share <= MAX_SUBJECT or region.edge_contrast < MIN_CONTRAST:
         return None
@@ -70,10 +70,10 @@ def cut_out(pixels: Pixels) -> CutOut | None:
 
 
 def paste(pixels: Pixels, source: Pixels, rng: random.Random, *, same: bool) -> Edit:
-    """Lay a cut-out of `source` on `pixels`, larger or smaller, perhaps mirrored. `same`: both are one photograph.
+    """Lay a cut-out of `source` on `pixels`, scaled, perhaps mirrored. `same`: both are one photograph.
 
-    The place is the one of many where it hides least of the subject, and whose colours are most like those that it was
-    taken from: a sheep comes on the grass. Raises Rejected.
+    Of many random places the best hides least of the subject and has colours like the cut-out's surroundings: a sheep
+    comes on the grass. Raises Rejected.
     """
     piece = cut_out(source)
     if piece is None:
@@ -109,7 +109,7 @@ def _ring(region: Region) -> NDArray[np.bool_]:
 
 
 def _matched(piece: CutOut, pixels: Pixels) -> Pixels:
-    """The cut-out in the light of its new photograph: part of the way from one mean colour to the other."""
+    """The cut-out's colours, moved part of the way to the mean colour of its new photograph."""
     shift = (lab(pixels).mean(axis=(0, 1)) - piece.image) * np.array([0.35, 0.25, 0.25], np.float32)
     moved = cv2.cvtColor((lab(piece.pixels) + shift).astype(np.float32), cv2.COLOR_LAB2RGB)
     return np.asarray(np.clip(np.rint(moved * 255), 0, 255), np.uint8)
@@ -141,7 +141,7 @@ def _best_place(pixels: Pixels, piece: CutOut, alpha: NDArray[Any], rng: random.
 
 
 def _overlap(one: Box, other: Box) -> float:
-    """The part of the first box that the second covers."""
+    """Share of the first box that the second covers."""
     across = max(0, min(one[2], other[2]) - max(one[0], other[0]))
     down = max(0, min(one[3], other[3]) - max(one[1], other[1]))
     return across * down / ((one[2] - one[0]) * (one[3] - one[1]))

@@ -1,9 +1,9 @@
-"""Let a vision-language model propose how each photograph could be edited: instructions for a learned editor.
+"""Ask a vision-language model for an edit of each photograph: instructions for a learned editor.
 
     python -m vision_zero.make_data.photos.propose_edits data/photos --model MODEL --out proposals.jsonl
 
-A line per photograph, `{"image", "instruction"}`; where the completion could not be read the instruction is null, and
-the completion is kept. A run that was stopped goes on where it stopped.
+Writes a line per photograph, `{"image", "instruction"}`; for a completion that does not parse the instruction is null
+and the completion is kept. A stopped run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from vision_zero.data.folders import PairSourceError
-from vision_zero.data.pairs import BadImageError, load_pairs
+from vision_zero.data.pairs import load_pairs
 from vision_zero.game.parsing import read_clue
 from vision_zero.make_data.photos.instructions import MAX_CHARS
 from vision_zero.rollout.game_images import GameImage
@@ -38,7 +37,7 @@ Think first if you want to, then write the change as one order to the editor, of
 
 @dataclass(frozen=True)
 class Proposal:
-    """What a model proposed for the image of this name; `instruction` is None where `completion` could not be read."""
+    """Proposal for the image of this name; `instruction` is None if `completion` does not parse."""
 
     image: str
     instruction: str | None
@@ -78,17 +77,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         n_unreadable = sum(not readable for readable in done.values())
         if rows:
             sampling = Sampling(temperature=args.temperature, top_k=args.top_k)
-            player = load_player(
-                args.model,
-                Loading(sampling, max_batch=args.batch, max_pixels=args.max_pixels, use_cpu=args.use_cpu),
-            )
-            proposals = propose(
-                player, pairs, rows, batch=args.batch, seed=args.seed, max_new_tokens=args.max_new_tokens
-            )
+            loading = Loading(sampling, max_batch=args.batch, max_pixels=args.max_pixels, use_cpu=args.use_cpu)
+            asked = {"batch": args.batch, "seed": args.seed, "max_new_tokens": args.max_new_tokens}
+            proposals = propose(load_player(args.model, loading), pairs, rows, **asked)
             for proposal in tqdm(proposals, total=len(rows), desc="asking", unit="photo", disable=None):
                 write(args.out, proposal)
                 n_unreadable += proposal.instruction is None
-    except (PairSourceError, BadImageError, ValueError, OSError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{args.out}: {len(pairs)} photographs, {len(rows)} asked now, {n_unreadable} without a readable instruction")
@@ -124,9 +119,9 @@ def write(path: Path, proposal: Proposal) -> None:
 
 
 def finished(path: Path) -> dict[str, bool]:
-    """Which images of an earlier run were asked about, and whether the completion was read.
+    """Images of an earlier run by name: True if the completion was parsed. An unfinished last line is ignored.
 
-    A last line that was not written whole is asked again. Raises RunFolderError for a file of something else.
+    Raises RunFolderError for a file of something else.
     """
     return {line["image"]: line["instruction"] is not None for line in read_json_lines(path, "image", "instruction")}
 

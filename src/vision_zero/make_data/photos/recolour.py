@@ -1,8 +1,7 @@
-"""Edits of photographs without a model: recolour an object, recolour the background (others: `mirror`, `cut_outs`).
+"""Edits of photographs without a model: recolour an object or the background (others: `mirror`, `paste`).
 
-Each edit takes pixels and a generator and returns the edited pixels with what was done in words, or raises Rejected
-when the photograph offers nothing for it. How much must and may change is the caller's business, but `max_share` tells
-an edit which regions are too large to try.
+An edit takes pixels and a generator and returns the edited pixels with an instruction in words, or raises Rejected if
+the photograph has no region for it. The caller checks how much changed; regions above `max_share` are not tried.
 """
 
 from __future__ import annotations
@@ -31,26 +30,23 @@ from vision_zero.make_data.photos.segmentation import (
     subject,
 )
 
-VISIBLE = 25
-"""A pixel has changed if one of its channels differs by more than this (of 255)."""
-
 MIN_OBJECT, MAX_OBJECT = 0.03, 0.5
 """An object's share of the image."""
 
 MIN_CONTRAST = 0.9
 MIN_CONTRAST_BEHIND = 0.6
-"""The least `edge_contrast` of an object and of a background: an outline through a clear sky has none."""
+"""Least `edge_contrast` of an object and of a background: an outline through a clear sky has none."""
 
 MIN_BACKGROUND = 0.08
-"""A background's least share of the image."""
+"""Least share of the image of a background."""
 
 ALIKE_BEHIND = 15.0
-"""Areas of a background whose mean colours are nearer than this in CIELAB are one, wherever they are."""
+"""Areas of a background whose mean colours are nearer than this in CIELAB are merged, wherever they are."""
 
 
 @dataclass(frozen=True)
 class Colour:
-    """A colour to paint with: hue in degrees, saturation 0..1, and the least value (median, 0..1) it is seen at."""
+    """A colour to paint with: hue in degrees, saturation 0..1, and the least median value of a painted region."""
 
     name: str
     hue: float
@@ -70,27 +66,18 @@ COLOURS = (
 )
 
 MIN_HUE_STEP = 55
-"""Degrees between the hue of something and the one it is painted in."""
+"""Least degrees between the hue of a region and the one it is painted in."""
 
 
 @dataclass(frozen=True)
 class Edit:
-    """An edited image [height, width, 3] and what was done: an instruction in words and the box it names."""
+    """An edited image [height, width, 3], the instruction in words and the box that it names."""
 
     kind: str
     pixels: Pixels
     instruction: str
     box: Box
     notes: Mapping[str, Any] = field(default_factory=dict)
-
-
-def changed_pixels(before: Pixels, after: Pixels) -> Mask:
-    """[height, width], True where some channel differs by more than VISIBLE."""
-    return np.asarray(cv2.absdiff(before, after).max(axis=2) > VISIBLE)
-
-
-def share_changed(before: Pixels, after: Pixels) -> float:
-    return float(changed_pixels(before, after).mean())
 
 
 def recolour_object(pixels: Pixels, rng: random.Random, max_share: float) -> Edit:
@@ -116,7 +103,7 @@ def recolour_background(pixels: Pixels, rng: random.Random, max_share: float) ->
 
 
 def objects(pixels: Pixels, rng: random.Random, max_share: float) -> Iterator[Region]:
-    """Regions that look like one thing, in random order, the subject of the photograph first in half of the cases."""
+    """Regions with a clear outline, in random order; the subject of the photograph is first in half of the cases."""
     largest = min(MAX_OBJECT, max_share)
     label_map = areas(pixels)
     shares = np.bincount(label_map.ravel()) / label_map.size
@@ -130,7 +117,7 @@ def objects(pixels: Pixels, rng: random.Random, max_share: float) -> Iterator[Re
 
 
 def background(pixels: Pixels, rng: random.Random, max_share: float) -> Region | None:
-    """All but the subject, or if that is more than `max_share`, all of one colour at the border: the sky, the grass."""
+    """All but the subject; if that exceeds `max_share`, all areas of one colour at the border: the sky, the grass."""
     front = subject(pixels)
     if front is not None and (front.edge_contrast < MIN_CONTRAST or front.share < MIN_OBJECT):
         front = None
@@ -180,14 +167,14 @@ def blended(below: Pixels, above: NDArray[Any], alpha: Alpha) -> Pixels:
 
 
 def other_colour(pixels: Pixels, mask: Mask, rng: random.Random) -> Colour:
-    """A colour that is seen to be another: far in hue from what is there, unless that has hardly any."""
+    """A random colour whose hue is far from the region's, or any if the region is nearly grey."""
     hue, saturation, _ = _median_hsv(pixels, mask)
     far = [one for one in COLOURS if saturation < 0.2 or abs((one.hue - hue + 180) % 360 - 180) >= MIN_HUE_STEP]
     return rng.choice(far)
 
 
 def colour_name(pixels: Pixels, mask: Mask) -> str:
-    """What the colour of most of a region is called."""
+    """Name of the median colour of a region."""
     hue, saturation, value = _median_hsv(pixels, mask)
     if value < 0.2:
         return "black"
@@ -208,7 +195,7 @@ def _median_hsv(pixels: Pixels, mask: Mask) -> tuple[float, float, float]:
 
 
 def place(box: Box, pixels: Pixels) -> str:
-    """Where the middle of a box is, in words: "at the top left", "in the middle"."""
+    """Position of a box's centre in words: "at the top left", "in the middle"."""
     height, width = pixels.shape[:2]
     across = ("left", "", "right")[min(2, int(3 * (box[0] + box[2]) / 2 / width))]
     down = ("top", "", "bottom")[min(2, int(3 * (box[1] + box[3]) / 2 / height))]

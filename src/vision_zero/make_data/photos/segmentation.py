@@ -36,10 +36,10 @@ AREA_SCALE = 90.0
 """k of Felzenszwalb's rule, in units of CIELAB: larger gives larger areas."""
 
 MIN_AREA = 0.015
-"""Smaller areas (share of the image) are merged into a neighbour."""
+"""Least share of the image of an area: smaller ones are merged into a neighbour."""
 
 ALIKE = 9.0
-"""Neighbouring areas whose mean colours are nearer than this in CIELAB become one: a clear sky fades, but is one."""
+"""Neighbouring areas whose mean colours are nearer than this in CIELAB are merged, as in a clear sky that fades."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Region:
 
     @property
     def share(self) -> float:
-        """Of the image's pixels."""
+        """Share of the image's pixels."""
         return float(self.mask.mean())
 
     @property
@@ -72,7 +72,7 @@ class Region:
 
 
 def box_of(mask: Mask) -> Box:
-    """The smallest box around what is True. Raises ValueError if nothing is."""
+    """The smallest box around the True pixels. Raises ValueError if there are none."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         raise ValueError("an empty mask has no box")
@@ -95,12 +95,12 @@ def resized(image: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
 
 
 def lab(image: Pixels) -> NDArray[np.float32]:
-    """CIELAB: lightness 0..100, two colour axes of about -100..100; distances are near to what the eye sees."""
+    """CIELAB: lightness 0..100, two colour axes of about -100..100; distances are nearly perceptual."""
     return np.asarray(cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), np.float32)
 
 
 def smooth(image: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-    """Blurred by a Gaussian of `sigma` pixels."""
+    """The image blurred by a Gaussian of `sigma` pixels."""
     return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.float32)
 
 
@@ -177,7 +177,7 @@ def _merge(edges: Sequence[tuple[int, int, float]], n: int, scale: float, min_si
 
 
 def grab_cut(image: Pixels, guess: NDArray[np.uint8], iterations: int) -> Mask:
-    """GrabCut from a guess [height, width] of cv2.GC_* values. All of one kind is returned as it is."""
+    """GrabCut from a guess [height, width] of cv2.GC_* values. A guess of one kind is returned as it is."""
     if not (guess & 1).any() or (guess & 1).all():
         return (guess & 1).astype(bool)
     mask = guess.copy()
@@ -187,9 +187,9 @@ def grab_cut(image: Pixels, guess: NDArray[np.uint8], iterations: int) -> Mask:
 
 
 def exact(image: Pixels, rough: Mask, least_part: float = 1.0) -> Region | None:
-    """The region that a rough mask of any size means: its outline is moved to the image's edges, its holes filled.
+    """Refine a rough mask of any size: its outline is moved to the image's edges, its holes are filled.
 
-    Of a mask in several parts, those stay that are at least `least_part` of the largest. None if nothing is left.
+    Parts smaller than `least_part` of the largest are dropped. None if nothing is left.
     """
     small = shrink(image, CUT_SIDE)
     height, width = small.shape[:2]
@@ -206,10 +206,10 @@ def exact(image: Pixels, rough: Mask, least_part: float = 1.0) -> Region | None:
 
 
 def subject(image: Pixels) -> Region | None:
-    """What stands in the middle of the image before something else; None if nothing stands out.
+    """The foreground in the middle of the image; None if nothing stands out.
 
     GrabCut begins with an ellipse in the middle as the likely foreground and a frame as the background; the frame is
-    open below, where a subject may well reach the border. The last answers are kept: attempts at a pair ask again.
+    open below, where a subject may reach the border. The last results are cached: attempts at a pair ask again.
     """
     return _subject(image.tobytes(), image.shape)
 
@@ -242,7 +242,7 @@ def tidy(mask: Mask, least_part: float = 1.0) -> Mask:
 
 
 def with_soft_edges(image: Pixels, small: Pixels, mask: Mask) -> Region | None:
-    """`mask` of the `small` copy at the image's own size, its edge laid into the image's by a guided filter."""
+    """`mask` of the `small` copy at the image's own size, its edge fitted to the image's by a guided filter."""
     if not mask.any():
         return None
     height, width = image.shape[:2]

@@ -1,8 +1,8 @@
-"""Random weights say nothing that can be read, so every reward would be equal and every gradient 0.
+"""Players that keep the tokens a model samples and replace their texts by random votes and clues.
 
-These players answer with the tokens that the model sampled, under texts drawn from the turn's seed: votes for some
-player, clues of about 60 characters. What is trained on are the tokens; the texts give them rewards, and the next
-prompts the length they would have.
+Completions of random weights cannot be parsed, so every reward would be equal and every gradient 0. The texts are drawn
+from the turn's seed: votes for some player, clues of about 60 characters. The tokens are trained on; the texts give
+them rewards, and the next prompts their usual length.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def with_text(request: TurnRequest, completion: Completion) -> Completion:
     )
 
 
-class Readable:
-    """A policy that is asked for all turns at once."""
+class RandomTexts:
+    """The player for a policy without a queue."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
@@ -36,8 +36,8 @@ class Readable:
         return [with_text(request, completion) for request, completion in zip(requests, completions, strict=True)]
 
 
-class ReadableQueue(QueuedPolicy):
-    """A policy with a queue; it keeps it, so games do not wait for each other."""
+class QueuedRandomTexts(QueuedPolicy):
+    """The player for a policy with a queue, which it keeps: games do not wait for each other."""
 
     def __init__(self, policy: QueuedPolicy) -> None:
         self.policy = policy
@@ -49,6 +49,6 @@ class ReadableQueue(QueuedPolicy):
         return [(request, with_text(request, completion)) for request, completion in self.policy.poll()]
 
 
-def readable(policy: Policy, stage: Stage) -> Seating:
+def random_texts(policy: Policy, stage: Stage) -> Seating:
     """`players` of a trainer: the policy that trains in every role."""
-    return Seating.of(ReadableQueue(policy) if isinstance(policy, QueuedPolicy) else Readable(policy))
+    return Seating.of(QueuedRandomTexts(policy) if isinstance(policy, QueuedPolicy) else RandomTexts(policy))
