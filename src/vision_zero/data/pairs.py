@@ -67,7 +67,7 @@ def load_pairs(
     `source` is a folder of files, a JSONL manifest, a local data set folder or parquet file, a `datasets.Dataset`,
     `drawn:COUNT` (see `drawn_scenes`), or a list of these. A path may name its domain, as `scenes:PATH`
     (`types.DOMAINS`); else it is scenes if scene descriptions are there, charts in ChartQA's layout, photos otherwise.
-    In a list of several, ids begin with the name of their source's folder (with more of its path where two names are equal).
+    In a list of several, ids begin with the name of their source's folder (or more of its path, if names are equal).
 
     `columns` names what is read from data sets, or keys of a manifest with other names: (image, edited) or
     {"image": ..., "edited": ..., "id": ...}. `scenes` is the folder of NAME_comparison.json of a folder of pairs.
