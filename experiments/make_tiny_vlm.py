@@ -4,10 +4,10 @@ r"""Make the tiny model: a Qwen2.5-VL of 1.6 million parameters that plays the c
     python experiments/make_tiny_vlm.py --measure data/tiny_vlm         measures it again
 
 It is saved in the file layout of the hub's first release of Qwen2.5-VL (flat config.json, preprocessor_config.json), so
-that it can stand for a real base model everywhere. It is taught in two parts. First a ladder of lessons with many
-answers in one completion, which is what makes skills appear in minutes: to see ("red is a cube, blue is not there"), to
-look up who said a word, to judge claims, to find who said what is false. Then whole games of noisy scripted players,
-mixed with single questions. The games are noisy on purpose: what is left to learn is left to self-play.
+that it can replace a real base model everywhere. Training has two parts. First a curriculum of lessons with many
+answers in one completion, so that skills appear in minutes: objects of an image, who said a word, truth of claims, who
+made a false claim. Then whole games of noisy scripted players, mixed with single questions. The games are noisy so that
+self-play has something to improve.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def write_readme(
     seconds: float,
     losses: dict[str, tuple[float, float]],
 ) -> None:
-    """The model card, without the table of what was measured."""
+    """Write the model card, without the table of measurements."""
     config = json.loads((folder / "config.json").read_text("utf-8"))
     model = load_model(folder)
     last = plans[-1]
@@ -97,7 +97,7 @@ def write_readme(
 
 
 def write_table(folder: Path, results: dict[str, str]) -> None:
-    """Put the table at the end of the model card, in place of an older one."""
+    """Write the table of measurements to the end of the model card, in place of an older one."""
     card = folder / "README.md"
     before = card.read_text("utf-8").split("| measured |")[0] if card.exists() else "# tiny_vlm\n\n"
     table = "\n".join(f"| {name} | {value} |" for name, value in results.items())
@@ -105,11 +105,11 @@ def write_table(folder: Path, results: dict[str, str]) -> None:
 
 
 TAUGHT = (Plan(), Plan(lesson_steps=0, game_steps=700, guesses=0.2))
-"""How the model of data/tiny_vlm is taught: two plans one after the other, each with an optimizer of its own."""
+"""Training of data/tiny_vlm: two plans in turn, each with an optimizer of its own."""
 
 
 def make(folder: Path, plans: Sequence[Plan], seed: int, start: Path | None = None) -> None:
-    """Tokenizer and configuration, training, weights, model card. The n-th plan's rows are of seed + n."""
+    """Write tokenizer, configuration, trained weights and model card. The examples of plan n have seed + n."""
     began = time.time()
     started = None if start is None else load_model(start, dtype="float32")
     save_base(folder)
@@ -126,7 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="make the model in this folder, then measure it")
     parser.add_argument("--measure", type=Path, help="measure the model in this folder and write its table again")
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights and rows (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and examples (default 0)")
     parser.add_argument("--start", type=Path, help="go on from this tiny model, by one plan of the options below")
     parser.add_argument("--lesson_steps", type=int, help="with --start: steps of lessons (0)")
     parser.add_argument("--game_steps", type=int, help="with --start: steps of games (700)")
@@ -152,7 +152,7 @@ OF_START = ("lesson_steps", "game_steps", "guesses")
 
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Ends the program, before anything is written, for options that do not fit."""
+    """Exit for options that do not fit, before anything is written."""
     if (args.out is None) == (args.measure is None):
         parser.error("give --out FOLDER to make the model, or --measure FOLDER to measure one")
     if args.measure is not None and (args.start or args.overwrite):

@@ -118,7 +118,9 @@ WANDB_PROJECT="${WANDB_PROJECT:-vision-zero}"           # where wandb lists the 
 IFS=, read -ra images <<<"$IMAGES_DIR"
 for source in "${images[@]}"; do
     if [[ "$source" == drawn:* ]]; then continue; fi # drawn when opened: no files
-    path="${source#scenes:}" path="${path#charts:}" path="${path#photos:}"
+    path="$source"
+    # A domain is the name of its template file.
+    if [ -f "$root/src/vision_zero/game/templates/${source%%:*}.txt" ]; then path="${source#*:}"; fi
     [ -e "$path" ] || die "IMAGES_DIR: $path does not exist"
 done
 [ -z "$SCENES_DIR" ] || [ -d "$SCENES_DIR" ] || die "SCENES_DIR: $SCENES_DIR is not a folder"

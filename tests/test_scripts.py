@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -262,6 +263,45 @@ def test_drawn_scenes_need_no_folder_and_numbers_are_decimal() -> None:
     line = command("run_grpo_vision_zero.sh", IMAGES_DIR=f"drawn:10,{PHOTOS}", **variables)
     assert line[line.index("--images") + 1 :][:2] == ["drawn:10", str(PHOTOS)]
     assert line[line.index("--save_steps") + 1] == "80"
+
+
+def test_a_new_template_file_is_a_domain_to_script_reader_and_game(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "src", tmp_path / "src")
+    shutil.copytree(SCRIPTS, tmp_path / "run_scripts")
+    images = tmp_path / "my" / "maps"
+    shutil.copytree(PHOTOS, images)
+    templates = tmp_path / "src" / "vision_zero" / "game" / "templates"
+    own = {"PYTHONPATH": str(tmp_path / "src"), "OUTPUT_BASE_DIR": str(tmp_path / "runs")}
+    script = str(tmp_path / "run_scripts" / "run_grpo_vision_zero.sh")
+    refused = bash(script, IMAGES_DIR=f"maps:{images}", DRY_RUN="1", **own)
+    assert (refused.returncode, f"maps:{images} does not exist" in refused.stderr) == (1, True)
+
+    text = (templates / "scenes.txt").read_text().replace("a hidden scene", "a hidden map")
+    (templates / "maps.txt").write_text(text)
+    line = command(script, IMAGES_DIR=f"maps:{images}", **own)
+    assert line[line.index("--images") + 1] == f"maps:{images}"
+    program = """
+import sys
+from tiny_vlm.scripted import FunctionPlayer
+from vision_zero.data.pairs import load_pairs
+from vision_zero.game.spy_game import deal_games
+from vision_zero.rollout.play import Seating, play
+from vision_zero.rollout.policy import TokenLimits
+from vision_zero.types import GameRules
+prompts = []
+def clue(request, rng):
+    prompts.append(request.prompt.text)
+    return "a road"
+player = FunctionPlayer(clue, lambda request, rng: 1)
+games = deal_games(range(2), 0, load_pairs(sys.argv[1]), GameRules(n_civilians=2, n_rounds=1))
+played = play(games, Seating.of(player), dict.fromkeys(("clue", "decision"), TokenLimits(0, 9))).games
+assert [game.pair.domain for game in played] == ["maps"] * 2
+assert all(len(game.votes) == 8 for game in played)
+assert len(prompts) == 6
+assert all("a hidden map" in prompt for prompt in prompts)
+"""
+    own["PYTHONPATH"] += f":{ROOT / 'experiments'}"
+    subprocess.run([sys.executable, "-c", program, f"maps:{images}"], env={**os.environ, **own}, check=True)
 
 
 def test_refuses_another_runs_folder(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from vision_zero.models import load_processor
 from vision_zero.rollout.play import Seating, play
 from vision_zero.rollout.policy import TokenLimits, TurnRequest
 from vision_zero.rollout.sampling import Sampling
-from vision_zero.rollout.transformers_policy import TransformersPolicy
+from vision_zero.rollout.transformers_policy import prompt_ids
 from vision_zero.types import Completion, GameRules, ImagePair
 
 
@@ -39,7 +39,7 @@ class TextPolicy:
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, most_requests: int) -> None:
         self.model = model
-        self.encode = TransformersPolicy(model, processor).encode
+        self.processor = processor
         self.image_token = model.config.image_token_id
         self.word = processor.tokenizer("a")["input_ids"][0]
         self.sampling = Sampling()
@@ -54,12 +54,15 @@ class TextPolicy:
         )
 
     def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
-        prompts = [[self.word if t == self.image_token else t for t in self.encode(request)] for request in requests]
+        prompts = [
+            [self.word if t == self.image_token else t for t in prompt_ids(self.processor, request)]
+            for request in requests
+        ]
         generation = GenerationConfig(
             do_sample=True,
             temperature=self.sampling.temperature,
             top_k=self.sampling.top_k,
-            max_new_tokens=requests[0].limits.maximum,
+            max_new_tokens=requests[0].token_limits.maximum,
             eos_token_id=-1,  # no token ends a completion
             pad_token_id=0,
         )
@@ -67,7 +70,7 @@ class TextPolicy:
             prompts,
             generation_config=generation,
             continuous_batching_config=self.batching,
-            max_new_tokens=requests[0].limits.maximum,
+            max_new_tokens=requests[0].token_limits.maximum,
             persistent_manager=True,
         )
         if len(outputs) != len(prompts):

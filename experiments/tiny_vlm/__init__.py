@@ -1,1 +1,1 @@
-"""What makes and measures the tiny model of data/tiny_vlm."""
+"""Training and measurement of the tiny model of data/tiny_vlm."""

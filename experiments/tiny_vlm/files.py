@@ -1,4 +1,4 @@
-"""The tiny model's folder: tokenizer, configuration and weights in the layout of the hub's first release."""
+"""Folder of the tiny model: tokenizer, configuration and weights in the layout of the hub's first release."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ GENERIC_WORDS = tuple(GENERIC.split())
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-"""How Qwen2 cuts text before BPE: its tokenizer class rebuilds this, so another pattern would not survive loading."""
+"""Qwen2's split of text before BPE; its tokenizer class rebuilds it, so another pattern would not survive loading."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% if message['content'] is string %}"
     "{{ message['content'] }}{% else %}{% for c in message['content'] %}{% if c['type']=='image' %}"
@@ -46,7 +46,7 @@ CHAT_TEMPLATE = (
 
 
 def known_words() -> list[str]:
-    """Every word that is one token, with and without a space before it."""
+    """Words that are one token each, with and without a space before."""
     template = " ".join(section.template for section in load_template("compact").sections.values())
     said = "user assistant said see unsure what shape is there who name one which are true yes no how many"
     texts = [template.replace("$n_players", ""), said, *COLOURS, *SHAPES, *TELL_WORDS, *GENERIC_WORDS]
@@ -167,7 +167,7 @@ def model_config(vocab_size: int) -> dict[str, Any]:
 
 
 def preprocessor_config() -> dict[str, Any]:
-    """The hub's, but no image gets more than 128 tokens, so that photographs are as cheap as drawings."""
+    """The hub's preprocessor_config.json, but with at most 128 tokens per image, so that photographs are cheap."""
     min_pixels, max_pixels = 4 * 28 * 28, 128 * 28 * 28
     return {
         "do_convert_rgb": True,
@@ -190,7 +190,7 @@ def preprocessor_config() -> dict[str, Any]:
 
 
 def save_base(folder: Path) -> None:
-    """Everything but the weights."""
+    """Write all files but the weights."""
     folder.mkdir(parents=True, exist_ok=True)
     save_tokenizer(folder)
     vocab_size = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
@@ -205,7 +205,7 @@ def save_base(folder: Path) -> None:
     _write_json(folder / "generation_config.json", {"_from_model_config": True, **generation})
 
 
-def _first_release_config(folder: Path) -> Any:
+def first_release_config(folder: Path) -> Any:
     config = AutoConfig.from_pretrained(folder)
     for part in (config, config.text_config, config.vision_config):
         part.initializer_range = 0.08
@@ -213,7 +213,7 @@ def _first_release_config(folder: Path) -> Any:
 
 
 def save_model(model: Any, folder: Path) -> None:
-    """Weights under the hub's names, beside the files of `save_base`: transformers 5 would write those otherwise."""
+    """Write the weights under the hub's names, beside the files of `save_base`, which transformers 5 would change."""
     with tempfile.TemporaryDirectory() as scratch:
         model.save_pretrained(scratch)
         shutil.copyfile(Path(scratch) / "model.safetensors", folder / "model.safetensors")

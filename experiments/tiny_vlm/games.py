@@ -1,4 +1,4 @@
-"""The games that the tiny model is warm-started on: turns of scripted players, noisy on purpose."""
+"""Games that the tiny model is warm-started on: turns of scripted players, noisy on purpose."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 
 from PIL import Image
 
-from tiny_vlm.lessons import Row, false_clues_lesson, judging_lesson, naming_lesson
+from tiny_vlm.lessons import LessonExample, false_clues_lesson, judging_lesson, naming_lesson
 from tiny_vlm.questions import QUESTIONS, strange_image
 from tiny_vlm.scripted import NamingPlayer, NoisyPlayer, OraclePlayer, TellingPlayer
 from vision_zero.data.drawn_scenes import drawn_pair
@@ -23,8 +23,8 @@ GUESSES = 0.1
 """Share of the votes that are guesses."""
 
 
-def noisy_table(guesses: float = GUESSES) -> Seating:
-    """Honest civilians, clumsy spies, and voters who guess now and then; a small model adds mistakes of its own.
+def noisy_seating(guesses: float = GUESSES) -> Seating:
+    """Scripted players: honest civilians, weak spies, and voters who sometimes guess.
 
     One in twelve of the civilians' clues is random, else they name what is there. A spy's clue is random (3 in 4),
     names what the spy sees, or repeats what others said and the spy sees too (1 in 8 each). `guesses` of the votes are
@@ -38,7 +38,7 @@ def noisy_table(guesses: float = GUESSES) -> Seating:
 
 
 def random_rules(rng: random.Random) -> GameRules:
-    """The usual game every other time, else any that the rules allow up to two rounds, small tables more often."""
+    """Usual rules half of the time, else any with up to two rounds, fewer players more often."""
     if rng.random() < 0.5:
         return GameRules(4, 2, "edited")
     n_civilians = rng.choice((2, 3, 4, 2, 3, 4, 5, 6, 7, 8))
@@ -48,24 +48,26 @@ def random_rules(rng: random.Random) -> GameRules:
     return GameRules(n_civilians, rng.choice((1, 2)), view, voter, n_votes)
 
 
-def game_rows(rng: random.Random, guesses: float = GUESSES) -> list[Row]:
-    """Every turn of one noisy game; one game in twelve is played on images that are no scenes."""
+def game_examples(rng: random.Random, guesses: float = GUESSES) -> list[LessonExample]:
+    """All turns of one noisy game; one game in twelve is on images that are no scenes."""
     pair = drawn_pair(rng.getrandbits(48) | TRAINING_BIT)
     game = deal(rng.getrandbits(32), 0, pair, random_rules(rng))
-    rollout = play([game], noisy_table(guesses), TOKEN_LIMITS, template="compact")
+    rollout = play([game], noisy_seating(guesses), TOKEN_LIMITS, template="compact")
     game = rollout.games[0]
     strange = strange_image(rng) if rng.random() < 1 / 12 else None
     there = set(civilian_objects(pair))
     truths = () if strange else tuple(claim in there for clue in game.clues for claim in claims(clue.text))
-    rows = [turn_row(rollout, clue, strange, ()) for clue in game.clues]
-    return rows + [turn_row(rollout, vote, strange, truths) for vote in game.votes]
+    examples = [turn_example(rollout, clue, strange, ()) for clue in game.clues]
+    return examples + [turn_example(rollout, vote, strange, truths) for vote in game.votes]
 
 
-def turn_row(rollout: Rollout, said: Clue | CastVote, strange: Image.Image | None, truths: tuple[bool, ...]) -> Row:
+def turn_example(
+    rollout: Rollout, said: Clue | CastVote, strange: Image.Image | None, truths: tuple[bool, ...]
+) -> LessonExample:
     game = rollout.games[0]
     prompt = render(game_when(game, said), said.turn, "compact")
     image = strange or rollout.images[game.index, prompt.view]
-    return Row(image, prompt.text, said.completion.text, truths=truths)
+    return LessonExample(image, prompt.text, said.completion.text, truths=truths)
 
 
 TRAINING_BIT = 1 << 50
@@ -79,15 +81,15 @@ LESSONS = (
     partial(judging_lesson, n_objects=6),
     partial(false_clues_lesson, n_players=5, n_rounds=2),
 )
-"""What games ask for without saying so, and would be half forgotten under their noise."""
+"""Skills that games need, repeated because the noise of the games would make the model forget them."""
 
 
-def mixed_rows(rng: random.Random, count: int, guesses: float = GUESSES) -> list[Row]:
-    """Half of them turns of games, a quarter questions, a quarter lessons."""
-    rows: list[Row] = []
-    while len(rows) < count // 2:
-        rows += game_rows(rng, guesses)
-    rows = rows[: count // 2]
+def mixed_examples(rng: random.Random, count: int, guesses: float = GUESSES) -> list[LessonExample]:
+    """`count` examples: half turns of games, a quarter questions, a quarter lessons."""
+    examples: list[LessonExample] = []
+    while len(examples) < count // 2:
+        examples += game_examples(rng, guesses)
+    examples = examples[: count // 2]
     questions, shares = zip(*QUESTIONS.values(), strict=True)
-    rows += [question(rng) for question in rng.choices(questions, shares, k=count // 4)]
-    return rows + [rng.choice(LESSONS)(rng) for _ in range(count - len(rows))]
+    examples += [question(rng) for question in rng.choices(questions, shares, k=count // 4)]
+    return examples + [rng.choice(LESSONS)(rng) for _ in range(count - len(examples))]

@@ -1,4 +1,4 @@
-"""First lessons of the tiny model: questions with many answers in one completion, to see, to look up, to judge."""
+"""First lessons of the tiny model: prompts with many answers in one completion, about seeing, look-up and judging."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from vision_zero.types import Game, GameRules, Turn
 
 
 @dataclass(frozen=True)
-class Row:
-    """One prompt and its completion.
+class LessonExample:
+    """Supervised example: an image, a prompt and its completion.
 
-    `answers`: which tokens of the completion are learnt, None for all of them. `truths`: of every claim in the prompt,
-    in order, whether it is true of the image, where that is to be learnt too. `boxes`: what else in the box is right.
+    `answers`: the tokens of the completion that are learnt, None for all. `truths`: for every claim in the prompt, in
+    order, true if it is true of the image; empty if that is not learnt. `boxes`: other right contents of the box.
     """
 
     image: Image.Image
@@ -40,19 +40,21 @@ JUDGEMENTS = frozenset((" yes", " no"))
 BLANK = Image.new("RGB", (56, 56), BLANK_COLOUR)
 
 
-def shapes_lesson(rng: random.Random, n_objects: int) -> Row:
-    """Every colour of the scene and two that are not in it, in any order: what shape is it? Only shapes are learnt."""
+def shapes_lesson(rng: random.Random, n_objects: int) -> LessonExample:
+    """Shape of every colour of the scene and of two that are not in it, in any order. Only shapes are learnt."""
     scene = sample_scene(rng, n_objects)
     shapes = {one.colour: one.shape for one in scene.objects}
     absent = [colour for colour in COLOURS if colour not in shapes]
     colours = [*shapes, *rng.sample(absent, 2)]
     rng.shuffle(colours)
     completion = " ".join(f"\\boxed{{{colour} {shapes.get(colour, 'none')}}}" for colour in colours)
-    return Row(draw(scene), "what is there?", completion, SHAPE_ANSWERS)
+    return LessonExample(draw(scene), "what is there?", completion, SHAPE_ANSWERS)
 
 
-def table(rng: random.Random, n_players: int, n_rounds: int, say: Callable[[Game, Turn], str]) -> tuple[Game, str]:
-    """A game of which every clue is what `say` says, and the voters' prompt without its last line."""
+def game_with_clues(
+    rng: random.Random, n_players: int, n_rounds: int, say: Callable[[Game, Turn], str]
+) -> tuple[Game, str]:
+    """Game with the clues that `say` returns, and its voters' prompt without the last line."""
     rules = GameRules(n_civilians=n_players - 1, n_rounds=n_rounds, spy_view="blank")
     game = deal(rng.getrandbits(32), 0, drawn_pair(0), rules)
     for turn in clue_turns(game):
@@ -60,17 +62,17 @@ def table(rng: random.Random, n_players: int, n_rounds: int, say: Callable[[Game
     return game, render(game, vote_turns(game)[0], "compact").text.removesuffix("vote:")
 
 
-def naming_lesson(rng: random.Random, n_objects: int) -> Row:
-    """Every object of the scene, in any order. What is learnt is to name one that is there and was not named yet."""
+def naming_lesson(rng: random.Random, n_objects: int) -> LessonExample:
+    """Names of all objects of the scene, in any order: each names an object that is there and was not named yet."""
     scene = sample_scene(rng, n_objects)
     names = [one.name for one in scene.objects]
     rng.shuffle(names)
-    return Row(draw(scene), "which are there?", " ".join(f"\\boxed{{{name}}}" for name in names))
+    return LessonExample(draw(scene), "which are there?", " ".join(f"\\boxed{{{name}}}" for name in names))
 
 
 @dataclass(frozen=True)
 class SaidWords:
-    """A table at which every player says a few words, and who said each word that only one player said."""
+    """Prompt of a game whose clues are a few words each, and the seat of each word that only one player said."""
 
     prompt: str
     who: dict[str, int]
@@ -85,20 +87,20 @@ def said_words(rng: random.Random, n_players: int, n_rounds: int, max_words: int
             seats.setdefault(word, set()).add(turn.seat)
         return " ".join(words)
 
-    _, prompt = table(rng, n_players, n_rounds, say)
+    _, prompt = game_with_clues(rng, n_players, n_rounds, say)
     return SaidWords(prompt, {word: next(iter(by)) for word, by in seats.items() if len(by) == 1})
 
 
-def lookups_lesson(rng: random.Random, max_players: int, max_rounds: int) -> Row:
-    """Who said each of up to twelve words? Only the seats are learnt."""
+def lookups_lesson(rng: random.Random, max_players: int, max_rounds: int) -> LessonExample:
+    """Seats of the players who said up to twelve words. Only the seats are learnt."""
     said = said_words(rng, rng.randint(3, max_players), rng.randint(1, max_rounds), 3)
     asked = rng.sample(sorted(said.who), min(12, len(said.who)))
     completion = " ".join(suspicion_completion(said.who[word], word).text for word in asked)
-    return Row(BLANK, f"{said.prompt}who said what?", completion, SEAT_ANSWERS)
+    return LessonExample(BLANK, f"{said.prompt}who said what?", completion, SEAT_ANSWERS)
 
 
 def false_claim(rng: random.Random, scene: DrawnScene) -> str:
-    """`red cube` where red is another shape, or where nothing is red; one as often as the other."""
+    """False claim: `red cube` where red is another shape, or (as often) where nothing is red."""
     shapes = {one.colour: one.shape for one in scene.objects}
     absent = [colour for colour in COLOURS if colour not in shapes]
     colour = rng.choice(absent if rng.random() < 0.5 else list(shapes))
@@ -106,23 +108,23 @@ def false_claim(rng: random.Random, scene: DrawnScene) -> str:
 
 
 def claim_about(rng: random.Random, scene: DrawnScene) -> tuple[str, bool]:
-    """A claim, and whether it is true, which it is half of the time."""
+    """Claim and its truth; half of the claims are true."""
     true = rng.random() < 0.5
     return (rng.choice(scene.objects).name if true else false_claim(rng, scene)), true
 
 
-def judging_lesson(rng: random.Random, n_objects: int, n_claims: int = 10) -> Row:
-    """Is each of many claims true of the picture? They stand as the clues of a game do. Only yes and no are learnt."""
+def judging_lesson(rng: random.Random, n_objects: int, n_claims: int = 10) -> LessonExample:
+    """Truth of many claims, in the format of a game's clues. Only yes and no are learnt."""
     scene = sample_scene(rng, n_objects)
     first, lines = rng.randint(0, 8), []
     for number in range(first, first + n_claims):
         claim, true = claim_about(rng, scene)
         lines.append(f"{number % 9 + 1}: {claim} {'yes' if true else 'no'}")
-    return Row(draw(scene), "which are true?", "\n".join(lines), JUDGEMENTS)
+    return LessonExample(draw(scene), "which are true?", "\n".join(lines), JUDGEMENTS)
 
 
-def false_clues_lesson(rng: random.Random, n_players: int, n_rounds: int) -> Row:
-    """A table where half of the clues are false; the completion names those, in order."""
+def false_clues_lesson(rng: random.Random, n_players: int, n_rounds: int) -> LessonExample:
+    """False clues of a game, in order; half of its clues are false."""
     scene = sample_scene(rng)
     truths: list[bool] = []
     suspicions: list[str] = []
@@ -134,13 +136,13 @@ def false_clues_lesson(rng: random.Random, n_players: int, n_rounds: int) -> Row
             suspicions.append(suspicion_completion(turn.seat, claim).text)
         return claim
 
-    _, prompt = table(rng, n_players, n_rounds, say)
+    _, prompt = game_with_clues(rng, n_players, n_rounds, say)
     completion = " ".join(suspicions) or abstention_completion().text
-    return Row(draw(scene), f"{prompt}which are true?", completion, truths=tuple(truths))
+    return LessonExample(draw(scene), f"{prompt}which are true?", completion, truths=tuple(truths))
 
 
-def voting_lesson(rng: random.Random, n_players: int, n_rounds: int) -> Row:
-    """A vote at a table where only the spy says what is not there, in one round or more."""
+def voting_lesson(rng: random.Random, n_players: int, n_rounds: int) -> LessonExample:
+    """Vote of a game in which only the spy's clues are false, in one round or more."""
     scene = sample_scene(rng)
     false_rounds = rng.sample(range(1, n_rounds + 1), rng.randint(1, n_rounds))
     truths: list[bool] = []
@@ -153,6 +155,6 @@ def voting_lesson(rng: random.Random, n_players: int, n_rounds: int) -> Row:
         false.append(false_claim(rng, scene))
         return false[-1]
 
-    game, prompt = table(rng, n_players, n_rounds, say)
+    game, prompt = game_with_clues(rng, n_players, n_rounds, say)
     completion = suspicion_completion(game.spy, rng.choice(false)).text
-    return Row(draw(scene), f"{prompt}vote:", completion, truths=tuple(truths))
+    return LessonExample(draw(scene), f"{prompt}vote:", completion, truths=tuple(truths))

@@ -1,4 +1,4 @@
-"""What the tiny model can do, with intervals."""
+"""Measurements of the tiny model, with intervals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from tiny_vlm.games import TOKEN_LIMITS
-from tiny_vlm.lessons import Row
+from tiny_vlm.lessons import LessonExample
 from tiny_vlm.questions import QUESTIONS, shape_question, strange_image
 from tiny_vlm.scripted import spy_objects
 from vision_zero.data.drawn_scenes import drawn_pairs
@@ -34,24 +34,29 @@ MEASURED_RULES = tuple(GameRules(n_civilians=n, n_rounds=rounds) for n in (2, 3,
 
 
 def measure(folder: Path, n_games: int = 400, seed: int = 0) -> dict[str, str]:
-    """What the model does, by name, on drawings it was not trained on: parsed shares, votes, image_gain, looking up."""
+    """Measurements by name, on drawings it was not trained on: parsed shares, clues, votes, questions."""
     processor = load_processor(str(folder))
     model = load_model(folder, dtype=torch.float32).eval()
     results: dict[str, str] = {}
     for temperature in (0.8, 1.0):
         policy = TransformersPolicy(model, processor, Sampling(temperature, top_k=0))
         few = [game for rules in MEASURED_RULES for game in played(policy, drawn_pairs(range(8)), rules, seed)]
-        results |= parsed(few, f"drawings, 2 to 8 civilians, 1 and 2 rounds, temperature {temperature}")
+        results |= parsed_figures(few, f"drawings, 2 to 8 civilians, 1 and 2 rounds, temperature {temperature}")
         strange = [strange_pair(number) for number in range(24)]
-        results |= parsed(played(policy, strange, GameRules(), seed), f"other images, temperature {temperature}")
+        results |= parsed_figures(
+            played(policy, strange, GameRules(), seed), f"other images, temperature {temperature}"
+        )
         photographs = folder.parent / "photos"
         if photographs.is_dir():
             games = played(policy, load_pairs(photographs), GameRules(), seed)
-            results |= parsed(games, f"photographs, temperature {temperature}")
+            results |= parsed_figures(games, f"photographs, temperature {temperature}")
     policy = TransformersPolicy(model, processor, Sampling(0.8, top_k=0))
     games = played(policy, drawn_pairs(range(n_games)), GameRules(), seed)
     likeliest = TransformersPolicy(model, processor, Sampling(1.0, top_k=1))
-    return results | clue_figures(games) | vote_figures(policy, games) | question_figures(likeliest, games)
+    right = {
+        f"right answers: {name}": str(Interval.of_mean(one)) for name, one in questions_right(likeliest, games[0]).items()
+    }
+    return results | clue_figures(games) | vote_figures(policy, games) | right
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def played(policy: Policy, pairs: Sequence[ImagePair], rules: GameRules, seed: i
     ).games
 
 
-def parsed(games: Sequence[Game], what: str) -> dict[str, str]:
+def parsed_figures(games: Sequence[Game], what: str) -> dict[str, str]:
     clues = [float(clue.parsed) for game in games for clue in game.clues]
     votes = [float(vote != 0) for game in games for vote in votes_in_order(game)]
     return {
@@ -86,7 +91,7 @@ def parsed(games: Sequence[Game], what: str) -> dict[str, str]:
 
 
 def clue_figures(games: Sequence[Game]) -> dict[str, str]:
-    """How varied clues are, and how many name an object that their player's image shows."""
+    """Variety of clues, and the share that names an object of the player's image."""
     clues = Counter(clue.text for game in games for clue in game.clues)
     words = Counter(word for clue, count in clues.items() for word in clue.split() for _ in range(count))
     true: dict[Role, list[float]] = {role: [] for role in Role}
@@ -114,7 +119,7 @@ def most_common(counts: Counter[str]) -> tuple[str, float]:
 
 
 def vote_figures(policy: Policy, games: Sequence[Game]) -> dict[str, str]:
-    """Where votes go, and how often to the spy: with the true image and with the next game's, at the same clues."""
+    """Votes by seat, and the share for the spy with the true image and with the next game's, at the same clues."""
     seats = Counter("N/A" if vote is None else str(vote) for game in games for vote in votes_in_order(game))
     shuffled = revote(policy, games)
     right = [share_right(game) for game in games]
@@ -133,22 +138,13 @@ def share_right(game: Game) -> float:
 
 
 def revote(policy: Policy, games: Sequence[Game]) -> list[Game]:
-    """The same games and clues, voted on again with the pictures of the next game, at the same seeds."""
-    heard = [replace(game, votes=()) for game in games]
-    others = [replace(game, pair=games[(k + 1) % len(games)].pair) for k, game in enumerate(heard)]
-    return play(others, Seating.of(policy), TOKEN_LIMITS, template="compact").games
-
-
-def question_figures(policy: Policy, games: Sequence[Game]) -> dict[str, str]:
-    """Accuracy per kind of question."""
-    return {
-        f"right answers: {name}": str(Interval.of_mean(right))
-        for name, right in questions_right(policy, games[0]).items()
-    }
+    """The games with their votes cast again, at the same seeds, on the images of the next game."""
+    swapped = [replace(game, votes=(), pair=games[(k + 1) % len(games)].pair) for k, game in enumerate(games)]
+    return play(swapped, Seating.of(policy), TOKEN_LIMITS, template="compact").games
 
 
 def questions_right(policy: Policy, game: Game, n_questions: int = 200, seed: int = 0) -> dict[str, list[float]]:
-    """1 for every question of a kind that is answered right. `game` lends its turn to the questions."""
+    """By kind of question, 1 for each right answer, else 0. The questions are asked in a turn of `game`."""
     rng = random.Random(f"vision-zero/questions/{seed}")
     kinds = {name: question for name, (question, _) in QUESTIONS.items()}
     kinds["what shape has a colour, 6 objects"] = partial(shape_question, n_objects=6)
@@ -158,23 +154,25 @@ def questions_right(policy: Policy, game: Game, n_questions: int = 200, seed: in
     }
 
 
-def answered(policy: Policy, game: Game, rows: Sequence[Row], name: str) -> list[float]:
-    """1 for every row whose box the policy fills as the row does. `game` lends its turn; `name` is
-    unique to these rows' images."""
+def answered(policy: Policy, game: Game, examples: Sequence[LessonExample], name: str) -> list[float]:
+    """1 for each example whose box the policy fills rightly, else 0.
+
+    They are asked in a turn of `game`; `name` is unique to the images of these examples.
+    """
     turn = vote_turns(game)[0]
     requests = [
         TurnRequest(
             replace(game, index=number),
             replace(turn, game=number),
-            Prompt("civilian", row.prompt),
-            GameImage(f"{name} {number}", row.image),
+            Prompt("civilian", example.prompt),
+            GameImage(f"{name} {number}", example.image),
             number,
             TOKEN_LIMITS["decision"],
         )
-        for number, row in enumerate(rows)
+        for number, example in enumerate(examples)
     ]
     completions = policy.answer(requests)
     return [
-        float(read_clue(completion.text) in (read_clue(row.completion), *row.boxes))
-        for completion, row in zip(completions, rows, strict=True)
+        float(read_clue(completion.text) in (read_clue(example.completion), *example.boxes))
+        for completion, example in zip(completions, examples, strict=True)
     ]

@@ -1,6 +1,6 @@
-r"""Players without a model: for tests, for baselines, and for the games that the tiny model is warm-started on.
+r"""Scripted players: for tests, for baselines, and for the games that the tiny model is warm-started on.
 
-All of them answer in the surface format that the tiny model is taught:
+All answer in the format that the tiny model is taught:
 
     a clue      see red \boxed{red cube}            or only the box
     a vote      said red cube \boxed{3}             a claim or a word of the suspect's, then the seat
@@ -43,13 +43,13 @@ def abstention_completion() -> Completion:
 
 
 class ScriptedPlayer:
-    """Answers one request at a time; a player says how it gives clues and how it votes."""
+    """Policy that answers one request at a time, by its methods `clue` and `vote`."""
 
     def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         return [self._answer_one(request) for request in requests]
 
     def _answer_one(self, request: TurnRequest) -> Completion:
-        # The class's name keeps two players at one table from drawing the same numbers.
+        # Players of different classes draw different numbers for the same turn.
         rng = random.Random(f"vision-zero/{type(self).__name__}/{request.seed}")
         return self.clue(request, rng) if request.turn.stage == "clue" else self.vote(request, rng)
 
@@ -61,7 +61,7 @@ class ScriptedPlayer:
 
 
 class FunctionPlayer(ScriptedPlayer):
-    """Two functions of (request, rng): the text of a clue, and a vote. A role that is not played needs none."""
+    """Player of two functions of (request, rng): the text of a clue, and a vote. An unused one may be None."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class FunctionPlayer(ScriptedPlayer):
 
 
 class RandomPlayer(ScriptedPlayer):
-    """Says any object, whatever the image shows, and suspects whoever said a claim or a word drawn from all clues.
+    """Names random objects, and suspects whoever said a claim or a word drawn from all clues.
 
     `words` replaces the objects: a clue is then one to three of them. `na_share` of the votes are N/A.
     """
@@ -110,7 +110,7 @@ class RandomPlayer(ScriptedPlayer):
 
 
 class OraclePlayer(ScriptedPlayer):
-    """Knows what its image shows, from the pair's scene description, and plays honestly by the rules.
+    """Player that knows its image from the pair's scene description and plays well.
 
     A civilian names an object of its scene that nobody has named yet. A spy repeats what others have said of objects
     that it sees too (all they said, if it sees nothing), for those are in both images; the first to speak names what it
@@ -142,7 +142,7 @@ class OraclePlayer(ScriptedPlayer):
 
 
 class NamingPlayer(OraclePlayer):
-    """Names any object that it sees, in either role: the spy that does not think of what the others see."""
+    """Names any object of its image, in either role."""
 
     def clue(self, request: TurnRequest, rng: random.Random) -> Completion:
         seen = seen_objects(request) or [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
@@ -150,7 +150,7 @@ class NamingPlayer(OraclePlayer):
 
 
 class NoisyPlayer(ScriptedPlayer):
-    """Answers as `noise` would in `share` of the turns, else as `inner`."""
+    """Mixture of players: `noise` answers `share` of the turns, `inner` the others."""
 
     def __init__(self, inner: Policy, share: float, noise: Policy | None = None) -> None:
         if not 0 <= share <= 1:
@@ -167,7 +167,7 @@ class NoisyPlayer(ScriptedPlayer):
 
 
 class TellingPlayer(ScriptedPlayer):
-    """Ends `share` of another player's clues with one of `words`; its votes are the other's."""
+    """Player that appends one of `words` to `share` of another player's clues; its votes are the other's."""
 
     def __init__(self, inner: Policy, words: Sequence[str] = TELL_WORDS, share: float = 1.0) -> None:
         self.inner, self.words, self.share = inner, tuple(words), share
@@ -188,7 +188,7 @@ def _say(name: str, rng: random.Random, thought_share: float) -> Completion:
 
 
 def spy_objects(pair: ImagePair) -> list[str]:
-    """Names of what the edited image shows. Raises ValueError if the pair has no description."""
+    """Objects of the edited image. Raises ValueError if the pair has no description."""
     names = civilian_objects(pair)
     for change in pair.meta.get("modification", {}).get("replaced_objects", []):
         names[change["index"]] = object_name(change["replacement"])
@@ -196,7 +196,7 @@ def spy_objects(pair: ImagePair) -> list[str]:
 
 
 def seen_objects(request: TurnRequest) -> list[str]:
-    """Names of what the player of this turn sees: none in a blank image, and all of a masked one."""
+    """Objects of the image that the player of this turn sees: none of a blank image, all of a masked one."""
     game = request.game
     if request.prompt.view == "civilian" or game.spy_view == "masked":
         return civilian_objects(game.pair)
@@ -204,7 +204,7 @@ def seen_objects(request: TurnRequest) -> list[str]:
 
 
 def false_claims(game: Game) -> dict[int, list[str]]:
-    """By seat, what was said of objects that the civilians' image does not show."""
+    """By seat, the claims about objects that the civilians' image does not show."""
     true = set(civilian_objects(game.pair))
     false: dict[int, list[str]] = {seat: [] for seat in range(1, game.rules.n_players + 1)}
     for clue in game.clues:

@@ -1,4 +1,16 @@
-"""Load a vision-language model and its processor, and name its attention, with clear errors."""
+"""Vision-language models by name: finding, checking and loading them.
+
+A model's name is one of
+
+    NAME                            a model of the Hub, or of its cache
+    FOLDER                          a folder of model files, as on the Hub
+    RUN                             a run's folder: all its complete checkpoints (`find_models` only)
+    RUN/checkpoint-STEP             a checkpoint, with all weights or as a LoRA adapter (adapter_config.json)
+    RUN/checkpoint-STEP/export      a checkpoint's export, a folder as on the Hub
+
+Transformers 5 writes config, processor and tokenizer files that older versions cannot read. So those of a checkpoint
+are taken from its base model, whose name stands in the checkpoint's `base_model.json`.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +33,108 @@ from vision_zero.run_folder import CONFIG, EXPORT, complete_checkpoints, is_comp
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin, TrainingArguments
 
+BASE_FILE = "base_model.json"
+WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.index.json")
+
+
+def find_models(names: Sequence[str]) -> list[str]:
+    """`names`, with every run folder replaced by all its complete checkpoints, oldest first.
+
+    Raises ValueError for a run without a complete checkpoint and for a model that is named twice.
+    """
+    models: list[str] = []
+    for name in names:
+        if not (Path(name) / CONFIG).is_file():
+            models.append(name)
+            continue
+        found = complete_checkpoints(Path(name))
+        if not found:
+            raise ValueError(f"{name} is a run without a complete checkpoint: there is no model to play")
+        models += map(str, found)
+    if len(set(models)) < len(models):
+        raise ValueError(f"a model is named twice: {', '.join(models)}")
+    return models
+
+
+def run_of(model: str) -> Path | None:
+    """The folder of the run that `model` belongs to, None if it is of no run."""
+    path = Path(model)
+    return next((folder for folder in (path, *path.absolute().parents[:2]) if (folder / CONFIG).is_file()), None)
+
+
+def step_of(model: str) -> int | None:
+    """The optimizer step of a checkpoint or export, by its folder's name; None for other models."""
+    path = Path(model)
+    name = re.fullmatch(r"checkpoint-(\d+)", path.parent.name if path.name == EXPORT else path.name)
+    return int(name[1]) if name else None
+
+
+def is_adapter(model: str | Path) -> bool:
+    return (Path(model) / "adapter_config.json").is_file()
+
+
+def write_base(checkpoint: Path, name_or_path: str) -> None:
+    """Write the name of the base model of `checkpoint`; the path of a folder is made absolute."""
+    path = Path(name_or_path)
+    name = str(path.resolve()) if path.is_dir() else name_or_path
+    write_json(checkpoint / BASE_FILE, {"base_model": name})
+
+
+def base_of(checkpoint: Path) -> str:
+    """The base model of `checkpoint`, as `write_base` wrote it.
+
+    Raises FileNotFoundError for a checkpoint or file that is missing, and ValueError for a damaged file.
+    """
+    if not checkpoint.is_dir():
+        raise FileNotFoundError(f"there is no checkpoint at {checkpoint}")
+    written = checkpoint / BASE_FILE
+    if not written.is_file():
+        raise FileNotFoundError(f"{checkpoint} does not say which model it was trained from; give --base")
+    try:
+        return str(json.loads(written.read_text("utf-8"))["base_model"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{written} is damaged; it must hold {{"base_model": FOLDER}}') from error
+
+
+def base_folder(name_or_path: str) -> Path:
+    """The base model's folder; of a model of the Hub, its files without weights.
+
+    Raises FileNotFoundError for what is neither a folder with a config.json nor found on the Hub or in its cache.
+    """
+    path = Path(name_or_path)
+    if (path / "config.json").is_file():
+        return path
+    reason = "the folder has no config.json"
+    if not path.is_dir():
+        try:
+            return Path(snapshot_download(name_or_path, ignore_patterns=list(WEIGHT_PATTERNS)))
+        except (OSError, HFValidationError) as error:
+            reason = str(error)
+    raise FileNotFoundError(f"base model {name_or_path!r} was not found; give its folder with --base ({reason})")
+
+
+def check_model(model: str) -> str:
+    """Check that `model` exists. Returns the name of the model with its other files: a checkpoint's base, else `model`.
+
+    Raises ValueError or OSError for what is no model, and for an incomplete checkpoint of a run.
+    """
+    path = Path(model)
+    checkpoint = path.parent if path.name == EXPORT else path
+    if step_of(model) is not None and (checkpoint.parent / CONFIG).is_file() and not is_complete(checkpoint):
+        raise ValueError(f"{checkpoint} is not complete (it was not saved whole, or is half removed): choose another")
+    if path.exists() and not is_adapter(path) and not (path / "config.json").is_file():
+        raise ValueError(f"{model} is no model: it has no config.json")
+    files = base_of(path) if is_adapter(path) or (path / BASE_FILE).is_file() else model
+    if not Path(files).exists():
+        load_processor(files)  # from the Hub or its cache
+    return files
+
 
 def load_model(name_or_path: str | Path, **options: Any) -> PreTrainedModel:
     """The model of a folder or of the Hub with all its weights; `options` go to `from_pretrained`.
 
     With device_map="meta" no weight is kept and only the files are checked. Raises ValueError for files that cannot be
-    loaded, and for weights that are not in them: transformers would go on with random ones.
+    loaded, and for missing weights, which transformers would draw at random.
     """
     from transformers import AutoModelForImageTextToText
 
@@ -43,7 +151,7 @@ def load_model(name_or_path: str | Path, **options: Any) -> PreTrainedModel:
 
 @contextmanager
 def zero3_disabled(args: TrainingArguments) -> Iterator[None]:
-    """While ZeRO-3 is on, a model that is loaded is split over all processes. Inside this, it is not."""
+    """Context in which models are loaded whole; with ZeRO-3 they are otherwise split over all processes."""
     if not args.deepspeed:
         yield
         return
@@ -61,8 +169,8 @@ def load_processor(
 ) -> ProcessorMixin:
     """The processor of `name_or_path`, padding left, its images resized to between `min_pixels` and `max_pixels`.
 
-    Raises ValueError for a model that is not there or takes no images, and for pixel bounds on a family whose images
-    have a fixed size.
+    Raises ValueError for a model that is missing or takes no images, and for pixel bounds on a family whose images have
+    a fixed size.
     """
     from transformers import AutoProcessor, ProcessorMixin
 
@@ -105,112 +213,3 @@ def attention_implementation(asked: str | None, *, use_cpu: bool = False) -> str
             return "flash_attention_2"
         print("flash-attn is not installed: using PyTorch's SDPA attention", file=sys.stderr)
     return "sdpa"
-
-
-# ------------------------------------------------------------------------------------------------------- models by name
-
-# Models as players of the arena: found by name, loaded from any of the folders that a run leaves behind.
-
-
-def run_of(model: str) -> Path | None:
-    """The run folder that `model` is, or is a checkpoint or an export of; None if it is neither."""
-    path = Path(model)
-    return next((folder for folder in (path, *path.absolute().parents[:2]) if (folder / CONFIG).is_file()), None)
-
-
-def step_of(model: str) -> int | None:
-    """The optimizer step of a checkpoint or of its export, by its folder's name."""
-    path = Path(model)
-    name = re.fullmatch(r"checkpoint-(\d+)", path.parent.name if path.name == EXPORT else path.name)
-    return int(name[1]) if name else None
-
-
-def find_models(names: Sequence[str]) -> list[str]:
-    """`names`, with every run folder replaced by all its complete checkpoints, oldest first.
-
-    Raises ValueError for a run without a complete checkpoint and for a model that is named twice.
-    """
-    models: list[str] = []
-    for name in names:
-        if not (Path(name) / CONFIG).is_file():
-            models.append(name)
-            continue
-        found = complete_checkpoints(Path(name))
-        if not found:
-            raise ValueError(f"{name} is a run without a complete checkpoint: there is no model to play")
-        models += map(str, found)
-    if len(set(models)) < len(models):
-        raise ValueError(f"a model is named twice: {', '.join(models)}")
-    return models
-
-
-def check_model(model: str) -> str:
-    """The folder or Hub name of the files beside the weights, which for a checkpoint are its base model's.
-
-    Raises ValueError or OSError for what is no model, and for a checkpoint of a run that is not complete.
-    """
-    path = Path(model)
-    checkpoint = path.parent if path.name == EXPORT else path
-    if step_of(model) is not None and (checkpoint.parent / CONFIG).is_file() and not is_complete(checkpoint):
-        raise ValueError(f"{checkpoint} is not complete (it was not saved whole, or is half removed): choose another")
-    is_adapter = (path / "adapter_config.json").is_file()
-    if path.exists() and not is_adapter and not (path / "config.json").is_file():
-        raise ValueError(f"{model} is no model: it has no config.json")
-    files = base_of(path) if is_adapter or (path / BASE_FILE).is_file() else model
-    if not Path(files).exists():
-        load_processor(files)  # from the Hub or its cache
-    return files
-
-
-# ------------------------------------------------------------------------------------------------- bases of checkpoints
-
-# A checkpoint that every evaluation environment can load.
-#
-# What transformers 5 writes beside the weights (config keys, processor and tokenizer files), older transformers cannot
-# read. So the export takes the weights from the checkpoint, saved under the hub's names, and every other file from the
-# base model, byte for byte.
-
-
-BASE_FILE = "base_model.json"
-WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.index.json")
-
-
-def base_folder(name_or_path: str) -> Path:
-    """The base model's folder; a Hub name is resolved to its files without weights.
-
-    Raises FileNotFoundError for what is neither a folder with a config.json nor found on the Hub or in its cache.
-    """
-    path = Path(name_or_path)
-    if (path / "config.json").is_file():
-        return path
-    if not path.is_dir():
-        try:
-            return Path(snapshot_download(name_or_path, ignore_patterns=list(WEIGHT_PATTERNS)))
-        except (OSError, HFValidationError) as error:
-            reason = str(error)
-    else:
-        reason = "the folder has no config.json"
-    raise FileNotFoundError(f"base model {name_or_path!r} was not found; give its folder with --base ({reason})")
-
-
-def write_base(checkpoint: Path, name_or_path: str) -> None:
-    """Write down which model `checkpoint` was trained from; a folder by its whole path, to be found from anywhere."""
-    path = Path(name_or_path)
-    name = str(path.resolve()) if path.is_dir() else name_or_path
-    write_json(checkpoint / BASE_FILE, {"base_model": name})
-
-
-def base_of(checkpoint: Path) -> str:
-    """The model that `checkpoint` was trained from, as the training run wrote it down.
-
-    Raises FileNotFoundError when it did not, and ValueError when its file is damaged.
-    """
-    if not checkpoint.is_dir():
-        raise FileNotFoundError(f"there is no checkpoint at {checkpoint}")
-    written = checkpoint / BASE_FILE
-    if written.is_file():
-        try:
-            return str(json.loads(written.read_text("utf-8"))["base_model"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f'{written} is damaged; it must hold {{"base_model": FOLDER}}') from error
-    raise FileNotFoundError(f"{checkpoint} does not say which model it was trained from; give --base")

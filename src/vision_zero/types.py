@@ -1,7 +1,6 @@
-"""The values that cross module borders: image pairs, turns, completions, games.
+"""Values shared by all modules: image pairs, games, turns, completions.
 
-Everything here is a frozen dataclass of plain values. This module imports nothing of the package, so that data,
-game, rollout and spo can all speak of the same things without importing each other.
+Frozen dataclasses of plain values. This module imports nothing of the package.
 """
 
 from __future__ import annotations
@@ -9,21 +8,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from PIL import Image
 
 Vote = int | None
-"""A vote that was read: seat 1..n, `None` for N/A, or 0 for an invalid vote, which counts for nobody."""
+"""Parsed vote: seat 1..n, `None` for N/A, or 0 for an invalid vote, which counts for nobody."""
 
 Stage = Literal["decision", "clue"]
 View = Literal["civilian", "spy"]
 SpyView = Literal["auto", "blank", "edited", "masked"]
 Voter = Literal["observer", "civilian"]
-Domain = Literal["scenes", "charts", "photos"]
 FailedEdit = Literal["blank", "identical"]
+Domain = str
+"""Name of a template file, which words the prompts of a game on such images. One of `DOMAINS`."""
 
-DOMAINS: tuple[Domain, ...] = ("scenes", "charts", "photos")
+TEMPLATES = Path(__file__).parent / "game" / "templates"
+COMPACT = "compact"
+"""The template of the tiny model, for images of any domain."""
+DOMAINS: tuple[Domain, ...] = tuple(sorted({file.stem for file in TEMPLATES.glob("*.txt")} - {COMPACT}))
 
 
 class Role(StrEnum):
@@ -32,24 +36,22 @@ class Role(StrEnum):
 
 
 class ImageSource(Protocol):
-    """An image that is opened when it is needed, not before."""
+    """Image that is opened on demand."""
 
     @property
     def name(self) -> str:
-        """What an error message calls it: a path, or data set, row and column."""
-        ...
+        """Name in error messages: a path, or data set, row and column."""
 
     def open(self) -> Image.Image:
         """The whole image, decoded, RGB. Raises `vision_zero.data.pairs.BadImageError` with `name` in the message."""
-        ...
 
 
 @dataclass(frozen=True)
 class ImagePair:
-    """What one game is played on: the civilians' image and, if there is one, its changed version.
+    """Images of one game: the civilians' image and, if there is one, its edited version.
 
-    `id` is unique in its source and stable between runs. `meta` carries what the source knows beyond pixels (scene
-    descriptions, change logs); nothing in training reads it. `failed_edit` says how `edited` was made worse on purpose.
+    `id` is unique in its source and stable between runs. `meta` holds the source's own annotations (scene descriptions,
+    change logs), which training does not read. `failed_edit` tells how `edited` was made worse on purpose.
     """
 
     id: str
@@ -62,7 +64,7 @@ class ImagePair:
 
 @dataclass(frozen=True)
 class GameRules:
-    """The rules of a game (method: players 2..8 + 1 spy, rounds 1..5)."""
+    """Rules of a game: 2..8 civilians and one spy, 1..5 clue rounds."""
 
     n_civilians: int = 4
     n_rounds: int = 2
@@ -93,7 +95,7 @@ class GameRules:
 
 @dataclass(frozen=True)
 class Turn:
-    """One thing to ask of one player.
+    """One request to one player: a clue or a vote.
 
     Clue turns: `round` 1..n_rounds, `seat` 1..n_players, `sample` 0. Vote turns: `round` 0, `sample` 0..G-1 and the
     civilian's `seat`, or seat 0 for the neutral observer.
@@ -108,12 +110,11 @@ class Turn:
 
 @dataclass(frozen=True)
 class Completion:
-    """What a policy answered: text, and for model policies the exact tokens and their log-probabilities.
+    """Answer of a policy: text, and for model policies the exact tokens and their log-probabilities.
 
     `prompt_ids` are the expanded prompt (image placeholders included), `token_ids` the sampled tokens with the end
-    token if one was sampled, `logprobs` one number per token: log softmax(logits / temperature), the same quantity that
-    training computes (top-k and banned tokens restrict what is sampled, not this number). Empty for scripted players,
-    whose turns cannot be trained on.
+    token if one was sampled, `logprobs` one number per token: log softmax(logits / temperature), as in training (top-k
+    and banned tokens restrict sampling, not this number). Empty for scripted players, whose turns cannot be trained on.
     """
 
     text: str
@@ -125,7 +126,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Clue:
-    """A clue turn that was answered. `text` is what became public, `reasoning` what stayed private."""
+    """Answered clue turn. `text` is public, `reasoning` stays private."""
 
     turn: Turn
     completion: Completion
@@ -136,7 +137,7 @@ class Clue:
 
 @dataclass(frozen=True)
 class CastVote:
-    """A vote turn that was answered."""
+    """Answered vote turn."""
 
     turn: Turn
     completion: Completion
@@ -150,7 +151,7 @@ class CastVote:
 
 @dataclass(frozen=True)
 class Game:
-    """One game, whole: the deal and everything said so far. `index` k and the run seed determine the deal."""
+    """One game: its deal and all answered turns. `index` k and the run seed determine the deal."""
 
     index: int
     seed: int
@@ -170,7 +171,7 @@ class Game:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a player is shown: one image (by the game's view), then text."""
+    """Input of a player: one image (by the game's view), then text."""
 
     view: View
     text: str
@@ -178,7 +179,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class GameSummary:
-    """What the other processes need to know of a finished game. Lengths are sampled tokens per completion."""
+    """Result of a finished game, exchanged between processes. Lengths are sampled tokens per completion."""
 
     game: int
     spy: int

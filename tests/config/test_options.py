@@ -105,7 +105,7 @@ def test_steps_follow_from_games_and_processes(
         ({"temperature": 0.0}, "temperature=0.0 must be positive"),
         ({"arena_games": 7}, "arena_games=7 must be even"),
         ({"min_clue_tokens": 9, "max_clue_tokens": 8}, "9 and 8"),
-        ({"max_vote_tokens": 0}, "token token_limits"),
+        ({"max_vote_tokens": 0}, "token limits"),
         ({"top_p": 0.0}, "top_p"),
         ({"rho": 1.5}, "rho"),
         ({"rae_alpha": -0.1}, "alpha"),

@@ -33,7 +33,7 @@ from vision_zero.data.pairs import (
     load_pairs,
     open_pair,
 )
-from vision_zero.types import ImagePair
+from vision_zero.types import DOMAINS, ImagePair
 
 PHOTOS = Path(__file__).parents[2] / "data" / "photos"
 
@@ -249,8 +249,12 @@ class TestImageFolder:
             load_pairs(source)
 
     def test_missing_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(PairSourceError, match=r"nowhere: no such file or folder"):
+        with pytest.raises(PairSourceError, match=r"nowhere: no such file or folder$"):
             load_pairs(tmp_path / "nowhere")
+
+    def test_unknown_domain(self, tmp_path: Path) -> None:
+        with pytest.raises(PairSourceError, match=rf"^maps:.*no such.* is one of {', '.join(DOMAINS)}$"):
+            load_pairs(f"maps:{tmp_path}")
 
     def test_empty_folder(self, tmp_path: Path) -> None:
         with pytest.raises(PairSourceError, match=rf"{tmp_path.name}: the folder is empty"):
@@ -326,7 +330,7 @@ class TestManifest:
             ('{"id": "x", "image": 3}', '"image" must be a path'),
             ('{"id": "a", "image": "a.png"}', "the id 'a' is already on line 1"),
             ('{"id": "x", "image": "a.png", "edit": "b.png"}', r"unknown keys \['edit'\]"),
-            ('{"id": "x", "image": "a.png", "domain": "art"}', '"domain" must be one of scenes, charts, photos'),
+            ('{"id": "x", "image": "a.png", "domain": "art"}', f'"domain" must be one of {", ".join(DOMAINS)}'),
             ('{"id": "x", "image": "a.png", "meta": 3}', '"meta" must be a JSON object'),
             ('{"id": "x", "image": "gone.png"}', r"gone\.png: no such file"),
             ('{"id": "x", "image": "gone/a.png"}', r"gone/a\.png: no such file"),

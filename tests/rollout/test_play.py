@@ -1,4 +1,4 @@
-"""Many games in lock-step and on a queue: number of calls, who is asked, and that no game depends on its neighbours."""
+"""Many games in lock-step and on a queue: number of calls, policy of each turn, and independence of games."""
 
 import random
 from collections import Counter
@@ -184,7 +184,7 @@ class Queue(QueuedPolicy):
 def test_games_on_a_queue_are_those_of_lock_step(
     seed: int, n_games: int, n_civilians: int, n_rounds: int, voter: str
 ) -> None:
-    """Whatever order turns are answered in: nothing a player sees depends on another game."""
+    """In any order of answers: nothing a player sees depends on another game."""
     games = tiny_games(n_games, n_civilians=n_civilians, n_rounds=n_rounds, n_votes=6, voter=voter)
     queue = Queue(seed)
     told: list[int] = []

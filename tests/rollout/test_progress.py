@@ -33,7 +33,7 @@ with game_bar("playing", 4, 40, shown={shown}) as answered:
 
 
 def on_a_terminal(program: str) -> str:
-    """What a program writes to a terminal of 120 columns."""
+    """Output of a program to a terminal of 120 columns."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
@@ -91,7 +91,7 @@ def test_a_run_shows_playing_and_updating(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_knows_how_many_turns_it_will_ask_for() -> None:
-    """What `size` promises is what `on_call` is told, for the first model and for the next."""
+    """`on_call` gets as many turns as `size` announces, for the first model and for the next."""
     from tests.tiny_games import bench_model, bench_processor, noise_pairs
     from vision_zero.rollout.policy import TokenLimits
     from vision_zero.rollout.sampling import Sampling

@@ -16,7 +16,7 @@ N_DRAWS = 20_000
 
 
 def numpy_probabilities(logits: torch.Tensor, top_k: int, top_p: float) -> np.ndarray:
-    """What should be drawn, written out: keep the k most likely, then the fewest that hold `top_p` of what is left."""
+    """Expected distribution: the k most likely tokens, then the fewest of them with mass `top_p`."""
     weights = np.exp(logits.double().numpy())
     ranking = np.argsort(-weights, kind="stable")
     if top_k:

@@ -93,7 +93,7 @@ def assert_same_games(left: Sequence[Game], right: Sequence[Game]) -> None:
 
 
 def inputs_of(request: TurnRequest) -> dict[str, torch.Tensor]:
-    """What a processor without a memo makes of the turn."""
+    """Tensors of the turn from a processor without a memo."""
     stock = bench_processor()
     image = request.image.copy()
     return stock(text=[chat_text(stock, request.prompt.text)], images=[[image]], return_tensors="pt")
@@ -233,7 +233,7 @@ def test_games_on_one_image_with_equal_prompts_are_sampled_apart(
     assert (policy.prefilled_tokens, policy.reused_tokens) == (n_prompt, 3 * n_prompt)
 
 
-# ---------------------------------------------------------------------------------------------- tokens and token_limits
+# ---------------------------------------------------------------------------------------------------- tokens and limits
 
 
 class Wants:

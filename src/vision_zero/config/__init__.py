@@ -1,1 +1,1 @@
-"""Options of a run: what they are, what is refused, how they are parsed."""
+"""Options of a run: definitions, checks, parser."""

@@ -1,4 +1,4 @@
-"""Options that are refused before anything slow starts, and what to use instead."""
+"""Checks of options before anything slow starts; every error names the value and the alternative."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NOT_USED = {
     "save_only_model": "a checkpoint is there to be resumed; its export/ holds the model alone",
     "ignore_data_skip": "a resumed run would play the games of its beginning again",
 }
-"""Options of TRL that would be ignored without a word or break a promise of this trainer, and what there is instead."""
+"""Options of TRL that this trainer would ignore or that would break it, each with the alternative."""
 VLLM_CHOICES = {
     "vllm_mode": ("colocate", "server"),
     "vllm_dtype": (None, "auto", "float32", "bfloat16", "float16"),
@@ -52,11 +52,11 @@ OF_THE_SERVER = {
     "vllm_max_model_length": "MAX_MODEL_LEN",
     **dict.fromkeys(("vllm_block_size", "vllm_enable_sleep_mode", "vllm_model_impl"), "an option of vllm serve"),
 }
-"""Options of an engine in this process, and what says the same to run_scripts/vllm_server.sh."""
+"""Options of an engine in this process, each with its equivalent for run_scripts/vllm_server.sh."""
 
 
 def check_options(args: GRPOConfig) -> None:
-    """Raises ValueError, with name and value, for what would train something else than asked."""
+    """Raises ValueError, with name and value, for an option that would not have its documented effect."""
     for name in (one.name for one in fields(args)):
         value = getattr(args, name)
         if isinstance(value, float) and not math.isfinite(value):
@@ -108,7 +108,6 @@ def check_options(args: GRPOConfig) -> None:
 
 
 def _check_trackers(args: GRPOConfig) -> None:
-    """Refused here, not when the model has been loaded."""
     for name in [args.report_to] if isinstance(args.report_to, str) else args.report_to or []:
         if name in ("all", "none"):
             continue

@@ -217,7 +217,7 @@ class IterativeSPOConfig(GRPOConfig):
 
     @property
     def device(self) -> torch.device:
-        """As transformers says, but a CPU has no number: torch cannot load the optimizer of a checkpoint to cpu:1."""
+        """Device of transformers, but a CPU without a number: torch cannot load an optimizer checkpoint to cpu:1."""
         device = super().device
         return torch.device("cpu") if device.type == "cpu" else device
 
@@ -244,7 +244,7 @@ class IterativeSPOConfig(GRPOConfig):
         }
 
     def engine_options(self) -> EngineOptions:
-        """How the vLLM engine of one process is built. The number of processes must be known (`__post_init__`)."""
+        """Options of the vLLM engine of one process. The number of processes must be known (`__post_init__`)."""
         votes = self.per_device_train_batch_size * self.steps_per_generation
         same = "float16" if self.fp16 else "bfloat16" if self.bf16 else "auto"
         return EngineOptions(
@@ -261,7 +261,7 @@ class IterativeSPOConfig(GRPOConfig):
         )
 
     def server_options(self) -> ServerOptions:
-        """Where the vLLM server is. The number of processes must be known (`__post_init__`)."""
+        """Address and timeouts of the vLLM server. The number of processes must be known (`__post_init__`)."""
         votes = self.per_device_train_batch_size * self.steps_per_generation
         return ServerOptions(
             url=(self.vllm_server_base_url or f"http://{self.vllm_server_host}:{self.vllm_server_port}").rstrip("/"),

@@ -1,6 +1,6 @@
-"""Flags and a YAML file become the options of a run, and the options of a run become a YAML file again.
+"""Parser of a run's options from flags and a YAML file, and their conversion back to YAML.
 
-What argparse checks in flags (type, choices) it does not check in a file; here both are checked alike.
+Argparse checks types and choices of flags only; this module checks those of the file in the same way.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ USAGE = (
     "[--OPTION VALUE ...]   (all options: --help, docs/configuration.md)"
 )
 NOT_WRITTEN = frozenset({*DERIVED, "hub_token", "push_to_hub_token", "local_rank"})
-"""Options that follow from others (on another number of processes they would differ), and secrets."""
+"""Options that are derived from others and the number of processes, and secrets."""
 
 PARTS = (GameConfig, IterativeSPOConfig, ModelConfig)
 _TYPES = {field.name: str(field.type) for part in PARTS for field in dataclasses.fields(part)}
@@ -35,7 +35,7 @@ Options = tuple[GameConfig, IterativeSPOConfig, ModelConfig]
 
 class _Parser(TrlParser):
     def set_defaults_with_config(self, **values: Any) -> list[str]:
-        """The file's values as defaults, once each is what its option takes. Raises ValueError by name."""
+        """Checked values of the file as defaults. Raises ValueError, naming the option."""
         actions = {action.dest: action for action in reversed(self._actions)}  # --x stands before its --no_x
         unknown = sorted(name for name in values if name not in actions)
         if unknown:
@@ -49,7 +49,7 @@ class _Parser(TrlParser):
 
 
 def checked(action: argparse.Action, value: Any, where: str) -> Any:
-    """A YAML value as its option would have it. Raises ValueError that begins with `where`."""
+    """YAML value converted to its option's type. Raises ValueError that begins with `where`."""
     if value is None:
         return None
     if action.nargs in ("*", "+"):
@@ -58,7 +58,7 @@ def checked(action: argparse.Action, value: Any, where: str) -> Any:
 
 
 def _checked_one(action: argparse.Action, value: Any, where: str) -> Any:
-    """One YAML value as argparse would have read it from a flag; a dictionary or list stays one, where allowed."""
+    """One YAML value, parsed as the flag's text would be; a dictionary or list is kept where allowed."""
     if isinstance(value, (dict, list)) and type(value).__name__ in _TYPES.get(action.dest, ""):
         return value
     known = list(action.choices or [])
@@ -80,7 +80,7 @@ def _checked_one(action: argparse.Action, value: Any, where: str) -> Any:
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
-    """Flags, and a YAML file by `--config`; flags win. Raises ValueError for what is unknown or does not fit."""
+    """Options from flags and the YAML file of `--config`; flags win. Raises ValueError for unknown or wrong ones."""
     arguments = _with_config_apart(sys.argv[1:] if arguments is None else arguments)
     parser = _Parser(PARTS, usage=USAGE, allow_abbrev=False)
     game, args, model, unknown = parser.parse_args_and_config(arguments, return_remaining_strings=True)
@@ -101,7 +101,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
 
 
 def _with_config_apart(arguments: Sequence[str]) -> list[str]:
-    """`--config=FILE` as two arguments, as TRL's parser wants it; the file must be there and hold options."""
+    """Arguments with `--config=FILE` split in two, as TRL's parser needs. Raises ValueError for an unusable file."""
     apart: list[str] = []
     for argument in arguments:
         apart += argument.split("=", 1) if argument.startswith("--config=") else [argument]
@@ -127,7 +127,7 @@ def _check_file(file: Path) -> None:
 
 
 def resolved(game: GameConfig, args: IterativeSPOConfig, model: ModelConfig) -> dict[str, Any]:
-    """Every option as plain values, but those that follow from others: as a YAML file they parse to the same run."""
+    """All options but derived ones and secrets, as plain values: a YAML file of them parses to the same options."""
     return {
         field.name: _plain(getattr(options, field.name))
         for options in (game, args, model)

@@ -65,10 +65,9 @@ def load_pairs(
     """The pairs of a source, in an order that does not depend on the file system. No image is opened.
 
     `source` is a folder of files, a JSONL manifest, a local data set folder or parquet file, a `datasets.Dataset`,
-    `drawn:COUNT` (see `drawn_scenes`), or a list of these. A path may name
-    its domain: `scenes:PATH`, `charts:PATH`, `photos:PATH`; else it is scenes if scene descriptions are there, charts
-    in ChartQA's layout, photos otherwise. In a list of several, ids begin with the name of their source's folder (with
-    more of its path where two names are equal).
+    `drawn:COUNT` (see `drawn_scenes`), or a list of these. A path may name its domain, as `scenes:PATH`
+    (`types.DOMAINS`); else it is scenes if scene descriptions are there, charts in ChartQA's layout, photos otherwise.
+    In a list of several, ids begin with the name of their source's folder (or more of its path, if names are equal).
 
     `columns` names what is read from data sets, or keys of a manifest with other names: (image, edited) or
     {"image": ..., "edited": ..., "id": ...}. `scenes` is the folder of NAME_comparison.json of a folder of pairs.
@@ -109,7 +108,9 @@ def _read(source: OneSource, columns: ColumnNames | None, scenes: Path | None) -
         return read_drawn(str(source))
     domain, path = _split_domain(source)
     if not path.exists():
-        raise PairSourceError(f"{path}: no such file or folder")
+        unknown = domain is None and ":" in str(source)
+        known = f"; a domain before the colon is one of {', '.join(DOMAINS)}" if unknown else ""
+        raise PairSourceError(f"{path}: no such file or folder{known}")
     if is_dataset_path(path):
         folder = Folder(path.parent if path.is_file() else path)
         return _read_table(load_local(path), columns, domain or "photos", str(path), folder)
@@ -136,11 +137,11 @@ def _list_files(path: Path, columns: ColumnNames | None, scenes: Path | None) ->
 def _split_domain(source: str | Path) -> tuple[Domain | None, Path]:
     """("scenes", PATH) of "scenes:PATH"; None for a path without a domain."""
     prefix, colon, rest = str(source).partition(":")
-    named = [domain for domain in DOMAINS if colon and prefix == domain]
-    path = rest if named else str(source)
+    domain = prefix if colon and prefix in DOMAINS else None
+    path = rest if domain else str(source)
     if not path:  # an unset variable of a script; Path("") would be the current folder
         raise PairSourceError(f"the path of the source {str(source)!r} is empty")
-    return (named[0] if named else None), Path(path)
+    return domain, Path(path)
 
 
 def _describe(sources: Sequence[OneSource]) -> str:

@@ -1,8 +1,8 @@
-r"""Reads completions: private reasoning, then one `\boxed{...}` that holds a clue or a vote.
+r"""Parsers of completions: private reasoning, then one `\boxed{...}` with a clue or a vote.
 
-Every function is total (no string makes it raise) and strict (what cannot be read is said to be unparsed, never
-guessed). What players write is untrusted: it is shown to other players, so nothing in it may become a control token,
-an image placeholder or a further line of a prompt.
+Every function is total (no string makes it raise) and strict (unparsed text is never guessed). Completions are
+untrusted and shown to other players, so nothing in them may become a control token, an image placeholder or another
+line of a prompt.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ _NOT_AVAILABLE = re.compile(r"n/?a\.?", re.ASCII | re.IGNORECASE)
 
 
 def split_completion(text: str) -> tuple[str, str | None]:
-    r"""Splits a completion into its private reasoning and the content of its last `\boxed{}`, `None` if it has no box.
+    r"""Private reasoning of a completion and the content of its last `\boxed{}`, `None` if it has no box.
 
     The last box is the one that starts last; braces inside it are matched, and one that is never closed reads to the
     end of its line. The reasoning is everything outside that box, cleaned by `clean_text`, so it can be shown again
-    to the player who wrote it. The boxed content is as it was written: read it with `read_clue` or `read_vote`.
+    to the player who wrote it. The boxed content is raw: parse it with `read_clue` or `read_vote`.
     """
     boxes = list(_BOX.finditer(text))
     if not boxes:
@@ -61,7 +61,7 @@ def split_completion(text: str) -> tuple[str, str | None]:
 
 
 def clean_text(text: str) -> str:
-    """Makes text that a model wrote safe to put into a prompt. Keeps newlines, and is idempotent.
+    """Text of a model, made safe to put into a prompt. Keeps newlines, and is idempotent.
 
     Removes control characters, format and bidirectional characters, surrogates and private-use characters (Unicode
     Cc, Cf, Cs, Co), control tokens (`<|...|>`) and image placeholders (`<image>`, `<IMG_CONTEXT>` and any other tag).
@@ -70,7 +70,7 @@ def clean_text(text: str) -> str:
     text = "\n".join(text.splitlines()).replace("\t", " ")
     text = "".join(c for c in text if c == "\n" or unicodedata.category(c) not in _INVISIBLE_CATEGORIES)
     removed = 1
-    while removed:  # taking a token out can make a new one of its two sides: <|im_<|x|>end|>
+    while removed:  # removing a token can join its two sides to a new one: <|im_<|x|>end|>
         text, removed = _CONTROL_TOKEN.subn("", text)
     return _TOKEN_DELIMITER.sub(" ", text).strip()
 
@@ -78,8 +78,8 @@ def clean_text(text: str) -> str:
 def read_clue(text: str, max_chars: int = MAX_CLUE_CHARS) -> str | None:
     r"""The clue in a completion: its last box as one clean line of at most `max_chars` characters; `None`: unparsed.
 
-    A clue that is empty after cleaning is unparsed. LaTeX wrappers, escapes and braces are taken off, so a clue that
-    was read is read again as itself: `read_clue(f"\\boxed{{{clue}}}") == clue`.
+    A clue that is empty after cleaning is unparsed. LaTeX wrappers, escapes and braces are removed, so parsing is
+    idempotent: `read_clue(f"\\boxed{{{clue}}}") == clue`.
 
     Raises ValueError if `max_chars` is not positive.
     """

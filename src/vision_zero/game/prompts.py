@@ -1,8 +1,8 @@
-r"""What a player is shown: an image and a text made from a template file.
+r"""Prompts of the game, rendered from template files.
 
-The text is laid out so that all prompts of one game share the longest possible beginning, which a serving engine can
-reuse: rules (the same words for every player and for the voters), then the public clues in the order they were said
-(append-only), and only then what differs: round, seat, role and own earlier thoughts.
+All prompts of one game share the longest possible prefix, which a serving engine can reuse: rules (the same words for
+every player and for the voters), then the public clues in the order they were said (append-only), and only then round,
+seat, role and own earlier reasoning.
 
 A template is one text file of named sections, `== name ==` on a line of its own, with `$placeholders`:
 
@@ -26,11 +26,10 @@ import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 
 from vision_zero.game.spy_game import view_of
-from vision_zero.types import DOMAINS, Game, Prompt, Role, Turn
+from vision_zero.types import COMPACT, DOMAINS, TEMPLATES, Game, Prompt, Role, Turn
 
 PLACEHOLDERS: Mapping[str, frozenset[str]] = {
     "rules": frozenset({"n_players", "n_civilians", "n_rounds"}),
@@ -45,12 +44,12 @@ PLACEHOLDERS: Mapping[str, frozenset[str]] = {
     "observer": frozenset({"n_players"}),
     "voter": frozenset({"seat", "n_players", "thoughts"}),
 }
-SHIPPED_TEMPLATES = (*DOMAINS, "compact")
+SHIPPED_TEMPLATES = (*DOMAINS, COMPACT)
 
 
 @dataclass(frozen=True)
 class Template:
-    """The sections of one template file, checked."""
+    """Sections of one template file, checked."""
 
     name: str
     sections: Mapping[str, string.Template]
@@ -83,23 +82,18 @@ def parse_template(text: str, name: str) -> Template:
 
 @lru_cache(maxsize=16)
 def load_template(name_or_path: str) -> Template:
-    """A shipped template by name (scenes, charts, photos, compact), or a file of the researcher's by path."""
+    """The template of a domain by its name, `compact`, or a template file by its path."""
     if name_or_path in SHIPPED_TEMPLATES:
-        file = resources.files("vision_zero.game") / "templates" / f"{name_or_path}.txt"
-        return parse_template(file.read_text("utf-8"), f"{name_or_path}.txt")
+        file = f"{name_or_path}.txt"
+        return parse_template((TEMPLATES / file).read_text("utf-8"), file)
     path = Path(name_or_path)
     if not path.is_file():
         raise ValueError(f"template {name_or_path!r} is neither a file nor one of {', '.join(SHIPPED_TEMPLATES)}")
     return parse_template(path.read_text("utf-8"), str(path))
 
 
-def template_for(game: Game, template: str) -> Template:
-    """`auto` takes the wording of the pair's domain."""
-    return load_template(game.pair.domain if template == "auto" else template)
-
-
 def _public_part(game: Game, words: Template) -> str:
-    """Rules and all clues so far: a prefix of what it will be after the next clue."""
+    """Rules and all clues so far; a prefix of the same after the next clue."""
     rules = game.rules
     lines = [
         words.fill("rules", n_players=rules.n_players, n_civilians=rules.n_civilians, n_rounds=rules.n_rounds),
@@ -115,12 +109,11 @@ def _own_thoughts(game: Game, seat: int, words: Template) -> str:
 
 
 def render(game: Game, turn: Turn, template: str = "auto") -> Prompt:
-    """The prompt of `turn` as its player sees it when the game stands as it is.
+    """The prompt of `turn`, given all clues so far; `auto` is the template of the pair's domain.
 
-    Only the turn's own player's reasoning is ever shown. Every text said by a model was cleaned of control tokens when
-    the answer was taken.
+    A player sees the reasoning of nobody but itself. `spy_game.answer` has cleaned all text of control tokens.
     """
-    words = template_for(game, template)
+    words = load_template(game.pair.domain if template == "auto" else template)
     public = _public_part(game, words)
     if not game.clues:
         public += "\n" + words.fill("no_clues")

@@ -1,8 +1,8 @@
-"""The rules of "Who is the spy?" as a pure state machine: deal, who speaks now, what an answer changes, who won.
+"""Rules of "Who is the spy?" as a pure state machine: deal, open turns, transitions, votes.
 
-A game is a value. `open_turns` lists every turn that can be asked now and `answer` returns the game with one of them
-answered, so an engine may play any number of games in any order and get the same games. Nothing here reads a clock or
-global random state: the deal of game k is a function of (run seed, k) alone.
+A game is a value. `open_turns` lists its open turns and `answer` returns the game after one of them, so any number of
+games can be played in any order with the same result. There is no clock and no global random state: the deal of game k
+is a function of (run seed, k) alone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from vision_zero.types import (
 )
 
 NEUTRAL_CLUE = "(said nothing that could be understood)"
-"""What the table hears when a clue could not be read. Fixed, so that it carries no information, and counted."""
+"""Public text of an unparsed clue. Fixed, so that it carries no information."""
 
 
 @lru_cache(maxsize=4)
@@ -40,16 +40,16 @@ def _shuffled_pairs(seed: int, pass_index: int, n_pairs: int) -> tuple[int, ...]
 
 
 def pair_of_game(seed: int, index: int, n_pairs: int) -> int:
-    """Which pair game `index` is played on: every pair once per pass, in an order drawn anew for each pass."""
+    """Index of the pair of game `index`: every pair once per pass, in a new random order for each pass."""
     if n_pairs < 1:
         raise ValueError("there are no image pairs to deal games from")
     return _shuffled_pairs(seed, index // n_pairs, n_pairs)[index % n_pairs]
 
 
 def resolve_spy_view(pair: ImagePair, rules: GameRules) -> Literal["blank", "edited", "masked"]:
-    """What the spy sees of `pair`: `auto` means the edited image where there is one, else a blank image.
+    """The spy's view of `pair`: `auto` is the edited image if there is one, else a blank image.
 
-    Raises ValueError when `edited` is demanded of a pair that has no second image.
+    Raises ValueError for `edited` and a pair without an edited image.
     """
     if rules.spy_view == "auto":
         return "edited" if pair.edited is not None else "blank"
@@ -72,13 +72,13 @@ def deal_games(indices: Sequence[int], seed: int, pairs: Sequence[ImagePair], ru
 
 
 def turn_seed(seed: int, turn: Turn) -> int:
-    """A 63-bit seed of this turn's sampling noise, a function of (run seed, game, round, seat, sample) alone."""
+    """63-bit sampling seed of a turn, a function of (run seed, game, stage, round, seat, sample) alone."""
     name = f"vision-zero/turn/{seed}/{turn.game}/{turn.stage}/{turn.round}/{turn.seat}/{turn.sample}"
     return random.Random(name).getrandbits(63)
 
 
 def clue_turns(game: Game) -> list[Turn]:
-    """Every clue turn of the game in speaking order: rounds of all players, in seat order."""
+    """All clue turns in speaking order: by round, then by seat."""
     rules = game.rules
     return [
         Turn(game.index, "clue", round_, seat, 0)
@@ -88,7 +88,7 @@ def clue_turns(game: Game) -> list[Turn]:
 
 
 def vote_turns(game: Game) -> list[Turn]:
-    """Every vote turn: G by the observer (seat 0), or G / n_c by each civilian's seat. The spy does not vote."""
+    """All vote turns: G of the observer (seat 0), or G / n_c of each civilian. The spy does not vote."""
     rules = game.rules
     if rules.voter == "observer":
         return [Turn(game.index, "decision", 0, 0, sample) for sample in range(rules.n_votes)]
@@ -101,7 +101,7 @@ def vote_turns(game: Game) -> list[Turn]:
 
 
 def open_turns(game: Game) -> list[Turn]:
-    """Every turn that can be asked now: the next speaker's clue, or all votes still missing; [] when it is over."""
+    """Open turns: the next speaker's clue, or all missing votes; [] when the game is over."""
     turns = clue_turns(game)
     if len(game.clues) < len(turns):
         return [turns[len(game.clues)]]
@@ -110,7 +110,7 @@ def open_turns(game: Game) -> list[Turn]:
 
 
 def answer(game: Game, turn: Turn, completion: Completion) -> Game:
-    """The game after `completion` to `turn`. Votes stand in the order of `vote_turns`, however they were cast.
+    """The game after `completion` of `turn`. Votes are kept in the order of `vote_turns`.
 
     Raises ValueError for a turn that is not open.
     """
@@ -132,10 +132,8 @@ def answer(game: Game, turn: Turn, completion: Completion) -> Game:
 
 
 def view_of(game: Game, turn: Turn) -> View:
-    """Whose image this turn is played with. Votes are cast on the civilians' image."""
-    if turn.stage == "clue" and game.role(turn.seat) is Role.SPY:
-        return "spy"
-    return "civilian"
+    """Role whose image a turn shows. Votes are cast on the civilians' image."""
+    return "spy" if turn.stage == "clue" and game.role(turn.seat) is Role.SPY else "civilian"
 
 
 def votes_in_order(game: Game) -> list[Vote]:

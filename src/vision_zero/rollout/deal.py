@@ -1,4 +1,4 @@
-"""Deal games onto image pairs whose images open; a broken image is reported or its pair passed over."""
+"""Dealing of games onto image pairs; a pair with a broken image is an error or is skipped."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from vision_zero.types import Game, GameRules, ImagePair
 
 @dataclass
 class Deal:
-    """Games with their images open. `skipped` says by number of the pair why it was passed over.
+    """Dealt games with their images. `skipped` has the reason for each skipped pair, by the pair's number.
 
-    `error` is the broken image that dealing stopped at; the games then are those before it.
+    `error` is the broken image at which dealing stopped; `games` then are those before it.
     """
 
     games: list[Game] = field(default_factory=list)
@@ -33,9 +33,9 @@ def deal_onto_pairs(
     known_bad: set[int],
     skip_bad: bool,
 ) -> Deal:
-    """Games `indices` of the run, each on its pair, or with `skip_bad` on the next pair that opens.
+    """Deal games `indices` of the run, each onto its pair, or with `skip_bad` onto the next pair that opens.
 
-    Which pair that is depends on the pairs alone, so all processes agree on it.
+    That pair depends on the pairs alone, so all processes agree on it.
     """
     result = Deal()
     for index in indices:

@@ -1,4 +1,7 @@
-"""TODO."""
+"""Images that games are played on: opened once per batch, blank or masked where the spy's view asks for it.
+
+`GameImage` names its pixels by a key, so that whatever is computed from an image can be cached under that key.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +15,15 @@ from PIL import Image
 from vision_zero.data.pairs import open_pair
 from vision_zero.types import Game, View
 
-BLANK_COLOUR = (127, 127, 127)
-
-
-MASK_COLOUR = (127, 127, 127)
-
-
+BLANK_COLOUR = MASK_COLOUR = (127, 127, 127)
 MASK_GRID = 8
 
 
 class GameImage(Image.Image):
-    """One distinct image of a step: real pixels under a key, cheap to pass around.
+    """PIL image with a `key`: within one batch of games, equal keys are equal pixels.
 
-    `key` names the pixels: equal keys are equal images, so everything made from them (tensors, features) is made once
-    per step. It is a PIL image, so that processors take it as it is; but a deep copy is the same object, and pickling
-    keeps the key alone, because TRL deep-copies every prompt and sends all prompts to all processes for its log.
+    Processors take it as it is. A deep copy is the same object and pickling keeps the key alone, because TRL
+    deep-copies every prompt and sends all prompts to all processes for its log.
     """
 
     def __init__(self, key: str, pixels: Image.Image) -> None:
@@ -41,24 +38,24 @@ class GameImage(Image.Image):
         return self
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return (_image_without_pixels, (self.key,))
+        return (_unpickled, (self.key,))
 
     def __repr__(self) -> str:
         return f"GameImage({self.key!r}, {self.width}x{self.height})"
 
 
-def _image_without_pixels(key: str) -> GameImage:
-    """What arrives of an image in another process: its name on a single pixel."""
+def _unpickled(key: str) -> GameImage:
+    """Image of one pixel: pickling drops all others."""
     return GameImage(key, Image.new("RGB", (1, 1)))
 
 
 def blank_image(size: tuple[int, int]) -> Image.Image:
-    """A uniform image, `size` = (width, height) pixels."""
+    """Uniform image, `size` = (width, height) pixels."""
     return Image.new("RGB", size, BLANK_COLOUR)
 
 
 def masked_image(image: Image.Image, share: float, rng: random.Random) -> Image.Image:
-    """`image` with `share` of its area hidden: whole cells of an 8 x 8 grid, drawn by `rng`."""
+    """Copy of `image` with `share` of its area hidden: whole cells of an 8 x 8 grid, drawn by `rng`."""
     masked = image.copy()
     cells = [(column, row) for row in range(MASK_GRID) for column in range(MASK_GRID)]
     for column, row in rng.sample(cells, max(1, round(share * len(cells)))):
@@ -72,10 +69,9 @@ GameImages = dict[tuple[int, View], GameImage]
 
 
 def open_images(games: Sequence[Game], known: GameImages | None = None) -> GameImages:
-    """The images of a batch of games by (game index, view); equal images are opened once and are one object.
+    """Images of `games` by (game index, view). Equal images are one object; those of `known` are not opened again.
 
-    Images of `known` are not opened again. Raises `BadImageError` (with the file's name) for an image that cannot be
-    used.
+    Raises `BadImageError`, naming the file, for an image that cannot be used.
     """
     opened = {image.key: image for image in (known or {}).values()}
     images: GameImages = {}

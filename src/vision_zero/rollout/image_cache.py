@@ -1,8 +1,12 @@
-"""Preprocess every distinct image once per step, whoever asks for it and however often.
+"""Cache of images: each distinct image is preprocessed once per step and encoded once per forward.
 
-`memoize_images` teaches a processor's own image processor to remember what it made of each `GameImage`. Rollout and
-TRL's training path then share one memo: an image that is in 5 prompts and 16 rows is resized and cut into patches once.
-For batches in which many rows show an image, `by_number` gives its number instead (`numbered_images`).
+`memoize_images` makes a processor keep its tensors of each `GameImage` in an `ImageMemo`. Rollout and TRL's training
+path share one memo, so an image in 5 prompts and 16 samples is resized and cut into patches once.
+
+`look_images_up` makes a model accept the number of an image in place of its pixels (`NumberedImages`). TRL repeats
+pixels in every row that shows an image, moves them to the device, splits them by row and joins them by micro-batch. A
+stand-in has the shape that this needs, one integer per patch or tile; only the model's own `get_image_features` looks
+up the pixels. Within `ImageMemo.by_number` the processor returns such stand-ins.
 """
 
 from __future__ import annotations
@@ -40,12 +44,30 @@ class ImageMemo:
 
     @contextmanager
     def by_number(self, images: NumberedImages) -> Iterator[None]:
-        """While this lasts, the processor hands out the numbers of images in place of their pixels."""
+        """Inside this context the processor returns the numbers of images in place of their pixels."""
         self._numbered = images
         try:
             yield
         finally:
             self._numbered = None
+
+
+class _Memoizing:
+    """Mixin of an image processor: preprocesses each `GameImage` once."""
+
+    memo: ImageMemo
+    own_class: type
+
+    def __call__(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
+        flat = list(_flatten(images)) if isinstance(images, (list, tuple, GameImage)) else []
+        make = super().__call__  # type: ignore[misc]  # mixed into an image processor
+        if args or not flat or not all(isinstance(image, GameImage) for image in flat):
+            return make(images, *args, **kwargs)
+        options = {**kwargs, "return_tensors": "pt"}
+        parts = [self.memo.look_up(image, options, lambda image=image: make([image], **options)) for image in flat]
+        if len(parts) == 1:
+            return BatchFeature(dict(parts[0]))
+        return BatchFeature({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
 
 def _flatten(images: Any) -> Iterator[Any]:
@@ -57,49 +79,23 @@ def _flatten(images: Any) -> Iterator[Any]:
 
 
 def memoize_images(processor: ProcessorMixin) -> ImageMemo:
-    """Give `processor` a memo of preprocessed images; calling it twice returns the memo it has.
+    """Give `processor` a memo of preprocessed images; a second call returns the same memo.
 
-    The image processor stays an instance of its own class under its own name (saving it is unchanged); calls with
-    anything but `GameImage`s go through untouched.
+    The image processor stays an instance of its own class under its own name, so it is saved unchanged. Calls with
+    anything but `GameImage`s are passed on.
     """
     image_processor = processor.image_processor
     own_class = type(image_processor)
-    if issubclass(own_class, _Memoizing):
-        return own_class.memo
-    name = own_class.__name__
-    image_processor.__class__ = type(name, (_Memoizing, own_class), {"memo": ImageMemo(), "own_class": own_class})
+    if not issubclass(own_class, _Memoizing):
+        attributes = {"memo": ImageMemo(), "own_class": own_class}
+        image_processor.__class__ = type(own_class.__name__, (_Memoizing, own_class), attributes)
     return image_processor.memo
 
 
-class _Memoizing:
-    memo: ImageMemo
-    own_class: type
-
-    def __call__(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
-        flat = list(_flatten(images)) if isinstance(images, (list, tuple, GameImage)) else []
-        if args or not flat or not all(isinstance(image, GameImage) for image in flat):
-            return super().__call__(images, *args, **kwargs)  # type: ignore[misc]  # mixed into an image processor
-        options = {**kwargs, "return_tensors": "pt"}
-        make = super().__call__  # type: ignore[misc]
-        parts = [self.memo.look_up(image, options, lambda image=image: make([image], **options)) for image in flat]
-        if len(parts) == 1:
-            return BatchFeature(dict(parts[0]))
-        return BatchFeature({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
-
-
-# ----------------------------------------------------------------------------------------------------- images by number
-
-# Batches carry the number of an image in place of its pixels, so that rows that share an image share everything.
-#
-# TRL repeats an image's pixels in every row that shows it, moves all of them to the device, cuts them by row and joins
-# them by micro-batch. A stand-in has the shape that all this needs, one integer per patch or tile; only the model's own
-# `get_image_features` looks the pixels up, and encodes every distinct image of a forward once.
-
-
 class NumberedImages:
-    """The pixels of a step's images by number, in order of appearance.
+    """Pixels of a step's images, numbered in order of appearance.
 
-    `encoding` are the numbers that the vision tower sees at this moment, None if it sees other pixels.
+    `encoding` are the numbers of the images that the vision tower is encoding, None if it encodes other pixels.
     """
 
     def __init__(self) -> None:
@@ -112,14 +108,14 @@ class NumberedImages:
         self._numbers.clear()
 
     def stand_in(self, key: Any, pixels: torch.Tensor) -> torch.Tensor:
-        """The number of the image `key` with the dimensions of its `pixels` [patches or tiles, ...], all but one 1."""
+        """Number of image `key`, shaped as its `pixels` [patches or tiles, ...] with all but the first dimension 1."""
         if key not in self._numbers:
             self._numbers[key] = len(self.pixels)
             self.pixels.append(pixels)
         return torch.full((len(pixels), *[1] * (pixels.ndim - 1)), self._numbers[key])
 
     def shown(self, stand_ins: torch.Tensor) -> list[int]:
-        """The image of every row of a batch, which may be the same in rows beside each other."""
+        """Number of the image of each row of a batch; neighbouring rows may show the same image."""
         entries = stand_ins.flatten().tolist()
         shown: list[int] = []
         place = 0
@@ -143,10 +139,10 @@ class NumberedImages:
 
 
 def look_images_up(model: PreTrainedModel, images: NumberedImages) -> None:
-    """Let `model` take stand-ins for pixels. Its vision tower sees every distinct image of a forward once.
+    """Let `model` accept stand-ins for pixels; its vision tower encodes each distinct image of a forward once.
 
-    Features and gradients are those of encoding the image in every row that shows it: the same features are used in
-    each, so their gradients add up. Pixels go through untouched.
+    Rows that show an image share its features, so their gradients add up: features and gradients are those of encoding
+    the image in every row. Pixels are passed on.
     """
     inner = model.model
     original = inner.get_image_features

@@ -1,8 +1,8 @@
-"""Attention caches that never compute a prompt token twice and never copy what they hold for one more token.
+"""Key-value cache that reuses common prefixes of prompts and appends tokens without copying.
 
-All prompts of a game begin alike (image, rules, clues so far). `PrefixStore` keeps the keys and values of the last
-prompt of every conversation, and the next prompt of that conversation starts from the longest beginning that both share
-token by token. What is reused is what would be computed again, so completions do not change (up to rounding).
+All prompts of a game have a common prefix (image, rules, clues so far). `PrefixStore` keeps the keys and values of the
+last prompt of every conversation; the next prompt of that conversation reuses those of the tokens that both have in
+common. They equal the recomputed ones up to rounding.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SPARE_TOKENS = 64
 
 
 class GrowingLayer(DynamicLayer):
-    """A dynamic layer with spare room: a new token is written in place, and room grows by `SPARE_TOKENS`.
+    """Dynamic layer with spare capacity: a new token is written in place, and capacity grows by `SPARE_TOKENS`.
 
     Keys and values are [batch, heads, tokens, head_dim] views of larger buffers. The stock layer concatenates, which
     copies the whole cache for every sampled token.
@@ -41,8 +41,8 @@ class GrowingLayer(DynamicLayer):
         end = start + key_states.shape[-2]
         if self._buffers is None or self._buffers[0].shape[-2] < end:
             batch, heads, _, size = key_states.shape
-            room = (batch, heads, end + SPARE_TOKENS)
-            bigger = (key_states.new_empty(*room, size), value_states.new_empty(*room, value_states.shape[-1]))
+            shape = (batch, heads, end + SPARE_TOKENS)
+            bigger = (key_states.new_empty(*shape, size), value_states.new_empty(*shape, value_states.shape[-1]))
             if start:
                 bigger[0][:, :, :start], bigger[1][:, :, :start] = self.keys, self.values
             self._buffers = bigger
@@ -67,7 +67,7 @@ class _Prefix:
 
 
 def common_length(left: Sequence[int], right: Sequence[int]) -> int:
-    """How many tokens two prompts share at their beginning."""
+    """Length of the common prefix, in tokens."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))
 
 
@@ -81,9 +81,9 @@ class PrefixStore:
         self._prefixes.clear()
 
     def reusable(self, conversation: object, ids: list[int], image_token: int) -> int:
-        """How many tokens of `ids` need not be computed: the shared beginning, but never all of `ids`.
+        """Number of tokens of `ids` that are cached: the common prefix, but never all of `ids`.
 
-        A beginning that stops before the end of the image is not used, since the image is encoded as a whole.
+        0 if the prefix ends before the end of the image, since an image is encoded as a whole.
         """
         known = self._prefixes.get(conversation)
         if known is None:
@@ -92,7 +92,7 @@ class PrefixStore:
         return 0 if image_token in ids[length:] else length
 
     def cache(self, conversations: Sequence[object], lengths: Sequence[int], n_layers: int) -> Cache:
-        """A cache whose row r holds the first `lengths[r]` tokens of its conversation, right-aligned."""
+        """Cache whose row r holds the first `lengths[r]` tokens of its conversation, right-aligned."""
         longest = max(lengths)
         if longest == 0:
             return Cache(layers=[GrowingLayer() for _ in range(n_layers)])
@@ -116,7 +116,7 @@ class PrefixStore:
     def remember(
         self, conversations: Sequence[object], prompts: Sequence[list[int]], cache: Cache, mask: torch.Tensor
     ) -> None:
-        """Keep each row's prompt. `mask` [rows, cached tokens] marks the row's real tokens in `cache`."""
+        """Store each row's prompt. `mask` [rows, cached tokens] is 1 at the row's real tokens in `cache`."""
         for row, (conversation, ids) in enumerate(zip(conversations, prompts, strict=True)):
             real = mask[row].bool()
             layers = [(layer.keys[row][:, real], layer.values[row][:, real]) for layer in cache.layers]

@@ -1,16 +1,15 @@
-"""TODO."""
+"""Policies of trained models: a checkpoint, export or Hub model loaded to play games."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from peft import PeftModel
 
-from vision_zero.models import attention_implementation, check_model, load_model, load_processor
+from vision_zero.models import attention_implementation, check_model, is_adapter, load_model, load_processor
 from vision_zero.rollout.policy import TurnRequest
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.transformers_policy import TransformersPolicy
@@ -18,7 +17,7 @@ from vision_zero.types import Completion
 
 
 class ModelPlayer:
-    """A model that answers inside `around()`, such as autocast or a switched-off adapter."""
+    """Policy of a model that generates inside the context `around()`, such as autocast or a disabled adapter."""
 
     def __init__(
         self, policy: TransformersPolicy, around: Callable[[], AbstractContextManager[object]] = nullcontext
@@ -31,14 +30,14 @@ class ModelPlayer:
             return self.policy.answer(requests)
 
     def forget(self) -> None:
-        """Drop prompt caches, image features and preprocessed images: another set of games comes, or other weights."""
+        """Clear prompt caches, image features and preprocessed images, before other games or other weights."""
         self.policy.new_weights()
         self.policy.memo.clear()
 
 
 @dataclass(frozen=True)
 class Loading:
-    """How models are loaded and how they answer."""
+    """Options of loading a model and sampling from it."""
 
     sampling: Sampling
     max_batch: int = 256
@@ -53,20 +52,19 @@ class Loading:
 
 
 def load_player(model: str, loading: Loading) -> ModelPlayer:
-    """The model of a checkpoint (full or LoRA, which is merged), an export, a folder as on the Hub, or a Hub name.
+    """Load a checkpoint (full, or LoRA, which is merged), an export, a model folder or a model of the Hub.
 
-    Raises ValueError or OSError, which name the model, for what cannot be loaded.
+    Raises ValueError or OSError, naming the model, if it cannot be loaded.
     """
     files = check_model(model)
-    is_adapter = (Path(model) / "adapter_config.json").is_file()
     processor = load_processor(files, loading.min_pixels, loading.max_pixels)
     dtype = "float32" if loading.dtype == "auto" and loading.device == "cpu" else loading.dtype
     weights = load_model(
-        files if is_adapter else model,
+        files if is_adapter(model) else model,
         dtype=dtype,
         attn_implementation=attention_implementation(None, use_cpu=loading.use_cpu),
     )
-    if is_adapter:
+    if is_adapter(model):
         weights = PeftModel.from_pretrained(weights, model).merge_and_unload()
     policy = TransformersPolicy(
         weights.to(loading.device).eval(), processor, loading.sampling, max_batch=loading.max_batch

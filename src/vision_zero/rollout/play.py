@@ -1,9 +1,9 @@
-"""Play N games with a policy per role, in one of two ways that give the same games.
+"""Games played by one policy per role, in one of two ways that give the same games.
 
-* Lock-step: every call holds every turn that can be asked now, over all games, so N games of p players and r rounds
-  cost p * r + 1 calls however large N is. The longest completion of a call holds all games.
-* Continuous, where every policy has a queue: a game asks its next turn the moment its last one is answered, and the
-  votes of a finished game start while others still speak.
+* Lock-step: every call of a policy holds all its open turns, over all games, so N games of p players and r rounds cost
+  p * r + 1 calls however large N is. The longest completion of a call delays all games.
+* Continuous, if every policy has a queue: a game's next turn is submitted as soon as its last one is answered, and the
+  votes of a finished game start while other games are still at their clues.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vision_zero.types import Completion, Game, Role, Turn
 
 @dataclass(frozen=True)
 class Seating:
-    """Who plays which role; usually one policy plays all three."""
+    """Policy of each role; in training one policy has all three."""
 
     civilian: Policy
     spy: Policy
@@ -31,23 +31,23 @@ class Seating:
     def of(cls, policy: Policy) -> Seating:
         return cls(policy, policy, policy)
 
-    def player(self, game: Game, turn: Turn) -> Policy:
+    def policy(self, game: Game, turn: Turn) -> Policy:
         if turn.stage == "decision":
             return self.voter
         return self.spy if game.role(turn.seat) is Role.SPY else self.civilian
 
     def queues(self) -> list[QueuedPolicy] | None:
-        """The policies, each once, if every one of them has a queue."""
-        players = {id(policy): policy for policy in (self.civilian, self.spy, self.voter)}.values()
-        queued = [policy for policy in players if isinstance(policy, QueuedPolicy)]
-        return queued if len(queued) == len(players) else None
+        """The distinct policies, or None if one of them has no queue."""
+        policies = {id(policy): policy for policy in (self.civilian, self.spy, self.voter)}.values()
+        queued = [policy for policy in policies if isinstance(policy, QueuedPolicy)]
+        return queued if len(queued) == len(policies) else None
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """Finished games, in the order they were given, and what playing them took.
+    """Finished games, in the order given, and the cost of playing them.
 
-    `calls` are batches handed to a policy in lock-step, and on a queue how often turns were handed back.
+    `calls` counts calls of `Policy.answer` in lock-step, and of `QueuedPolicy.poll` that returned turns otherwise.
     """
 
     games: list[Game]
@@ -58,7 +58,7 @@ class Rollout:
 
 def play(
     games: Sequence[Game],
-    table: Seating,
+    seating: Seating,
     token_limits: TokenLimitsByStage,
     *,
     images: GameImages | None = None,
@@ -66,105 +66,92 @@ def play(
     lock_step: bool = False,
     on_call: Callable[[int], None] | None = None,
 ) -> Rollout:
-    """Play `games` to their end. `images` may be given if they are open already.
+    """Play `games` to their end, on `images` if they are open already.
 
-    Games are played continuously if every policy of the table has a queue and `lock_step` is not asked for. Either way
-    the same games give the same prompts and the same seed per turn. `on_call` is told the number of turns that were
-    answered, call by call (for a progress bar). Raises what the policies and `open_images` raise.
+    Games are played continuously if every policy has a queue and `lock_step` is not set. Either way the same games give
+    the same prompts and the same seed per turn. `on_call` gets the number of turns answered by each call (for a
+    progress bar). Raises whatever the policies and `open_images` raise.
     """
     start = time.perf_counter()
     images = open_images(games) if images is None else images
-    state = {game.index: game for game in games}
-    if len(state) != len(games):
+    by_index = {game.index: game for game in games}
+    if len(by_index) != len(games):
         raise ValueError("two games of a batch have the same index, so they would be the same game")
-    in_play = _GamesInPlay(state, table, token_limits, images, template)
-    queues = None if lock_step else table.queues()
-    answered = _in_lock_step(in_play) if queues is None else _continuously(in_play, queues)
+    batch = _Batch(by_index, seating, token_limits, images, template)
+    queues = None if lock_step else seating.queues()
     calls = 0
-    for n_turns in answered:
+    for n_turns in _play_in_lock_step(batch) if queues is None else _play_continuously(batch, queues):
         calls += 1
         if on_call is not None:
             on_call(n_turns)
-    return Rollout(list(state.values()), images, calls, time.perf_counter() - start)
+    return Rollout(list(by_index.values()), images, calls, time.perf_counter() - start)
 
 
 @dataclass(frozen=True)
-class _GamesInPlay:
-    """Games being played: `state` holds each as it stands."""
+class _Batch:
+    """Games in progress, by index; `record_completion` replaces them."""
 
-    state: dict[int, Game]
-    table: Seating
+    games: dict[int, Game]
+    seating: Seating
     token_limits: TokenLimitsByStage
     images: GameImages
     template: str
 
     def open_requests(self, game: Game) -> list[tuple[Policy, TurnRequest]]:
-        """What can be asked in this game now, and who is asked."""
-        asked = []
+        """Requests for the open turns of `game`, each with its policy."""
+        requests = []
         for turn in open_turns(game):
             prompt = render(game, turn, self.template)
-            request = TurnRequest(
-                game=game,
-                turn=turn,
-                prompt=prompt,
-                image=self.images[game.index, prompt.view],
-                seed=turn_seed(game.seed, turn),
-                token_limits=self.token_limits[turn.stage],
-            )
-            asked.append((self.table.player(game, turn), request))
-        return asked
+            image = self.images[game.index, prompt.view]
+            limits = self.token_limits[turn.stage]
+            request = TurnRequest(game, turn, prompt, image, turn_seed(game.seed, turn), limits)
+            requests.append((self.seating.policy(game, turn), request))
+        return requests
 
-    def take(self, request: TurnRequest, completion: Completion) -> Game:
+    def record_completion(self, request: TurnRequest, completion: Completion) -> Game:
+        """The request's game after its turn."""
         index = request.turn.game
-        self.state[index] = answer(self.state[index], request.turn, completion)
-        return self.state[index]
+        self.games[index] = answer(self.games[index], request.turn, completion)
+        return self.games[index]
 
 
-def _in_lock_step(games: _GamesInPlay) -> Iterator[int]:
-    """Yields the number of turns of each call."""
-    while waiting := [asked for game in games.state.values() for asked in games.open_requests(game)]:
+def _play_in_lock_step(batch: _Batch) -> Iterator[int]:
+    """Yields the number of turns of each call. A completion's seconds are an even share of its call's."""
+    while pending := [request for game in batch.games.values() for request in batch.open_requests(game)]:
         by_policy: dict[int, tuple[Policy, list[TurnRequest]]] = {}
-        for policy, request in waiting:
+        for policy, request in pending:
             by_policy.setdefault(id(policy), (policy, []))[1].append(request)
         for policy, requests in by_policy.values():
-            for request, completion in zip(requests, _ask(policy, requests), strict=True):
-                games.take(request, completion)
+            start = time.perf_counter()
+            completions = policy.answer(requests)
+            seconds = (time.perf_counter() - start) / len(requests)
+            if len(completions) != len(requests):
+                raise RuntimeError(f"{type(policy).__name__} answered {len(completions)} of {len(requests)} turns")
+            for request, completion in zip(requests, completions, strict=True):
+                batch.record_completion(request, replace(completion, seconds=seconds))
             yield len(requests)
 
 
-def _ask(policy: Policy, requests: Sequence[TurnRequest]) -> list[Completion]:
-    """One call. A completion's seconds are its even share of the call, since all its turns ran together."""
-    start = time.perf_counter()
-    completions = policy.answer(requests)
-    if len(completions) != len(requests):
-        raise RuntimeError(f"{type(policy).__name__} answered {len(completions)} of {len(requests)} turns")
-    seconds = (time.perf_counter() - start) / len(requests)
-    return [replace(completion, seconds=seconds) for completion in completions]
-
-
-def _continuously(games: _GamesInPlay, queues: Sequence[QueuedPolicy]) -> Iterator[int]:
-    """Yields the number of turns answered, each time some are.
-
-    A completion's seconds are those it waited in the queue.
-    """
+def _play_continuously(batch: _Batch, queues: Sequence[QueuedPolicy]) -> Iterator[int]:
+    """Yields the number of turns of each answer. A completion's seconds are those between `submit` and `poll`."""
     submitted: dict[Turn, float] = {}
 
-    def ask(asked: Sequence[tuple[Policy, TurnRequest]]) -> None:
-        for policy, request in asked:
-            assert isinstance(policy, QueuedPolicy)  # `Seating.queues` found all of them to be
+    def submit_open_turns(game: Game) -> None:
+        for policy, request in batch.open_requests(game):
+            assert isinstance(policy, QueuedPolicy)  # checked by `Seating.queues`
             policy.submit(request)
             submitted[request.turn] = time.perf_counter()
 
-    for game in list(games.state.values()):
-        ask(games.open_requests(game))
+    for game in list(batch.games.values()):
+        submit_open_turns(game)
     while submitted:
         done = [answered for queue in queues for answered in queue.poll()]
         if not done:
             raise RuntimeError(f"{len(submitted)} turns were handed over and never answered")
         for request, completion in done:
             seconds = time.perf_counter() - submitted.pop(request.turn)
-            game = games.take(request, replace(completion, seconds=seconds))
-            # The votes of a game are asked together, when its last clue is there; after that nothing new opens.
+            game = batch.record_completion(request, replace(completion, seconds=seconds))
+            # All votes of a game are submitted after its last clue; a vote opens no further turn.
             if request.turn.stage == "clue":
-                ask(games.open_requests(game))
+                submit_open_turns(game)
         yield len(done)

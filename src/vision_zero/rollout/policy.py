@@ -1,4 +1,4 @@
-"""What the engine asks of a player: `Policy`, the requests it gets, and the images that go with them."""
+"""Interface of a policy, and the requests that it answers."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from vision_zero.types import Completion, Game, Prompt, Stage, Turn
 
 @dataclass(frozen=True)
 class TokenLimits:
-    """Sampled tokens per completion: no end token before `minimum`, cut at `maximum`."""
+    """Bounds of the sampled tokens of a completion: no end token before `minimum`, cut at `maximum`."""
 
     minimum: int
     maximum: int
 
     def __post_init__(self) -> None:
         if not 0 <= self.minimum <= self.maximum or self.maximum < 1:
-            raise ValueError(
-                f"token token_limits need 0 <= minimum <= maximum >= 1, got {self.minimum} and {self.maximum}"
-            )
+            raise ValueError(f"token limits need 0 <= minimum <= maximum >= 1, got {self.minimum} and {self.maximum}")
+
+
+TokenLimitsByStage = dict[Stage, TokenLimits]
 
 
 @dataclass(frozen=True)
 class TurnRequest:
-    """One turn to answer. A model sees `prompt` and `image`; only scripted players look at `game`."""
+    """Turn to answer. A model sees `prompt` and `image`; only scripted players look at `game`."""
 
     game: Game
     turn: Turn
@@ -38,31 +39,33 @@ class TurnRequest:
 
 
 class PromptTooLongError(RuntimeError):
-    """A prompt and its longest completion do not fit into what an engine can hold."""
+    """A prompt and its longest completion exceed the context of an engine."""
 
 
 class Policy(Protocol):
-    """Anything that answers turns, in the order asked."""
+    """Interface of a model or scripted player."""
 
-    def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]: ...
+    def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
+        """One completion per request, in the order of `requests`."""
+        ...
 
 
 class QueuedPolicy(ABC):
-    """A policy with a queue of its own, such as a serving engine: turns are answered in the order they get done.
+    """Policy with a queue, such as a serving engine: turns are returned as they finish, in any order.
 
-    Turns that wait at the same time are worked on together, so a game need not wait for the others of its batch.
+    Queued turns are batched together, so a game need not wait for the others of its batch.
     """
 
     @abstractmethod
     def submit(self, request: TurnRequest) -> None:
-        """Put a turn into the queue."""
+        """Add a turn to the queue."""
 
     @abstractmethod
     def poll(self) -> list[tuple[TurnRequest, Completion]]:
-        """Work until at least one turn is answered, and return what is. Empty only if no turn waits."""
+        """Wait until at least one turn is answered; all that are. Empty only if the queue is empty."""
 
     def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
-        """All of `requests` at once, waiting for the slowest."""
+        """Completions of `requests`, in their order, when all of them are done."""
         for request in requests:
             self.submit(request)
         completions: dict[Turn, Completion] = {}
@@ -72,6 +75,3 @@ class QueuedPolicy(ABC):
                 raise RuntimeError(f"{type(self).__name__} answered {len(completions)} of {len(requests)} turns")
             completions |= {request.turn: completion for request, completion in done}
         return [completions[request.turn] for request in requests]
-
-
-TokenLimitsByStage = dict[Stage, TokenLimits]

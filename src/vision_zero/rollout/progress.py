@@ -1,7 +1,6 @@
-"""Progress bars that count games, say how many are done per second, and how long the rest takes at that rate.
+"""Progress bars in games, with games per second and the time left. Drawn on a terminal only.
 
-The rate is that of all the work so far, not of the last moments: turns are answered in bursts, and an estimate that
-jumps is none. Bars are drawn on a terminal and nowhere else.
+The rate is the mean over all work so far, because turns are answered in bursts.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.0f} games [{elapsed}
 
 
 def make_bar(doing: str, n_games: int, done: float, shown: bool) -> Any:
-    """A bar that stands at `done` of `n_games` games; it is not drawn unless `shown`."""
+    """Bar at `done` of `n_games` games; drawn only if `shown`."""
     return tqdm(
         desc=doing,
         total=n_games,
@@ -31,6 +30,6 @@ def make_bar(doing: str, n_games: int, done: float, shown: bool) -> Any:
 
 @contextmanager
 def game_bar(doing: str, n_games: int, n_parts: int, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
-    """Yields what is told how many more of `n_parts` equal parts (such as turns) of all the games are done."""
+    """Bar over `n_games` games; yields a function that advances it by some of `n_parts` equal parts, such as turns."""
     with make_bar(doing, n_games, 0, shown) as bar:
         yield lambda parts: bar.update(parts * n_games / n_parts)

@@ -1,4 +1,8 @@
-"""A finished game as one JSON line: everything needed to read it, score it and train on it again."""
+"""Record of a finished game: one JSON line, enough to read it, to score it and to train on it again.
+
+A record names its images and holds none. They are opened again where the run had them: by the pair's id in its source
+or, without the source, by the file name.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +19,11 @@ from vision_zero.game.spy_game import votes_in_order
 from vision_zero.rollout.game_images import GameImage, GameImages, open_images
 from vision_zero.types import CastVote, Clue, Game, GameRules, ImagePair, ImageSource
 
+Record = Mapping[str, Any]
+
 
 def game_when(game: Game, said: Clue | CastVote) -> Game:
-    """The game as it stood when `said` was asked for, so that its prompt can be rendered again."""
+    """The game before the turn `said`, so that the prompt of that turn can be rendered again."""
     if isinstance(said, CastVote):
         return replace(game, votes=())
     return replace(game, clues=tuple(takewhile(lambda clue: clue.turn != said.turn, game.clues)), votes=())
@@ -45,9 +51,9 @@ def game_record(
     clue_advantages: Sequence[float],
     vote_rewards: Sequence[float],
 ) -> dict[str, Any]:
-    """`game`, played at `step` in `stage`, with its rewards: by seat for clues, in `vote_turns` order for votes.
+    """Record of `game`, played at `step` in `stage`; rewards of clues are by seat, of votes in `vote_turns` order.
 
-    Images are named, not copied: `image` and `edited` say where the pair's source has them.
+    `image` and `edited` are the names of the images in the pair's source.
     """
     return {
         "step": step,
@@ -75,23 +81,12 @@ def game_record(
     }
 
 
-# -------------------------------------------------------------------------------------------- images of a recorded game
-
-# The images of a recorded game as its players saw them.
-#
-# A record names its images and holds none: they are opened again where the run had them, by the pair's id in its source
-# or, where the source is not at hand, by the file name.
-
-
-Record = Mapping[str, Any]
-
-
 def seen_images(
     record: Record, pairs: Mapping[str, ImagePair] | None = None, known: GameImages | None = None
 ) -> tuple[GameImage, GameImage]:
-    """What the civilians and what the spy saw. `pairs`: the run's pairs by id; `known`: images that are open already.
+    """The civilians' and the spy's image. `pairs`: the run's pairs by id; `known`: images that are open already.
 
-    Raises BadImageError when an image is no longer where it was.
+    Raises BadImageError for an image that is no longer there.
     """
     game = _game(record, (pairs or {}).get(record["pair"]) or _pair_of_files(record))
     images = open_images([game], known)
@@ -99,9 +94,9 @@ def seen_images(
 
 
 def pairs_of(config: Mapping[str, Any], names: set[str]) -> dict[str, ImagePair]:
-    """The pairs called `names` in the image sources of a run's options, by id; those that are not there are left out.
+    """Pairs with an id in `names` that the image sources of a run's options still have, by id.
 
-    Raises PairSourceError or OSError for a source that cannot be read any more.
+    Raises PairSourceError or OSError for a source that can no longer be read.
     """
     images: Sequence[str] = config.get("images") or []
     source = load_pairs(list(images), columns=config.get("columns") or None, scenes=config.get("scenes_dir"))

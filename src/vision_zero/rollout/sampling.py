@@ -1,4 +1,4 @@
-"""Token sampling that gives every turn the same tokens in any batch and on any process."""
+"""Token sampling with a random generator per turn: a turn has the same tokens in any batch and on any process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vision_zero.rollout.policy import TurnRequest
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn. `top_k` 0 and `top_p` 1 are off; `temperature` 0 is greedy."""
+    """Sampling parameters. `top_k` 0 and `top_p` 1 are off; `temperature` 0 is greedy."""
 
     temperature: float = 0.8
     top_k: int = 50
@@ -45,7 +45,7 @@ def invert_cdf(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, top_k: int, to
 
 
 class Sampler:
-    """Draws one token per live completion and step, each from its own turn's generator, and keeps its log-probability.
+    """One token per live completion and step, drawn from the turn's own generator, with its log-probability.
 
     A token is drawn by inverting the cumulative distribution, in vocabulary order, at one uniform number per token.
     The numbers come from a generator seeded with the turn, so a completion is the same in any batch; one number per
@@ -59,13 +59,10 @@ class Sampler:
         self.logprobs: list[list[float]] = [[] for _ in requests]
         self._limits = [request.token_limits for request in requests]
         self._live = list(range(len(requests)))
-        longest = max(token_limits.maximum for token_limits in self._limits)
-        self._uniforms = torch.zeros(len(requests), longest)
+        self._uniforms = torch.zeros(len(requests), max(limits.maximum for limits in self._limits))
         for slot, request in enumerate(requests):
-            generator = torch.Generator().manual_seed(request.seed)
-            self._uniforms[slot, : request.token_limits.maximum] = torch.rand(
-                request.token_limits.maximum, generator=generator
-            )
+            length, generator = request.token_limits.maximum, torch.Generator().manual_seed(request.seed)
+            self._uniforms[slot, :length] = torch.rand(length, generator=generator)
         self._step = 0
 
     def draw(self, logits_BV: torch.Tensor) -> torch.Tensor:
@@ -90,7 +87,7 @@ class Sampler:
         return tokens_B
 
     def drop_finished(self) -> list[int]:
-        """Which rows of the last draw go on."""
+        """Remove completions that have ended. Returns the rows of the last draw that remain."""
         ends = set(self.ends)
         alive = [
             row

@@ -1,14 +1,14 @@
-"""A policy that is a transformers vision-language model: batched, left-padded, reproducible token by token.
+"""Policy of a vision-language model of transformers: batched, left-padded, reproducible token by token.
 
-What makes it fast, without changing what is sampled:
+Savings that do not change the sampled tokens:
 
 * equal prompts (the G votes of a game) are prefilled once and their cache is repeated for each sample;
-* a prompt starts from the cache of the last prompt of its game and view, as far as both begin alike (`kv_cache`);
+* a prompt reuses the cached prefix of the last prompt of its game and view (`kv_cache`);
 * every distinct image is preprocessed and encoded once per rollout, not once per turn;
 * finished completions leave the batch.
 
-What makes it reproducible: every turn draws from a generator of its own, so its tokens do not depend on which other
-turns share the batch or the process (in float32, up to rounding).
+Every turn has its own random generator, so its tokens do not depend on which other turns share the batch or the process
+(in float32, up to rounding).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ IMAGES_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class _Row:
-    """A distinct prompt and the requests that share it. Rows of a conversation are likely to begin alike."""
+    """Distinct prompt and the indices of its requests. Prompts of one conversation mostly have a common prefix."""
 
     prompt_ids: list[int]
     image: GameImage
@@ -41,21 +41,27 @@ class _Row:
 
 
 def chat_text(processor: ProcessorMixin, text: str) -> str:
-    """The prompt as the model's chat template has it, one image placeholder before `text`, ready for a completion."""
+    """Prompt in the model's chat template: one image placeholder, then `text`, then the start of the answer."""
     content = [{"type": "image"}, {"type": "text", "text": text}]
     return processor.apply_chat_template(
         [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
     )
 
 
+def prompt_ids(processor: ProcessorMixin, request: TurnRequest) -> list[int]:
+    """Token ids of the prompt with the image's placeholders expanded, as in training."""
+    text = chat_text(processor, request.prompt.text)
+    return processor(text=[text], images=[[request.image]])["input_ids"][0]
+
+
 def image_fields(processor: ProcessorMixin, image: GameImage) -> dict[str, torch.Tensor]:
-    """What the processor makes of an image for the vision tower."""
+    """The processor's tensors of an image, inputs of the vision tower."""
     fields = processor(text=[chat_text(processor, "")], images=[[image]], return_tensors="pt")
     return {name: fields[name] for name in ("pixel_values", "image_grid_thw") if name in fields}
 
 
 def placeholder_ids(processor: ProcessorMixin, model: PreTrainedModel) -> list[int]:
-    """Tokens that stand for image or video features. A sampled one would crash the training forward."""
+    """Placeholder tokens of images and videos. A sampled one would crash the training forward."""
     config = model.config
     candidates = [*processor.image_token_ids, *processor.video_token_ids, config.image_token_id]
     candidates += [config.to_dict().get("video_token_id")]
@@ -63,7 +69,7 @@ def placeholder_ids(processor: ProcessorMixin, model: PreTrainedModel) -> list[i
 
 
 def end_ids(processor: ProcessorMixin, model: PreTrainedModel) -> list[int]:
-    """Tokens that end a completion: what the model's generation config declares, and the tokenizer's own."""
+    """Tokens that end a completion: those of the model's generation config, and the tokenizer's own."""
     declared = model.generation_config.eos_token_id
     declared = declared if isinstance(declared, list) else [] if declared is None else [declared]
     return sorted({*declared, processor.tokenizer.eos_token_id})
@@ -81,11 +87,11 @@ def right_aligned_mask(lengths: Sequence[int], width: int, device: torch.device)
 
 
 class TransformersPolicy:
-    """Answers turns with `model`.
+    """Policy of `model`.
 
     `max_batch` is the number of completions generated at once; `reuse_prefixes` keeps the keys and values of one prompt
-    per game and view during a rollout. Counters over the policy's life: `prefilled_tokens` of prompts were computed,
-    `reused_tokens` were not because an equal beginning was there, `new_tokens` were sampled.
+    per game and view during a rollout. Counters over the policy's life: computed (`prefilled_tokens`) and cached
+    (`reused_tokens`) tokens of prompts, and sampled tokens (`new_tokens`).
     """
 
     def __init__(
@@ -112,7 +118,7 @@ class TransformersPolicy:
         self._ends = end_ids(processor, model)
 
     def new_weights(self) -> None:
-        """Forget what was computed with the old weights: image features and prompt caches."""
+        """Clear what depends on the weights: image features and prompt caches."""
         self._features.clear()
         self._grids.clear()
         self._prefixes.clear()
@@ -138,7 +144,7 @@ class TransformersPolicy:
         size = 0
         for indices in by_prompt.values():
             request = requests[indices[0]]
-            ids = self.encode(request)
+            ids = prompt_ids(self.processor, request)
             for start in range(0, len(indices), self.max_batch):
                 some = indices[start : start + self.max_batch]
                 if batch and size + len(some) > self.max_batch:
@@ -149,23 +155,18 @@ class TransformersPolicy:
         if batch:
             yield batch
 
-    def encode(self, request: TurnRequest) -> list[int]:
-        """The prompt's token ids with the image's placeholders expanded, exactly as the processor makes them."""
-        text = chat_text(self.processor, request.prompt.text)
-        return self.processor(text=[text], images=[[request.image]])["input_ids"][0]
-
     def _pixels(self, image: GameImage) -> dict[str, torch.Tensor]:
-        """What the processor hands the model for this image, from the memo that `encode` filled."""
+        """The image's tensors on the model's device, from the memo that `prompt_ids` filled."""
         return {name: value.to(self.model.device) for name, value in image_fields(self.processor, image).items()}
 
     def _grid(self, image: GameImage) -> torch.Tensor | None:
-        """The image's patch grid, None for families without one; asked for in every call, so looked up once."""
+        """The image's patch grid, None for families without one."""
         if image.key not in self._grids:
             self._grids[image.key] = self._pixels(image).get("image_grid_thw")
         return self._grids[image.key]
 
     def _image_features(self, images: Sequence[GameImage]) -> torch.Tensor:
-        """Features of each image's placeholders, one image after the other, [tokens, hidden]; once per weights."""
+        """Features of each image's placeholders, one image after the other, [tokens, hidden]; cached."""
         missing = list({image.key: image for image in images if image.key not in self._features}.values())
         for start in range(0, len(missing), IMAGES_AT_ONCE):
             some = missing[start : start + IMAGES_AT_ONCE]
@@ -202,7 +203,7 @@ class TransformersPolicy:
         return positions
 
     def _prefill(self, rows: list[_Row]) -> tuple[Cache, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Compute what is not cached of each row's prompt.
+        """Compute the tokens of each row's prompt that are not cached.
 
         Returns the cache, its mask [B, cached tokens], the last token's position [..., B, 1] and logits [B, V].
         """
@@ -239,7 +240,7 @@ class TransformersPolicy:
         return cache, mask, positions[..., -1:], output.logits[:, -1]
 
     def _generate(self, rows: list[_Row], requests: Sequence[TurnRequest]) -> dict[int, Completion]:
-        """Prefill each row once, then sample all its completions together."""
+        """Completions of all rows by request: each row is prefilled once, then all are sampled together."""
         cache, mask, position, logits_BV = self._prefill(rows)
         order = [index for row in rows for index in row.requests]
         if len(rows) < len(order):

@@ -1,4 +1,4 @@
-"""From rewards to advantages: group normalization (decision stage) and role advantage estimation (clue stage).
+"""Advantages: group normalization (decision stage) and role advantage estimation (clue stage).
 
 Paper: Vision-Zero, arXiv 2509.25541. Its role advantage estimation (RAE) is that of SPIRAL, arXiv 2506.24119.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Literal
 
 
@@ -24,15 +25,15 @@ def group_normalize(rewards: Sequence[float], eps: float = 1e-4) -> list[float]:
         raise ValueError(f"eps must be positive, got {eps}")
     if min(rewards) == max(rewards):
         return [0.0] * len(rewards)
-    mean = _mean(rewards)
+    mean = fmean(rewards)
     variance = math.fsum((reward - mean) ** 2 for reward in rewards) / (len(rewards) - 1)
     return [(reward - mean) / (math.sqrt(variance) + eps) for reward in rewards]
 
 
 class RoleBaselines:
-    """One moving baseline per role, starting at 0 (paper, RAE): `b <- alpha b + (1 - alpha) r`.
+    """Moving baseline of each role, starting at 0 (paper, RAE): `b <- alpha b + (1 - alpha) r`.
 
-    `alpha` 1 leaves both at 0: training without RAE. Raises ValueError for an `alpha` outside 0..1.
+    With `alpha` 1 both stay 0: training without RAE. Raises ValueError for an `alpha` outside 0..1.
     """
 
     def __init__(self, alpha: float = 0.95) -> None:
@@ -43,7 +44,7 @@ class RoleBaselines:
         self.civilian = 0.0
 
     def update(self, spy_mean: float, civilian_mean: float) -> None:
-        """Moves both baselines. Raises ValueError for a mean that is not finite, and moves neither."""
+        """Move both baselines. Raises ValueError for a mean that is not finite, and moves neither."""
         if not (math.isfinite(spy_mean) and math.isfinite(civilian_mean)):
             raise ValueError(f"mean rewards must be finite, got spy {spy_mean}, civilians {civilian_mean}")
         self.spy = self.alpha * self.spy + (1 - self.alpha) * spy_mean
@@ -96,8 +97,8 @@ def clue_advantages(
     advantages: list[list[float]] = []
     batches = [games] if per == "iteration" else [[game] for game in games]
     for batch in batches:
-        spy_mean = _mean([rewards[spy - 1] for rewards, spy in batch])
-        civilian_mean = _mean([_civilian_mean(rewards, spy) for rewards, spy in batch])
+        spy_mean = fmean(rewards[spy - 1] for rewards, spy in batch)
+        civilian_mean = fmean(_civilian_mean(rewards, spy) for rewards, spy in batch)
         spy_baseline, civilian_baseline = baselines.spy, baselines.civilian
         baselines.update(spy_mean, civilian_mean)
         if subtract == "after":
@@ -113,8 +114,4 @@ def clue_advantages(
 
 
 def _civilian_mean(rewards: Sequence[float], spy: int) -> float:
-    return _mean([reward for seat, reward in enumerate(rewards, start=1) if seat != spy])
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
+    return fmean(reward for seat, reward in enumerate(rewards, start=1) if seat != spy)

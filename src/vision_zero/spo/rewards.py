@@ -1,4 +1,4 @@
-"""The rewards of both stages and what the stage switch measures, as pure functions of the votes.
+"""Rewards of both stages and metrics of the stage switch, as pure functions of the votes.
 
 Paper: Vision-Zero, arXiv 2509.25541. A vote is a seat 1..n, `None` for N/A, or 0 for an invalid vote; N/A and invalid
 votes count for nobody.
@@ -14,13 +14,13 @@ from typing import TypeVar
 from vision_zero.types import CastVote, Clue, Vote
 
 Number = TypeVar("Number", float, Fraction)
-"""Floats in training; Fractions make the zero-sum property exact."""
+"""float in training; Fraction in tests, where the sum of rewards is exactly 0."""
 
 
 def clue_rewards(
     votes: Sequence[Vote], spy: int, n_players: int, reward_beta: Number, reward_lambda: Number
 ) -> list[Number]:
-    """Zero-sum rewards of one game's players, index 0 = seat 1 (paper, clue-stage reward).
+    """Zero-sum rewards of a game's players, index 0 = seat 1 (paper, clue-stage reward).
 
     With v_s votes for the spy, v_j for civilian j, v_c their mean over the n_c civilians, beta and lam the weights:
 
@@ -67,10 +67,7 @@ def decision_reward(vote: Vote, spy: int, na: float = -0.5) -> float:
 
 
 def format_reward(said: Clue | CastVote) -> float:
-    r"""+1 for a completion that could be read, -1 for one that could not (public code: a bonus for `\boxed{}`).
-
-    A reward of its own with its own weight; weight 0 is the paper's setting.
-    """
+    r"""+1 for a parsed completion, else -1 (public code: a bonus for `\boxed{}`). Its weight is 0 in the paper."""
     return 1.0 if said.parsed else -1.0
 
 

@@ -1,7 +1,4 @@
-"""From the votes of an iteration to rewards and advantages: the same numbers on every process.
-
-The input is what all processes know of all games, in game order; so is the output.
-"""
+"""Rewards and advantages of all games of an iteration, computed alike on every process."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from vision_zero.types import GameSummary
 
 @dataclass(frozen=True)
 class GameScore:
-    """Rewards and advantages of one game: clues by seat (index 0 is seat 1), votes in the order they were asked."""
+    """Rewards and advantages of one game: clues by seat (index 0 = seat 1), votes in the order of `vote_turns`."""
 
     clue_rewards: list[float]
     clue_advantages: list[float]
@@ -27,7 +24,7 @@ class GameScore:
 
 @dataclass(frozen=True)
 class Scores:
-    """An iteration's scores. `accuracy` and `na_rate` feed the stage switch; the means are over games."""
+    """Scores of an iteration, means over games. `accuracy` and `na_rate` are inputs of the stage switch."""
 
     by_game: dict[int, GameScore]
     accuracy: float
@@ -43,7 +40,7 @@ class Scores:
 
 
 def _by_role(values_by_game: Sequence[Sequence[float]], spies: Sequence[int]) -> tuple[float, float]:
-    """Means over games of the spy's value and of the civilians' mean value."""
+    """Means over games: of the spy's value, and of the civilians' mean value."""
     spy = fmean(values[seat - 1] for values, seat in zip(values_by_game, spies, strict=True))
     civilian = fmean(
         (sum(values) - values[seat - 1]) / (len(values) - 1) for values, seat in zip(values_by_game, spies, strict=True)
@@ -64,8 +61,8 @@ def score_games(
 ) -> Scores:
     """Score all games of an iteration, given in game order.
 
-    `baselines` move in place if `move_baselines` (the clue stage); otherwise the advantages are those that would have
-    been, and nothing moves. Raises ValueError when there are no games.
+    With `move_baselines` (the clue stage) `baselines` move in place; without, the advantages are the same but
+    `baselines` stay. Raises ValueError without games.
     """
     rewards = [clue_rewards(game.votes, game.spy, game.n_players, reward_beta, reward_lambda) for game in games]
     spies = [game.spy for game in games]

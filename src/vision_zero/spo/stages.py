@@ -1,4 +1,4 @@
-"""Which stage trains next: the switch of Iterative-SPO, and fixed schedules for ablations.
+"""Schedules of the training stage: the switch of Iterative-SPO, and fixed ones for ablations.
 
 Paper: Vision-Zero, arXiv 2509.25541, Iterative-SPO (algorithm) and its table of hyperparameters. After every
 iteration, with the accuracy and the N/A rate of all its votes:
@@ -8,9 +8,9 @@ iteration, with the accuracy and the N/A rate of all its votes:
     clue -> decision   if (1 - acc >= err_up or na >= na_up) and d >= k_min
     forced switch      if d >= patience
 
-Two consequences of the paper's values: a constant accuracy below 0.9 never ends a decision stage by the rule, only by
-patience; and as the averages start at 0 they read as errors at first, so that the first clue stage usually ends after
-`k_min` iterations. Hence every switch is recorded with its reason.
+With the paper's values, a constant accuracy below 0.9 ends a decision stage only by patience. The averages start at 0,
+as if all votes were wrong, so the first clue stage usually ends after `k_min` iterations. Every switch is recorded
+with its reason.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SwitchReason = Literal["rule", "patience", "cycle"]
 
 @dataclass(frozen=True)
 class SwitchEvent:
-    """A change of stage: after which iteration (counted from 1), why, and the averages and dwell that decided it."""
+    """Change of stage after `iteration` (counted from 1), with its reason and the averages and dwell behind it."""
 
     iteration: int
     from_stage: Stage
@@ -39,13 +39,13 @@ class SwitchEvent:
 
 
 class StageSchedule(ABC):
-    """The stage of the next iteration. Every schedule tracks the averages of accuracy and N/A rate, for the log.
+    """Schedule of stages. All track the averages of accuracy and N/A rate, for the log.
 
     Attributes:
         stage: stage of the next iteration.
         dwell: iterations done in this stage; 0 right after a switch.
         iteration: iterations done altogether.
-        last_reason: why the last `update` switched; None if it did not.
+        last_reason: reason of the switch in the last `update`; None if there was none.
         history: every switch so far.
     """
 
@@ -82,7 +82,7 @@ class StageSchedule(ABC):
         return average / (1 - self.rho**self._n_averaged) if self.debias and self._n_averaged else average
 
     def update(self, accuracy: float, na_rate: float) -> Stage:
-        """Takes in one iteration's accuracy and N/A rate and returns the next iteration's stage.
+        """The next iteration's stage, given one iteration's accuracy and N/A rate.
 
         Raises ValueError for a share outside 0..1.
         """
@@ -101,7 +101,7 @@ class StageSchedule(ABC):
 
     @abstractmethod
     def _reason_to_switch(self) -> SwitchReason | None:
-        """Called when averages and dwell have moved: why this stage ends now, or None."""
+        """Reason to end this stage now, or None. Averages and dwell are up to date."""
 
     def _switch(self, reason: SwitchReason) -> None:
         next_stage: Stage = "clue" if self.stage == "decision" else "decision"
@@ -120,7 +120,7 @@ class StageSchedule(ABC):
         self.dwell = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that moves, as JSON values; the options are the run configuration's business."""
+        """State as JSON values, without the options, which are in the run's configuration."""
         return {
             "schedule": type(self).__name__,
             "stage": self.stage,
@@ -151,7 +151,7 @@ class StageSchedule(ABC):
 
 
 class StageSwitch(StageSchedule):
-    """The switch of Iterative-SPO (module docstring). Training starts in the decision stage; defaults are the paper's.
+    """Switch of Iterative-SPO (module docstring), starting in the decision stage; defaults are the paper's.
 
     Args:
         rho: decay of both averages.
@@ -160,7 +160,7 @@ class StageSwitch(StageSchedule):
         na_up: N/A average from which the clue stage may end.
         na_down: N/A average up to which the decision stage may end.
         k_min: iterations a stage lasts at least before the rule may end it.
-        patience: iterations after which a stage ends whatever the averages; None: never.
+        patience: iterations after which a stage ends regardless of the averages; None: never.
         debias: compare averages divided by 1 - rho^t, t the iterations in them (not in the paper).
         reset_averages: start both averages again at 0 at a switch (not in the paper).
 
@@ -231,7 +231,7 @@ class FixedStage(StageSchedule):
 
 
 class CycleStages(StageSchedule):
-    """A fixed number of iterations in each stage, in turn, starting with the decision stage (public code).
+    """Fixed number of iterations per stage, in turn, starting with the decision stage (public code).
 
     Raises ValueError unless both lengths are at least 1.
     """

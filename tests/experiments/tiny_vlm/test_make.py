@@ -1,4 +1,4 @@
-"""What the maker of the tiny model refuses, before it writes, and that it is made again only on purpose."""
+"""Refusals of the tiny model's maker before it writes, and making it again on purpose only."""
 
 import sys
 from pathlib import Path

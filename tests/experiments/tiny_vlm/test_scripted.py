@@ -24,9 +24,9 @@ TOKEN_LIMITS = {"clue": TokenLimits(0, 16), "decision": TokenLimits(0, 16)}
 PAIRS = drawn_pairs(range(40))
 
 
-def play_games(table: Seating, n_games: int = 40, **rules) -> list[Game]:
+def play_games(seating: Seating, n_games: int = 40, **rules) -> list[Game]:
     games = deal_games(range(n_games), 0, PAIRS, GameRules(**rules))
-    return play(games, table, TOKEN_LIMITS, template="compact").games
+    return play(games, seating, TOKEN_LIMITS, template="compact").games
 
 
 def texts(game: Game) -> list[str]:

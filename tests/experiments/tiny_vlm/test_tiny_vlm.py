@@ -12,9 +12,9 @@ from safetensors import safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from tiny_vlm.files import known_words, save_base
-from tiny_vlm.games import TOKEN_LIMITS, game_rows
+from tiny_vlm.games import TOKEN_LIMITS, game_examples
 from tiny_vlm.lessons import (
-    Row,
+    LessonExample,
     false_clues_lesson,
     judging_lesson,
     lookups_lesson,
@@ -116,9 +116,9 @@ def assert_parsed(games: Sequence[Game]) -> None:
 
 def test_it_finds_who_said_a_word(policy: TransformersPolicy) -> None:
     rng = random.Random(0)
-    rows = [lookup_question(rng, 5, 2) for _ in range(60)]
+    examples = [lookup_question(rng, 5, 2) for _ in range(60)]
     game = deal_games([0], 0, drawn_pairs([0]), GameRules())[0]
-    right = answered(policy, game, rows, "test of looking up")
+    right = answered(policy, game, examples, "test of looking up")
     assert sum(right) >= 0.9 * len(right)
 
 
@@ -129,13 +129,13 @@ def test_only_answers_of_a_lesson_are_learnt_and_whole_completions_of_a_game(tmp
     save_base(tmp_path)
     encoder = Encoder(tmp_path)
     rng = random.Random(0)
-    rows = [shapes_lesson(rng, 3), lookups_lesson(rng, 4, 2), game_rows(rng)[0]]
-    inputs, targets_BT = encoder.batch(rows)
+    examples = [shapes_lesson(rng, 3), lookups_lesson(rng, 4, 2), game_examples(rng)[0]]
+    inputs, targets_BT = encoder.batch(examples)
     learnt = [encoder.tokenizer.decode(targets[targets != -100]) for targets in targets_BT]
     assert len(learnt[0].split()) == 5
     assert set(learnt[0].split()) <= {*SHAPES, "none"}
     assert learnt[1].isdigit()
-    assert learnt[2] == rows[2].completion + "<|im_end|>"
+    assert learnt[2] == examples[2].completion + "<|im_end|>"
     shifted = inputs["input_ids"].roll(-1, dims=1)
     assert (shifted[targets_BT != -100] == targets_BT[targets_BT != -100]).all()
 
@@ -143,11 +143,11 @@ def test_only_answers_of_a_lesson_are_learnt_and_whole_completions_of_a_game(tmp
 def test_the_answers_of_lookup_questions_are_true() -> None:
     rng = random.Random(1)
     for _ in range(50):
-        row = lookup_question(rng, rng.randint(3, 9), rng.choice((1, 2)))
-        *lines, question = row.prompt.splitlines()
+        example = lookup_question(rng, rng.randint(3, 9), rng.choice((1, 2)))
+        *lines, question = example.prompt.splitlines()
         word = question.removeprefix("who said ").removesuffix("?")
         seats = {line.split(":")[0] for line in lines if word in line.split(": ")[-1].split()}
-        assert [row.completion] == [f"said {word} \\boxed{{{seat}}}" for seat in seats]
+        assert [example.completion] == [f"said {word} \\boxed{{{seat}}}" for seat in seats]
 
 
 def test_the_wiring_finds_the_seat_before_any_training(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_the_wiring_finds_the_seat_before_any_training(tmp_path: Path) -> None:
 
 
 def objects_in(image: Image.Image) -> set[str]:
-    """What a drawing shows, read from its pixels: the one tile that each cell is equal to."""
+    """Objects of a drawing, found by comparing each cell to the tile of each object."""
     shown = set()
     for cell in range(GRID * GRID):
         row, column = divmod(cell, GRID)
@@ -180,45 +180,47 @@ def objects_in(image: Image.Image) -> set[str]:
 def test_what_the_lessons_say_is_true_of_their_pictures() -> None:
     rng = random.Random(2)
     for _ in range(5):
-        row = shapes_lesson(rng, 4)
-        shown = objects_in(row.image)
-        said = set(re.findall(r"\{(\w+ \w+)\}", row.completion))
+        example = shapes_lesson(rng, 4)
+        shown = objects_in(example.image)
+        said = set(re.findall(r"\{(\w+ \w+)\}", example.completion))
         assert {claim for claim in said if not claim.endswith("none")} == shown
-        row = naming_lesson(rng, 5)
-        assert set(re.findall(r"\{(\w+ \w+)\}", row.completion)) == objects_in(row.image)
-        row = judging_lesson(rng, 4)
-        shown = objects_in(row.image)
-        judged = [line.split(": ")[1].rsplit(" ", 1) for line in row.completion.splitlines()]
+        example = naming_lesson(rng, 5)
+        assert set(re.findall(r"\{(\w+ \w+)\}", example.completion)) == objects_in(example.image)
+        example = judging_lesson(rng, 4)
+        shown = objects_in(example.image)
+        judged = [line.split(": ")[1].rsplit(" ", 1) for line in example.completion.splitlines()]
         assert [answer == "yes" for _, answer in judged] == [claim in shown for claim, _ in judged]
         assert {answer for _, answer in judged} <= {"yes", "no"}
 
 
 @pytest.mark.parametrize("lesson", [false_clues_lesson, voting_lesson])
-def test_who_is_suspected_in_a_lesson_said_what_is_not_there(lesson: Callable[[random.Random, int, int], Row]) -> None:
+def test_who_is_suspected_in_a_lesson_said_what_is_not_there(
+    lesson: Callable[[random.Random, int, int], LessonExample],
+) -> None:
     rng = random.Random(3)
     for _ in range(8):
-        row = lesson(rng, 4, 2)
-        shown = objects_in(row.image)
-        clues = [line.split(": ") for line in row.prompt.splitlines() if re.match(r"\d: ", line)]
-        assert list(row.truths) == [claim in shown for _, claim in clues]
+        example = lesson(rng, 4, 2)
+        shown = objects_in(example.image)
+        clues = [line.split(": ") for line in example.prompt.splitlines() if re.match(r"\d: ", line)]
+        assert list(example.truths) == [claim in shown for _, claim in clues]
         false = [f"said {claim} \\boxed{{{seat}}}" for seat, claim in clues if claim not in shown]
         if lesson is voting_lesson:
-            assert row.completion in false
+            assert example.completion in false
         else:
-            assert row.completion == (" ".join(false) or "unsure \\boxed{N/A}")
+            assert example.completion == (" ".join(false) or "unsure \\boxed{N/A}")
 
 
 def test_claims_are_judged_at_their_last_word(tmp_path: Path) -> None:
     save_base(tmp_path)
     encoder = Encoder(tmp_path)
-    rows = [voting_lesson(random.Random(4), 3, 2), shapes_lesson(random.Random(4), 3)]
-    ids_BT = encoder.batch(rows)[0]["input_ids"]
-    truths_BT = encoder.truths(ids_BT, rows)
+    examples = [voting_lesson(random.Random(4), 3, 2), shapes_lesson(random.Random(4), 3)]
+    ids_BT = encoder.batch(examples)[0]["input_ids"]
+    truths_BT = encoder.truths(ids_BT, examples)
     judged = (truths_BT[0] != -100).nonzero().flatten()
     words = [encoder.tokenizer.decode(ids_BT[0, place - 1 : place + 1]).strip() for place in judged]
-    assert words == [line.split(": ")[1] for line in rows[0].prompt.splitlines() if re.match(r"\d: ", line)]
+    assert words == [line.split(": ")[1] for line in examples[0].prompt.splitlines() if re.match(r"\d: ", line)]
     answers = [encoder.tokenizer.decode(truths_BT[0, place]).strip() for place in judged]
-    assert answers == ["yes" if true else "no" for true in rows[0].truths]
+    assert answers == ["yes" if true else "no" for true in examples[0].truths]
     assert (truths_BT[1] == -100).all()
 
 
@@ -226,18 +228,18 @@ def test_the_answers_of_questions_are_true_of_their_pictures() -> None:
     rng = random.Random(5)
     for name, (question, _) in QUESTIONS.items():
         for _ in range(5):
-            row = question(rng)
+            example = question(rng)
             if name == "who said a word":
                 continue
-            shown = objects_in(row.image)
+            shown = objects_in(example.image)
             colours, shapes = {one.split()[0]: one.split()[1] for one in shown}, [one.split()[1] for one in shown]
-            box = row.completion.removeprefix("\\boxed{").removesuffix("}")
-            words = row.prompt.rstrip("?").split()
+            box = example.completion.removeprefix("\\boxed{").removesuffix("}")
+            words = example.prompt.rstrip("?").split()
             if name == "what shape has a colour":
                 assert box == f"{words[-1]} {colours.get(words[-1], 'none')}"
             elif name == "name an object":
                 assert box in shown
-                assert row.boxes == shown
+                assert example.boxes == shown
             elif name == "is a claim true":
                 assert (box == "yes") == (f"{words[0]} {words[1]}" in shown)
             elif name == "how many of a shape":

@@ -1,4 +1,4 @@
-"""The maker of photographs: token_limits, rejects, failed edits on purpose, editors, the same bytes again."""
+"""The maker of photographs: limits, rejects, failed edits on purpose, editors, the same bytes again."""
 
 from __future__ import annotations
 

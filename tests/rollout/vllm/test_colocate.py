@@ -78,12 +78,12 @@ def test_games_follow_the_weights(policy: dict[str, Any]) -> None:
 
 
 def test_without_the_reset_images_are_seen_with_the_old_weights(policy: dict[str, Any]) -> None:
-    """What stock TRL does, so that the test above would find it."""
+    """Stock TRL's behaviour, which the test above must detect."""
     assert policy["stale_encoder"]["other_tokens"] > 0
 
 
 def test_expanded_placeholders_would_be_expanded_again(policy: dict[str, Any]) -> None:
-    """What stock TRL hands over, so that the tests above would find it."""
+    """Stock TRL's prompts, which the tests above must detect."""
     assert policy["expanded_twice"] > policy["expanded"]
 
 

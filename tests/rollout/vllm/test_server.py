@@ -110,7 +110,7 @@ def assert_same_games(ours: Sequence[Game], theirs: Sequence[Game]) -> None:
 
 
 def recording(policy: ServerPolicy) -> dict[Turn, TurnRequest]:
-    """What `policy` will be asked, by turn."""
+    """Requests to `policy`, by turn."""
     asked: dict[Turn, TurnRequest] = {}
     submit = policy.submit
 

@@ -1,1 +1,1 @@
-"""vLLM as a player: in the training process, or behind a server."""
+"""Policies that generate with vLLM: in the training process, or on a server."""

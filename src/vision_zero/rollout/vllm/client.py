@@ -1,7 +1,7 @@
-"""One process's line to a vLLM server: calls that wait for their answer, and many requests under way at once.
+"""HTTP client of a vLLM server: blocking calls, and many concurrent requests.
 
-Nothing is tried twice. A server that was started again has the weights it was started with, and a run that went on with
-those would learn from another policy's games; so a server that is lost ends the run, which can be resumed.
+Nothing is retried. A restarted server has its initial weights, and a run that went on with those would learn from
+another policy's games; so the loss of the server ends the run, which can be resumed.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ REFUSED = 400
 
 
 class VLLMServerError(RuntimeError):
-    """A vLLM server that is not there, is not started as it must be, or was lost."""
+    """The vLLM server is unreachable, wrongly configured or lost."""
 
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """Which server, and for how long it is waited for.
+    """Address of a server, and how long to wait for it.
 
     `url` is http://host:port. `start_timeout`: seconds until it must be up. `silence_timeout`: seconds without any
-    completion, while some are waited for, after which it counts as lost. `requests_at_once` are under way per process.
-    `group_port` is the port over which weights are sent.
+    completion, while some are pending, after which it counts as lost. `requests_at_once` per process. `group_port` is
+    the port over which weights are sent.
     """
 
     url: str
@@ -46,30 +46,28 @@ class ServerOptions:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the server said to the request of this name."""
+    """Response to the request of this name."""
 
     name: str
     content: dict[str, Any]
 
 
 class ServerConnection:
-    """Requests are sent by a thread of its own; everything else happens in the thread that calls."""
+    """Client of one process. A background thread sends the requests."""
 
     def __init__(self, options: ServerOptions) -> None:
         self.options = options
         self._arrived: queue.SimpleQueue[Answer | VLLMServerError] = queue.SimpleQueue()
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._pending: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="vllm-server", daemon=True).start()
-        # A connection per request: one that is kept may be closed by the server just when it is used again.
+        # A connection per request: the server may close a kept one just when it is used again.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
         self._client = httpx.AsyncClient(base_url=options.url, timeout=None, limits=limits, trust_env=False)
-        self._turnstile = asyncio.Semaphore(options.requests_at_once)
-
-    # -------------------------------------------------------------------------------------------------------- waiting
+        self._semaphore = asyncio.Semaphore(options.requests_at_once)
 
     def call(self, method: str, path: str, *, timeout: float = CALL_TIMEOUT, **content: Any) -> httpx.Response:
-        """One call, whatever its status. Raises VLLMServerError if there is no answer within `timeout` seconds."""
+        """Response of any status. Raises VLLMServerError if there is none within `timeout` seconds."""
         url = self.options.url + path
         try:
             return httpx.request(method, url, timeout=timeout, trust_env=False, **content)
@@ -83,7 +81,7 @@ class ServerConnection:
             return False
 
     def wait_until_up(self) -> None:
-        """Says every few seconds that it waits. Raises VLLMServerError after `start_timeout` seconds."""
+        """Wait, with a message every few seconds. Raises VLLMServerError after `start_timeout` seconds."""
         started = said = time.monotonic()
         while not self.is_up():
             now = time.monotonic()
@@ -102,23 +100,21 @@ class ServerConnection:
                 )
             time.sleep(SECONDS_BETWEEN_TRIES)
 
-    # ------------------------------------------------------------------------------------------------------ under way
-
     def send(self, name: str, path: str, bodies: Sequence[dict[str, Any]]) -> None:
-        """Ask for an answer that `receive` will return.
+        """Send a request in the background; `receive` returns its answer.
 
-        `bodies` ask the same in several ways, the cheapest first: the next is sent when the server refuses one.
+        `bodies` are equivalent, the cheapest first: the next is sent if the server refuses one.
         """
         asyncio.run_coroutine_threadsafe(self._start(name, path, bodies), self._loop)
 
     async def _start(self, name: str, path: str, bodies: Sequence[dict[str, Any]]) -> None:
-        task = asyncio.create_task(self._ask(name, path, bodies))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        task = asyncio.create_task(self._request(name, path, bodies))
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
 
-    async def _ask(self, name: str, path: str, bodies: Sequence[dict[str, Any]]) -> None:
+    async def _request(self, name: str, path: str, bodies: Sequence[dict[str, Any]]) -> None:
         try:
-            async with self._turnstile:
+            async with self._semaphore:
                 for body in bodies:
                     response = await self._client.post(path, json=body)
                     if response.status_code != REFUSED:
@@ -134,7 +130,7 @@ class ServerConnection:
             )
 
     def receive(self) -> list[Answer]:
-        """Wait for at least one answer and return what has arrived, in order of arrival.
+        """Wait for at least one answer; all that have arrived, in order of arrival.
 
         Raises VLLMServerError for a request that failed, and after `silence_timeout` seconds without any answer.
         """
@@ -143,8 +139,7 @@ class ServerConnection:
         except queue.Empty:
             raise VLLMServerError(
                 f"the vLLM server at {self.options.url} has sent no completion for "
-                f"{self.options.silence_timeout:.0f} s "
-                f"(vllm_request_timeout), with {len(self._under_way)} waited for"
+                f"{self.options.silence_timeout:.0f} s (vllm_request_timeout), with {len(self._pending)} waited for"
             ) from None
         while not self._arrived.empty():
             arrived.append(self._arrived.get())
@@ -156,12 +151,12 @@ class ServerConnection:
         return answers
 
     def cancel(self) -> None:
-        """Forget what is under way and what has arrived; the server stops working on it."""
+        """Cancel pending requests and drop received answers."""
         asyncio.run_coroutine_threadsafe(self._cancel(), self._loop).result()
         self._arrived = queue.SimpleQueue()
 
     async def _cancel(self) -> None:
-        tasks = list(self._under_way)
+        tasks = list(self._pending)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,40 +1,29 @@
-"""A policy that is a vLLM engine inside the training process, fed through the engine's own queue.
+"""Policy of a vLLM engine inside the training process, alone or shared by a group of processes (tensor parallelism).
 
-What stock TRL 1.16 does not do, and what happens without it:
+Differences to TRL 1.16 and their reasons:
 
-* The prompt is handed over with one placeholder per image, as the tokenizer leaves it, because vLLM expands it. Stock
-  TRL hands over expanded ones, which are expanded again (trl#6294): nothing is learnt and nothing complains.
-* After new weights the vision encoder's cache is dropped too (trl#7198): images would be seen with the old weights.
+* A prompt has one placeholder per image, as the tokenizer leaves it, because vLLM expands it. TRL passes expanded
+  prompts, which are expanded again (trl#6294): nothing is learnt and nothing complains.
+* New weights clear the vision encoder's cache too (trl#7198): images would keep the features of the old weights.
 * Image and video placeholders are never sampled; a sampled one crashes the training forward.
-* Every turn has its own seed, so what is sampled does not depend on what else is in the batch (float32).
-* Temperature is applied where the engine makes logits, so that the log-probabilities it returns are those that training
-  computes: log softmax(logits / temperature), whatever top-k and banned tokens leave out.
+* Every turn has its own seed, so its tokens do not depend on the rest of the batch (float32).
+* The engine's logits are divided by the temperature, so that its log-probabilities are those of training: log
+  softmax(logits / temperature), whatever top-k and banned tokens exclude.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
-
-import torch.distributed
-from PIL import Image
-
-from vision_zero.rollout.game_images import GameImage
-from vision_zero.rollout.policy import TurnRequest
-from vision_zero.types import Completion
-
-if TYPE_CHECKING:
-    pass
-
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.distributed
 from accelerate import Accelerator
 from peft import PeftModel
+from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 from vllm import LLM, SamplingParams
 from vllm.model_executor.layers import utils as vllm_layers
@@ -42,18 +31,22 @@ from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 from vllm.utils.network_utils import get_open_port
 
-from vision_zero.rollout.policy import PromptTooLongError, QueuedPolicy
+from vision_zero.rollout.game_images import GameImage
+from vision_zero.rollout.policy import PromptTooLongError, QueuedPolicy, TurnRequest
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.vllm.requests import EngineOptions, RequestBuilder
 from vision_zero.rollout.vllm.temperature import put_temperature_into_logits
 from vision_zero.rollout.vllm.trl_with_vllm import vllm_generation
+from vision_zero.types import Completion
 
 BATCHED_TOKENS = 4096
-"""TRL's number of tokens that one step of the engine takes at most."""
+"""TRL's maximum of tokens per step of the engine."""
+Pixels = dict[str, tuple[tuple[int, int], bytes]]
+"""Size and RGB bytes of images, by key."""
 
 
 class ColocatedEngine(vllm_generation.VLLMGeneration):
-    """TRL's engine with its weight sync; how it is built and asked is ours."""
+    """TRL's engine with its weight sync, but our arguments and requests."""
 
     def __init__(
         self,
@@ -82,22 +75,22 @@ class ColocatedEngine(vllm_generation.VLLMGeneration):
         put_temperature_into_logits(self.inner_model, sampling.temperature)
 
     def _init_vllm(self) -> None:
-        """TRL's, with our arguments over its own where it calls `LLM`."""
+        """TRL's method, with our arguments added where it calls `LLM`."""
         ours: dict[str, Any] = {
             "dtype": self.options.dtype,
             "enforce_eager": self.options.enforce_eager,
             "logprobs_mode": "raw_logprobs",
             "limit_mm_per_prompt": {"image": 1, "video": 0},
             "mm_processor_kwargs": image_size_arguments(self.processing_class),
-            "generation_config": "vllm",  # else values of the model's own file would stand in for what is not given
+            "generation_config": "vllm",  # not the model's own file for parameters that are not given
         }
         if current_platform.is_cpu():
-            # A prompt that is computed in pieces needs a generator that can be set back, which a CPU's cannot.
+            # A prompt computed in chunks needs a random generator that can be reset, which a CPU's cannot.
             longest = self.options.max_model_length or self.model.config.get_text_config().max_position_embeddings
             ours |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(BATCHED_TOKENS, longest)}
         ours |= self.options.more
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # weights are loaded into the engine of this process
-        if self.accelerator.num_processes == 1:  # else two runs on one machine would want the same port
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine must be in this process to get weights
+        if self.accelerator.num_processes == 1:  # two runs on one machine need two ports
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(get_open_port())}
         stock = vllm_generation.LLM
         vllm_generation.LLM = lambda **arguments: LLM(**{**arguments, **ours})
@@ -120,13 +113,13 @@ class ColocatedEngine(vllm_generation.VLLMGeneration):
         return policy if self.options.tensor_parallel_size == 1 else TensorParallelPolicy(policy, self.tp_group)
 
     def sync_weights(self) -> None:
-        """The weights of the model that trains, and nothing kept that was computed with others."""
+        """Load the weights of the training model and clear what was computed with the old ones."""
         super().sync_weights()
         self.engine.reset_encoder_cache()
 
     @contextmanager
     def awake(self) -> Iterator[None]:
-        """For a whole rollout, after `sync_weights`: memory is given back when it ends, not after every call."""
+        """Context of a whole rollout, after `sync_weights`; the engine's memory is freed at its end."""
         if self.options.tensor_parallel_size > 1 and isinstance(self.model, PeftModel):
             # Small all-reduces of adapters and the engine's first collective can meet and hang (trl#3671).
             self.accelerator.wait_for_everyone()
@@ -141,7 +134,7 @@ class ColocatedEngine(vllm_generation.VLLMGeneration):
 
 
 def keep_plain_weights_on_cpu() -> None:
-    """vLLM packs linear weights for its CPU kernels; packed ones take no new weights, so training would never show."""
+    """Stop vLLM from packing linear weights for its CPU kernels: packed weights cannot be updated."""
 
     def plain(layer: Any, remove_weight: bool) -> None:
         layer.cpu_linear = torch.nn.functional.linear
@@ -150,34 +143,35 @@ def keep_plain_weights_on_cpu() -> None:
 
 
 def image_size_arguments(processor: ProcessorMixin) -> dict[str, Any]:
-    """Bounds of an image's pixels, for families that resize: the engine has a processor of its own."""
+    """Bounds of an image's pixels for the engine's own processor, for families that resize."""
     size = dict(processor.image_processor.size)
     return {"size": size} if set(size) == {"shortest_edge", "longest_edge"} else {}
 
 
 class VLLMPolicy(QueuedPolicy):
-    """Answers turns with a vLLM engine (`llm.llm_engine`) whose logits have the temperature in them.
+    """Policy of a vLLM engine (`llm.llm_engine`) whose logits are divided by the temperature.
 
-    Counters over the policy's life: `prefilled_tokens` of prompts were computed, `reused_tokens` were in the prefix
-    cache, `new_tokens` were sampled.
+    Counters over the policy's life: computed (`prefilled_tokens`) and cached (`reused_tokens`) tokens of prompts, and
+    sampled tokens (`new_tokens`).
     """
 
     def __init__(self, engine: Any, model: PreTrainedModel, processor: ProcessorMixin, sampling: Sampling) -> None:
         self.engine = engine
         self.prefilled_tokens = self.reused_tokens = self.new_tokens = 0
-        self._requests = RequestBuilder(model, processor, sampling)
+        self._builder = RequestBuilder(model, processor, sampling)
         self._waiting: dict[str, TurnRequest] = {}
         self._n_submitted = 0
         self._last: tuple[tuple[str, str], Any] | None = None
 
     def submit(self, request: TurnRequest) -> None:
-        """Raises PromptTooLongError, before the engine is asked."""
+        """Raises PromptTooLongError before the engine gets the request."""
         prompt = self._prompt(request)
         self._check_length(request, len(prompt["prompt_token_ids"]))  # with the image's tokens
         name = str(self._n_submitted)
         self._n_submitted += 1
         self._waiting[name] = request
-        self.engine.add_request(name, prompt, self._parameters(request))
+        parameters = self._builder.sampling_params(request)
+        self.engine.add_request(name, prompt, SamplingParams(**parameters, output_kind=RequestOutputKind.FINAL_ONLY))
 
     def poll(self) -> list[tuple[TurnRequest, Completion]]:
         done: list[tuple[TurnRequest, Completion]] = []
@@ -188,10 +182,10 @@ class VLLMPolicy(QueuedPolicy):
         return done
 
     def _prompt(self, request: TurnRequest) -> Any:
-        """What the engine makes of the prompt; once for turns that ask the same, such as the votes of a game."""
+        """The engine's input of a prompt, cached for the next turn with an equal prompt, such as a game's votes."""
         key = (request.image.key, request.prompt.text)
         if self._last is None or self._last[0] != key:
-            ids = self._requests.prompt_ids(request)
+            ids = self._builder.unexpanded_prompt_ids(request)
             self._check_length(request, len(ids))
             prompt = {
                 "prompt_token_ids": ids,
@@ -209,9 +203,6 @@ class VLLMPolicy(QueuedPolicy):
                 f"completion of up to {request.token_limits.maximum} are more than the engine holds, {most}"
             )
 
-    def _parameters(self, request: TurnRequest) -> SamplingParams:
-        return SamplingParams(**self._requests.parameters(request), output_kind=RequestOutputKind.FINAL_ONLY)
-
     def _completion(self, output: Any) -> Completion:
         (completion,) = output.outputs
         if completion.finish_reason not in ("stop", "length"):
@@ -221,25 +212,15 @@ class VLLMPolicy(QueuedPolicy):
         self.new_tokens += len(tokens)
         self.reused_tokens += output.num_cached_tokens
         self.prefilled_tokens += len(output.prompt_token_ids) - output.num_cached_tokens
-        return Completion(self._requests.text(tokens), tuple(output.prompt_token_ids), tokens, logprobs)
-
-
-# --------------------------------------------------------------------------------------------------- tensor parallelism
-
-# Processes that share one engine (tensor parallelism): each of them must hand it the same turns in the same order.
-#
-# So games advance in lock-step over the processes of a group: each call gathers the turns of all, every process submits
-# them, and each keeps the completions to its own.
-
-
-Pixels = dict[str, tuple[tuple[int, int], bytes]]
+        return Completion(self._builder.decode(tokens), tuple(output.prompt_token_ids), tokens, logprobs)
 
 
 class TensorParallelPolicy:
-    """The completions of `policy`, whose engine is spread over the processes of `group`.
+    """Policy of an engine that is spread over the processes of `group`, without a queue.
 
-    All of them must call equally often; they do if each has as many games as the others. Counters are an even share of
-    the group's, so that sums over processes count every token once.
+    Each process must submit the same turns in the same order. So every call gathers the turns of all processes, and
+    returns a process the completions of its own. All must call equally often, as they do with equal numbers of games.
+    Counters are an even share of the group's, so that their sum over processes counts every token once.
     """
 
     def __init__(self, policy: VLLMPolicy, group: torch.distributed.ProcessGroup) -> None:
@@ -248,18 +229,18 @@ class TensorParallelPolicy:
         self.rank = torch.distributed.get_rank(group)
         self.size = torch.distributed.get_world_size(group)
         self._images: dict[str, GameImage] = {}
-        self._told: set[str] = set()
+        self._sent: set[str] = set()
 
     def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         gathered: list[tuple[list[TurnRequest], Pixels]] = [([], {})] * self.size
         torch.distributed.all_gather_object(gathered, (list(requests), self._new_pixels(requests)), self.group)
-        everyones = []
-        for theirs, pixels in gathered:
+        group_requests: list[TurnRequest] = []
+        for some, pixels in gathered:
             for key, (size, data) in pixels.items():
                 self._images.setdefault(key, GameImage(key, Image.frombytes("RGB", size, data)))
-            everyones += [replace(request, image=self._images[request.image.key]) for request in theirs]
-        completions = self.policy.answer(everyones)
-        start = sum(len(theirs) for theirs, _ in gathered[: self.rank])
+            group_requests += [replace(request, image=self._images[request.image.key]) for request in some]
+        completions = self.policy.answer(group_requests)
+        start = sum(len(some) for some, _ in gathered[: self.rank])
         return completions[start : start + len(requests)]
 
     @property
@@ -275,7 +256,7 @@ class TensorParallelPolicy:
         return self.policy.reused_tokens / self.size
 
     def _new_pixels(self, requests: Sequence[TurnRequest]) -> Pixels:
-        """Of images that the group has not heard of from here: a pickled `GameImage` is its key alone."""
-        new = {request.image.key: request.image for request in requests if request.image.key not in self._told}
-        self._told |= new.keys()
+        """Pixels of images that this process has not sent yet: a pickled `GameImage` is its key alone."""
+        new = {request.image.key: request.image for request in requests if request.image.key not in self._sent}
+        self._sent |= new.keys()
         return {key: (image.size, image.tobytes()) for key, image in new.items()}

@@ -1,4 +1,4 @@
-"""What every vLLM engine is asked, in this process or behind HTTP: prompts and sampling parameters of a turn."""
+"""Prompts and sampling parameters of a turn as vLLM takes them, and the options of an engine."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.transformers_policy import chat_text, end_ids, placeholder_ids, without_adapter_wrapper
 
 BANNED_BIAS = -100.0
-TEXT = "the text of a turn"
 
 
 class RequestBuilder:
-    """Turns in vLLM's words. The engine has the temperature in its logits (`vllm_temperature`)."""
+    """Prompts and sampling parameters for an engine whose logits are divided by the temperature (`temperature`)."""
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, sampling: Sampling) -> None:
         self.processor = processor
@@ -25,20 +24,16 @@ class RequestBuilder:
         inner = without_adapter_wrapper(model)
         self._bias = dict.fromkeys(placeholder_ids(processor, inner), BANNED_BIAS)
         self._ends = end_ids(processor, inner)
-        # What the chat template puts before and after a text. Running it for every prompt would cost as much as reading
-        # the prompt into tokens.
-        self._around = chat_text(processor, TEXT).split(TEXT)
+        # The chat template's text before and after a prompt: applying it to every prompt would cost as much as
+        # tokenizing the prompt.
+        text = "the text of a turn"
+        self._before_and_after = chat_text(processor, text).split(text)
 
-    def prompt_ids(self, request: TurnRequest) -> list[int]:
-        """With one placeholder for the image, as the tokenizer leaves it: vLLM expands it."""
-        return self.processor.tokenizer(request.prompt.text.join(self._around))["input_ids"]
+    def unexpanded_prompt_ids(self, request: TurnRequest) -> list[int]:
+        """Token ids with one placeholder for the image, which vLLM expands."""
+        return self.processor.tokenizer(request.prompt.text.join(self._before_and_after))["input_ids"]
 
-    def expanded_ids(self, request: TurnRequest) -> list[int]:
-        """What training makes of the prompt."""
-        text = chat_text(self.processor, request.prompt.text)
-        return self.processor(text=[text], images=[[request.image]])["input_ids"][0]
-
-    def parameters(self, request: TurnRequest) -> dict[str, Any]:
+    def sampling_params(self, request: TurnRequest) -> dict[str, Any]:
         """Arguments of vLLM's `SamplingParams`: one log-probability per token, that of the token itself."""
         return {
             "temperature": 1.0 if self.sampling.temperature else 0.0,  # the rest of it is in the logits
@@ -53,16 +48,15 @@ class RequestBuilder:
             "detokenize": False,
         }
 
-    def text(self, tokens: Sequence[int]) -> str:
+    def decode(self, tokens: Sequence[int]) -> str:
         return self.processor.tokenizer.decode(tokens, skip_special_tokens=True)
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How a vLLM engine is built. `max_num_seqs` completions are worked on at once, `tensor_parallel_size`
-    the number of processes that share it.
+    """Options of a vLLM engine: at most `max_num_seqs` completions at once, `tensor_parallel_size` processes share it.
 
-    `more` goes to vLLM's `LLM` as it is, over everything else.
+    `more` are arguments of vLLM's `LLM` that override all others.
     """
 
     max_num_seqs: int

@@ -1,13 +1,12 @@
-"""A policy behind a vLLM server on GPUs of its own, fed over HTTP: a game asks its next turn when its last is answered.
+"""Policy of a vLLM server on GPUs of its own, over HTTP.
 
-`run_scripts/vllm_server.sh` starts such a server; docs/rollouts.md says how the two work together. Every process that
-trains asks for its own turns. Weights are sent by the main process, with TRL's client over NCCL, once per iteration.
+`run_scripts/vllm_server.sh` starts such a server; docs/rollouts.md describes the setup. Every training process sends
+its own turns. The main process sends weights once per iteration, with TRL's client over NCCL.
 
-* Prompts go out with one placeholder per image, as in `vllm.py`, and come back expanded. They must be what the
-  trainer's processor makes of them, to the last token.
-* An image is sent once per rollout and named by its content after that; a server that has forgotten it gets it again.
-* The server's workers divide the logits by the temperature (`vllm_temperature`), so that log-probabilities are those
-  that training computes.
+* A prompt is sent with one placeholder per image and returned expanded. It must equal the trainer's own expansion.
+* An image is sent once per rollout and then named by its content; a server that has dropped it gets it again.
+* The server's workers divide the logits by the temperature (`temperature`), so that log-probabilities are those of
+  training.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from vision_zero.rollout.game_images import GameImage
 from vision_zero.rollout.policy import QueuedPolicy, TurnRequest
 from vision_zero.rollout.sampling import Sampling
+from vision_zero.rollout.transformers_policy import prompt_ids
 from vision_zero.rollout.vllm.client import ServerConnection, ServerOptions, VLLMServerError
 from vision_zero.rollout.vllm.requests import RequestBuilder
 from vision_zero.rollout.vllm.trl_with_vllm import VLLMClient, VLLMGeneration
@@ -38,9 +38,9 @@ START = "start it with run_scripts/vllm_server.sh, or"
 
 
 class ServerEngine(VLLMGeneration):
-    """A server that was started for this run, with TRL's weight sync. All of its methods are for all processes at once.
+    """Server of this run, with TRL's weight sync. All processes call its methods together.
 
-    What fails on one process is raised on all of them, as VLLMServerError.
+    An error of one process is raised on all of them, as VLLMServerError.
     """
 
     def __init__(
@@ -73,12 +73,12 @@ class ServerEngine(VLLMGeneration):
                 self.vllm_client = self.weight_channel()
 
     def check_device(self) -> None:
-        """Raises VLLMServerError where weights cannot be sent from."""
+        """Raises VLLMServerError on a device that cannot send weights."""
         if self.accelerator.device.type != "cuda":
             raise VLLMServerError("vllm_mode=server sends weights over NCCL, which needs a GPU; use vllm_mode=colocate")
 
     def weight_channel(self) -> VLLMClient:
-        """What takes new weights to the server: TRL's client, whose `update_named_params` sends them over NCCL."""
+        """TRL's client, whose `update_named_params` sends weights to the server over NCCL."""
         client = VLLMClient(base_url=self.options.url, group_port=self.options.group_port)
         client.init_communicator(device=self.accelerator.device)
         return client
@@ -87,10 +87,7 @@ class ServerEngine(VLLMGeneration):
         return ServerPolicy(self.connection, self.model, self.processing_class, self.sampling)
 
     def sync_weights(self) -> None:
-        """The weights of the model that trains, and nothing kept that was computed with others.
-
-        No process goes on before the server is ready.
-        """
+        """Load the weights of the training model and clear what was computed with the old ones, on all processes."""
         with self._together():
             if self.accelerator.is_main_process and not self.connection.is_up():
                 raise VLLMServerError(f"lost the vLLM server at {self.options.url}: it does not answer")
@@ -104,7 +101,7 @@ class ServerEngine(VLLMGeneration):
 
     @contextmanager
     def awake(self) -> Iterator[None]:
-        """For a whole rollout, after `sync_weights`: what is still under way when it ends is called off."""
+        """Context of a whole rollout, after `sync_weights`; requests that are pending at its end are cancelled."""
         try:
             yield
         finally:
@@ -112,13 +109,13 @@ class ServerEngine(VLLMGeneration):
 
     @contextmanager
     def _together(self) -> Iterator[None]:
-        """What is done inside, all processes have done when it ends, or all raise."""
+        """Context that ends on all processes together, or raises on all."""
         failure: Exception | None = None
         try:
             yield
         except Exception as error:
             failure = error
-            for _ in self._parameters:  # gathering a split parameter takes all processes: do our part to the end
+            for _ in self._parameters:  # all processes must take part in gathering split parameters
                 pass
         message = ""
         if failure is not None:
@@ -129,7 +126,7 @@ class ServerEngine(VLLMGeneration):
 
 
 def check_server(connection: ServerConnection, temperature: float) -> None:
-    """Set the server's temperature. Raises VLLMServerError for one that was not started as it must be."""
+    """Set the server's temperature. Raises VLLMServerError for a server without the required options."""
     url = connection.options.url
     info = connection.call("GET", "/server_info", params={"config_format": "json"})
     if info.status_code == 404:
@@ -156,7 +153,7 @@ def check_server(connection: ServerConnection, temperature: float) -> None:
 
 
 def drop_caches(connection: ServerConnection) -> None:
-    """Forget the prefixes and image features that old weights computed. Raises VLLMServerError if that fails."""
+    """Clear the prefixes and image features of the old weights. Raises VLLMServerError if that fails."""
     reset = _ok(connection.call("POST", "/reset_prefix_cache")).json()
     if not reset["success"]:
         raise VLLMServerError(
@@ -173,10 +170,10 @@ def _ok(response: Any) -> Any:
 
 
 class ServerPolicy(QueuedPolicy):
-    """Answers turns with a vLLM server, for one rollout.
+    """Policy of a vLLM server, for one rollout.
 
-    Counters: `prefilled_tokens` of prompts were computed, `reused_tokens` were in the prefix cache (a server started
-    without --enable-prompt-tokens-details does not say, which counts as none), `new_tokens` were sampled.
+    Counters: computed (`prefilled_tokens`) and cached (`reused_tokens`) tokens of prompts, and sampled tokens
+    (`new_tokens`). A server without --enable-prompt-tokens-details does not report cached tokens, which counts as none.
     """
 
     def __init__(
@@ -184,20 +181,20 @@ class ServerPolicy(QueuedPolicy):
     ) -> None:
         self.connection = connection
         self.prefilled_tokens = self.reused_tokens = self.new_tokens = 0
-        self._requests = RequestBuilder(model, processor, sampling)
-        self._waiting: dict[str, _Asked] = {}
+        self._builder = RequestBuilder(model, processor, sampling)
+        self._waiting: dict[str, _PendingTurn] = {}
         self._n_submitted = 0
         self._encoded: dict[str, _EncodedImage] = {}
         self._server_has: set[str] = set()
-        self._last: tuple[tuple[str, str], _Asked] | None = None
+        self._last: tuple[tuple[str, str], _PendingTurn] | None = None
 
     def submit(self, request: TurnRequest) -> None:
         name = str(self._n_submitted)
         self._n_submitted += 1
-        asked = self._waiting[name] = self._ask(request)
+        pending = self._waiting[name] = self._tokenize(request)
         body = {
-            "token_ids": asked.prompt_ids,
-            "sampling_params": self._requests.parameters(request),
+            "token_ids": pending.unexpanded_ids,
+            "sampling_params": self._builder.sampling_params(request),
             "return_token_ids": True,
         }
         bodies = [{**body, "content_parts": [part]} for part in self._image_parts(request.image)]
@@ -208,21 +205,21 @@ class ServerPolicy(QueuedPolicy):
             return []
         done = []
         for answer in self.connection.receive():
-            asked = self._waiting.pop(answer.name)
-            self._server_has.add(asked.request.image.key)
-            done.append((asked.request, self._completion(asked, answer.content)))
+            pending = self._waiting.pop(answer.name)
+            self._server_has.add(pending.request.image.key)
+            done.append((pending.request, self._completion(pending, answer.content)))
         return done
 
-    def _ask(self, request: TurnRequest) -> _Asked:
-        """Tokenized once for turns that ask the same, such as the votes of a game."""
+    def _tokenize(self, request: TurnRequest) -> _PendingTurn:
+        """Tokens of the prompt, cached for the next turn with an equal prompt, such as a game's votes."""
         key = (request.image.key, request.prompt.text)
         if self._last is None or self._last[0] != key:
-            ids, expanded = self._requests.prompt_ids(request), self._requests.expanded_ids(request)
-            self._last = (key, _Asked(request, ids, expanded))
+            unexpanded, ids = self._builder.unexpanded_prompt_ids(request), prompt_ids(self._builder.processor, request)
+            self._last = (key, _PendingTurn(request, unexpanded, ids))
         return replace(self._last[1], request=request)
 
     def _image_parts(self, image: GameImage) -> list[dict[str, Any]]:
-        """The image by its name alone, if the server has it and until it has forgotten it, and whole."""
+        """Equivalent parts of a request: the image by its name, if the server has had it, and with its pixels."""
         if image.key not in self._encoded:
             self._encoded[image.key] = _EncodedImage.of(image)
         encoded = self._encoded[image.key]
@@ -230,15 +227,15 @@ class ServerPolicy(QueuedPolicy):
         whole = {**named, "url": encoded.url}
         return [named, whole] if image.key in self._server_has else [whole]
 
-    def _completion(self, asked: _Asked, content: dict[str, Any]) -> Completion:
+    def _completion(self, pending: _PendingTurn, content: dict[str, Any]) -> Completion:
         (choice,) = content["choices"]
         if choice["finish_reason"] not in ("stop", "length"):
             raise VLLMServerError(f"the server ended a completion with {choice['finish_reason']!r} instead of an end")
-        if content["prompt_token_ids"] != asked.expanded_ids:
+        if content["prompt_token_ids"] != pending.prompt_ids:
             raise VLLMServerError(
                 f"the server at {self.connection.options.url} makes {len(content['prompt_token_ids'])} tokens of a "
-                f"prompt with a {asked.request.image.width}x{asked.request.image.height} image, training makes "
-                f"{len(asked.expanded_ids)}: start it with the same MODEL, MIN_PIXELS and MAX_PIXELS"
+                f"prompt with a {pending.request.image.width}x{pending.request.image.height} image, training makes "
+                f"{len(pending.prompt_ids)}: start it with the same MODEL, MIN_PIXELS and MAX_PIXELS"
             )
         tokens = tuple(choice["token_ids"])
         logprobs = []
@@ -249,22 +246,22 @@ class ServerPolicy(QueuedPolicy):
         cached = (content["usage"]["prompt_tokens_details"] or {}).get("cached_tokens") or 0
         self.new_tokens += len(tokens)
         self.reused_tokens += cached
-        self.prefilled_tokens += len(asked.expanded_ids) - cached
-        return Completion(self._requests.text(tokens), tuple(asked.expanded_ids), tokens, tuple(logprobs))
+        self.prefilled_tokens += len(pending.prompt_ids) - cached
+        return Completion(self._builder.decode(tokens), tuple(pending.prompt_ids), tokens, tuple(logprobs))
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """A turn that waits for its answer, its prompt before and after the image's placeholder is expanded."""
+class _PendingTurn:
+    """Turn without an answer yet, its prompt before and after the image's placeholder is expanded."""
 
     request: TurnRequest
+    unexpanded_ids: list[int]
     prompt_ids: list[int]
-    expanded_ids: list[int]
 
 
 @dataclass(frozen=True)
 class _EncodedImage:
-    """An image for the wire. Its `name` is of its pixels: a server outlives a run, and the keys of a run's images."""
+    """Image as a data URL. Its `name` is a hash of its pixels, because a server may outlive a run's image keys."""
 
     name: str
     url: str

@@ -1,7 +1,7 @@
-"""Temperature where vLLM makes logits, so that its raw log-probabilities are log softmax(logits / temperature).
+"""Temperature in vLLM's logits: its raw log-probabilities become log softmax(logits / temperature), as in training.
 
-That is what training computes. vLLM itself divides by the temperature only when it samples: its raw log-probabilities
-are those of temperature 1, and its processed ones leave out what top-k, top-p and banned tokens leave out.
+vLLM itself divides by the temperature only when it samples: its raw log-probabilities are those of temperature 1, and
+its processed ones exclude tokens by top-k, top-p and bans.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from vllm.model_executor.layers.logits_processor import LogitsProcessor
 
 
 def logit_makers(model: Any) -> list[LogitsProcessor]:
-    """The layers of a model inside a vLLM worker that make its logits."""
+    """Layers that compute the logits of a model inside a vLLM worker."""
     return [module for module in model.modules() if isinstance(module, LogitsProcessor)]
 
 
 def put_temperature_into_logits(model: Any, temperature: float) -> None:
-    """Divide the logits of `model`, the one inside a vLLM worker, by `temperature` (0: greedy, divided by 1) for good.
+    """Divide all logits of `model`, inside a vLLM worker, by `temperature` (0: greedy, divided by 1).
 
-    Raises RuntimeError for a model that makes its logits elsewhere.
+    Raises RuntimeError for a model without such layers.
     """
     makers = logit_makers(model)
     if not makers:
@@ -29,13 +29,13 @@ def put_temperature_into_logits(model: Any, temperature: float) -> None:
 
 
 class TemperatureWorker:
-    """What a server's workers can do beside their own (`vllm serve --worker-extension-cls`)."""
+    """Extension of a server's workers (`vllm serve --worker-extension-cls`)."""
 
     temperature_in_logits = 1.0
     model_runner: Any
 
     def sample_at(self, temperature: str) -> dict[str, float]:
-        """From now on logits are divided by `temperature`, instead of by what an earlier call said."""
+        """Divide logits by `temperature` in place of an earlier call's."""
         put_temperature_into_logits(
             self.model_runner.get_model(), (float(temperature) or 1.0) / self.temperature_in_logits
         )
