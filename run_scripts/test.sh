@@ -55,4 +55,4 @@ shellcheck -x "${scripts[@]}"
 echo "${#scripts[@]} scripts"
 
 section "pytest"
-exec python -m pytest -n "$WORKERS" --dist loadgroup "${selection[@]}" "$@"
+exec python -m pytest -n "$WORKERS" --dist loadgroup --no-loadscope-reorder "${selection[@]}" "$@"

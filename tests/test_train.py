@@ -183,7 +183,7 @@ def test_metrics_may_be_logged_every_few_steps(tmp_path: Path) -> None:
 
 
 def test_a_refused_command_ends_with_an_error_status(tmp_path: Path) -> None:
-    finished = train(tmp_path / "run", images="/no/such/folder", fresh=True)
+    finished = train(tmp_path / "run", images="/no/such/folder")
     assert finished.status == 1
     assert "error: /no/such/folder: no such file or folder" in finished.output.splitlines()
     assert "Traceback" not in finished.output
