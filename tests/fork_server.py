@@ -29,29 +29,49 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping, Sequence
+from multiprocessing import forkserver
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
+ROOT = Path(__file__).parent.parent
+VLLM_ON_CPU = {
+    "TORCH_COMPILE_DISABLE": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+}
+ENVIRONMENT = {
+    "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "WANDB_MODE": "offline",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+    **VLLM_ON_CPU,
+}
 PRELOADED = ["vision_zero.train", "deepspeed", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl"]
+_CONTEXT = multiprocessing.get_context("forkserver")
+_starting = threading.Lock()
 
 
 class ForkedProcess:
     """What `subprocess.Popen` says of a process, for a forked one."""
 
     def __init__(
-        self, program: Sequence[str], environment: Mapping[str, str], output: Path | str, processes: int
+        self,
+        program: Sequence[str],
+        environment: Mapping[str, str],
+        output: Path | str,
+        processes: int = 1,
+        cwd: Path | str = ".",
     ) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOADED)
-        self._process = context.Process(target=_run, args=(list(program), dict(environment), str(output), processes))
-        kept = dict(os.environ)
-        os.environ.update(environment)  # the first call starts the server, which imports with this environment
-        try:
-            self._process.start()
-        finally:
-            os.environ.clear()
-            os.environ.update(kept)
+        _start_server()
+        how = (list(program), dict(environment), str(output), processes, str(cwd))
+        self._process = _CONTEXT.Process(target=_run, args=how)
+        self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
 
@@ -66,19 +86,40 @@ class ForkedProcess:
         return self._process.exitcode
 
 
+def popen(command: Sequence[str], *, env: Mapping[str, str], stdout: IO[str], cwd: Path, **_: Any) -> ForkedProcess:
+    """In place of `subprocess.Popen` where a command of `sys.executable` writes to a file."""
+    assert command[0] == sys.executable
+    return ForkedProcess(command[1:], env, stdout.name, cwd=cwd)
+
+
+def _start_server() -> None:
+    with _starting:
+        if forkserver._forkserver._forkserver_pid is not None:
+            return
+        _CONTEXT.set_forkserver_preload(PRELOADED)
+        kept = dict(os.environ)
+        os.environ.update(ENVIRONMENT)  # what is read at imports
+        try:
+            forkserver.ensure_running()
+        finally:
+            os.environ.clear()
+            os.environ.update(kept)
+
+
 def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
 
 
-def _run(program: list[str], environment: dict[str, str], output: str, processes: int) -> None:
+def _run(program: list[str], environment: dict[str, str], output: str, processes: int, cwd: str) -> None:
     import deepspeed  # by the server: it is among PRELOADED
 
     os.setsid()
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY)
     for standard in (1, 2):
         os.dup2(file, standard)
+    os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -23,10 +23,9 @@ from typing import Any, Protocol
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.fork_server import ForkedProcess, free_port
+from tests.fork_server import ENVIRONMENT, ROOT, ForkedProcess, free_port
 from vision_zero.run_folder import read_json_lines
 
-ROOT = Path(__file__).parent.parent
 # The tiny model speaks the game, so that votes differ and both stages have a gradient; random weights have neither.
 TINY_VLM, BENCH_MODEL = ROOT / "data" / "tiny_vlm", ROOT / "tests" / "models" / "bench_model"
 DRAWN, PHOTOS = ROOT / "data" / "drawn", ROOT / "data" / "photos"
@@ -56,13 +55,6 @@ OPTIONS: dict[str, Any] = {
     "report_to": "none",
     "disable_tqdm": True,
     "seed": 3,
-}
-VLLM_ON_CPU = {
-    "TORCH_COMPILE_DISABLE": "1",
-    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "ERROR",
 }
 TIMEOUT = 300
 TIMINGS = ("seconds/", "step_time")
@@ -125,16 +117,7 @@ def running(
     *words: str, processes: int = 1, program: list[str] = TRAIN, log: Path | None = None, fresh: bool = False
 ) -> Iterator[Process]:
     """A run that goes on while the block runs; with all its processes it is killed at the end of the block."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "WANDB_MODE": "offline",
-        "TRL_EXPERIMENTAL_SILENCE": "1",
-        **VLLM_ON_CPU,
-    }
+    environment = {**os.environ, **ENVIRONMENT}
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         environment.pop(name, None)
     output = Path(os.devnull) if log is None else log
