@@ -42,7 +42,7 @@ def trained_run(folder: Path) -> Path:
         environment.setenv("WANDB_MODE", "offline")
         environment.setenv("WANDB_DIR", str(folder.parent))
         environment.setenv("WANDB_DATA_DIR", str(folder.parent / "data"))
-        train_well(folder, **OPTIONS, fresh=True)  # wandb starts processes of its own
+        train_well(folder, **OPTIONS)
     last = json.loads((folder / "arena.jsonl").read_text().splitlines()[-1])
     figures = {name: last[name] for name in ("figures", "start")}
     append(folder / "evaluation.jsonl", {"model": "the last checkpoint", "games": 4, **figures})
