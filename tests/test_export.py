@@ -27,7 +27,7 @@ from tests.trainer_helpers import (
     RandomImage,
     make_trainer,
 )
-from vision_zero import models as checkpoint_module
+from vision_zero import export as checkpoint_module
 from vision_zero.export import export_checkpoint
 from vision_zero.export import main as export_main
 from vision_zero.models import BASE_FILE, base_folder, write_base
