@@ -59,7 +59,7 @@ echo "${#scripts[@]} scripts"
 
 section "pytest"
 status=0
-python -m pytest -n "$WORKERS" --dist loadgroup --no-loadscope-reorder "${selection[@]}" "$@" || status=$?
+python -m pytest -n "$WORKERS" --dist loadfile "${selection[@]}" "$@" || status=$?
 
 section "mypy: types (beside the tests)"
 wait "$mypy_process" || status=$?

@@ -1,7 +1,8 @@
-"""Which tests share a process of pytest-xdist, what they need not collect, and the run that several files look at."""
+"""Which worker of pytest-xdist runs which files, what is not collected as garbage, and the run that files share."""
 
 import gc
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,21 +16,54 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a file share a process, and so its fixtures, unless their `xdist_group` says with whom they share.
+RECORDED = {f"tests/{name}.py" for name in ("report/test_page", "report/test_report", "trainer/test_callbacks")}
+"""Files whose tests look at `recorded_run`."""
+LONGEST = [
+    f"tests/{name}.py"
+    for name in (
+        "rollout/vllm/test_server",
+        "trainer/test_vllm",
+        "trainer/test_distributed",
+        "rollout/vllm/test_colocate",
+        "test_toy_selfplay",
+        "trainer/test_callbacks",
+        "trainer/test_resume",
+        "experiments/test_run",
+        "test_scripts",
+    )
+]
+"""Files that take longest begin first, so that no worker ends long after the others."""
 
-    These groups are the longest, so they come first: with `--no-loadscope-reorder` no process ends long after others.
+
+def file_of(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    files = {file: place for place, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: files.get(file_of(item.nodeid), len(files)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file is run by one worker, which makes its fixtures once; those of RECORDED are run by the same one.
+
+    `xdist_group` would say so too, but pytest-xdist 3.8 does not see it with pytest 9.2, whose node ids cannot be set.
     """
-    alone = [item for item in items if item.get_closest_marker("xdist_group") is None]
-    for item in alone:
-        item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
-    items.sort(key=set(alone).__contains__)
+    from xdist.scheduler.loadscope import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = file_of(nodeid)
+            return "recorded" if file in RECORDED else file
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
 def recorded_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Not to be changed: tests that change something take a copy. They share the xdist group "report"."""
+    """Not to be changed: tests that change something take a copy."""
     from tests.report_helpers import trained_run  # imports torch, which the process that starts the workers needs not
 
     return trained_run(tmp_path_factory.mktemp("recorded") / "run")

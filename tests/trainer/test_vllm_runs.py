@@ -16,7 +16,7 @@ from vision_zero.run_folder import complete_checkpoints
 VLLM: dict[str, Any] = {"use_vllm": True, "vllm_max_model_length": 1024, "vllm_block_size": 32}
 LORA: dict[str, Any] = {"use_peft": True, "lora_r": 4, "lora_dropout": 0.0, "lora_target_modules": ["q_proj", "v_proj"]}
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("vllm_runs")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
