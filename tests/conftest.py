@@ -57,6 +57,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             file = file_of(nodeid)
             return "recorded" if file in RECORDED else file
 
+    gc.enable()  # this process collects no tests
     config.option.loadscopereorder = False
     return ByFile(config, log)
 
