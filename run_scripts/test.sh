@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Install what is missing, then run every check and every test. Stops at the first section that fails.
+# Install what is missing, then run every check and every test. Stops at the first section that fails; mypy, which needs
+# one core for most of a minute, goes on beside the tests.
 #
 #   bash run_scripts/test.sh [--all] [pytest arguments, e.g. -k stages]
 #
@@ -42,8 +43,10 @@ ruff check .
 section "ruff: format"
 ruff format --check .
 
-section "mypy: types"
-mypy
+mypy_log=$(mktemp)
+mypy >"$mypy_log" 2>&1 &
+mypy_process=$!
+trap 'kill "$mypy_process" 2>/dev/null || true; rm -f "$mypy_log"' EXIT
 
 section "import-linter: direction of the imports"
 lint-imports --no-logo
@@ -55,4 +58,10 @@ shellcheck -x "${scripts[@]}"
 echo "${#scripts[@]} scripts"
 
 section "pytest"
-exec python -m pytest -n "$WORKERS" --dist loadgroup "${selection[@]}" "$@"
+status=0
+python -m pytest -n "$WORKERS" --dist loadfile "${selection[@]}" "$@" || status=$?
+
+section "mypy: types (beside the tests)"
+wait "$mypy_process" || status=$?
+cat "$mypy_log"
+exit "$status"

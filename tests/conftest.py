@@ -1,13 +1,70 @@
-"""One real run for all tests that look at what a run leaves: its page, and what trackers keep of it."""
+"""Which worker of pytest-xdist runs which files, what is not collected as garbage, and the run that files share."""
 
+import gc
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.report_helpers import trained_run
+gc.disable()  # while torch, transformers and TRL are imported: millions of objects, none of them garbage
+
+
+def pytest_collection_finish() -> None:
+    """A training run ends with a full collection: half a second, if it looks at the objects of all imported modules."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
+RECORDED = {f"tests/{name}.py" for name in ("report/test_page", "report/test_report", "trainer/test_callbacks")}
+"""Files whose tests look at `recorded_run`."""
+LONGEST = [
+    f"tests/{name}.py"
+    for name in (
+        "rollout/vllm/test_server",
+        "trainer/test_vllm",
+        "trainer/test_distributed",
+        "rollout/vllm/test_colocate",
+        "test_toy_selfplay",
+        "trainer/test_callbacks",
+        "trainer/test_resume",
+        "experiments/test_run",
+        "test_scripts",
+    )
+]
+"""Files that take longest begin first, so that no worker ends long after the others."""
+
+
+def file_of(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    files = {file: place for place, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: files.get(file_of(item.nodeid), len(files)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file is run by one worker, which makes its fixtures once; those of RECORDED are run by the same one.
+
+    `xdist_group` would say so too, but pytest-xdist 3.8 does not see it with pytest 9.2, whose node ids cannot be set.
+    """
+    from xdist.scheduler.loadscope import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = file_of(nodeid)
+            return "recorded" if file in RECORDED else file
+
+    gc.enable()  # this process collects no tests
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
 def recorded_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Not to be changed: tests that change something take a copy. They share the xdist group "report"."""
+    """Not to be changed: tests that change something take a copy."""
+    from tests.report_helpers import trained_run  # imports torch, which the process that starts the workers needs not
+
     return trained_run(tmp_path_factory.mktemp("recorded") / "run")

@@ -1,7 +1,8 @@
 """Runs of the real command line in processes of their own, and what they left in their folders.
 
-The command is `python -m vision_zero.train`, on several processes under torchrun (gloo). All runs are tiny: 4 games of
-3 players and 1 round per iteration on drawn scenes, both stages in turn, a learning rate at which one update matters.
+The command is `vision_zero.train`, on several processes with gloo. Its processes are forked (`tests.fork_server`);
+`fresh` ones are started by `python -m vision_zero.train` and torchrun. All runs are tiny: 4 games of 3 players and 1
+round per iteration on drawn scenes, both stages in turn, a learning rate at which one update matters.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,14 +18,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.fork_server import ENVIRONMENT, ROOT, ForkedProcess, free_port
 from vision_zero.run_folder import read_json_lines
 
-ROOT = Path(__file__).parent.parent
 # The tiny model speaks the game, so that votes differ and both stages have a gradient; random weights have neither.
 TINY_VLM, BENCH_MODEL = ROOT / "data" / "tiny_vlm", ROOT / "tests" / "models" / "bench_model"
 DRAWN, PHOTOS = ROOT / "data" / "drawn", ROOT / "data" / "photos"
@@ -55,13 +55,6 @@ OPTIONS: dict[str, Any] = {
     "report_to": "none",
     "disable_tqdm": True,
     "seed": 3,
-}
-VLLM_ON_CPU = {
-    "TORCH_COMPILE_DISABLE": "1",
-    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "ERROR",
 }
 TIMEOUT = 300
 TIMINGS = ("seconds/", "step_time")
@@ -100,70 +93,83 @@ class Finished:
         print(self.output[-6000:])  # pytest shows it when the test fails
 
 
-def _command(processes: int, program: list[str]) -> list[str]:
-    if processes == 1:
-        return [sys.executable, *program]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
-    return [*launcher, "--master_addr", "127.0.0.1", "--master_port", str(port), *program]
+class Process(Protocol):
+    """A `subprocess.Popen` or a forked process."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
 
 
 TRAIN = ["-m", "vision_zero.train"]
 
 
+def _command(processes: int, program: list[str]) -> list[str]:
+    if processes == 1:
+        return [sys.executable, *program]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+    return [*launcher, "--master_addr", "127.0.0.1", "--master_port", str(free_port()), *program]
+
+
 @contextmanager
 def running(
-    *words: str, processes: int = 1, program: list[str] = TRAIN, log: Path | None = None
-) -> Iterator[subprocess.Popen[str]]:
+    *words: str, processes: int = 1, program: list[str] = TRAIN, log: Path | None = None, fresh: bool = False
+) -> Iterator[Process]:
     """A run that goes on while the block runs; with all its processes it is killed at the end of the block."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "WANDB_MODE": "offline",
-        "TRL_EXPERIMENTAL_SILENCE": "1",
-        **VLLM_ON_CPU,
-    }
+    environment = {**os.environ, **ENVIRONMENT}
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         environment.pop(name, None)
-    with open(os.devnull if log is None else log, "w", encoding="utf-8") as output:
-        process = subprocess.Popen(
-            [*_command(processes, program), *words],
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            yield process
-        finally:
-            kill(process)
+    output = Path(os.devnull) if log is None else log
+    process: Process
+    if fresh:
+        with output.open("w", encoding="utf-8") as file:
+            process = subprocess.Popen(
+                [*_command(processes, program), *words],
+                env=environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+    else:
+        process = ForkedProcess([*program, *words], environment, output, processes)
+    try:
+        yield process
+    finally:
+        kill(process)
 
 
-def kill(process: subprocess.Popen[str]) -> None:
+def kill(process: Process) -> None:
     """SIGKILL to the whole session that `running` opened: launcher and workers."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+    if process.poll() is None:  # a fork that has not yet opened its session
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def train(output_dir: Path, *, processes: int = 1, program: list[str] = TRAIN, **options: Any) -> Finished:
-    """A whole run into `output_dir`. One that takes longer than TIMEOUT seconds is killed and fails the test."""
-    log = output_dir.with_name(f"{output_dir.name}.{time.monotonic_ns()}.log")
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    words = flags(output_dir=output_dir, **options)
-    with running(*words, processes=processes, program=program, log=log) as process:
+def run_program(
+    program: list[str], log: Path, *, processes: int = 1, fresh: bool = False, timeout: float = TIMEOUT
+) -> Finished:
+    """A program to its end. One that takes longer than `timeout` seconds is killed and fails the test."""
+    with running(processes=processes, program=program, log=log, fresh=fresh) as process:
         try:
-            status = process.wait(TIMEOUT)
+            status = process.wait(timeout)
         except subprocess.TimeoutExpired:
             kill(process)
-            raise AssertionError(f"still running after {TIMEOUT} s:\n{log.read_text('utf-8')[-6000:]}") from None
+            raise AssertionError(f"still running after {timeout} s:\n{log.read_text('utf-8')[-6000:]}") from None
     return Finished(status, log.read_text("utf-8"))
+
+
+def train(
+    output_dir: Path, *, processes: int = 1, program: list[str] = TRAIN, fresh: bool = False, **options: Any
+) -> Finished:
+    """A whole run into `output_dir`. With vLLM it is always fresh: the engine starts threads and processes."""
+    log = output_dir.with_name(f"{output_dir.name}.{time.monotonic_ns()}.log")
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    fresh = fresh or "use_vllm" in options
+    return run_program([*program, *flags(output_dir=output_dir, **options)], log, processes=processes, fresh=fresh)
 
 
 def train_well(output_dir: Path, **options: Any) -> Finished:
@@ -172,7 +178,7 @@ def train_well(output_dir: Path, **options: Any) -> Finished:
     return finished
 
 
-def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+def wait_for(condition: Callable[[], object], process: Process) -> None:
     """Until `condition()` holds. Fails if the run ends before, or after TIMEOUT seconds."""
     end = time.monotonic() + TIMEOUT
     while not condition():

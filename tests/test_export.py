@@ -20,13 +20,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from tests.by_hand import processor_inputs
+from tests.process_helpers import run_program
 from tests.trainer_helpers import (
     BENCH_MODEL,
     GradientRecorder,
     RandomImage,
     make_trainer,
 )
-from vision_zero import models as checkpoint_module
+from vision_zero import export as checkpoint_module
 from vision_zero.export import export_checkpoint
 from vision_zero.export import main as export_main
 from vision_zero.models import BASE_FILE, base_folder, write_base
@@ -273,10 +274,9 @@ def test_the_base_is_found_from_another_folder(tmp_path: Path, monkeypatch: pyte
 
 def test_main_exports(lora: Any, tmp_path: Path) -> None:
     target = tmp_path / "new" / "exported"
-    command = [sys.executable, "-m", "vision_zero.export", str(folder_of(lora, 1)), str(target)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert str(target) in result.stdout
+    result = run_program(["-m", "vision_zero.export", str(folder_of(lora, 1)), str(target)], tmp_path / "log")
+    assert result.status == 0, result.output
+    assert str(target) in result.output
     assert tensor_names(target) == tensor_names(BENCH_MODEL)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.process_helpers import run_program
 from vision_zero import run_folder
 from vision_zero.config import __main__ as configuration
 from vision_zero.evaluate.win_rate.callback import HIGH, LOGGED, LOW, SECONDS
@@ -28,7 +29,7 @@ PHOTOS, DRAWN = ROOT / "data" / "photos", ROOT / "data" / "drawn"
 PARSE = """
 import json, sys
 from vision_zero.train import parse
-for arguments in json.load(sys.stdin):
+for arguments in json.loads(sys.argv[1]):
     try:
         options = {name: value for part in parse(arguments) for name, value in vars(part).items()}
         print(json.dumps({name: str(value) for name, value in options.items()}))
@@ -104,16 +105,10 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Mapping[str
         "quickstart": command("quickstart.sh", RUN_DIR=f"{base}/quickstart"),
         "quickstart changed": command("quickstart.sh", "--iterations", "7", RUN_DIR=f"{base}/quickstart"),
     }
-    finished = subprocess.run(
-        [sys.executable, "-c", PARSE],
-        input=json.dumps([flags(line) for line in lines.values()]),
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    answers = [json.loads(line) for line in finished.stdout.splitlines() if line.startswith("{")]
+    given = json.dumps([flags(line) for line in lines.values()])
+    finished = run_program(["-c", PARSE, given], tmp_path_factory.mktemp("parsed") / "log")
+    assert finished.status == 0
+    answers = [json.loads(line) for line in finished.output.splitlines() if line.startswith("{")]
     return dict(zip(lines, answers, strict=True))
 
 

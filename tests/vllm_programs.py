@@ -8,8 +8,6 @@ An engine changes the process it lives in (process groups, threads, memory), so 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.prefix_reuse import best_possible_reuse
-from tests.process_helpers import ROOT, VLLM_ON_CPU
+from tests.process_helpers import ROOT, run_program
 
 TIMEOUT = 600
 BLOCK = 32
@@ -28,24 +26,8 @@ TOKEN_LIMITS = (2, 12)
 def facts(program: str, folder: Path) -> dict[str, Any]:
     """What a program found out. Fails with the end of its output if it does."""
     file = folder / "facts.json"
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        **VLLM_ON_CPU,
-    }
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.vllm_programs", program, str(file)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=TIMEOUT,
-    )
-    assert ended.returncode == 0, ended.stdout[-6000:]
+    ended = run_program(["-m", "tests.vllm_programs", program, str(file)], folder / "log", timeout=TIMEOUT)
+    assert ended.status == 0, ended.output[-6000:]
     return json.loads(file.read_text("utf-8"))
 
 

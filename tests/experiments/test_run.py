@@ -9,14 +9,17 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import one_run
 import run
 from results import read_results
 from run_files import TRAINING_FIGURES, training_curve
 from study import load_study
+from tests import fork_server
 from tests.experiments.study_files import MEASURED, write
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,12 +31,20 @@ def without_circumstances(line: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in line.items() if name not in ("seconds", "run", "commit")}
 
 
+def fork_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings and evaluations are forked; one that breaks and the slow test's are started as the runner does it."""
+    forked = SimpleNamespace(Popen=fork_server.popen, DEVNULL=subprocess.DEVNULL, STDOUT=subprocess.STDOUT)
+    monkeypatch.setattr(one_run, "subprocess", forked)
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two studies that were run; study `two`'s explicit arm trains as study `one`'s base."""
     tmp_path = tmp_path_factory.mktemp("studies")
     places = write(tmp_path, one=ONE, two=TWO)
-    assert run.main([*places, "--jobs", "1"]) == 1  # the wrong arm cannot be run
+    with pytest.MonkeyPatch.context() as forking:
+        fork_programs(forking)
+        assert run.main([*places, "--jobs", "1"]) == 1  # the wrong arm cannot be run
     return tmp_path
 
 
@@ -92,7 +103,8 @@ def test_a_later_study_takes_the_run_of_an_earlier_one(done: Path, capsys: pytes
     assert "1 are those of other studies' runs, 0 runs to go" in capsys.readouterr().out
 
 
-def test_more_games_are_played_without_training_again(done: Path) -> None:
+def test_more_games_are_played_without_training_again(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fork_programs(monkeypatch)
     places = write(done, one={**ONE, "final_games": 8})
     metrics = done / "runs" / "one" / "leak" / "seed-1" / "metrics.jsonl"
     before = metrics.stat().st_mtime_ns

@@ -19,7 +19,7 @@ from vision_zero.report import __main__ as command
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 NO_BROWSER = "no Chromium here: bash setup.sh --browser installs it"
-pytestmark = [pytest.mark.xdist_group("report"), pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)
 CLUE = "<script>document.title = 'taken'</script><img src=x onerror=\"document.title = 'taken'\">"
 
 

@@ -29,7 +29,6 @@ from vision_zero.rollout.record import pairs_of, seen_images
 from vision_zero.run_folder import RunFolderError, read_json_lines
 from vision_zero.types import Role
 
-pytestmark = pytest.mark.xdist_group("report")
 WHOLE = {
     *(
         "accuracy",

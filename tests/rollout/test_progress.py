@@ -8,14 +8,12 @@ import pty
 import re
 import select
 import struct
-import subprocess
-import sys
 import termios
 from pathlib import Path
 
 import pytest
 
-from tests.process_helpers import ROOT
+from tests.process_helpers import ROOT, running
 from vision_zero.evaluate.win_rate.arena import make_arena
 from vision_zero.evaluate.win_rate.match import Match
 from vision_zero.evaluate.win_rate.metrics import CROSS_PLAY
@@ -36,17 +34,17 @@ def on_a_terminal(program: str) -> str:
     """Output of a program to a terminal of 120 columns."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=theirs, stderr=theirs, env=environment)
-    os.close(theirs)
     said = b""
-    while select.select([ours], [], [], 60)[0]:
-        try:
-            said += os.read(ours, 4096)
-        except OSError:  # the other end is closed
-            break
+    with running(program=["-c", program], log=Path(os.ttyname(theirs))) as process:
+        while True:
+            ended = process.poll() is not None
+            if select.select([ours], [], [], 0.2)[0]:
+                said += os.read(ours, 4096)
+            elif ended:
+                break
+        assert process.wait() == 0, said
+    os.close(theirs)
     os.close(ours)
-    assert process.wait() == 0, said
     return said.decode()
 
 

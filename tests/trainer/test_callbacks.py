@@ -18,7 +18,6 @@ from vision_zero.run_folder import read_json_lines
 from vision_zero.train import main
 from vision_zero.trainer.callbacks import COLUMNS
 
-pytestmark = pytest.mark.xdist_group("report")
 BLOCK = 32 * 1024
 FULL, LAST = 1, 4
 

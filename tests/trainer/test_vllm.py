@@ -9,8 +9,6 @@ from tests.test_scripts import WITH_AN_ENGINE
 from tests.vllm_programs import facts
 from vision_zero.config.options import IterativeSPOConfig
 
-pytestmark = pytest.mark.xdist_group("vllm_training")  # a process of the engine for all of them
-
 
 @pytest.fixture(scope="module")
 def training(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from vision_zero.run_folder import complete_checkpoints
 VLLM: dict[str, Any] = {"use_vllm": True, "vllm_max_model_length": 1024, "vllm_block_size": 32}
 LORA: dict[str, Any] = {"use_peft": True, "lora_r": 4, "lora_dropout": 0.0, "lora_target_modules": ["q_proj", "v_proj"]}
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("vllm_runs")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_lora_is_merged_for_the_engine(tmp_path: Path) -> None:
 
 def test_a_killed_run_goes_on_as_if_it_had_not_been(one_process: Path, tmp_path: Path) -> None:
     run = tmp_path / "killed"
-    with running(*flags_of(output_dir=run, **VLLM)) as process:
+    with running(*flags_of(output_dir=run, **VLLM), fresh=True) as process:
         wait_for(lambda: complete_checkpoints(run), process)
         kill(process)
     train_well(run, resume=True, **VLLM)

@@ -14,9 +14,6 @@ from tests.vllm_programs import BLOCK, TOKEN_LIMITS, facts
 N_COMPLETIONS = 8 * (5 * 2 + 8)
 
 
-pytestmark = pytest.mark.xdist_group("vllm")  # a process of the engine for all of them
-
-
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return facts("policy", tmp_path_factory.mktemp("policy"))

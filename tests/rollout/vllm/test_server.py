@@ -45,8 +45,6 @@ from vision_zero.run_folder import is_complete
 from vision_zero.trainer.generation import LOGP_DIFFERENCE
 from vision_zero.types import Completion, Game, Turn
 
-pytestmark = pytest.mark.xdist_group("vllm_server")
-
 TOKEN_LIMITS = {"clue": TokenLimits(2, 7), "decision": TokenLimits(1, 5)}
 MAX_PIXELS = 84 * 84  # the images are larger, so that server and trainer must resize them alike
 SIZE = (140, 112)

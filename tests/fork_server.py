@@ -1,0 +1,170 @@
+"""Processes that run a program and need no import of torch, transformers and TRL, because they are forked after it.
+
+The imports take 10 CPU seconds, ten times what the smallest training run takes. A fork server (the one of
+`multiprocessing`) does them once for each test process and forks for every run. What runs is a process as real as one
+of `python -m`: the program is executed from its first line as `__main__`, in a session of its own, with its own
+environment and seeds of `random` and numpy, its exit handlers run, and it can be killed at any moment. Several ranks
+get what torchrun would put into their environment. Not shown by such a run, and left to tests that start `python`
+anew: the command line of torchrun, imports, and another seed of string hashes.
+
+DeepSpeed compiles, for 80 CPU seconds on a machine that is new to it, a sum in shared memory that training never calls;
+here it does without, as it does where it is not on Linux.
+
+A fork copies the calling thread alone. The server has no other: OMP_NUM_THREADS is 1 when torch is imported, and
+nothing is computed before the fork.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import multiprocessing
+import os
+import random
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Mapping, Sequence
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+VLLM_ON_CPU = {
+    "TORCH_COMPILE_DISABLE": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+}
+ENVIRONMENT = {
+    "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "WANDB_MODE": "offline",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+    **VLLM_ON_CPU,
+}
+PRELOADED = ["vision_zero.train", "deepspeed", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl"]
+_CONTEXT = multiprocessing.get_context("forkserver")
+_starting = threading.Lock()
+
+
+class ForkedProcess:
+    """What `subprocess.Popen` says of a process, for a forked one."""
+
+    def __init__(
+        self,
+        program: Sequence[str],
+        environment: Mapping[str, str],
+        output: Path | str,
+        processes: int = 1,
+        cwd: Path | str = ".",
+    ) -> None:
+        _start_server()
+        how = (list(program), dict(environment), str(output), processes, str(cwd))
+        self._process = _CONTEXT.Process(target=_run, args=how)
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            assert timeout is not None
+            raise subprocess.TimeoutExpired("forked run", timeout)
+        return self._process.exitcode
+
+
+def popen(command: Sequence[str], *, env: Mapping[str, str], stdout: IO[str], cwd: Path, **_: Any) -> ForkedProcess:
+    """In place of `subprocess.Popen` where a command of `sys.executable` writes to a file."""
+    assert command[0] == sys.executable
+    return ForkedProcess(command[1:], env, stdout.name, cwd=cwd)
+
+
+def _start_server() -> None:
+    with _starting:
+        if forkserver._forkserver._forkserver_pid is not None:
+            return
+        _CONTEXT.set_forkserver_preload(PRELOADED)
+        kept = dict(os.environ)
+        os.environ.update(ENVIRONMENT)  # what is read at imports
+        try:
+            forkserver.ensure_running()
+        finally:
+            os.environ.clear()
+            os.environ.update(kept)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def _run(program: list[str], environment: dict[str, str], output: str, processes: int, cwd: str) -> None:
+    import deepspeed  # by the server: it is among PRELOADED
+
+    os.setsid()
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY)
+    for standard in (1, 2):
+        os.dup2(file, standard)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    gc.freeze()
+    if processes == 1:
+        _exit_as(program)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    os.environ |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    ranks = []
+    for rank in range(processes):
+        ranks.append(os.fork())
+        if ranks[-1] == 0:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            _exit_as(program)
+    statuses = [os.waitstatus_to_exitcode(os.waitpid(rank, 0)[1]) for rank in ranks]
+    os._exit(1 if any(statuses) else 0)
+
+
+def _exit_as(program: list[str]) -> None:
+    """End this process as `python *program` ends: `-m MODULE`, `-c CODE` or a file, then its arguments."""
+    random.seed()
+    np.random.seed()  # noqa: NPY002 (the global generator, which libraries draw from)
+    status = 1
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if program[0] == "-m":
+            sys.modules.pop(program[1], None)  # preloaded: executed again, as what it is when it is the program
+            sys.argv = program[1:]
+            runpy.run_module(program[1], run_name="__main__", alter_sys=True)
+        elif program[0] == "-c":
+            sys.argv = ["-c", *program[2:]]
+            exec(compile(program[1], "<string>", "exec"), {"__name__": "__main__"})
+        else:
+            sys.argv = program[:]
+            runpy.run_path(program[0], run_name="__main__")
+        status = 0
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        threading._shutdown()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
