@@ -54,7 +54,8 @@ def measure(folder: Path, n_games: int = 400, seed: int = 0) -> dict[str, str]:
     games = played(policy, drawn_pairs(range(n_games)), GameRules(), seed)
     likeliest = TransformersPolicy(model, processor, Sampling(1.0, top_k=1))
     right = {
-        f"right answers: {name}": str(Interval.of_mean(one)) for name, one in questions_right(likeliest, games[0]).items()
+        f"right answers: {name}": str(Interval.of_mean(one))
+        for name, one in questions_right(likeliest, games[0]).items()
     }
     return results | clue_figures(games) | vote_figures(policy, games) | right
 
