@@ -49,7 +49,6 @@ def row(game: int, prompt: int, completion: int, image: int | None = None) -> Tr
         token_ids=(2,) * completion,
         logprobs=(-1.0,) * completion,
         reward=0.0,
-        parsed=True,
         advantage=0.0,
     )
 
