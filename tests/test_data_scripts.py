@@ -62,13 +62,13 @@ def test_the_commands_are_parsed(domain: str, tmp_path: Path) -> None:
     name = f"make_{domain}.sh"
     usual = command(name, "--seed", "3", OUT=str(tmp_path / "out"), WORKERS="2")
     assert usual[:4] == ["python", "-m", "vision_zero.make_data", domain]
-    args, _ = make_data.parse(usual[3:], make_data.DOMAINS)
+    args, _ = make_data.parse(usual[3:], make_data.MAKERS)
     assert (args.out, args.seed, args.workers) == (tmp_path / "out", 3, 2)  # an argument wins over a variable
-    changed, _ = make_data.parse(command(name, SIZE="64x48", N="5")[3:], make_data.DOMAINS)
+    changed, _ = make_data.parse(command(name, SIZE="64x48", N="5")[3:], make_data.MAKERS)
     assert (changed.size, changed.n) == ((64, 48), 5)
     # What the script says of itself is what the program does without it.
     required = ["--photos", str(ROOT / "data" / "photos")] if domain == "photos" else []
-    bare, _ = make_data.parse([domain, "--out", "x", *required], make_data.DOMAINS)
+    bare, _ = make_data.parse([domain, "--out", "x", *required], make_data.MAKERS)
     same = ("out", "workers", "n", "size", "seed")
     assert {k: v for k, v in vars(args).items() if k not in same} == {
         k: v for k, v in vars(bare).items() if k not in same

@@ -1,5 +1,6 @@
 """The files around the code: scripts, requirements, configurations, what the package ships."""
 
+import ast
 import json
 import re
 import subprocess
@@ -138,6 +139,31 @@ def test_the_package_is_small() -> None:
         f"src/vision_zero has {n_lines:,} lines of Python, at most {MOST_LINES:,}: delete something first. "
         "Later changes may raise the limit to 22,000, and no further."
     )
+
+
+def test_a_reader_gets_from_the_script_to_the_loss_in_few_files() -> None:
+    section = (ROOT / "CONTRIBUTING.md").read_text().split("## How a game becomes a gradient")[1].split("\n## ")[0]
+    files = re.findall(r"^\d+\. `([\w/.]+)`", section, re.MULTILINE)
+    assert files[0].startswith("run_scripts/")
+    assert len(files) <= 11
+    assert sum(len((ROOT / file).read_text().splitlines()) for file in files) <= 2500
+    # Every file is imported by one before it, and the loss is in one of them.
+    modules = [file.removeprefix("src/").removesuffix(".py").replace("/", ".") for file in files]
+    for number in range(2, len(files)):
+        before = "".join((ROOT / file).read_text() for file in files[:number])
+        assert f"from {modules[number]} import" in before, files[number]
+    assert "def compute_loss(" in "".join((ROOT / file).read_text() for file in files)
+
+
+def test_one_small_class_stands_between_the_trainer_and_trls() -> None:
+    bases = {}
+    for path in (PACKAGE / "trainer").glob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                bases[node.name] = ([ast.unparse(base) for base in node.bases], node.end_lineno - node.lineno + 1)
+    assert bases["IterativeSPOTrainer"][0] == ["ResumableTrainer"]
+    assert bases["ResumableTrainer"][0] == ["GRPOTrainer"]
+    assert bases["ResumableTrainer"][1] <= 100
 
 
 def test_licence() -> None:

@@ -149,6 +149,27 @@ def load_model(name_or_path: str | Path, **options: Any) -> PreTrainedModel:
     return model
 
 
+def load_trained(name: str, *, dtype: str = "auto", use_cpu: bool = False) -> PreTrainedModel:
+    """Load a model to generate with, by any of the names above but RUN; a LoRA adapter is merged. On its device, in
+    `dtype`; auto: float32 on a CPU, else the model's own.
+
+    Raises ValueError or OSError, naming the model, if it cannot be loaded.
+    """
+    import torch
+    from peft import PeftModel
+
+    files = check_model(name)
+    device = "cuda" if torch.cuda.is_available() and not use_cpu else "cpu"
+    model = load_model(
+        files if is_adapter(name) else name,
+        dtype="float32" if dtype == "auto" and device == "cpu" else dtype,
+        attn_implementation=attention_implementation(None, use_cpu=use_cpu),
+    )
+    if is_adapter(name):
+        model = PeftModel.from_pretrained(model, name).merge_and_unload()
+    return model.to(device).eval()
+
+
 @contextmanager
 def zero3_disabled(args: TrainingArguments) -> Iterator[None]:
     """Context in which models are loaded whole; with ZeRO-3 they are otherwise split over all processes."""

@@ -12,10 +12,7 @@ import torch.distributed
 from accelerate import PartialState
 from peft import PeftConfig
 from safetensors import SafetensorError
-from transformers import (
-    PrinterCallback,
-    ProgressCallback,
-)
+from transformers import PrinterCallback, ProgressCallback
 from trl import ModelConfig, get_peft_config
 
 from vision_zero import run_folder
@@ -32,35 +29,6 @@ from vision_zero.trainer.callbacks import GamesTable, IterationLine, MetricsFile
 from vision_zero.trainer.generation import LogprobGapError
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
 from vision_zero.types import ImagePair
-
-
-def load_checked_pairs(game: GameConfig, main_process: bool) -> Any:
-    """The training pairs; structure and 64 sampled images are checked before anything slow starts."""
-    pairs = game.pairs("train")
-    noisy = PairsWithFailedEdits(pairs, game.failed_edits)
-    if game.failed_edits:
-        if game.spy_view in ("blank", "masked"):
-            raise ValueError(f"failed_edits={game.failed_edits} changes nothing with spy_view={game.spy_view}")
-        pairs = noisy
-    if main_process:
-        report = check_pairs(pairs, collect=game.on_bad_image == "skip")
-        if game.spy_view == "edited" and report.n_edited < report.n_pairs:
-            raise ValueError(
-                f"spy_view=edited, but only {report.n_edited} of {report.n_pairs} pairs have an edited image; "
-                "use spy_view=auto, blank or masked"
-            )
-        if game.failed_edits and not report.n_edited:
-            raise ValueError(f"failed_edits={game.failed_edits} changes nothing: no pair has an edited image")
-        opened = f"{report.n_opened} opened, {len(report.bad)} bad"
-        print(f"{len(pairs)} image pairs, {report.n_edited} with an edited image; {opened}", file=sys.stderr)
-        if game.failed_edits:
-            failed = noisy.counts()
-            print(
-                f"failed edits on purpose: {failed['blank']} blank, {failed['identical']} identical of "
-                f"{report.n_edited} ({game.failed_edits:.0%} asked for)",
-                file=sys.stderr,
-            )
-    return pairs
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -91,6 +59,35 @@ def prepare(arguments: list[str] | None = None) -> tuple[IterativeSPOTrainer, Pa
     if state.is_main_process:
         open_folder(Path(args.output_dir), args.resume, config, checkpoint)
     return trainer, checkpoint
+
+
+def load_checked_pairs(game: GameConfig, main_process: bool) -> Any:
+    """The training pairs; structure and 64 sampled images are checked before anything slow starts."""
+    pairs = game.pairs("train")
+    noisy = PairsWithFailedEdits(pairs, game.failed_edits)
+    if game.failed_edits:
+        if game.spy_view in ("blank", "masked"):
+            raise ValueError(f"failed_edits={game.failed_edits} changes nothing with spy_view={game.spy_view}")
+        pairs = noisy
+    if main_process:
+        report = check_pairs(pairs, collect=game.on_bad_image == "skip")
+        if game.spy_view == "edited" and report.n_edited < report.n_pairs:
+            raise ValueError(
+                f"spy_view=edited, but only {report.n_edited} of {report.n_pairs} pairs have an edited image; "
+                "use spy_view=auto, blank or masked"
+            )
+        if game.failed_edits and not report.n_edited:
+            raise ValueError(f"failed_edits={game.failed_edits} changes nothing: no pair has an edited image")
+        opened = f"{report.n_opened} opened, {len(report.bad)} bad"
+        print(f"{len(pairs)} image pairs, {report.n_edited} with an edited image; {opened}", file=sys.stderr)
+        if game.failed_edits:
+            failed = noisy.counts()
+            print(
+                f"failed edits on purpose: {failed['blank']} blank, {failed['identical']} identical of "
+                f"{report.n_edited} ({game.failed_edits:.0%} asked for)",
+                file=sys.stderr,
+            )
+    return pairs
 
 
 def start_deepspeed(on_cpu: bool) -> None:

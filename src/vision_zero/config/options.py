@@ -67,8 +67,8 @@ class IterativeSPOConfig(GRPOConfig):
     )
     share_prefixes: bool = option(
         True,
-        "Rows of a forward that begin alike compute their common beginning once; needs attn_implementation sdpa or "
-        "eager (TRL: every row by itself)",
+        "Samples of a forward with a common prefix compute it once; needs attn_implementation sdpa or eager (TRL: "
+        "every row by itself)",
     )
     logprob_tokens: int = option(
         16384,

@@ -42,7 +42,7 @@ from vision_zero.make_data.output import (
 )
 from vision_zero.make_data.workers import work
 
-DOMAINS: Mapping[str, str] = {
+MAKERS: Mapping[str, str] = {
     "clevr": "vision_zero.make_data.clevr.maker",
     "charts": "vision_zero.make_data.charts.maker",
     "photos": "vision_zero.make_data.photos.diffusion",  # options of photographs and of learned editors
@@ -56,7 +56,7 @@ NOT_KEPT = ("out", "n", "workers", "domain", "blender_python", "blender_threads"
 """Options that may differ when a run is continued (--n only upwards): they change no pair."""
 
 
-def main(argv: Sequence[str] | None = None, domains: Mapping[str, str] = DOMAINS) -> int:
+def main(argv: Sequence[str] | None = None, domains: Mapping[str, str] = MAKERS) -> int:
     """Returns the exit status: 0, 1 for an error, 130 for a stopped run."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == [DOWNLOAD]:

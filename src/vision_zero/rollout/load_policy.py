@@ -6,10 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-import torch
-from peft import PeftModel
-
-from vision_zero.models import attention_implementation, check_model, is_adapter, load_model, load_processor
+from vision_zero.models import check_model, load_processor, load_trained
 from vision_zero.rollout.policy import TurnRequest
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.transformers_policy import TransformersPolicy
@@ -46,27 +43,12 @@ class Loading:
     dtype: str = "auto"
     use_cpu: bool = False
 
-    @property
-    def device(self) -> str:
-        return "cuda" if torch.cuda.is_available() and not self.use_cpu else "cpu"
-
 
 def load_player(model: str, loading: Loading) -> ModelPlayer:
     """Load a checkpoint (full, or LoRA, which is merged), an export, a model folder or a model of the Hub.
 
     Raises ValueError or OSError, naming the model, if it cannot be loaded.
     """
-    files = check_model(model)
-    processor = load_processor(files, loading.min_pixels, loading.max_pixels)
-    dtype = "float32" if loading.dtype == "auto" and loading.device == "cpu" else loading.dtype
-    weights = load_model(
-        files if is_adapter(model) else model,
-        dtype=dtype,
-        attn_implementation=attention_implementation(None, use_cpu=loading.use_cpu),
-    )
-    if is_adapter(model):
-        weights = PeftModel.from_pretrained(weights, model).merge_and_unload()
-    policy = TransformersPolicy(
-        weights.to(loading.device).eval(), processor, loading.sampling, max_batch=loading.max_batch
-    )
-    return ModelPlayer(policy)
+    processor = load_processor(check_model(model), loading.min_pixels, loading.max_pixels)
+    weights = load_trained(model, dtype=loading.dtype, use_cpu=loading.use_cpu)
+    return ModelPlayer(TransformersPolicy(weights, processor, loading.sampling, max_batch=loading.max_batch))

@@ -1,4 +1,4 @@
-"""Games with their images as a table in Weights & Biases, beside the numbers that transformers logs there."""
+"""Callbacks of a training run: metrics.jsonl, a line per iteration, the bar of an update, games in Weights & Biases."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
-from transformers import (
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from vision_zero import run_folder
 from vision_zero.rollout.progress import make_bar
@@ -24,6 +19,67 @@ COLUMNS = (
     *("spy's reward", "civilians' reward"),
 )
 TABLE = "games"
+
+
+class MetricsFile(TrainerCallback):
+    """Every logged step as one line of metrics.jsonl, before any tracker."""
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero and logs and "loss" in logs:
+            run_folder.append_json_line(Path(args.output_dir) / run_folder.METRICS, {"step": state.global_step, **logs})
+
+
+class IterationLine(TrainerCallback):
+    """One readable line per iteration, in place of a dictionary of forty numbers; those are in metrics.jsonl."""
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        if not state.is_world_process_zero or not {"stage/is_clue", "loss"} <= (logs or {}).keys():
+            return
+        steps = args.optimizer_steps_per_iteration  # the numbers of an iteration are logged with its first step
+        stage = "clue" if logs["stage/is_clue"] else "decision"
+        tqdm.write(
+            f"iteration {(state.global_step - 1) // steps + 1}/{args.iterations}  {stage:<8}"
+            f"  spy found {logs['stage/accuracy']:.2f}  N/A {logs['stage/na_rate']:.2f}"
+            f"  unparsed clues {logs['clues/unparsed']:.2f} votes {logs['votes/invalid']:.2f}"
+            f"  reward of votes {logs['reward/vote']:+.2f} spy {logs['reward/spy']:+.2f}"
+            f"  loss {logs['loss']:+.4f}  {logs['step_time']:.1f} s"
+        )
+
+
+class UpdateBar(TrainerCallback):
+    """A bar over the micro-batches of an iteration's update.
+
+    It begins with the end of the first micro-batch, whose time has the rollout in it.
+    """
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._done = 0
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._bar, self._done = None, 0
+
+    on_train_end = on_train_begin
+
+    def on_substep_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        n_parts = args.steps_per_generation * args.num_iterations
+        games_per_part = args.games_per_iteration / n_parts
+        self._done += 1
+        if self._done == n_parts:
+            self.on_train_end()
+        elif self._bar is None:
+            shown = state.is_local_process_zero and not args.disable_tqdm
+            self._bar = make_bar("updating", args.games_per_iteration, self._done * games_per_part, shown)
+        else:
+            self._bar.update(games_per_part)
+
+    on_step_end = on_substep_end
 
 
 class GamesTable(TrainerCallback):
@@ -80,83 +136,3 @@ def _cells(record: Mapping[str, Any], iteration: int, civilians_see: Any, spy_se
         rewards[spy - 1],
         sum(civilians) / len(civilians),
     ]
-
-
-class MetricsFile(TrainerCallback):
-    """Every logged step as one line of metrics.jsonl, before any tracker."""
-
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
-    ) -> None:
-        if state.is_world_process_zero and logs and "loss" in logs:
-            run_folder.append_json_line(Path(args.output_dir) / run_folder.METRICS, {"step": state.global_step, **logs})
-
-
-class IterationLine(TrainerCallback):
-    """One readable line per iteration, in place of a dictionary of forty numbers; those are in metrics.jsonl."""
-
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
-    ) -> None:
-        if not state.is_world_process_zero or not {"stage/is_clue", "loss"} <= (logs or {}).keys():
-            return
-        steps = args.optimizer_steps_per_iteration  # the numbers of an iteration are logged with its first step
-        stage = "clue" if logs["stage/is_clue"] else "decision"
-        tqdm.write(
-            f"iteration {(state.global_step - 1) // steps + 1}/{args.iterations}  {stage:<8}"
-            f"  spy found {logs['stage/accuracy']:.2f}  N/A {logs['stage/na_rate']:.2f}"
-            f"  unparsed clues {logs['clues/unparsed']:.2f} votes {logs['votes/invalid']:.2f}"
-            f"  reward of votes {logs['reward/vote']:+.2f} spy {logs['reward/spy']:+.2f}"
-            f"  loss {logs['loss']:+.4f}  {logs['step_time']:.1f} s"
-        )
-
-
-# ------------------------------------------------------------------------------------------------ progress of an update
-
-# The progress bar of an update, as a callback of the trainer.
-
-
-class UpdateBar(TrainerCallback):
-    """A bar over the micro-batches of an iteration's update.
-
-    It begins with the end of the first micro-batch, whose time has the rollout in it.
-    """
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._done = 0
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._close()
-
-    def on_substep_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._advance(args, state)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._advance(args, state)
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._close()
-
-    def _advance(self, args: Any, state: TrainerState) -> None:
-        n_parts = args.steps_per_generation * args.num_iterations
-        games_per_part = args.games_per_iteration / n_parts
-        self._done += 1
-        if self._done == n_parts:
-            self._close()
-        elif self._bar is None:
-            shown = state.is_local_process_zero and not args.disable_tqdm
-            self._bar = make_bar("updating", args.games_per_iteration, self._done * games_per_part, shown)
-        else:
-            self._bar.update(games_per_part)
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        self._bar, self._done = None, 0

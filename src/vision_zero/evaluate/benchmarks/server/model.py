@@ -7,15 +7,13 @@ import binascii
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from PIL import Image, UnidentifiedImageError
 from transformers import PreTrainedModel, ProcessorMixin
 
-from vision_zero.models import attention_implementation, check_model, load_model, load_processor
+from vision_zero.models import check_model, load_processor, load_trained
 
 NO_ANSWER = "\N{EMPTY SET}"
 """Text for an empty answer, which evaluation tools take for a failed request. No question has an option like it."""
@@ -140,17 +138,8 @@ class ChatModel:
         `pixels`: least and most of an image; None is the model's own rule.
         Raises ValueError or OSError, which name the model, for what cannot be loaded.
         """
-        files = check_model(name)
-        is_adapter = (Path(name) / "adapter_config.json").is_file()
-        device = "cuda" if torch.cuda.is_available() and not use_cpu else "cpu"
-        model = load_model(
-            files if is_adapter else name,
-            dtype="float32" if dtype == "auto" and device == "cpu" else dtype,
-            attn_implementation=attention_implementation(None, use_cpu=use_cpu),
-        )
-        if is_adapter:
-            model = PeftModel.from_pretrained(model, name).merge_and_unload()
-        return cls(model.to(device).eval(), load_processor(files, *pixels), post_process, system_prompt)
+        processor = load_processor(check_model(name), *pixels)
+        return cls(load_trained(name, dtype=dtype, use_cpu=use_cpu), processor, post_process, system_prompt)
 
     def prompt(self, request: ChatRequest) -> str:
         """The prompt of a request, with one placeholder per image."""
