@@ -150,7 +150,7 @@ class PackedForward:
     def _layout(
         self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, n_completion: int, image_numbers: torch.Tensor
     ) -> Layout:
-        """How rows share their prefixes, in a forward and in what is logged of it."""
+        """The shared rows of a batch, for a forward and for the metrics of it."""
         ids, mask = ids_BT.cpu().numpy(), mask_BT.cpu().numpy()
         image_token = self.model.config.image_token_id
         return shared_layout(ids, mask, n_completion, self.images.shown(image_numbers), image_token, self._pair_cost)

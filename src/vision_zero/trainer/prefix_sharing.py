@@ -32,7 +32,7 @@ PADDING = -1
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the tokens of rows [B, T] stand in shared rows [P, L].
+    """Places of the tokens of rows [B, T] in shared rows [P, L].
 
     `source_PL` is the place of each token in the flattened rows, PADDING where there is none. `group_PL` tells apart
     what shares a prefix, `branch_PL` is 0 in a shared prefix and else counts the rows of a group. `shown` are the
@@ -62,7 +62,7 @@ def shared_layout(
     image_token: int,
     pair_cost: float = 0.0,
 ) -> Layout:
-    """How rows [prompt | completion], prompts padded left and completions right, share their prefixes.
+    """Layout of rows [prompt | completion], prompts padded left and completions right, with shared prefixes.
 
     `images` tells the rows' images apart; each row has one. The last token of a prompt is never shared, because what
     follows it differs. A long shared row is computed whole, with all pairs of its tokens, also those that do not attend
@@ -175,7 +175,7 @@ def attention_mask(layout: Layout, device: torch.device) -> torch.Tensor:
 
 
 def pair_cost(model: PreTrainedModel) -> float:
-    """What a pair of tokens costs in attention, in tokens of the language model, by the number of multiplications.
+    """Cost of a pair of tokens in attention, in tokens of the language model, by the number of multiplications.
 
     A pair takes two per layer and channel of the heads (query with key, weight with value), a token one per weight.
     """
@@ -186,7 +186,7 @@ def pair_cost(model: PreTrainedModel) -> float:
 
 
 def unsupported_reason(model: PreTrainedModel) -> str | None:
-    """Why this model cannot be given shared rows, None if it can."""
+    """The reason why this model cannot be given shared rows, None if it can."""
     config = model.config.get_text_config()
     attention = config._attn_implementation
     if attention not in MASKED_ATTENTION:
@@ -204,7 +204,7 @@ def shared_inputs(
     n_completion: int,
     fields: dict[str, Any],
 ) -> dict[str, Any]:
-    """What `model`'s forward takes in place of the rows; labels are the completion tokens.
+    """Arguments of `model`'s forward in place of the rows; labels are the completion tokens.
 
     `fields` has what TRL hands over with the rows: images by `IMAGE_FIELDS`, and `mm_token_type_ids`.
     """

@@ -16,7 +16,7 @@ EXACT = "exact_matching"
 
 
 def answer_mode(model: str, config: BenchmarkConfig, environment: ToolEnvironment) -> Literal["direct", "served"]:
-    """How a model answers: by VLMEvalKit's own class where that can run, else served.
+    """The way in which a model answers: by VLMEvalKit's own class where that can run, else served.
 
     That class is for Qwen2.5-VL with whole weights and insists on a GPU and FlashAttention 2. Raises ValueError if it
     was asked for and cannot run.
