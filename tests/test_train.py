@@ -84,7 +84,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "not a model": ({"model_name_or_path": PHOTOS}, f"model {PHOTOS}: "),
     "unknown flag": ({"n_civilians": 4}, "unknown arguments: --n_civilians 4"),
     "flag cut short": ({"game": 4}, "unknown arguments: --game 4"),
-    "missing template": ({"template": "sceens"}, "template 'sceens' is neither a file nor one of scenes"),
+    "missing template": ({"template": "sceens"}, "template 'sceens' is neither a file nor one of charts"),
     "edited photographs": ({"images": PHOTOS, "spy_view": "edited"}, "0 of 16 pairs have an edited image"),
     "scenes without pairs": ({"images": PHOTOS, "scenes_dir": DRAWN / "scenes"}, "no folder of NAME_original"),
     "too many players": ({"civilians": 9}, "n_civilians must be 2 to 8, got 9"),

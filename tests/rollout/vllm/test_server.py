@@ -42,7 +42,7 @@ from vision_zero.rollout.vllm.client import ServerConnection, ServerOptions, VLL
 from vision_zero.rollout.vllm.server import ServerEngine, ServerPolicy, check_server, drop_caches
 from vision_zero.rollout.vllm.temperature import TemperatureWorker
 from vision_zero.run_folder import is_complete
-from vision_zero.trainer.generation import LOGP_DIFFERENCE
+from vision_zero.trainer.generation import LOGPROB_GAP
 from vision_zero.types import Completion, Game, Turn
 
 TOKEN_LIMITS = {"clue": TokenLimits(2, 7), "decision": TokenLimits(1, 5)}
@@ -292,7 +292,7 @@ def test_the_server_has_the_weights_that_train(
         vllm_server_base_url=server.url,
     )
     trainer.train()
-    gaps = [line[LOGP_DIFFERENCE] for line in trainer.state.log_history if LOGP_DIFFERENCE in line]
+    gaps = [line[LOGPROB_GAP] for line in trainer.state.log_history if LOGPROB_GAP in line]
     assert len(gaps) == 3
     assert max(gaps) < 1e-4
 
