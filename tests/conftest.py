@@ -22,14 +22,28 @@ LONGEST = [
     f"tests/{name}.py"
     for name in (
         "rollout/vllm/test_server",
+        "trainer/test_learning",
         "trainer/test_vllm",
         "trainer/test_distributed",
         "rollout/vllm/test_colocate",
-        "test_toy_selfplay",
+        "experiments/tiny_vlm/test_tiny_vlm",
         "trainer/test_callbacks",
+        "trainer/test_gradient",
         "trainer/test_resume",
+        "evaluate/benchmarks/test_server",
+        "make_data/download/test_download",
+        "test_toy_selfplay",
+        "test_train",
+        "evaluate/win_rate/test_callback",
+        "trainer/test_families",
+        "test_export",
+        "make_data/test_main",
+        "evaluate/test_main",
+        "trainer/test_prefix_sharing",
+        "trainer/test_batching",
         "experiments/test_run",
         "test_scripts",
+        "make_data/charts/test_charts",
     )
 ]
 """Files that take longest begin first, so that no worker ends long after the others."""

@@ -28,7 +28,6 @@ import subprocess
 import sys
 import threading
 import traceback
-import weakref
 from collections.abc import Mapping, Sequence
 from multiprocessing import forkserver
 from pathlib import Path
@@ -125,8 +124,6 @@ def _run(program: list[str], environment: dict[str, str], output: str, processes
     os.environ.update(environment)
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     gc.freeze()
-    for inherited in list(weakref.finalize._registry):  # wandb's folder for images is the server's: not removed here
-        inherited.atexit = False
     if processes == 1:
         _exit_as(program)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
