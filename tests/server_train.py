@@ -18,15 +18,15 @@ from vision_zero.rollout.vllm import server
 SILENCE = 3
 
 
-def hanging_engine(hang_at: int, server: int) -> type[DiskEngine]:
+def hanging_engine(hang_at: int, group: int) -> type[DiskEngine]:
     class HangingEngine(DiskEngine):
         rollouts = 0
 
         def policy(self) -> server.ServerPolicy:
-            if server and self.rollouts == hang_at:
+            if group and self.rollouts == hang_at:
                 self.connection.options = replace(self.connection.options, silence_timeout=SILENCE)
                 if self.accelerator.is_main_process:
-                    os.killpg(server, signal.SIGSTOP)
+                    os.killpg(group, signal.SIGSTOP)
             self.rollouts += 1
             return super().policy()
 
@@ -34,6 +34,6 @@ def hanging_engine(hang_at: int, server: int) -> type[DiskEngine]:
 
 
 if __name__ == "__main__":
-    _, hang_at, server, *sys.argv[1:] = sys.argv
-    server.ServerEngine = hanging_engine(int(hang_at), int(server))  # type: ignore[misc]
+    _, hang_at, group, *sys.argv[1:] = sys.argv
+    server.ServerEngine = hanging_engine(int(hang_at), int(group))  # type: ignore[misc]
     runpy.run_module("vision_zero.train", run_name="__main__", alter_sys=True)
