@@ -268,13 +268,13 @@ def test_a_new_template_file_is_a_domain_to_script_reader_and_game(tmp_path: Pat
     templates = tmp_path / "src" / "vision_zero" / "game" / "templates"
     own = {"PYTHONPATH": str(tmp_path / "src"), "OUTPUT_BASE_DIR": str(tmp_path / "runs")}
     script = str(tmp_path / "run_scripts" / "run_grpo_vision_zero.sh")
-    refused = bash(script, IMAGES_DIR=f"maps:{images}", DRY_RUN="1", **own)
-    assert (refused.returncode, f"maps:{images} does not exist" in refused.stderr) == (1, True)
+    refused = bash(script, IMAGES_DIR=f"newdomain:{images}", DRY_RUN="1", **own)
+    assert (refused.returncode, f"newdomain:{images} does not exist" in refused.stderr) == (1, True)
 
     text = (templates / "scenes.txt").read_text().replace("a hidden scene", "a hidden map")
-    (templates / "maps.txt").write_text(text)
-    line = command(script, IMAGES_DIR=f"maps:{images}", **own)
-    assert line[line.index("--images") + 1] == f"maps:{images}"
+    (templates / "newdomain.txt").write_text(text)
+    line = command(script, IMAGES_DIR=f"newdomain:{images}", **own)
+    assert line[line.index("--images") + 1] == f"newdomain:{images}"
     program = """
 import sys
 from tiny_vlm.scripted import FunctionPlayer
@@ -290,13 +290,13 @@ def clue(request, rng):
 player = FunctionPlayer(clue, lambda request, rng: 1)
 games = deal_games(range(2), 0, load_pairs(sys.argv[1]), GameRules(n_civilians=2, n_rounds=1))
 played = play(games, Seating.of(player), dict.fromkeys(("clue", "decision"), TokenLimits(0, 9))).games
-assert [game.pair.domain for game in played] == ["maps"] * 2
+assert [game.pair.domain for game in played] == ["newdomain"] * 2
 assert all(len(game.votes) == 8 for game in played)
 assert len(prompts) == 6
 assert all("a hidden map" in prompt for prompt in prompts)
 """
     own["PYTHONPATH"] += f":{ROOT / 'experiments'}"
-    subprocess.run([sys.executable, "-c", program, f"maps:{images}"], env={**os.environ, **own}, check=True)
+    subprocess.run([sys.executable, "-c", program, f"newdomain:{images}"], env={**os.environ, **own}, check=True)
 
 
 def test_refuses_another_runs_folder(tmp_path: Path) -> None:

@@ -253,8 +253,8 @@ class TestImageFolder:
             load_pairs(tmp_path / "nowhere")
 
     def test_unknown_domain(self, tmp_path: Path) -> None:
-        with pytest.raises(PairSourceError, match=rf"^maps:.*no such.* is one of {', '.join(DOMAINS)}$"):
-            load_pairs(f"maps:{tmp_path}")
+        with pytest.raises(PairSourceError, match=rf"^nodomain:.*no such.* is one of {', '.join(DOMAINS)}$"):
+            load_pairs(f"nodomain:{tmp_path}")
 
     def test_empty_folder(self, tmp_path: Path) -> None:
         with pytest.raises(PairSourceError, match=rf"{tmp_path.name}: the folder is empty"):

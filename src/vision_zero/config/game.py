@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from vision_zero.data.pairs import load_pairs
-from vision_zero.types import DOMAINS, GameRules, ImagePair
+from vision_zero.types import GameRules, ImagePair
 
 
 def option(default: Any, help: str) -> Any:
@@ -48,7 +48,9 @@ class GameConfig:
         "observer",
         "One neutral prompt per game (code, paper's appendix) or every civilian from its seat (paper's text)",
     )
-    template: str = option("auto", f"Wording: auto (the pair's domain), {', '.join(DOMAINS)}, compact, or a file")
+    template: str = option(
+        "auto", "Wording: auto (the pair's domain), a domain (a file of game/templates), compact, or a file"
+    )
 
     def rules(self, n_votes: int) -> GameRules:
         return GameRules(

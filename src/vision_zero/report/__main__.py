@@ -64,7 +64,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="draw a recorded game as a picture (default: the first of its step)",
     )
     parser.add_argument("--step", type=at_least(0), help="with --game: its step (default: the last one recorded)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="file to write (default: RUN/report.html)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="file to write (default: RUN/report.html; pictures: run.png and game.png here)",
+    )
     parser.add_argument("--games", type=at_least(0), help="games on the page at most (default: 500)")
     parser.add_argument("--image_size", type=at_least(16), help="longer side of the page's images (default: 320)")
     parser.add_argument(
@@ -117,7 +122,10 @@ def draw_curves(run: Path, out: Path) -> None:
 
 def draw_one_game(run: Path, step: int | None, game: int, out: Path) -> None:
     from vision_zero.report.plot_game import find_game, plot_game, save_with_few_colours
+    from vision_zero.report.plot_run import check_picture
 
+    check_run(run)
+    check_picture(out)
     record = find_game(run, step, None if game == ANY_GAME else game)
     save_with_few_colours(plot_game(record), out)
     print(f"{out}: game {record['game']} of step {record['step']}")

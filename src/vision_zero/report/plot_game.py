@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vision_zero import run_folder
+from vision_zero.report.plot_run import save_figure
 from vision_zero.rollout.record import seen_images
 
 SPY, CIVILIAN, GREY = "#c0392b", "#2c5f8a", "#666666"
@@ -70,14 +70,16 @@ def plot_game(record: Record) -> Figure:
     return figure
 
 
-def save_with_few_colours(figure: Figure, path: Path) -> None:
-    """Write the picture with 128 colours: a quarter of the size, and nothing in it needs more."""
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png")
-    picture = Image.open(buffer).convert("RGB")
-    if path.suffix.lower() == ".png":
-        picture = picture.quantize(128, dither=Image.Dither.NONE)
-    picture.save(path, optimize=True)
+def save_with_few_colours(figure: Figure, out: Path) -> None:
+    """Write the picture; a PNG with 128 colours: a quarter of the size, and nothing in it needs more.
+
+    Raises RunFolderError for a place that cannot be written to.
+    """
+    save_figure(lambda: figure, out)
+    if out.suffix.lower() == ".png":
+        with Image.open(out) as picture:
+            few = picture.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+        few.save(out, optimize=True)
 
 
 def draw_clues(axes: Axes, clues: Sequence[Record], spy: int, clue_lines: Sequence[Sequence[str]]) -> None:
