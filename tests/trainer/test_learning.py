@@ -123,7 +123,7 @@ class ShuffledRewards(IterativeSPOTrainer):
 def votes_learn(tmp_path: Path, players: Players | None = None, **config: Any) -> Watch:
     """The decision stage alone. N/A earns no more than a wrong vote, lest a voter at chance flee into it."""
     watch = Watch()
-    options = {"schedule": "decision", "iterations": 35, "learning_rate": 2e-4, "na_reward": -1.0}
+    options = {"schedule": "decision", "iterations": 20, "learning_rate": 2e-4, "na_reward": -1.0}
     learn(tmp_path, players or voter_trains(), watch, **{**options, **config})
     return watch
 
@@ -144,7 +144,7 @@ def test_a_voter_at_chance_flees_into_abstaining_at_the_papers_reward(tmp_path: 
     """At 1 in 5, a vote earns -0.6 in the mean, less than N/A: the log shows the collapse."""
     rules = GameRules(n_civilians=4, n_rounds=1, n_votes=8)
     players = voter_trains(clue_without_a_tell)
-    watch = votes_learn(tmp_path, players, rules=rules, na_reward=-0.5, learning_rate=5e-4, iterations=20)
+    watch = votes_learn(tmp_path, players, rules=rules, na_reward=-0.5, learning_rate=5e-4, iterations=12)
     assert watch.mean("stage/na_rate", slice(0, 2)) < 0.2
     assert watch.mean("stage/na_rate", slice(-3, None)) > 0.8
 
