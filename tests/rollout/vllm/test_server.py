@@ -21,9 +21,6 @@ import pytest
 import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel, ProcessorMixin
-from vllm.entrypoints.launchers.cli_args import make_arg_parser
-from vllm.utils.argparse_utils import FlexibleArgumentParser
-from vllm.utils.import_utils import resolve_obj_by_qualname
 
 from tests.process_helpers import ROOT, games, train, train_well
 from tests.server_train import SILENCE, hanging_engine
@@ -40,7 +37,6 @@ from vision_zero.rollout.vllm import requests
 from vision_zero.rollout.vllm import server as module
 from vision_zero.rollout.vllm.client import ServerConnection, ServerOptions, VLLMServerError
 from vision_zero.rollout.vllm.server import ServerEngine, ServerPolicy, check_server, drop_caches
-from vision_zero.rollout.vllm.temperature import TemperatureWorker
 from vision_zero.run_folder import is_complete
 from vision_zero.trainer.generation import LOGPROB_GAP
 from vision_zero.types import Completion, Game, Turn
@@ -344,6 +340,13 @@ def test_the_real_server_says_what_the_checks_look_at(server: RunningServer) -> 
 
 
 def test_the_scripts_command_for_gpus_is_one_that_vllm_takes() -> None:
+    # Imported here: every test process collects this file, one runs it, and vLLM is five CPU seconds of imports.
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+    from vllm.utils.import_utils import resolve_obj_by_qualname
+
+    from vision_zero.rollout.vllm.temperature import TemperatureWorker
+
     script = ROOT / "run_scripts" / "vllm_server.sh"
     variables = {"DRY_RUN": "1", "NUM_GPUS": "2", "MODEL": str(BENCH_MODEL), "MIN_PIXELS": "784", "MAX_PIXELS": "7056"}
     printed = subprocess.run(
