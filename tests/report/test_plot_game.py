@@ -22,6 +22,7 @@ COLOUR, EDITED_COLOUR = (200, 30, 30), (30, 30, 200)
 
 def make_run(tmp_path: Path, spy_view: SpyView = "edited") -> Path:
     """Games 0 to 2 at step 0 and 3 to 5 at step 7, played by a random player."""
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
     images = tmp_path / "images"
     images.mkdir()
     Image.new("RGB", (64, 48), COLOUR).save(images / "a_original.png")
@@ -99,3 +100,15 @@ def test_main_writes_a_small_picture(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / "images" / "a_original.png").unlink()
     assert main([str(run), "--game", "--out", str(out)]) == 1
     assert "a_original.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["game.txt", "game", "/proc/x/game.png"])
+def test_places_that_cannot_be_drawn_to(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path)
+    assert main([str(run), "--game", "--out", str(tmp_path / name)]) == 1
+    assert f"error: --out {tmp_path / name}: " in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "nowhere"), "--game"]) == 1
+    assert "nowhere is not a run folder" in capsys.readouterr().err

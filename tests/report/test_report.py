@@ -391,6 +391,16 @@ def test_policy_allows_the_page_itself_and_nothing_else(run: Path) -> None:
     assert not re.search(r"(src|href)=[\"'](?!data:|#)", text)
 
 
+def test_a_reward_of_single_completions_is_drawn(run: Path, tmp_path: Path) -> None:
+    changed = copy_of(run, tmp_path / "run")
+    lines = [json.loads(line) for line in (changed / "metrics.jsonl").read_text().splitlines()]
+    rewarded = [{**line, "reward/brevity": 0.5} for line in lines]
+    (changed / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in rewarded))
+    charts = {chart["id"]: chart for chart in data_of(changed)["charts"]}
+    assert [curve["label"] for curve in charts["extra-rewards"]["curves"]] == ["brevity"]
+    assert "extra-rewards" not in {chart["id"] for chart in data_of(run)["charts"]}
+
+
 def test_the_same_run_has_the_same_page(run: Path) -> None:
     assert make_report(run).html == make_report(run).html
 

@@ -86,9 +86,10 @@ def test_votes_are_normalised_as_trl_does(tmp_path: Path, scale_rewards: str) ->
 
     def recording(rows: list[TrainingSample], stage: Stage) -> dict[str, Any]:
         # Every third vote as if it had been unparsed, so that the second reward differs too.
+        signs = [1.0 if number % 3 else -1.0 for number in range(len(rows))]
         rows = [
-            replace(row, extra_rewards={**row.extra_rewards, "format": 1.0 if number % 3 else -1.0})
-            for number, row in enumerate(rows)
+            replace(row, extra_rewards={**row.extra_rewards, "format": sign})
+            for row, sign in zip(rows, signs, strict=True)
         ]
         seen.append(rows)
         batches.append(replay(rows, stage))

@@ -48,9 +48,7 @@ class GameConfig:
         "observer",
         "One neutral prompt per game (code, paper's appendix) or every civilian from its seat (paper's text)",
     )
-    template: str = option(
-        "auto", "Wording: auto (the pair's domain), a domain (a file of game/templates), compact, or a file"
-    )
+    template: str = option("auto", "Wording: auto (the pair's domain), a file of game/templates by its name, or a file")
 
     def rules(self, n_votes: int) -> GameRules:
         return GameRules(

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from vision_zero.report.metrics_log import Figures, Line, finite_number
 
 REWARDS_OF_THE_GAME = {"reward/spy", "reward/civilian", "reward/vote"}
+LOOKS = ("main", "second", "third", "fourth", "fifth")
 Colour = Literal["main", "second", "third", "fourth", "fifth", "spy", "civilian", "quiet"]
 Style = Literal["line", "bold", "thin", "points"]
 NO_ARENA = "nothing was measured while training (no arena.jsonl); --arena_every plays games against the start model"
@@ -214,15 +215,10 @@ def _game_charts(log: _Log) -> list[Chart]:
         return log.chart(id, title, about, civilians, spy, limits=[Limit("", 0.0)])
 
     extra = sorted({name for line in log.lines for name in line if name.startswith("reward/")} - REWARDS_OF_THE_GAME)
-    looks: tuple[Colour, ...] = ("main", "second", "third", "fourth", "fifth")
-    extra_rewards = log.chart(
-        "extra-rewards", "Rewards of single completions",
-        "Means without their weights, of the rewards that the run weighs beside the game's.",
-        *((name, name.removeprefix("reward/"), look) for name, look in zip(extra, cycle(looks), strict=False)),
-        limits=[Limit("", 0.0)],
-    )  # fmt: skip
+    curves = [(name, name.removeprefix("reward/"), look) for name, look in zip(extra, cycle(LOOKS), strict=False)]
+    about = "Means without their weights, of the rewards that the run weighs beside the game's."
     return [
-        *([extra_rewards] if extra else []),
+        *([log.chart("extra-rewards", "Rewards of single completions", about, *curves)] if extra else []),
         of_roles(
             "reward", "rewards", "Rewards of clues",
             "Mean per role. Zero-sum: the civilians' is the spy's, shared out and with the other sign.",

@@ -102,16 +102,14 @@ def draw_series(axes: Axes, series: Series, arena: Sequence[tuple[float, Figures
         axes.fill_between(steps, lows, highs, color=series.colour, alpha=0.15, linewidth=0)
 
 
-def check_picture(out: Path) -> None:
-    """Raises RunFolderError for a name that matplotlib would change, or cannot draw to."""
+def save_figure(draw: Callable[[], Figure], out: Path) -> None:
+    """Draw, and write what was drawn to `out`. Raises RunFolderError for a place that cannot be written to.
+
+    A name that matplotlib would change, or cannot draw to, is refused first.
+    """
     known = FigureCanvasBase.get_supported_filetypes()
     if out.is_dir() or out.suffix[1:].lower() not in known:
         raise run_folder.RunFolderError(f"--out {out}: must be a file that ends in one of .{', .'.join(sorted(known))}")
-
-
-def save_figure(draw: Callable[[], Figure], out: Path) -> None:
-    """Draw, and write what was drawn to `out`. Raises RunFolderError for a place that cannot be written to."""
-    check_picture(out)
     figure = draw()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

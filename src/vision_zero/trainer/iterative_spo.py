@@ -279,7 +279,9 @@ class IterativeSPOTrainer(ResumableTrainer):
             self.num_generations, self.beta = own_group, own_beta
             self.samples = []
         check_logprob_gap(self._metrics["train"], self.args.max_logp_difference)
-        self._uncount_dummies([sample for sample in samples if sample.is_dummy])
+        # TRL counted the prompts of dummy samples as tokens seen.
+        self.state.num_input_tokens_seen -= sum(self.gather([sum(len(s.prompt_ids) for s in samples if s.is_dummy)]))
+        self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
         device = batch["advantages"].device
         if not votes_alone:
             weights, scale = self.args.extra_reward_weights(), self.args.scale_rewards == "group"
@@ -291,11 +293,6 @@ class IterativeSPOTrainer(ResumableTrainer):
         batch["loss_scale"] = torch.tensor(loss_scale, device=device)
         batch["kl_weight"] = torch.tensor(self.args.kl_weight(stage), device=device)
         return batch
-
-    def _uncount_dummies(self, dummies: Sequence[TrainingSample]) -> None:
-        """TRL counted the prompts of dummy samples as tokens seen."""
-        self.state.num_input_tokens_seen -= sum(self.gather([sum(len(sample.prompt_ids) for sample in dummies)]))
-        self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         """TRL's buffering of a generation batch, split by plan instead of shuffled."""
