@@ -18,6 +18,7 @@ from vision_zero.config.options import DERIVED
 from vision_zero.config.parse import parse, resolved
 from vision_zero.run_folder import RunFolderError
 from vision_zero.train import main
+from vision_zero.types import GameRules
 
 CONFIG: dict[str, Any] = {"seed": 1, "games_per_iteration": 4, "beta": 0.04}
 
@@ -345,3 +346,31 @@ def test_names_of_earlier_versions_are_read_as_todays(tmp_path: Path) -> None:
             "clues": [{"seat": 1, "completion": "I see it", "parsed": True}],
         }
     ]
+
+
+GAME_OF_BEFORE = {
+    "rules": {"n_civilians": 2, "n_rounds": 1, "n_votes": 2, "mask_share": 0.5, "max_clue_chars": 300},
+    "clues": [{"seat": 1, "reply": "I see it", "readable": True, "token_ids": [1, 2]}],
+}
+
+
+def test_a_game_of_before_has_rules_of_today(tmp_path: Path) -> None:
+    file = tmp_path / "step-000000.jsonl"
+    run_folder.append_json_line(file, GAME_OF_BEFORE)
+    (record,) = run_folder.read_json_lines(file)
+    assert GameRules(**record["rules"]).n_players == 3
+    assert record["clues"][0]["token_ids"] == [1, 2]
+
+
+@pytest.mark.parametrize("name", sorted(run_folder.REMOVED_OPTIONS))
+def test_an_option_that_is_a_constant_now(name: str, tmp_path: Path) -> None:
+    """A run of before resumes with its value and is refused with another; nothing is said of what did not change."""
+    for value, resumes in ((run_folder.REMOVED_OPTIONS[name], True), (7, False)):
+        run = tmp_path / str(value)
+        run_folder.describe(run, {"seed": 1, name: value})
+        if resumes:
+            assert run_folder.changed_options(run, {"seed": 1}) == {}
+            assert run_folder.find_start(run, True, {"seed": 1}) is None
+        else:
+            with pytest.raises(run_folder.RunFolderError, match=rf"{name}=7 and cannot go on with {name}="):
+                run_folder.find_start(run, True, {"seed": 1})

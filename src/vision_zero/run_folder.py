@@ -98,6 +98,7 @@ def _record(line: bytes) -> dict[str, Any] | None:
 
 FORMER_NAMES = {
     "claimless": "no_claim",
+    "line_ups": "matchups",
     "readable": "parsed",
     "reply": "completion",
     "right_blind": "right_image_swapped",
@@ -106,18 +107,26 @@ FORMER_NAMES = {
     "truth": "grounding",
     "unreadable": "unparsed",
 }
-"""Parts of names of metrics and of fields of game records: as earlier versions wrote them, and today's."""
+"""Parts of the names of metrics and of fields of game records, as earlier versions wrote them, and today's."""
+REMOVED_OPTIONS = {"failed_edits_seed": 0, "holdout_seed": 0, "max_clue_chars": 300}
+"""Options of earlier versions, and the values that are constants now."""
+
+
+def without_removed_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """`options` but those of REMOVED_OPTIONS that have the value of today's constant."""
+    return {name: value for name, value in options.items() if REMOVED_OPTIONS.get(name, ...) != value}
 
 
 def _with_todays_names(value: Any) -> Any:
     """JSON whose keys, such as `truth/civilian/telling`, are named as today: `grounding/civilian/discriminative`."""
     if isinstance(value, list):
-        return [_with_todays_names(one) for one in value]
+        return [_with_todays_names(one) for one in value] if value and isinstance(value[0], (dict, list)) else value
     if not isinstance(value, dict):
         return value
     return {
         "/".join(FORMER_NAMES.get(part, part) for part in name.split("/")): _with_todays_names(one)
         for name, one in value.items()
+        if name not in REMOVED_OPTIONS
     }
 
 
@@ -226,9 +235,9 @@ def find_start(output_dir: Path, resume: bool, config: Mapping[str, Any]) -> Pat
     if CONFIG not in existing:
         raise RunFolderError(f"{output_dir} holds no run to resume: {CONFIG} is not there; start it without --resume")
     changed = changed_options(output_dir, config)
-    for name in FIXED_OPTIONS:
+    for name in (*FIXED_OPTIONS, *REMOVED_OPTIONS):
         if name in changed and any(changed[name]):  # an older run does not name an option that is off
-            then, now = changed[name]
+            then, now = changed[name][0], changed[name][1] if name in FIXED_OPTIONS else REMOVED_OPTIONS[name]
             raise RunFolderError(
                 f"{output_dir} was started with {name}={then} and cannot go on with {name}={now}; resume with the "
                 "same value, or start another run"
@@ -252,7 +261,7 @@ def rewind(output_dir: Path, checkpoint: Path | None) -> None:
 
 def changed_options(output_dir: Path, config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Options whose value differs from the one the run was started with: name -> (then, now)."""
-    then = read_config(output_dir)
+    then = without_removed_options(read_config(output_dir))
     now = yaml.safe_load(yaml.safe_dump(dict(config)))
     return {
         key: (then.get(key), now.get(key))

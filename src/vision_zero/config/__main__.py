@@ -35,10 +35,8 @@ name.
 
 def default_of(option: Field[Any]) -> str:
     """The default in words."""
-    if option.default_factory is not MISSING:
-        return "none"
     value = option.default
-    if value is None or value == "":
+    if option.default_factory is not MISSING or value in (None, ""):
         return "none"
     return str(value).lower() if isinstance(value, bool) else str(value)
 

@@ -20,6 +20,7 @@ from vision_zero.config.game import GameConfig
 from vision_zero.config.options import DERIVED, IterativeSPOConfig
 from vision_zero.data.drawn_scenes import is_heldout
 from vision_zero.game.prompts import load_template
+from vision_zero.run_folder import without_removed_options
 
 USAGE = (
     "python -m vision_zero.train [--config FILE.yaml] --images SOURCE ... --model_name_or_path MODEL --output_dir DIR "
@@ -37,6 +38,7 @@ class _Parser(TrlParser):
     def set_defaults_with_config(self, **values: Any) -> list[str]:
         """Checked values of the file as defaults. Raises ValueError, naming the option."""
         actions = {action.dest: action for action in reversed(self._actions)}  # --x stands before its --no_x
+        values = without_removed_options(values)
         unknown = sorted(name for name in values if name not in actions)
         if unknown:
             raise ValueError(f"the file of --config has unknown options: {', '.join(unknown)}")

@@ -99,6 +99,8 @@ def at_least(least: int) -> Callable[[str], int]:
     """Type of an argument that is a whole number of at least `least`."""
 
     def whole_number(text: str) -> int:
+        if not text.lstrip("-").isdecimal():
+            raise argparse.ArgumentTypeError(f"must be a whole number, got {text}")
         value = int(text)
         if value < least:
             raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")

@@ -234,19 +234,16 @@ class IterativeSPOTrainer(ResumableTrainer):
                 too_long = error
         self.raise_on_all_ranks(lost, VLLMServerError, START_SERVER_AGAIN)
         self.raise_on_all_ranks(too_long, PromptTooLongError, SHORTER_PROMPTS)
-        counters = self.gather(
-            [
-                {
-                    "calls": rollout.calls,
-                    "tokens/new": policy.new_tokens,
-                    "tokens/prefilled": policy.prefilled_tokens,
-                    "tokens/reused": policy.reused_tokens,
-                    "images/preprocessed": self.memo.preprocessed - preprocessed,
-                }
-            ]
-        )
-        sums = {name: sum(one[name] for one in counters) for name in counters[0]}
-        return rollout, {**sums, "calls": max(one["calls"] for one in counters)}  # processes call in lock-step
+        counters = {
+            "calls": rollout.calls,
+            "tokens/new": policy.new_tokens,
+            "tokens/prefilled": policy.prefilled_tokens,
+            "tokens/reused": policy.reused_tokens,
+            "images/preprocessed": self.memo.preprocessed - preprocessed,
+        }
+        everyones = self.gather([counters])
+        sums = {name: sum(one[name] for one in everyones) for name in counters}
+        return rollout, {**sums, "calls": max(one["calls"] for one in everyones)}  # processes call in lock-step
 
     # ---------------------------------------------------------------------------------------- games become gradients
 

@@ -23,7 +23,7 @@ from tests.process_helpers import ROOT, TINY_VLM, without_weight
 from tests.trainer.test_families import save_internvl
 from tests.vllm_server_helpers import unused_url
 from vision_zero.data.drawn_scenes import draw, scenes_of
-from vision_zero.evaluate.benchmarks.judge import check_judge
+from vision_zero.evaluate.benchmarks.main import check_judge
 from vision_zero.evaluate.benchmarks.processes import ProcessFailedError, started, wait_for
 from vision_zero.evaluate.benchmarks.server.model import BadRequestError, ChatModel, boxed_answer, read_request
 from vision_zero.evaluate.benchmarks.server.process import Server, Serving, served

@@ -8,6 +8,7 @@ OUT/logs/MODEL-XXXX/            configurations, logs and what the tool wrote
 from __future__ import annotations
 
 import dataclasses
+import os
 import platform
 import re
 import sys
@@ -19,8 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from vision_zero.evaluate.benchmarks import lmms_eval
-from vision_zero.evaluate.benchmarks.judge import check_judge
-from vision_zero.evaluate.benchmarks.options import BenchmarkConfig, BenchmarkOptions, parse, pixel_bounds, settings_of
+from vision_zero.evaluate.benchmarks.options import (
+    JUDGE_KEY,
+    BenchmarkConfig,
+    BenchmarkOptions,
+    parse,
+    pixel_bounds,
+    settings_of,
+)
 from vision_zero.evaluate.benchmarks.processes import (
     ProcessFailedError,
     ToolEnvironment,
@@ -233,3 +240,31 @@ def report(run: Run) -> None:
         fill_table(Path(run.options.config.fill), run.options.out / RESULT)
     if run.failures:
         sys.exit(f"error: {len(run.failures)} of {len(run.names) * (1 + len(run.models))} benchmarks have no score")
+
+
+JUDGE_TIMEOUT = 120.0
+"""Seconds: a judge that has just been started may still be warming up."""
+
+
+def check_judge(model: str, url: str) -> None:
+    """Ask a judge at `url` (with its /v1) a question. Raises ValueError, with what it says, if it does not answer."""
+    import httpx
+
+    messages = [{"role": "user", "content": "Answer with one word: is 2 more than 1?"}]
+    question = {"model": model, "messages": messages, "max_tokens": 16, "temperature": 0}
+    key = os.environ.get(JUDGE_KEY) or "none"
+    where = f"--judge_url {url}, --judge_model {model}"
+    try:
+        headers = {"Authorization": f"Bearer {key}"}
+        address = f"{url.rstrip('/')}/chat/completions"
+        answer = httpx.post(address, json=question, headers=headers, timeout=JUDGE_TIMEOUT)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ValueError(f"{where}: no answer: {error or type(error).__name__}") from error
+    if not answer.is_success:
+        raise ValueError(f"{where}: says {answer.status_code}: {answer.text[:300]}")
+    try:
+        said = answer.json()["choices"][0]["message"]["content"]
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"{where}: its answer is not in OpenAI's format: {answer.text[:300]}") from error
+    if not said:
+        raise ValueError(f"{where}: its answer is empty")
