@@ -57,10 +57,9 @@ OF_THE_SERVER = {
 
 def check_options(args: GRPOConfig) -> None:
     """Raises ValueError, with name and value, for an option that would not have its documented effect."""
-    for name in (one.name for one in fields(args)):
-        value = getattr(args, name)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{name}={value} must be a finite number")
+    for one in fields(args):
+        if isinstance(value := getattr(args, one.name), float) and not math.isfinite(value):
+            raise ValueError(f"{one.name}={value} must be a finite number")
     for name, least in LEAST.items():
         value = getattr(args, name)
         if value is not None and value < least:
