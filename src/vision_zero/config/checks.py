@@ -58,8 +58,8 @@ OF_THE_SERVER = {
 def check_options(args: GRPOConfig) -> None:
     """Raises ValueError, with name and value, for an option that would not have its documented effect."""
     for one in fields(args):
-        if isinstance(value := getattr(args, one.name), float) and not math.isfinite(value):
-            raise ValueError(f"{one.name}={value} must be a finite number")
+        if isinstance(number := getattr(args, one.name), float) and not math.isfinite(number):
+            raise ValueError(f"{one.name}={number} must be a finite number")
     for name, least in LEAST.items():
         value = getattr(args, name)
         if value is not None and value < least:
