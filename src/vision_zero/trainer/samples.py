@@ -75,8 +75,8 @@ def build_samples(rollout: Rollout, scores: Scores, stages: Sequence[Stage], tem
                 )
             )
     if not samples:
-        stage = " or ".join(stages)
-        raise RuntimeError(f"no completion of the {stage} stage was given by the policy that trains; see `players`")
+        names = " or ".join(stages)
+        raise RuntimeError(f"no completion of the {names} stage was given by the policy that trains; see `players`")
     return samples
 
 
