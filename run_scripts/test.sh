@@ -12,7 +12,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-WORKERS=3                               # test processes: one more than two cores, since many tests wait
+WORKERS=2                               # test processes
 export OMP_NUM_THREADS=1                # two torch threads on a shared machine are many times slower than one
 export TOKENIZERS_PARALLELISM=false     # the tests fork
 export HF_HUB_OFFLINE=1                 # no test downloads anything

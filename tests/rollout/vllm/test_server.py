@@ -418,7 +418,7 @@ def test_a_server_that_hangs_stops_the_rollout_after_the_stated_time(
 def test_a_lost_server_ends_a_run_after_a_checkpoint(
     server: RunningServer, tmp_path: Path, processor: ProcessorMixin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ServerEngine", hanging_engine(hang_at=1, server=server.process.pid))
+    monkeypatch.setattr(module, "ServerEngine", hanging_engine(hang_at=1, group=server.process.pid))
     trainer = make_trainer(
         tmp_path,
         processor=processor,
