@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vision_zero.models import WEIGHT_PATTERNS, base_folder, base_of, load_model
+from vision_zero.models import WEIGHT_PATTERNS, base_folder, base_of, is_adapter, load_model
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +46,7 @@ def export_checkpoint(checkpoint: Path, target: Path, base: str | None = None) -
     """
     base_path = base_folder(base or base_of(checkpoint))
     dtype = export_dtype(base_path)
-    if (checkpoint / "adapter_config.json").is_file():
+    if is_adapter(checkpoint):
         from peft import PeftModel
 
         model = load_model(base_path, dtype=dtype)
