@@ -19,7 +19,7 @@ STACKS = [
     ("requirements/cpu-vllm.txt", "requirements/cpu-lock.txt"),
 ]
 PACKAGE = ROOT / "src" / "vision_zero"
-MOST_ENTRIES, MOST_LINES = 17, 20_000
+MOST_ENTRIES, MOST_LINES = 17, 22_000
 UNCOUNTED = {"__init__.py", "py.typed", "__pycache__"}
 
 

@@ -23,7 +23,7 @@ from vision_zero.data.failed_edits import PairsWithFailedEdits
 from vision_zero.data.pairs import BadImageError, check_pairs
 from vision_zero.evaluate.win_rate.callback import ArenaCallback, training_arena
 from vision_zero.models import attention_implementation, load_model, load_processor, zero3_disabled
-from vision_zero.rollout.policy import PromptTooLongError
+from vision_zero.rollout.policy import NotFiniteError, PromptTooLongError
 from vision_zero.rollout.vllm.client import VLLMServerError
 from vision_zero.trainer.callbacks import GamesTable, IterationLine, MetricsFile, UpdateBar
 from vision_zero.trainer.generation import LogprobGapError
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except (BadImageError, PromptTooLongError, LogprobGapError, VLLMServerError) as error:
+    except (BadImageError, PromptTooLongError, LogprobGapError, NotFiniteError, VLLMServerError) as error:
         sys.exit(f"error: {error}")
     finish(trainer)
 

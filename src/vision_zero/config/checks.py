@@ -39,6 +39,10 @@ NOT_USED = {
     "ignore_data_skip": "a resumed run would play the games of its beginning again",
 }
 """Options of TRL that this trainer would ignore or that would break it, each with the alternative."""
+MUST_STAY_FALSE = {
+    **dict.fromkeys(("shuffle_dataset", "remove_unused_columns"), "games are dealt in order"),
+    "logging_nan_inf_filter": "a loss that is not finite stops the run",
+}
 VLLM_CHOICES = {
     "vllm_mode": ("colocate", "server"),
     "vllm_dtype": (None, "auto", "float32", "bfloat16", "float16"),
@@ -92,9 +96,9 @@ def check_options(args: GRPOConfig) -> None:
         raise ValueError(
             f"max_completion_length={args.max_completion_length} is not used; set max_clue_tokens and max_vote_tokens"
         )
-    for name in ("shuffle_dataset", "remove_unused_columns"):
+    for name, reason in MUST_STAY_FALSE.items():
         if getattr(args, name):
-            raise ValueError(f"{name}={getattr(args, name)} must stay False: games are dealt in order")
+            raise ValueError(f"{name}={getattr(args, name)} must stay False: {reason}")
     if args.arena_games < 4 or args.arena_games % 2:
         raise ValueError(f"arena_games={args.arena_games} must be even and at least 4: every deal is played twice")
     if args.temperature <= 0:

@@ -156,6 +156,7 @@ class IterativeSPOConfig(GRPOConfig):
     remove_unused_columns: bool | None = option(False, "Not used: rows are made by the trainer")
     use_bias_correction_kl: bool = option(False, "Off: the plain k3 estimator of the KL (method)")
     logging_steps: float = option(1, "Log every n optimizer steps")
+    logging_nan_inf_filter: bool = option(False, "Not used: a loss that is not finite stops the run (TRL: shown as 0)")
 
     def __post_init__(self) -> None:
         if self.bf16 is None:

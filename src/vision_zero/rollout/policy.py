@@ -38,6 +38,10 @@ class TurnRequest:
     token_limits: TokenLimits
 
 
+class NotFiniteError(RuntimeError):
+    """A number of the model or of its training is NaN or infinite."""
+
+
 class PromptTooLongError(RuntimeError):
     """A prompt and its longest completion exceed the context of an engine."""
 

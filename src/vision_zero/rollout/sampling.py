@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from vision_zero.rollout.policy import TurnRequest
+from vision_zero.rollout.policy import NotFiniteError, TurnRequest
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,11 @@ class Sampler:
         self._step = 0
 
     def draw(self, logits_BV: torch.Tensor) -> torch.Tensor:
-        """The next token of each live completion, [B]. `logits_BV` are float32 or are made so."""
+        """The next token of each live completion, [B]; `logits_BV` are made float32. Raises NotFiniteError."""
         scaled_BV = logits_BV.float() / (self.sampling.temperature or 1.0)
         logprobs_BV = scaled_BV.log_softmax(-1)
+        if logprobs_BV[:, 0].isnan().any():  # one logit that is NaN or infinite makes its whole row NaN
+            raise NotFiniteError("the model's logits are not finite")
         allowed_BV = scaled_BV.clone()
         allowed_BV[:, self.banned] = -torch.inf
         early = [row for row, slot in enumerate(self._live) if self._step < self._limits[slot].minimum]

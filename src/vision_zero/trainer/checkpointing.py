@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate.utils import gather_object
@@ -18,9 +19,12 @@ from peft import PeftModel
 from vision_zero import run_folder
 from vision_zero.export import export_checkpoint
 from vision_zero.models import write_base, zero3_disabled
+from vision_zero.rollout.policy import NotFiniteError
+from vision_zero.trainer.finite import first_not_finite, how_to_go_on, keep_batch
 from vision_zero.trainer.trl_without_vllm import GRPOTrainer
 
 STATE_FILE = "iterative_spo.json"
+EMPTY: Mapping[str, Any] = {}
 
 
 class ResumableTrainer(GRPOTrainer):
@@ -35,6 +39,7 @@ class ResumableTrainer(GRPOTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """TRL's checkpoint, our state, and last of all the mark that it is complete. Only then are old ones removed."""
+        self.stop_unless_finite(self.model.named_parameters())
         folder = run_folder.checkpoint_path(self.args.output_dir, self.state.global_step)
         if self.accelerator.is_main_process:
             run_folder.remove_incomplete(folder)
@@ -94,13 +99,41 @@ class ResumableTrainer(GRPOTrainer):
         """All processes' values, in order of rank."""
         return gather_object(values)
 
+    def stop_unless_finite(
+        self, named: Mapping[str, torch.Tensor] | Iterable[tuple[str, torch.Tensor]], batch: Mapping[str, Any] = EMPTY
+    ) -> None:
+        """Stop all processes together if a number of one of them is NaN or infinite, and keep its `batch`.
+
+        Raises NotFiniteError.
+        """
+        name = first_not_finite(named.items() if isinstance(named, Mapping) else named)
+        bad = torch.tensor(float(name is not None), device=self.accelerator.device)
+        if not self.accelerator.reduce(bad, reduction="sum").item():
+            return
+        kept = ""
+        if name is not None and batch:
+            place = (Path(self.args.output_dir), self.state.global_step, self.accelerator.process_index)
+            kept = f" The batch is kept at {keep_batch(*place, batch)}."
+        names = ", ".join(sorted({one for one in self.gather([name]) if one}))
+        self.stop_not_finite(f"{names} is not finite", kept)
+
+    def stop_not_finite(self, what: str, kept: str = "") -> NoReturn:
+        raise NotFiniteError(
+            f"after step {self.state.global_step}: {what}, so nothing more is trained or saved.{kept} "
+            + how_to_go_on(Path(self.args.output_dir))
+        )
+
+    def first_error(self, error: Exception | None) -> str | None:
+        """The message of the first process that met an error, None if none did; the same on all processes."""
+        return next((message for message in self.gather([str(error) if error else ""]) if message), None)
+
     def raise_on_all_ranks(self, error: Exception | None, kind: type[Exception], advice: str) -> None:
         """Stop all processes together, after a checkpoint, if one of them met an `error` of this `kind`."""
-        messages = [message for message in self.gather([str(error) if error else ""]) if message]
-        if not messages:
+        message = self.first_error(error)
+        if message is None:
             return
         saved = run_folder.checkpoint_path(self.args.output_dir, self.state.global_step)
         if self.state.global_step and not run_folder.is_complete(saved):
             self._save_checkpoint(self.model, trial=None)
         where = f"the run was saved at {saved}" if self.state.global_step else "nothing was trained yet"
-        raise kind(f"{messages[0]}\n{where}. {advice}") from error
+        raise kind(f"{message}\n{where}. {advice}") from error

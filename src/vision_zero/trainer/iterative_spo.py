@@ -36,7 +36,7 @@ from vision_zero.rollout.deal import deal_onto_pairs
 from vision_zero.rollout.game_images import GameImages
 from vision_zero.rollout.image_cache import NumberedImages, look_images_up, memoize_images
 from vision_zero.rollout.play import Rollout, Seating, play
-from vision_zero.rollout.policy import Policy, PromptTooLongError
+from vision_zero.rollout.policy import NotFiniteError, Policy, PromptTooLongError
 from vision_zero.rollout.progress import game_bar
 from vision_zero.rollout.record import game_record
 from vision_zero.rollout.transformers_policy import without_adapter_wrapper
@@ -209,6 +209,7 @@ class IterativeSPOTrainer(ResumableTrainer):
         self._last_loaded_step = self.state.global_step  # so that TRL does not load the engine's weights again
         lost: VLLMServerError | None = None
         too_long: PromptTooLongError | None = None
+        broken: NotFiniteError | None = None
         with (
             self.generation.policy(self.model_wrapped) as policy,
             game_bar(
@@ -232,8 +233,12 @@ class IterativeSPOTrainer(ResumableTrainer):
                 lost = error
             except PromptTooLongError as error:
                 too_long = error
+            except NotFiniteError as error:
+                broken = error
         self.raise_on_all_ranks(lost, VLLMServerError, START_SERVER_AGAIN)
         self.raise_on_all_ranks(too_long, PromptTooLongError, SHORTER_PROMPTS)
+        if what := self.first_error(broken):
+            self.stop_not_finite(what)
         counters = {
             "calls": rollout.calls,
             "tokens/new": policy.new_tokens,
@@ -286,6 +291,7 @@ class IterativeSPOTrainer(ResumableTrainer):
             batch["advantages"] = torch.tensor(advantages, dtype=torch.float32, device=device)
             replace_logged_advantages(self._logs["advantages"], self.accelerator.gather(batch["advantages"]).tolist())
         # "grpo" averages over rows, and a dummy is no completion: count it out. "dapo" counts tokens; it has none.
+        self.stop_unless_finite({"advantages": batch["advantages"]}, batch)
         loss_scale = len(samples) / n_real if self.loss_type == "grpo" else 1.0
         batch["loss_scale"] = torch.tensor(loss_scale, device=device)
         batch["kl_weight"] = torch.tensor(self.args.kl_weight(stage), device=device)
@@ -312,12 +318,20 @@ class IterativeSPOTrainer(ResumableTrainer):
             loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         finally:
             self.beta = own_beta
+        self.stop_unless_finite({"loss": loss.detach()}, inputs)
         mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
         n_tokens = self.accelerator.reduce(mask.sum().float(), reduction="sum").item()
         self.token_metrics.take(self._metrics["train"], n_tokens)
         if self.accelerator.sync_gradients:
             self.token_metrics.put_back(self._metrics["train"])
         return loss * inputs["loss_scale"]
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """TRL's, before the optimizer steps (DeepSpeed has stepped by then; its weights are saved nowhere)."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        batch = self._buffered_inputs[(self._step - 1) % self.args.steps_per_generation]
+        self.stop_unless_finite({"gradient norm": torch.as_tensor(norm, dtype=torch.float32)}, batch)
+        return norm
 
     # ------------------------------------------------------------------------------------- switch, record, save, resume
 

@@ -13,6 +13,7 @@ Differences to TRL 1.16 and their reasons:
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.utils.network_utils import get_open_port
 
 from vision_zero.rollout.game_images import GameImage
-from vision_zero.rollout.policy import PromptTooLongError, QueuedPolicy, TurnRequest
+from vision_zero.rollout.policy import NotFiniteError, PromptTooLongError, QueuedPolicy, TurnRequest
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.vllm.requests import EngineOptions, RequestBuilder
 from vision_zero.rollout.vllm.temperature import put_temperature_into_logits
@@ -209,6 +210,8 @@ class VLLMPolicy(QueuedPolicy):
             raise RuntimeError(f"the engine ended a completion with {completion.finish_reason!r} instead of an end")
         tokens = tuple(completion.token_ids)
         logprobs = tuple(at[token].logprob for at, token in zip(completion.logprobs, tokens, strict=True))
+        if any(map(math.isnan, logprobs)):
+            raise NotFiniteError("the log-probabilities of the engine are not finite")
         self.new_tokens += len(tokens)
         self.reused_tokens += output.num_cached_tokens
         self.prefilled_tokens += len(output.prompt_token_ids) - output.num_cached_tokens

@@ -1,0 +1,45 @@
+"""Numbers that must be finite before a weight moves or a checkpoint is believed.
+
+A loss, advantage or weight that is NaN spreads to every weight with the next step, the log shows nothing of it, and
+good checkpoints are rotated away by broken ones. So a run stops there, on all processes, and keeps the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vision_zero import run_folder
+
+STOPPED = "stopped"
+"""Folder of a run for the batch at which it stopped."""
+
+
+def first_not_finite(named: Iterable[tuple[str, torch.Tensor]]) -> str | None:
+    """The name of the first tensor with a value that is NaN or infinite. Under ZeRO-3, of this process's part."""
+    for name, tensor in named:
+        own = getattr(tensor, "ds_tensor", tensor)
+        if own.is_floating_point() and not torch.isfinite(own).all():
+            return name
+    return None
+
+
+def keep_batch(output_dir: Path, step: int, rank: int, batch: Mapping[str, Any]) -> Path:
+    """Write the tensors of `batch`, to be looked at with torch.load."""
+    file = output_dir / STOPPED / f"step-{step:06d}-rank-{rank}.pt"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({name: value for name, value in batch.items() if isinstance(value, (torch.Tensor, list))}, file)
+    return file
+
+
+def how_to_go_on(output_dir: Path) -> str:
+    """What to do after a stop: the last good checkpoint, named."""
+    complete = run_folder.complete_checkpoints(output_dir)
+    if not complete:
+        return "There is no checkpoint yet; start again, with a lower learning_rate if need be"
+    return (
+        f"The last good checkpoint is {complete[-1]}; --resume goes on from it, with a lower learning_rate if need be"
+    )
