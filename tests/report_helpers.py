@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.process_helpers import train_well
+from vision_zero.evaluate.bootstrap import RESAMPLED
 from vision_zero.evaluate.win_rate.main import append_result
 
 OPTIONS: dict[str, Any] = {
@@ -44,7 +45,7 @@ def trained_run(folder: Path) -> Path:
         environment.setenv("WANDB_DATA_DIR", str(folder.parent / "data"))
         train_well(folder, fresh=True, **OPTIONS)  # wandb makes a folder for images when it is imported, and removes it
     last = json.loads((folder / "arena.jsonl").read_text().splitlines()[-1])
-    figures = {name: last[name] for name in ("figures", "start")}
+    figures = {name: last[name] for name in (RESAMPLED, "figures", "start")}
     append_result(folder / "evaluation.jsonl", {"model": "the last checkpoint", "games": 4, **figures})
     return folder
 

@@ -9,9 +9,61 @@ import pytest
 from vision_zero.evaluate.bootstrap import Interval, paired
 
 
-def test_equal_values_have_no_width() -> None:
-    assert Interval.of_mean([0.5] * 7) == Interval(0.5, 0.5, 0.5)
-    assert Interval.of_mean([0.1] * 3).value == 0.1
+@pytest.mark.parametrize(("n", "low"), [(2, 0.025**0.5), (10, 0.6915), (20, 0.8316), (100, 0.9638)])
+def test_a_unanimous_result_has_the_width_of_clopper_and_pearson(n: int, low: float) -> None:
+    """All of n found: the lower bound is 0.025^(1/n), as tables of the exact binomial interval have it."""
+    won, lost = Interval.of_mean([1.0] * n), Interval.of_mean([0.0] * n)
+    assert (won.value, won.high, lost.value, lost.low) == (1, 1, 0, 0)
+    assert won.low == pytest.approx(low, abs=1e-4)
+    assert lost.high == pytest.approx(1 - low, abs=1e-4)
+
+
+def test_a_unanimous_result_may_lie_between_its_bounds() -> None:
+    """10 pairs: at most 1 - 0.025^(1/10) = 0.3085 of all pairs differ, by 0.5 in a share and by 1 in a gain."""
+    half, nothing = Interval.of_mean([0.5] * 10), paired([1.0, 0.0] * 5, [1.0, 0.0] * 5)
+    assert (half.low, half.high) == (pytest.approx(0.5 - 0.3085 / 2, abs=1e-4), pytest.approx(0.6542, abs=1e-4))
+    assert (nothing.value, nothing.low, nothing.high) == (
+        0,
+        pytest.approx(-0.3085, abs=1e-4),
+        pytest.approx(0.3085, abs=1e-4),
+    )
+    assert Interval.of_mean([512.0] * 10, bounds=None) == Interval(512.0, None, None), "how long could others be?"
+
+
+def test_pairs_are_resampled_with_all_their_games() -> None:
+    """Two pairs, one won three times and one lost once: a bootstrap sample is 1, 3/4 or 0. Alone, games say less."""
+    won = [1.0, 1.0, 1.0, 0.0]
+    assert Interval.of_mean(won, pairs=["a", "a", "a", "b"]) == Interval(0.75, 0.0, 1.0)
+    same = Interval.of_mean([1.0, 0.0] * 6, pairs=[number // 2 for number in range(12)])
+    assert same.low == pytest.approx(0.5 - 0.4593 / 2, abs=1e-4), "6 pairs of one mean: 1 - 0.025^(1/6) = 0.4593"
+    thirds = Interval.of_mean([1 / 6, 5 / 6, 1 / 3, 2 / 3, 0.1, 0.9], pairs=[0, 0, 1, 1, 2, 2])
+    assert thirds.low is not None
+    assert thirds.low < 0.2, "rounding is no difference"
+
+
+def test_games_on_one_pair_claim_no_interval() -> None:
+    one = Interval.of_mean([1.0, 0.0, 1.0, 1.0], pairs=["a"] * 4)
+    assert one == Interval(0.75, None, None)
+    assert str(one) == "0.750 (no interval)"
+    with pytest.raises(ValueError, match="zip"):
+        Interval.of_mean([1.0, 0.0], pairs=["a"])
+
+
+@pytest.mark.parametrize("likeness", [1.0, 4.0])
+def test_100_games_on_20_pairs_are_covered_as_claimed(likeness: float) -> None:
+    """Each pair has its own chance to be found; the mean of all pairs' is one half. Games alone cover 76% and 84%."""
+    rng = random.Random(4)
+    covered, by_game = 0, 0
+    pairs = [number // 5 for number in range(100)]
+    for seed in range(400):
+        chances = [rng.betavariate(likeness / 2, likeness / 2) for _ in range(20)]
+        games = [float(rng.random() < chances[pair]) for pair in pairs]
+        interval = Interval.of_mean(games, pairs=pairs, resamples=500, seed=seed)
+        covered += interval.low <= 0.5 <= interval.high
+        alone = Interval.of_mean(games, resamples=500, seed=seed)
+        by_game += alone.low <= 0.5 <= alone.high
+    assert covered >= 0.92 * 400
+    assert by_game < 0.90 * 400
 
 
 def test_one_game_of_each_kind_says_nothing() -> None:
@@ -38,7 +90,7 @@ def test_the_same_values_give_the_same_interval_and_another_seed_nearly() -> Non
 def test_what_both_have_in_common_cancels_in_a_paired_difference() -> None:
     rng = random.Random(1)
     theirs = [rng.gauss(0, 5) for _ in range(100)]
-    ours = [value + 0.5 for value in theirs]
+    ours = [value + rng.gauss(0.5, 1e-8) for value in theirs]
     difference = paired(ours, theirs)
     assert difference.low == pytest.approx(0.5)
     assert difference.high == pytest.approx(0.5)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vision_zero.report import main, plot_run
-from vision_zero.report.metrics_log import StageSpan, stage_spans
+from vision_zero.report.metrics_log import StageSpan, note_older_intervals, stage_spans
 
 
 def iteration(step: int, stage: str, accuracy: float = 0.4) -> dict[str, Any]:
@@ -48,6 +48,26 @@ def test_curves_are_those_of_the_files(tmp_path: Path) -> None:
     band = win_rate.patches[0]
     assert (band.get_x(), band.get_x() + band.get_width()) == (1, 2)
     assert win_rate.get_xlim() == (0, 2)
+
+
+def test_lines_of_an_older_version_and_figures_without_an_interval(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arena = [
+        {"step": 0, "figures": {"win_rate": [0.5, 0.4, 0.6]}},
+        {"step": 1, "resampled": "pairs", "figures": {"win_rate": [0.7, None, None]}},
+    ]
+    figure = plot_run.plot_run(write_run(tmp_path / "run", [iteration(1, "decision")], arena))
+    assert figure.axes[0].get_lines()[0].get_xydata().tolist() == [[0, 0.5], [1, 0.7]]
+    assert "arena.jsonl: 1 of 2 lines are of an older version, whose 95% intervals resampled" in capsys.readouterr().err
+    notes: list[str] = []
+    evaluated = [
+        {"games": 40, "pairs": 20},
+        {"games": 40, "pairs": 19},
+        {"games": 40, "pairs": 2, "resampled": "pairs"},
+    ]
+    note_older_intervals(Path("out.jsonl"), evaluated, notes)
+    assert "out.jsonl: 1 of 3 lines" in notes[0], "20 deals on 20 pairs are what they were"
 
 
 def test_a_run_without_an_arena_is_drawn_too(tmp_path: Path) -> None:

@@ -1,62 +1,100 @@
 """Means with 95% bootstrap intervals, and paired comparisons, over games or over questions.
 
-Whole games are resampled: the votes and clues of one game are not independent. Two match-ups that played the same
-deals are compared deal by deal, and a model with its base question by question: what is easy for both cancels out.
+Image pairs are resampled, each with all its games: games on one pair are not independent, nor are the votes and clues
+of one game. Two match-ups that played the same deals are compared deal by deal, and a model with its base question by
+question: what is easy for both cancels out.
+
+    interval   percentiles of bootstrapped means, wider for few pairs: cut at Phi(-sqrt(n / (n - 1)) t), t Student's
+               97.5% quantile with n - 1 degrees of freedom (Hesterberg, The American Statistician 69, 2015)
+    unanimous  where all n pairs have the mean v, at most e = 1 - 0.025^(1/n) of all pairs have another (Clopper and
+               Pearson, Biometrika 26, 1934): from v - e (v - least) to v + e (most - v)
+    one pair   says nothing about others: no interval, low and high are None
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from statistics import NormalDist
+from typing import Any, Self
 
 import numpy as np
 
+RESAMPLED = "resampled"
+"""What the intervals of a line of a file resampled: pairs. Lines of older versions do not say: deals."""
 RESAMPLES = 2000
 COVERAGE = 0.95
+ROUNDING = 1e-12
+"""Means of pairs that differ by less are equal."""
 AT_ONCE = 1 << 20
 """Random indices held at a time: 8 MB."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its 95% interval: percentiles of the means of 2,000 bootstrap samples."""
+    """A mean with its 95% interval, None where there is none to claim; see the module."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
     @classmethod
-    def of_mean(cls, values: Sequence[float], *, resamples: int = RESAMPLES, seed: int = 0) -> Self:
+    def of_mean(
+        cls,
+        values: Sequence[float],
+        *,
+        pairs: Sequence[Hashable] | None = None,
+        bounds: tuple[float, float] | None = (0.0, 1.0),
+        resamples: int = RESAMPLES,
+        seed: int = 0,
+    ) -> Self:
         """The mean of `values`, one per game or question. The same values and seed give the same interval.
 
-        Raises ValueError without values, or for one that is not finite.
+        `pairs`: the image pair of each value; None: each has its own. `bounds`: what a value may be at least and at
+        most; None: not known, and then a unanimous result has no interval. Raises ValueError without values, and for
+        one that is not finite.
         """
         if not len(values):
             raise ValueError("a mean needs at least one value")
         if not all(map(math.isfinite, values)):
             raise ValueError("a value of a mean is not a finite number")
-        array = np.asarray(values, dtype=np.float64)
-        mean = float(array.mean())
-        if (array == array[0]).all():
-            return cls(float(array[0]), float(array[0]), float(array[0]))
+        by_pair: dict[Hashable, list[float]] = {}
+        for pair, value in zip(range(len(values)) if pairs is None else pairs, values, strict=True):
+            by_pair.setdefault(pair, []).append(value)
+        sums = np.array([math.fsum(some) for some in by_pair.values()])
+        counts = np.array([len(some) for some in by_pair.values()])
+        mean, n = math.fsum(values) / len(values), len(by_pair)
+        unanimous = np.ptp(sums / counts) <= ROUNDING
+        if n == 1 or (unanimous and bounds is None):
+            return cls(mean, None, None)
+        if unanimous and bounds is not None:
+            others = 1 - ((1 - COVERAGE) / 2) ** (1 / n)
+            return cls(mean, mean - others * (mean - bounds[0]), mean + others * (bounds[1] - mean))
         rng = np.random.default_rng(seed)
-        rows = max(1, AT_ONCE // len(array))
-        means = [
-            array[rng.integers(len(array), size=(min(rows, resamples - start), len(array)))].mean(axis=1)
-            for start in range(0, resamples, rows)
-        ]
-        low, high = np.quantile(np.concatenate(means), [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+        rows = max(1, AT_ONCE // n)
+        drawn = (rng.integers(n, size=(min(rows, resamples - start), n)) for start in range(0, resamples, rows))
+        means = np.concatenate([sums[some].sum(axis=1) / counts[some].sum(axis=1) for some in drawn])
+        low, high = np.quantile(means, [_tail(n), 1 - _tail(n)])
         return cls(mean, float(low), float(high))
 
     def __str__(self) -> str:
+        if self.low is None or self.high is None:
+            return f"{self.value:.3f} (no interval)"
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
-def paired(ours: Sequence[float], theirs: Sequence[float], *, seed: int = 0) -> Interval:
-    """The mean of `ours - theirs`, value by value. Raises ValueError for lists of different lengths."""
-    return Interval.of_mean([a - b for a, b in zip(ours, theirs, strict=True)], seed=seed)
+def _tail(n: int) -> float:
+    """The percentile of the lower end with `n` pairs; Student's quantile as in Abramowitz and Stegun, 26.7.5."""
+    z, v = NormalDist().inv_cdf((1 + COVERAGE) / 2), n - 1
+    t = z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+    t += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
+    return NormalDist().cdf(-math.sqrt(n / v) * t)
+
+
+def paired(ours: Sequence[float], theirs: Sequence[float], **options: Any) -> Interval:
+    """The mean of `ours - theirs`, value by value; options of `of_mean`. Raises ValueError for other lengths."""
+    return Interval.of_mean([a - b for a, b in zip(ours, theirs, strict=True)], **{"bounds": (-1.0, 1.0), **options})
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class RoleShares:
     """Means over the recorded games of one iteration, by names such as `civilian/true`: (value, low, high)."""
 
     iteration: int
-    figures: Mapping[str, tuple[float, float, float]]
+    figures: Mapping[str, tuple[float, float | None, float | None]]
 
 
 def build_charts(
@@ -114,7 +114,7 @@ def without_empty_curves(chart: Chart, reason: str) -> Chart:
 
 
 def _interval_curve(
-    points: Sequence[Sequence[float] | None], label: str, colour: Colour, style: Style = "line", *, band: bool = True
+    points: Sequence[Any], label: str, colour: Colour, style: Style = "line", *, band: bool = True
 ) -> Curve:
     """A curve of (value, low, high), None where there is none; `band`: with its interval."""
     value, low, high = ([None if point is None else finite_number(point[k]) for point in points] for k in (0, 1, 2))

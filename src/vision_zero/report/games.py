@@ -166,7 +166,7 @@ def judge_clues(
     scene_index = SceneIndex(described) if described else None
     groundings: list[list[ClueGrounding] | None] = []
     copied: list[list[bool]] = []
-    by_iteration: dict[int, dict[str, list[float]]] = {}
+    by_iteration: dict[int, dict[str, list[tuple[float, str]]]] = {}
     for game in games:
         said = said_in_record(game)
         judged = None
@@ -182,7 +182,7 @@ def judge_clues(
             figures = {name: [getattr(judged[k], name) for k in own] for name in GROUNDING_FIGURES} if judged else {}
             figures["copied"] = [float(copied[-1][k]) for k in own]
             for name, shares in figures.items():
-                values.setdefault(f"{role}/{name}", []).append(sum(shares) / len(shares))
+                values.setdefault(f"{role}/{name}", []).append((sum(shares) / len(shares), game["pair"]))
     shares_by_iteration = [
         RoleShares(iteration, {name: _interval(shares) for name, shares in figures.items()})
         for iteration, figures in sorted(by_iteration.items())
@@ -190,8 +190,9 @@ def judge_clues(
     return JudgedClues(groundings, copied, shares_by_iteration)
 
 
-def _interval(values: Sequence[float]) -> tuple[float, float, float]:
-    interval = Interval.of_mean(values, resamples=500)
+def _interval(values: Sequence[tuple[float, str]]) -> tuple[float, float | None, float | None]:
+    """The mean of values, each given with its game's pair, and its interval."""
+    interval = Interval.of_mean([value for value, _ in values], pairs=[pair for _, pair in values], resamples=500)
     return interval.value, interval.low, interval.high
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from vision_zero import run_folder
+from vision_zero.evaluate.bootstrap import RESAMPLED
 
 Line = Mapping[str, Any]
-Figures = Mapping[str, Sequence[float]]
-"""Name -> value, low and high."""
+Figures = Mapping[str, Sequence[float | None]]
+"""Name -> value, low and high; None: no interval."""
 
 
 def finite_number(value: object) -> float | None:
@@ -66,11 +67,24 @@ def read_iterations(run: Path) -> list[Line]:
     return iterations
 
 
-def read_arena(run: Path) -> list[tuple[int, Figures]]:
+def read_arena(run: Path, notes: list[str]) -> list[tuple[int, Figures]]:
     """Step and figures of every line of arena.jsonl. Raises RunFolderError for a damaged file."""
     file = run / run_folder.ARENA
     lines = read_steps(file, "figures")
+    note_older_intervals(file, lines, notes)
     return [(line["step"], checked_figures(f"{file}, step {line['step']}", line["figures"])) for line in lines]
+
+
+def note_older_intervals(file: Path, lines: Sequence[Line], notes: list[str]) -> None:
+    """Add a note if lines of `file` have, or may have, intervals that took two deals on one pair for independent."""
+
+    def is_older(line: Line) -> bool:
+        games, pairs = (finite_number(line.get(name)) for name in ("games", "pairs"))
+        return RESAMPLED not in line and (games is None or (pairs is not None and pairs < games / 2))
+
+    if older := sum(map(is_older, lines)):
+        said = "whose 95% intervals resampled deals: where pairs were played more than once they are too narrow"
+        notes.append(f"{file.name}: {older} of {len(lines)} lines are of an older version, {said}")
 
 
 def is_whole(value: object) -> bool:
@@ -96,5 +110,6 @@ def check_numbers(where: str, values: object) -> None:
 def checked_figures(where: str, figures: object) -> Figures:
     """`figures`, checked to have value, low and high each. Raises RunFolderError that begins with `where`."""
     for figure in figures.values() if isinstance(figures, dict) else [None]:
-        check_numbers(where, figure if isinstance(figure, list) and len(figure) == 3 else None)
+        whole = isinstance(figure, list) and len(figure) == 3
+        check_numbers(where, figure[:1] if whole and figure[1:] == [None, None] else figure if whole else None)
     return figures if isinstance(figures, dict) else {}

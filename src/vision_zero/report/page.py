@@ -30,6 +30,7 @@ from vision_zero.report.metrics_log import (
     check_numbers,
     checked_figures,
     finite_number,
+    note_older_intervals,
     read_arena,
     read_iterations,
     read_steps,
@@ -68,7 +69,7 @@ def make_report(run: Path, max_games: int = 500, image_size: int = 320, evaluati
     steps = _read_or_note(notes, run / run_folder.METRICS, lambda: read_steps(run / run_folder.METRICS))
     iterations = _read_or_note(notes, run / run_folder.METRICS, lambda: read_iterations(run)) if steps else []
     steps, iterations = _one_line_per_step(steps, notes), _one_line_per_step(iterations, [])
-    arena = _read_or_note(notes, run / run_folder.ARENA, lambda: read_arena(run), optional=True)
+    arena = _read_or_note(notes, run / run_folder.ARENA, lambda: read_arena(run, notes), optional=True)
     switches = _read_or_note(notes, run / run_folder.SWITCHES, lambda: _switches(run), optional=True)
     recorded = read_games(run)
     notes += recorded.notes
@@ -172,6 +173,7 @@ def _evaluations(run: Path, named: Sequence[Path], notes: list[str]) -> list[dic
             continue
         if not lines:
             notes.append(f"{file} holds no evaluation")
+        note_older_intervals(file, lines, notes)
         found += [{name: line[name] for name in ("model", "figures", "start", "games")} for line in lines]
     return found
 

@@ -7,6 +7,8 @@ arena, is drawn as far as it goes.
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +68,10 @@ def plot_run(run: Path) -> Figure:
     if not iterations:
         raise NoCurvesError(f"{run} has not finished an iteration yet")
     steps_per_iteration = iterations[1]["step"] - iterations[0]["step"] if len(iterations) > 1 else 1
-    arena = [(step / steps_per_iteration, figures) for step, figures in read_arena(run)]
+    notes: list[str] = []
+    arena = [(step / steps_per_iteration, figures) for step, figures in read_arena(run, notes)]
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     panels = PANELS if arena else PANELS[1:2]
     figure = Figure(figsize=(WIDTH * len(panels), HEIGHT), layout="constrained")
     for axes, (title, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
@@ -99,6 +104,7 @@ def draw_series(axes: Axes, series: Series, arena: Sequence[tuple[float, Figures
     steps, values, lows, highs = zip(*points, strict=True)
     axes.plot(steps, values, color=series.colour, label=series.label, linewidth=1.8 if series.band else 1.1)
     if series.band:
+        lows, highs = ([math.nan if one is None else one for one in some] for some in (lows, highs))
         axes.fill_between(steps, lows, highs, color=series.colour, alpha=0.15, linewidth=0)
 
 

@@ -110,6 +110,8 @@ def _alone(score: Mapping[str, Any] | None) -> str:
     return "not scored" if score is None else _percent(score["mean"])
 
 
-def _percent(share: float, *, sign: bool = False) -> str:
+def _percent(share: float | None, *, sign: bool = False) -> str:
+    if share is None:
+        return "?"
     value = round(100 * share, 1) + 0.0  # no -0.0
     return f"{value:+.1f}" if sign else f"{value:.1f}"

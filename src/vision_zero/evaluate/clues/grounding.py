@@ -9,7 +9,7 @@ A clue is judged by its claims, the objects it names (`red cube`), against the c
     no_claim        it names no object: counted here, and as not true
     unparsed        no clue could be parsed from the completion; also no_claim, never copied
 
-All are means over the clues of a role in one game, then over games: a game is what intervals resample.
+All are means over the clues of a role in one game, then over games; intervals resample image pairs.
 """
 
 from __future__ import annotations
@@ -136,10 +136,10 @@ def grounding_of_game(game: Game, scene_index: SceneIndex) -> dict[Role, ClueGro
     return scene_index.judge(game.pair.id, game.spy, said)
 
 
-def grounding_figures(games: Sequence[GroundingByRole]) -> dict[str, Interval]:
-    """Means over games with their intervals, named `civilian/true` ... `spy/unparsed`."""
+def grounding_figures(games: Sequence[GroundingByRole], pairs: Sequence[str] | None = None) -> dict[str, Interval]:
+    """Means over games, each on its pair of `pairs`, with intervals, named `civilian/true` and so on."""
     return {
-        f"{role.value}/{name}": Interval.of_mean([getattr(game[role], name) for game in games])
+        f"{role.value}/{name}": Interval.of_mean([getattr(game[role], name) for game in games], pairs=pairs)
         for role in (Role.CIVILIAN, Role.SPY)
         for name in GROUNDING_FIGURES
     }

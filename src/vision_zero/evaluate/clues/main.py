@@ -62,14 +62,14 @@ def clue_windows(
     if left_out := len(records) - len(judged):
         print(f"note: {left_out} of {len(records)} games are left out, their pairs are not described", file=sys.stderr)
     steps = config["updates_per_iteration"] * config["num_iterations"]
-    games: dict[int, list[GroundingByRole]] = {}
+    games: dict[int, list[tuple[GroundingByRole, str]]] = {}
     for record in judged:
         grounding = scene_index.judge(record["pair"], record["spy"], said_in_record(record))
-        games.setdefault(record["step"] // steps // window, []).append(grounding)
+        games.setdefault(record["step"] // steps // window, []).append((grounding, record["pair"]))
     last = max(record["step"] // steps for record in records) + 1
     return [
-        ClueWindow(number * window + 1, min((number + 1) * window, last), len(some), grounding_figures(some))
-        for number, some in sorted(games.items())
+        ClueWindow(n * window + 1, min((n + 1) * window, last), len(some), grounding_figures(*zip(*some, strict=True)))
+        for n, some in sorted(games.items())
     ]
 
 

@@ -45,10 +45,11 @@ class Matchup:
 class GameOutcome:
     """Outcome of one game of one match-up.
 
-    `image_swapped_votes`: votes on the same clues with another game's image, None where there were none.
+    `pair`: id of its image pair. `image_swapped_votes`: on the same clues with another game's image, None: none.
     """
 
     summary: GameSummary
+    pair: str
     grounding: GroundingByRole | None = None
     image_swapped_votes: tuple[Vote, ...] | None = None
 
@@ -132,7 +133,7 @@ class Arena:
                     }
                     votes = list(self._image_swapped_votes(games, seating, shown, on_call))
                 outcomes += [
-                    GameOutcome(summarize(game), grounding, image_swapped_votes)
+                    GameOutcome(summarize(game), game.pair.id, grounding, image_swapped_votes)
                     for game, grounding, image_swapped_votes in zip(games, groundings, votes, strict=True)
                 ]
             after_chunk()

@@ -13,6 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from vision_zero.evaluate.bootstrap import RESAMPLED
 from vision_zero.evaluate.win_rate.arena import make_arena
 from vision_zero.evaluate.win_rate.match import Match, MatchResult
 from vision_zero.evaluate.win_rate.metrics import CROSS_PLAY, ITSELF, WIN_RATE, WITH_ANOTHER_SEED, Figures
@@ -92,12 +93,12 @@ def append_result(out: Path, line: Mapping[str, Any]) -> None:
 
 
 def result_line(result: MatchResult) -> dict[str, Any]:
-    """The JSON of a result. `figures` and `start`: name -> [value, low, high]."""
-    return {"figures": _plain(result.figures), "start": _plain(result.start)}
+    """The JSON of a result. `figures` and `start`: name -> [value, low, high]; null: no interval."""
+    return {RESAMPLED: "pairs", "figures": _plain(result.figures), "start": _plain(result.start)}
 
 
-def _plain(figures: Figures) -> dict[str, list[float]]:
-    return {name: [round(value, 6) for value in astuple(interval)] for name, interval in figures.items()}
+def _plain(figures: Figures) -> dict[str, list[float | None]]:
+    return {name: [value and round(value, 6) for value in astuple(interval)] for name, interval in figures.items()}
 
 
 def figures_table(result: MatchResult) -> str:

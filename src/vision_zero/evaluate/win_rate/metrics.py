@@ -24,12 +24,13 @@ The image gain is what voters take from the image, not from the clues, in games 
     image_gain       share of right votes with the true image minus that with another game's image
                      (votes/right - votes/right_image_swapped), on the same clues and at the same seeds
 
-All are means over deals; intervals resample deals.
+All are means over deals; intervals resample image pairs with all their deals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import fmean
 
 from vision_zero.evaluate.bootstrap import Interval, paired
@@ -54,6 +55,12 @@ WITH_ANOTHER_SEED = (*CROSS_PLAY, OTHER_VOTERS, OTHER_CIVILIANS)
 Figures = dict[str, Interval]
 
 
+def _by_pair(outcomes: Sequence[GameOutcome]) -> tuple[Callable[..., Interval], Callable[..., Interval]]:
+    """`Interval.of_mean` and `paired`, of values in the order of `outcomes`."""
+    pairs = [outcome.pair for outcome in outcomes]
+    return partial(Interval.of_mean, pairs=pairs), partial(paired, pairs=pairs)
+
+
 def win_rate_figures(results: OutcomesByMatchup) -> Figures:
     """Figures by the names above, as far as their match-ups were played; the three of WIN_RATE must be.
 
@@ -64,13 +71,14 @@ def win_rate_figures(results: OutcomesByMatchup) -> Figures:
             raise ValueError(f"two match-ups played different deals: {FROZEN}, and {matchup}")
     wins = {matchup: [float(one.table_won) for one in outcomes] for matchup, outcomes in results.items()}
     table, spy, frozen = wins[NEW_TABLE], [1 - won for won in wins[NEW_SPY]], wins[FROZEN]
+    mean, gain = _by_pair(results[FROZEN])
     figures = {
-        "win_rate": Interval.of_mean([(a + b) / 2 for a, b in zip(table, spy, strict=True)]),
-        "as_table": Interval.of_mean(table),
-        "as_spy": Interval.of_mean(spy),
-        "start_as_table": Interval.of_mean(frozen),
-        "table_gain": paired(table, frozen),
-        "spy_gain": paired(spy, [1 - won for won in frozen]),
+        "win_rate": mean([(a + b) / 2 for a, b in zip(table, spy, strict=True)]),
+        "as_table": mean(table),
+        "as_spy": mean(spy),
+        "start_as_table": mean(frozen),
+        "table_gain": gain(table, frozen),
+        "spy_gain": gain(spy, [1 - won for won in frozen]),
     }
     gains = {
         "civilians_gain": NEW_CIVILIANS,
@@ -78,12 +86,12 @@ def win_rate_figures(results: OutcomesByMatchup) -> Figures:
         "other_voters_gain": OTHER_VOTERS,
         "other_civilians_gain": OTHER_CIVILIANS,
     }
-    figures |= {name: paired(wins[matchup], frozen) for name, matchup in gains.items() if matchup in wins}
+    figures |= {name: gain(wins[matchup], frozen) for name, matchup in gains.items() if matchup in wins}
     if {NEW_CIVILIANS, NEW_VOTERS} <= wins.keys():
         apart = zip(table, wins[NEW_CIVILIANS], wins[NEW_VOTERS], frozen, strict=True)
-        figures["together"] = Interval.of_mean([t - c - v + f for t, c, v, f in apart])
+        figures["together"] = mean([t - c - v + f for t, c, v, f in apart], bounds=(-2.0, 2.0))
     if ITSELF in wins:
-        figures["against_itself"] = Interval.of_mean(wins[ITSELF])
+        figures["against_itself"] = mean(wins[ITSELF])
         figures |= play_figures(results[ITSELF])
     return figures
 
@@ -91,18 +99,20 @@ def win_rate_figures(results: OutcomesByMatchup) -> Figures:
 def play_figures(outcomes: Sequence[GameOutcome]) -> Figures:
     """Figures of one match-up: votes, lengths, image gain if images were swapped, grounding if scenes are described."""
     games = [outcome.summary for outcome in outcomes]
+    mean, gain = _by_pair(outcomes)
     figures = {
-        "votes/right": Interval.of_mean([outcome.votes_right for outcome in outcomes]),
-        "votes/na": Interval.of_mean([vote_share(game.votes, None) for game in games]),
-        "votes/invalid": Interval.of_mean([vote_share(game.votes, 0) for game in games]),
-        "clues/unparsed": Interval.of_mean([game.unparsed_clues / len(game.clue_lengths) for game in games]),
-        "length/clue": Interval.of_mean([fmean(game.clue_lengths) for game in games]),
-        "length/vote": Interval.of_mean([fmean(game.vote_lengths) for game in games]),
+        "votes/right": mean([outcome.votes_right for outcome in outcomes]),
+        "votes/na": mean([vote_share(game.votes, None) for game in games]),
+        "votes/invalid": mean([vote_share(game.votes, 0) for game in games]),
+        "clues/unparsed": mean([game.unparsed_clues / len(game.clue_lengths) for game in games]),
+        "length/clue": mean([fmean(game.clue_lengths) for game in games], bounds=None),
+        "length/vote": mean([fmean(game.vote_lengths) for game in games], bounds=None),
     }
     if all(outcome.image_swapped_votes is not None for outcome in outcomes):
         right, swapped = [o.votes_right for o in outcomes], [o.image_swapped_votes_right for o in outcomes]
-        figures |= {"votes/right_image_swapped": Interval.of_mean(swapped), "image_gain": paired(right, swapped)}
+        figures |= {"votes/right_image_swapped": mean(swapped), "image_gain": gain(right, swapped)}
     groundings = [outcome.grounding for outcome in outcomes if outcome.grounding is not None]
     if len(groundings) == len(outcomes):
-        figures |= {f"grounding/{name}": interval for name, interval in grounding_figures(groundings).items()}
+        grounding = grounding_figures(groundings, [outcome.pair for outcome in outcomes])
+        figures |= {f"grounding/{name}": interval for name, interval in grounding.items()}
     return figures

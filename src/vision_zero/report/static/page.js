@@ -74,7 +74,8 @@ function switches(page) {
 
 function evaluations(page) {
   return page.evaluations.map((one) => {
-    const interval = ([value, low, high]) => `${digits(value)} (${digits(low)} to ${digits(high)})`;
+    const interval = ([value, low, high]) =>
+      `${digits(value)} (${low === null ? "no interval" : `${digits(low)} to ${digits(high)}`})`;
     const rows = Object.entries(one.figures).map(([name, figure]) => [
       name,
       interval(figure),
