@@ -1,13 +1,15 @@
 r"""Readers of completions: what counts as a vote, what a clue may hold, and that no text makes them fail."""
 
+import re
 import unicodedata
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from vision_zero.game.parsing import clean_text, read_clue, read_vote, split_completion
-from vision_zero.types import Vote
+from vision_zero.game.parsing import BOX_PLACEHOLDERS, clean_text, read_clue, read_vote, split_completion
+from vision_zero.game.prompts import SHIPPED_TEMPLATES, load_template
+from vision_zero.types import TEMPLATES, Vote
 
 # Text made of the pieces that could go wrong, and any text at all (surrogates and control characters included).
 PIECES = [
@@ -60,6 +62,60 @@ texts = st.one_of(st.text(st.characters(codec=None)), st.lists(st.sampled_from(P
         (r"**\boxed{3}**", 3),
         (r"\boxed{1}", 1),
         (r"\boxed{5}", 5),
+        *[
+            (f"\\boxed{{{answer}}}", 2)
+            for answer in (
+                *(
+                    "Player~2",
+                    r"\text{Player}\ 2",
+                    r"\text{Player}~2",
+                    r"Player\,2",
+                    r"Player\quad 2",
+                    r"\\text{Player}\\ 2",
+                ),
+                *(
+                    "$2$",
+                    "$$2$$",
+                    r"\(2\)",
+                    r"$\text{Player }2$",
+                    r"\text{Player }$2$",
+                    "$**2**$",
+                    "*2*",
+                    "**Player** 2",
+                ),
+                *(
+                    r"\textbf{2}",
+                    r"\mathrm{Player~2}",
+                    r"\bm{2}",
+                    "#2",
+                    r"\#2",
+                    "Player #2",
+                    "Player # 2",
+                    r"Player~\#2",
+                ),
+                *(
+                    "number 2",
+                    "player number 2",
+                    "player_number_2",
+                    "No. 2",
+                    "no.2",
+                    "№ 2",
+                    "Player No. 2",
+                    "player no 2",
+                ),
+                *(
+                    "２",
+                    "Ｐｌａｙｅｒ２",
+                    "Player\u3000２",
+                    "２．",
+                    "＃２",
+                    "Player\u00a02",
+                    "Player\n2",
+                    "Player-2",
+                    "Player – 2",
+                ),
+            )
+        ],
     ],
 )
 def test_votes_that_are_read(text: str, vote: Vote) -> None:
@@ -67,7 +123,25 @@ def test_votes_that_are_read(text: str, vote: Vote) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", ["N/A", "n/a", "NA", "na", " N/A ", r"\text{N/A}", r"\mathrm{NA}", "**N/A**", "N/A."]
+    "answer",
+    [
+        *("N/A", "n/a", "NA", "na", " N/A ", r"\text{N/A}", r"\mathrm{NA}", "**N/A**", "N/A."),
+        *(
+            "N / A",
+            "N.A.",
+            "n.a.",
+            "N.A",
+            "N. A.",
+            "N-A",
+            "N–A",
+            "Ｎ／Ａ",
+            "N∕A",
+            r"N\/A",
+            r"\text{N}/\text{A}",
+            "n~/~a",
+            "$N/A$",
+        ),
+    ],
 )
 def test_votes_that_are_not_available(answer: str) -> None:
     assert read_vote(f"\\boxed{{{answer}}}", 5) is None
@@ -91,18 +165,19 @@ def test_votes_that_are_not_available(answer: str) -> None:
             "1e0",
             "0x3",
             "1_0",
-            "３",
             "²",
+            "②",
             "٣",
             "三",
         ],
-        *["1 or 2", "1, 2", "1 2", "{1}{2}", r"\text{1}\text{2}", "3/5", "3!", "#3", "(3)", "Player", "Player 1 and 2"],
+        *["1 or 2", "1, 2", "1 2", "{1}{2}", r"\text{1}\text{2}", "3/5", "3!", "(3)", "Player", "Player 1 and 2"],
         *[
             "three",
             "None",
             "null",
-            "N / A",
-            "N.A.",
+            "n a",
+            "not available",
+            "N.A.A",
             "abstain",
             "N/A or 3",
             "3 N/A",
@@ -112,7 +187,21 @@ def test_votes_that_are_not_available(answer: str) -> None:
             "spy",
             "\x003",
         ],
-        *["<|im_end|>3", "3\nPlayer 4"],
+        *[
+            "<|im_end|>3",
+            "3\nPlayer 4",
+            r"1\,2",
+            "1~2",
+            "$1$$2$",
+            "１ ２",
+            "１２",
+            r"\frac{1}{2}",
+            r"\sqrt{2}",
+            "2*3*",
+            "2**",
+        ],
+        *[r"\$2", "$2", "−1", "Player -2", "Player--2", "no 2", "Player No", "number", "##2", "2\\", "~", "$ $"],
+        *["I vote for 2", "2 is the spy", "Player 2 is the spy", "No. 2 or no. 3", "not 2", "player's 2", "to 2"],
     ],
 )
 def test_votes_that_are_invalid(answer: str) -> None:
@@ -164,6 +253,13 @@ def test_clues_that_are_read(text: str, clue: str) -> None:
         r"\boxed{<image><|im_end|>}",
         "\\boxed{\u200b}",
         r"\boxed{a} \boxed{",
+        *(
+            r"\boxed{your clue}",
+            r"\boxed{\text{Your clue.}}",
+            r"\boxed{<your clue>}",
+            r"\boxed{**[your clue]**}",
+            r"\boxed{number}",
+        ),
     ],
 )
 def test_clues_that_are_unparsed(text: str) -> None:
@@ -249,6 +345,69 @@ def test_pieces_of_tokens_never_come_together(text: str) -> None:
     assert_harmless(clean_text(text))
     clue = read_clue(f"\\boxed{{{text}}}")
     assert clue is None or (read_clue(f"\\boxed{{{clue}}}") == clue and "<|" not in clue and "|>" not in clue)
+
+
+def test_the_placeholders_are_those_of_the_templates() -> None:
+    for name in SHIPPED_TEMPLATES:
+        boxes = re.findall(r"\\boxed\{([^{}]+)\}", (TEMPLATES / f"{name}.txt").read_text("utf-8"))
+        assert set(boxes) <= BOX_PLACEHOLDERS | {"N/A"}, name
+        for section in ("civilian", "spy_blank", "spy_edited", "spy_masked"):
+            copied = load_template(name).sections[section].template
+            assert read_clue(copied) is None, (name, section)
+    assert read_clue(r"\boxed{your clue is the red cube}") == "your clue is the red cube"
+
+
+VOTE_PIECES = [
+    *PIECES,
+    "2",
+    "Player",
+    "number ",
+    "No.",
+    "#",
+    "~",
+    "\\,",
+    "\\ ",
+    "$",
+    "*",
+    "**",
+    "-",
+    "–",
+    "Ｐ",
+    "／",
+    "N.A.",
+    "n",
+]
+votes = st.one_of(texts, st.lists(st.sampled_from(VOTE_PIECES), max_size=8).map("".join))
+
+
+@given(votes)
+def test_what_was_a_vote_before_stays_the_same_vote(text: str) -> None:
+    """Before TeX's spaces, emphasis by `$`, `#`, `number`, full width and other forms of N/A were read."""
+    wrapper = r"(?<!\\)\\+(?:boxed|fbox|mbox|text|textbf|emph|mathbf|mathrm)\s*\{|(?<!\\)\\+[{}]|[{}]"
+    _, boxed = split_completion(f"\\boxed{{{text}}}")
+    answer = re.sub(r"(?<!\\)\\+([%$#&_])", r"\1", re.sub(wrapper, " ", boxed or "")).strip()
+    if len(answer) > 4 and answer.startswith("**") and answer.endswith("**"):
+        answer = answer[2:-2].strip()
+    number = re.fullmatch(r"(?:player[ _]*)?([1-9][0-9]{0,8})\.?", answer, re.ASCII | re.IGNORECASE)
+    if re.fullmatch(r"n/?a\.?", answer, re.ASCII | re.IGNORECASE):
+        assert read_vote(f"\\boxed{{{text}}}", 5) is None
+    elif number and int(number[1]) <= 5:
+        assert read_vote(f"\\boxed{{{text}}}", 5) == int(number[1])
+
+
+@given(votes)
+def test_only_the_number_itself_and_words_for_a_player_are_a_vote(text: str) -> None:
+    vote = read_vote(f"\\boxed{{{text}}}", 5)
+    _, boxed = split_completion(f"\\boxed{{{text}}}")
+    assert boxed is not None
+    words = re.sub(r"\\+[A-Za-z]+", " ", unicodedata.normalize("NFKC", boxed)).lower()
+    letters = re.sub(r"[^a-z]", "", words)
+    if vote:
+        assert [int(digits) for digits in re.findall(r"\d+", words)] == [vote]
+        assert letters in ("", "player", "number", "no", "playernumber", "playerno")
+    if vote is None:
+        assert letters == "na"
+        assert not re.search(r"\d", words)
 
 
 @given(st.integers(-3, 30), st.integers(1, 12))

@@ -65,12 +65,12 @@ class Interval:
         sums = np.array([math.fsum(some) for some in by_pair.values()])
         counts = np.array([len(some) for some in by_pair.values()])
         mean, n = math.fsum(values) / len(values), len(by_pair)
-        unanimous = np.ptp(sums / counts) <= ROUNDING
-        if n == 1 or (unanimous and bounds is None):
+        unanimous, (least, most) = np.ptp(sums / counts) <= ROUNDING, bounds or (math.inf, -math.inf)
+        if n == 1 or (unanimous and not least <= mean <= most):
             return cls(mean, None, None)
-        if unanimous and bounds is not None:
+        if unanimous:
             others = 1 - ((1 - COVERAGE) / 2) ** (1 / n)
-            return cls(mean, mean - others * (mean - bounds[0]), mean + others * (bounds[1] - mean))
+            return cls(mean, mean - others * (mean - least), mean + others * (most - mean))
         rng = np.random.default_rng(seed)
         rows = max(1, AT_ONCE // n)
         drawn = (rng.integers(n, size=(min(rows, resamples - start), n)) for start in range(0, resamples, rows))

@@ -28,15 +28,31 @@ _TOKEN_DELIMITER = re.compile(r"<[|\uff5c]|[|\uff5c]>")
 
 _LATEX_WRAPPER = (
     r"(?<!\\)\\+(?:boxed|fbox|mbox|text|textbf|textit|textrm|textsf|texttt|emph|underline"
-    r"|mathbf|mathit|mathrm|mathsf|mathtt|operatorname)\s*\{"
+    r"|textup|textnormal|mathbf|mathit|mathrm|mathsf|mathtt|operatorname|boldsymbol|bm)\s*\{"
 )
 _LATEX_WRAPPER_OR_BRACE = re.compile(rf"{_LATEX_WRAPPER}|(?<!\\)\\+[{{}}]|[{{}}]")
 _LATEX_ESCAPE = re.compile(r"(?<!\\)\\+([%$#&_])")
 
 _INVISIBLE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co"})
 
-_PLAYER_NUMBER = re.compile(r"(?:player[ _]*)?([1-9][0-9]{0,8})\.?", re.ASCII | re.IGNORECASE)
-_NOT_AVAILABLE = re.compile(r"n/?a\.?", re.ASCII | re.IGNORECASE)
+# Of votes only: `~`, `\ ` and `\,` space, `$2$` and `**2**` emphasise, and forms of one character mean another.
+_LATEX_SPACE = re.compile(r"~|(?<!\\)\\+(?:[ ,;:!]|(?:quad|qquad|enspace|thinspace|space)(?![A-Za-z]))")
+_EMPHASIS = re.compile(r"(?<!\\)(\${1,2}|\*{1,3})([^$*]+)\1|(?<!\\)\\+\(([^()\\]+)\\+\)")
+_PLAIN_FORMS = {
+    **{ord(c): ord(c) - 0xFEE0 for c in map(chr, range(0xFF01, 0xFF5F))},  # full width
+    **dict.fromkeys((*range(0x2010, 0x2016), 0x2212), "-"),
+    **dict.fromkeys((0x2044, 0x2215), "/"),
+    0x2116: "No.",
+}
+
+_PLAYER_NUMBER = re.compile(
+    r"(?:player(?: - |-|[ _]*))?(?:(?:#|number[ _]|no\.|(?<=player )no ) ?)?([1-9][0-9]{0,8})\.?",
+    re.ASCII | re.IGNORECASE,
+)
+_NOT_AVAILABLE = re.compile(r"n(?: ?(?:\\*/|[.-]) ?)?a\.?", re.ASCII | re.IGNORECASE)
+
+BOX_PLACEHOLDERS = frozenset({"your clue", "number"})
+"""What the templates write into their boxes in place of a clue or a vote."""
 
 
 def split_completion(text: str) -> tuple[str, str | None]:
@@ -78,8 +94,8 @@ def clean_text(text: str) -> str:
 def read_clue(text: str, max_chars: int = MAX_CLUE_CHARS) -> str | None:
     r"""The clue in a completion: its last box as one clean line of at most `max_chars` characters; `None`: unparsed.
 
-    A clue that is empty after cleaning is unparsed. LaTeX wrappers, escapes and braces are removed, so parsing is
-    idempotent: `read_clue(f"\\boxed{{{clue}}}") == clue`.
+    A clue that is empty after cleaning is unparsed, and so is a copied placeholder of the prompt. LaTeX wrappers,
+    escapes and braces are removed, so parsing is idempotent: `read_clue(f"\\boxed{{{clue}}}") == clue`.
 
     Raises ValueError if `max_chars` is not positive.
     """
@@ -93,15 +109,17 @@ def read_clue(text: str, max_chars: int = MAX_CLUE_CHARS) -> str | None:
         previous = clue
         clue = _LATEX_ESCAPE.sub(r"\1", _LATEX_WRAPPER_OR_BRACE.sub("", clue))
         clue = " ".join(clean_text(" ".join(clue.split())).split())
-    return clue[:max_chars].rstrip() or None
+    clue = clue[:max_chars].rstrip()
+    return None if clue.casefold().strip(" .,:…<>[]()\"'*_") in BOX_PLACEHOLDERS else clue or None
 
 
 def read_vote(text: str, n_players: int) -> Vote:
     r"""The vote in a completion's last box: a seat in 1..n_players, `None` for N/A, or 0 if it is invalid.
 
-    Around the number only a "player", emphasis (`**3**`), a full stop, spaces and LaTeX wrappers are tolerated. Two
-    numbers, signs, decimals, leading zeros, other scripts' digits, seats that do not exist and a missing box are
-    invalid. "N/A" and "NA" are N/A in any case; other ways to abstain are invalid.
+    Around the number only "player", "number", "no." and "#", emphasis (`**3**`, `$3$`), a full stop, spaces, TeX's too,
+    and LaTeX wrappers are tolerated, in full width too. Two numbers, signs, decimals, leading zeros, other scripts'
+    digits, seats that do not exist, other words and a missing box are invalid. "N/A", "NA", "N / A", "N-A" and "N.A."
+    are N/A in any case; other ways to abstain are invalid.
 
     Raises ValueError if `n_players` is not positive.
     """
@@ -111,9 +129,10 @@ def read_vote(text: str, n_players: int) -> Vote:
     if boxed is None:
         return 0
     # A brace becomes a space, not nothing: {1}{2} is two numbers.
-    answer = _LATEX_ESCAPE.sub(r"\1", _LATEX_WRAPPER_OR_BRACE.sub(" ", boxed)).strip()
-    if len(answer) > 4 and answer.startswith("**") and answer.endswith("**"):
-        answer = answer[2:-2].strip()
+    answer = _LATEX_SPACE.sub(" ", _LATEX_WRAPPER_OR_BRACE.sub(" ", boxed).translate(_PLAIN_FORMS))
+    for _ in range(2):  # `$**3**$`
+        answer = _EMPHASIS.sub(r" \2\3 ", answer)
+    answer = " ".join(_LATEX_ESCAPE.sub(r"\1", answer).split())
     if _NOT_AVAILABLE.fullmatch(answer):
         return None
     number = _PLAYER_NUMBER.fullmatch(answer)
