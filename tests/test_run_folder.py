@@ -268,7 +268,11 @@ def test_a_run_that_was_killed_while_it_was_described_begins_again(
 def test_config_parses_to_the_run_that_wrote_it(tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = flags(
-        output_dir=run, model_name_or_path=BENCH_MODEL, iterations=1, lora_target_modules=["q_proj", "v_proj"]
+        output_dir=run,
+        model_name_or_path=BENCH_MODEL,
+        iterations=1,
+        use_peft=True,
+        lora_target_modules=["q_proj", "v_proj"],
     )
     main(words)
     written = yaml.safe_load((run / "config.yaml").read_text())

@@ -138,14 +138,23 @@ def build(
         **(args.model_init_kwargs or {}),
         "dtype": "float32" if model.dtype in (None, "auto") and args.use_cpu else model.dtype,
         "attn_implementation": attention_implementation(model.attn_implementation, use_cpu=args.use_cpu),
-        "revision": model.model_revision,
     }
     with zero3_disabled(args):  # a look at the files: TRL, which loads them, would make up weights that are missing
-        load_model(
+        look = load_model(
             model.model_name_or_path,
             device_map="meta",
-            revision=model.model_revision,
+            dtype=args.model_init_kwargs["dtype"],
             trust_remote_code=args.trust_remote_code,
+        )
+    # DeepSpeed steps float32 masters of bfloat16 weights, unless its file says otherwise.
+    masters = (
+        args.deepspeed and args.bf16 and not args.hf_deepspeed_config.is_true("bf16.bf16_master_weights_and_grads")
+    )
+    if look.dtype.itemsize < 4 and not model.use_peft and not masters:
+        raise ValueError(
+            f"dtype={model.dtype} trains {str(look.dtype).removeprefix('torch.')} weights, in which steps of "
+            f"learning_rate={args.learning_rate} are mostly rounded away; give --dtype float32 (with --bf16 true it "
+            "computes in bfloat16), --use_peft true, or --bf16 true and --deepspeed configs/deepspeed/zero2.json"
         )
     peft: PeftConfig | None = get_peft_config(model)
     games_table = [GamesTable(pairs)] if args.wandb_games and "wandb" in args.report_to else []

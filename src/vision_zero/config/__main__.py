@@ -11,6 +11,7 @@ import sys
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
+from vision_zero.config.checks import NOT_USED
 from vision_zero.config.game import GameConfig
 from vision_zero.config.options import IterativeSPOConfig
 
@@ -25,11 +26,12 @@ source in brackets is a choice of this repository.
 
 Beside these, `python -m vision_zero.train` takes every option of TRL 1.16's `GRPOConfig` (output, saving, logging,
 DeepSpeed, optimizer) and of its `ModelConfig` (`--model_name_or_path`, `--dtype`, `--attn_implementation`,
-`--use_peft` and the `--lora_*` options); `--help` lists them all. Some of TRL's follow from the ones below and are set
-or refused: `max_steps`, `gradient_accumulation_steps`, `steps_per_generation`, `generation_batch_size`,
-`max_completion_length`, `eval_strategy`. `--use_vllm` plays the games with vLLM: docs/rollouts.md. What this trainer
-would not use (`min_p`, `repetition_penalty`, `generation_kwargs`, `reward_weights`, `load_in_4bit`, ...) is refused by
-name.
+`--use_peft` and the `--lora_*` options); `--help` lists them all. `max_steps`, `gradient_accumulation_steps` and
+`steps_per_generation` follow from the ones below. `--use_vllm` plays the games with vLLM: docs/rollouts.md. An option
+that would not have its documented effect in this trainer is refused by name: the last table. A test holds that each of
+TRL's is used, passed on or refused. Options of vLLM are refused without `--use_vllm`, those of LoRA without
+`--use_peft`, and full training of 16-bit weights (`--dtype bfloat16`) where no optimizer steps float32 masters, as
+DeepSpeed's with `--bf16 true` does: at 1e-5 most steps would be rounded away.
 """
 
 
@@ -72,6 +74,10 @@ def page() -> str:
             if title:
                 parts.append(f"### {title}\n")
             parts.append(table(config, names) + "\n")
+    rows = {why: ", ".join(f"`{name}`" for name in NOT_USED if NOT_USED[name] == why) for why in NOT_USED.values()}
+    parts.append(
+        "## Refused\n\n| option | reason |\n|---|---|\n" + "".join(f"| {rows[why]} | {why} |\n" for why in rows)
+    )
     return "\n".join(parts)
 
 

@@ -200,8 +200,6 @@ class IterativeSPOConfig(GRPOConfig):
                     f"{name}={getattr(self, name)}, but it follows from the other options and would be {value}; "
                     "leave it out"
                 )
-        if self.generation_batch_size is not None:
-            raise ValueError(f"generation_batch_size={self.generation_batch_size} is not used; set games_per_iteration")
         self.gradient_accumulation_steps = accumulation
         self.steps_per_generation = steps
         self.generation_batch_size = None

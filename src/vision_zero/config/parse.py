@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from trl import ModelConfig, TrlParser
 
+from vision_zero.config.checks import NOT_USED, refuse, refuse_without_switch
 from vision_zero.config.game import GameConfig
 from vision_zero.config.options import DERIVED, IterativeSPOConfig
 from vision_zero.data.drawn_scenes import is_heldout
@@ -94,8 +95,11 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         raise ValueError(f"--images {heldout[0]}: these drawings are kept for evaluation; train on drawn:COUNT[@FIRST]")
     if not model.model_name_or_path:
         raise ValueError("no model: give --model_name_or_path with a folder or a name on the Hub")
-    if model.load_in_4bit or model.load_in_8bit:
-        raise ValueError("load_in_4bit and load_in_8bit are not supported: an export has the base model's precision")
+    refuse(model, NOT_USED)
+    refuse(args, {"model_init_kwargs": "is not supported: use dtype, attn_implementation and trust_remote_code"})
+    refuse_without_switch(model, "use_peft", "lora_", "use_rslora")
+    if not args.resume:  # a run may go on without its engine
+        refuse_without_switch(args, "use_vllm", "vllm_")
     game.rules(args.num_generations)
     if game.template != "auto":
         load_template(game.template)

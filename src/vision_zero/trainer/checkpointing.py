@@ -83,7 +83,7 @@ class ResumableTrainer(GRPOTrainer):
         warns when it finds none, so that training would go on from the base model.
         """
         model = self.model if model is None else model
-        if isinstance(model, PeftModel) or self.is_fsdp_enabled:
+        if isinstance(model, PeftModel):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
         # float32 holds every precision exactly; each parameter is copied back in its own.

@@ -46,12 +46,7 @@ from vision_zero.spo.scoring import Scores, score_games
 from vision_zero.trainer.checkpointing import ResumableTrainer
 from vision_zero.trainer.frozen_vision import FrozenTower
 from vision_zero.trainer.generation import SHORTER_PROMPTS, START_SERVER_AGAIN, Generation, check_logprob_gap
-from vision_zero.trainer.metrics import (
-    TokenWeightedMetrics,
-    iteration_metrics,
-    log_iteration,
-    replace_logged_advantages,
-)
+from vision_zero.trainer.metrics import TokenWeightedMetrics, iteration_metrics, log_iteration
 from vision_zero.trainer.packed_forward import PackedForward
 from vision_zero.trainer.samples import TrainingSample, build_samples, final_advantages, pad_samples, replay_rollout
 from vision_zero.types import Game, GameRules, ImagePair, Stage
@@ -289,7 +284,6 @@ class IterativeSPOTrainer(ResumableTrainer):
             weights, scale = self.args.extra_reward_weights(), self.args.scale_rewards == "group"
             advantages = final_advantages(samples, weights, scale=scale)
             batch["advantages"] = torch.tensor(advantages, dtype=torch.float32, device=device)
-            replace_logged_advantages(self._logs["advantages"], self.accelerator.gather(batch["advantages"]).tolist())
         # "grpo" averages over rows, and a dummy is no completion: count it out. "dapo" counts tokens; it has none.
         self.stop_unless_finite({"advantages": batch["advantages"]}, batch)
         loss_scale = len(samples) / n_real if self.loss_type == "grpo" else 1.0

@@ -7,7 +7,6 @@ much, so the numbers would depend on which rows are in a micro-batch together: h
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
 from vision_zero.rollout.policy import TokenLimitsByStage
@@ -70,13 +69,6 @@ def log_iteration(log: MutableMapping[str, list[float]], metrics: Mapping[str, f
         log.pop(name, None)
     for name, value in metrics.items():
         log[name].append(float(value))
-
-
-def replace_logged_advantages(logged: deque[float], ours: Sequence[float]) -> None:
-    """TRL logged the advantages that it would have used; its table of completions should show ours."""
-    for _ in range(min(len(ours), len(logged))):
-        logged.pop()
-    logged.extend(ours)
 
 
 MEANS = ("kl", "entropy", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean")

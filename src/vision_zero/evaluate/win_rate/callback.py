@@ -49,9 +49,9 @@ def training_arena(game: GameConfig, args: IterativeSPOConfig, trained_on: Seque
     """The arena of a run, None if it is off. Raises ValueError without pairs to play on, and for split weights."""
     if not args.arena_every:
         return None
-    if is_deepspeed_zero3_enabled() or args.fsdp:
+    if is_deepspeed_zero3_enabled():
         raise ValueError(
-            "arena_every needs whole weights on every process, which ZeRO-3 and FSDP split; use ZeRO-2, or evaluate "
+            "arena_every needs whole weights on every process, which ZeRO-3 splits; use ZeRO-2, or evaluate "
             "checkpoints with python -m vision_zero.evaluate win-rate"
         )
     if not args.arena_images and not game.holdout:
@@ -138,7 +138,7 @@ class ArenaCallback(TrainerCallback):
         trainer = self.trainer
         if isinstance(self._policy(), PeftModel):
             return None
-        if trainer.ref_model is not None and not trainer.args.sync_ref_model:
+        if trainer.ref_model is not None:
             return trainer.accelerator.unwrap_model(trainer.ref_model)
         name = self._policy().config._name_or_path
         loaded = create_model_from_path(name, **(trainer.args.model_init_kwargs or {}))
