@@ -167,8 +167,8 @@ def test_options_of_the_other_mode_of_vllm_are_refused(monkeypatch: pytest.Monke
     monkeypatch.setattr("vision_zero.config.checks.find_spec", lambda name: True)
     with pytest.raises(ValueError, match="vllm_server_port=1 is for vllm_mode=server"):
         parse([*FLAGS, "--use_vllm", "true", "--vllm_server_port", "1"])
+    words = ["--use_vllm", "true", "--vllm_mode", "server", "--vllm_tensor_parallel_size", "2"]
     with pytest.raises(ValueError, match=r"vllm_tensor_parallel_size=2 .* NUM_GPUS of run_scripts/vllm_server.sh"):
-        words = ["--use_vllm", "true", "--vllm_mode", "server", "--vllm_tensor_parallel_size", "2"]
         parse([*FLAGS, *words])
 
 
@@ -202,9 +202,9 @@ def test_so_are_those_of_a_model_that_is_stored_in_16_bit(monkeypatch: pytest.Mo
     for file in BENCH_MODEL.iterdir():
         if not (tmp_path / file.name).exists():
             (tmp_path / file.name).write_bytes(file.read_bytes())
-    with pytest.raises(ValueError, match="dtype=auto trains bfloat16 weights"):  # on a CPU auto is float32
-        game, args, model = parse([*FLAGS, "--model_name_or_path", str(tmp_path), "--dtype", "auto"])
-        args.use_cpu = False
+    game, args, model = parse([*FLAGS, "--model_name_or_path", str(tmp_path), "--dtype", "auto"])
+    args.use_cpu = False  # on a CPU auto is float32
+    with pytest.raises(ValueError, match="dtype=auto trains bfloat16 weights"):
         train.build(game, args, model, [])
     with pytest.raises(Built):
         build(monkeypatch, "--model_name_or_path", str(tmp_path), "--dtype", "auto")
@@ -245,9 +245,7 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     model.lm_head.register_module("drop", torch.nn.Dropout(0.5))
     with pytest.MonkeyPatch.context() as patch:
         emptied: list[int] = []
-        patch.setattr(
-            "transformers.trainer.clear_device_cache" if False else "torch.cuda.empty_cache", lambda: emptied.append(1)
-        )
+        patch.setattr("transformers.trainer.clear_device_cache", lambda: emptied.append(1))
         made = make_trainer(
             tmp_path_factory.mktemp("passed"),
             model=model,
@@ -276,9 +274,10 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> Any:
             epsilon_high=0.5,
             importance_sampling_level="sequence",
             top_entropy_quantile=0.5,
-            off_policy_mask_threshold=0.5,
+            off_policy_mask_threshold=0.01,
         )
         made.step = one_step(made)
+        made.emptied = emptied
     return made
 
 
@@ -301,7 +300,7 @@ EFFECTS: dict[str, Callable[[Any], Any]] = {
     "adam_beta2": lambda t: group(t)["betas"][1] == 0.75,
     "adam_epsilon": lambda t: group(t)["eps"] == 1e-3,
     "gradient_checkpointing_kwargs": lambda t: t.model.is_gradient_checkpointing,
-    "torch_empty_cache_steps": lambda t: type(t)._inner_training_loop is not None,
+    "torch_empty_cache_steps": lambda t: len(t.emptied) > 0,
     "logging_first_step": lambda t: t.state.log_history[0]["step"] == 1,
     "log_level": lambda t: t.args.get_process_log_level() == 40,
     "log_level_replica": lambda t: t.args.log_level_replica == "critical",
@@ -311,17 +310,41 @@ EFFECTS: dict[str, Callable[[Any], Any]] = {
     "ddp_bucket_cap_mb": lambda t: ddp(t)["bucket_cap_mb"] == 7,
     "ddp_broadcast_buffers": lambda t: ddp(t)["broadcast_buffers"] is False,
     "disable_dropout": lambda t: t.model.lm_head.drop.p == 0,
-    "delta": lambda t: t.args.delta == 4.0,
-    "epsilon_high": lambda t: t.epsilon_high == 0.5,
-    "importance_sampling_level": lambda t: t.importance_sampling_level == "sequence",
-    "top_entropy_quantile": lambda t: t.top_entropy_quantile == 0.5,
-    "off_policy_mask_threshold": lambda t: t.off_policy_mask_threshold == 0.5,
+}
+LOSS_OPTIONS = {
+    "delta": 4.0,
+    "epsilon_high": 0.5,
+    "importance_sampling_level": "sequence",
+    "top_entropy_quantile": 0.5,
+    "off_policy_mask_threshold": 0.01,
 }
 
 
 @pytest.mark.parametrize("name", EFFECTS)
 def test_an_option_that_is_passed_through_has_its_effect(name: str, trainer: Any) -> None:
     assert EFFECTS[name](trainer)
+
+
+@pytest.mark.parametrize("name", LOSS_OPTIONS)
+def test_an_option_of_the_loss_changes_it(name: str, trainer: Any) -> None:
+    """The batch that was trained on, as if the policy had moved since: with the option the loss is another one."""
+    assert getattr(trainer, name, getattr(trainer.args, name)) == LOSS_OPTIONS[name], "given to the trainer"
+    without = {"delta": None, "epsilon_high": 0.2, "importance_sampling_level": "token", "top_entropy_quantile": 1.0}
+    batch = dict(trainer._buffered_inputs[0])
+    moved = torch.linspace(-3, 3, batch["completion_ids"].numel()).view(batch["completion_ids"].shape)
+    trainer.accelerator.gradient_state._set_sync_gradients(True)
+
+    def loss(**options: Any) -> float:
+        batch["old_per_token_logps"] = batch["sampling_per_token_logps"] + moved
+        with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+            for option, value in ({"off_policy_mask_threshold": None} | without | options).items():
+                patch.setattr(trainer if hasattr(trainer, option) else trainer.args, option, value)
+            return float(trainer._compute_loss(trainer.model, batch))
+
+    batch["sampling_per_token_logps"] = batch["sampling_per_token_logps"] + (
+        1.0 if name == "off_policy_mask_threshold" else 0.0
+    )
+    assert loss(**{name: LOSS_OPTIONS[name]}) != pytest.approx(loss(), rel=1e-4)
 
 
 def test_the_step_with_all_of_them_trained(trainer: Any) -> None:

@@ -76,7 +76,8 @@ def page() -> str:
             parts.append(table(config, names) + "\n")
     rows = {why: ", ".join(f"`{name}`" for name in NOT_USED if NOT_USED[name] == why) for why in NOT_USED.values()}
     parts.append(
-        "## Refused\n\n| option | reason |\n|---|---|\n" + "".join(f"| {rows[why]} | {why} |\n" for why in rows)
+        "## Refused\n\n| option | reason |\n|---|---|\n"
+        + "".join(f"| {rows[why]} | {why.removeprefix('is not supported: ')} |\n" for why in rows)
     )
     return "\n".join(parts)
 

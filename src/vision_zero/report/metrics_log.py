@@ -77,12 +77,13 @@ def read_arena(run: Path, notes: list[str]) -> list[tuple[int, Figures]]:
 
 def note_older_intervals(file: Path, lines: Sequence[Line], notes: list[str]) -> None:
     """Add a note if lines of `file` have, or may have, intervals that took two deals on one pair for independent."""
-
-    def is_older(line: Line) -> bool:
-        games, pairs = (finite_number(line.get(name)) for name in ("games", "pairs"))
-        return RESAMPLED not in line and (games is None or (pairs is not None and pairs < games / 2))
-
-    if older := sum(map(is_older, lines)):
+    older = sum(
+        RESAMPLED not in line
+        and (finite_number(line.get("pairs", line.get("games"))) or 0)
+        < (finite_number(line.get("games")) or math.inf) / 2
+        for line in lines
+    )
+    if older:
         said = "whose 95% intervals resampled deals: where pairs were played more than once they are too narrow"
         notes.append(f"{file.name}: {older} of {len(lines)} lines are of an older version, {said}")
 
