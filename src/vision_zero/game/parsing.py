@@ -38,7 +38,7 @@ _INVISIBLE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co"})
 # Of votes only: `~`, `\ ` and `\,` space, `$2$` and `**2**` emphasise, and forms of one character mean another.
 _LATEX_SPACE = re.compile(r"~|(?<!\\)\\+(?:[ ,;:!]|(?:quad|qquad|enspace|thinspace|space)(?![A-Za-z]))")
 _EMPHASIS = re.compile(r"(?<!\\)(\${1,2}|\*{1,3})([^$*]+)\1|(?<!\\)\\+\(([^()\\]+)\\+\)")
-_PLAIN_FORMS = {
+_PLAIN_FORMS: dict[int, int | str] = {
     **{c: c - 0xFEE0 for c in range(0xFF01, 0xFF5F)},  # full width
     **dict.fromkeys((*range(0x2010, 0x2016), 0x2212), "-"),
     **dict.fromkeys((0x2044, 0x2215), "/"),

@@ -111,6 +111,6 @@ def check_numbers(where: str, values: object) -> None:
 def checked_figures(where: str, figures: object) -> Figures:
     """`figures`, checked to have value, low and high each. Raises RunFolderError that begins with `where`."""
     for figure in figures.values() if isinstance(figures, dict) else [None]:
-        whole = isinstance(figure, list) and len(figure) == 3
-        check_numbers(where, figure[:1] if whole and figure[1:] == [None, None] else figure if whole else None)
+        numbers = figure if isinstance(figure, list) and len(figure) == 3 else None
+        check_numbers(where, numbers[:1] if numbers and numbers[1:] == [None, None] else numbers)
     return figures if isinstance(figures, dict) else {}

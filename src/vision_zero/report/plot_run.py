@@ -7,12 +7,12 @@ arena, is drawn as far as it goes.
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
@@ -104,8 +104,8 @@ def draw_series(axes: Axes, series: Series, arena: Sequence[tuple[float, Figures
     steps, values, lows, highs = zip(*points, strict=True)
     axes.plot(steps, values, color=series.colour, label=series.label, linewidth=1.8 if series.band else 1.1)
     if series.band:
-        lows, highs = ([math.nan if one is None else one for one in some] for some in (lows, highs))
-        axes.fill_between(steps, lows, highs, color=series.colour, alpha=0.15, linewidth=0)
+        low, high = np.array(lows, float), np.array(highs, float)  # None becomes NaN
+        axes.fill_between(steps, low, high, color=series.colour, alpha=0.15, linewidth=0)
 
 
 def save_figure(draw: Callable[[], Figure], out: Path) -> None:
