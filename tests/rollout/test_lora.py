@@ -1,4 +1,4 @@
-"""Merged weights of a LoRA model: PEFT's own merge of a float32 copy, for each kind of layer and option that is taken."""
+"""Merged weights of a LoRA model: PEFT's own merge of a float32 copy, for each kind of layer that is taken."""
 
 from __future__ import annotations
 
