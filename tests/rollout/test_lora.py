@@ -157,7 +157,7 @@ def test_parameters_are_gathered_one_layer_at_a_time() -> None:
         ({"target_modules": ["embed_tokens"]}, "embed_tokens shares its weight .* leave it out of the targets"),
         ({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, "lm_head shares its weight"),
         ({"target_modules": ["q_proj", "lm_head"]}, "lm_head shares its weight"),
-        ({"target_modules": ["q_proj"], "bias": "all"}, "bias=all.* leave them out"),
+        ({"target_modules": ["q_proj"], "bias": "all"}, "bias=all changes the base model; leave it out"),
         ({"target_modules": ["q_proj"], "bias": "lora_only"}, "bias=lora_only"),
         ({"target_modules": ["q_proj"], "lora_bias": True}, "lora_bias=True"),
         ({"target_modules": ["q_proj"], "init_lora_weights": "pissa"}, "init_lora_weights=pissa"),

@@ -18,20 +18,24 @@ from peft.utils import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 
 NOT_SENT = {"original_module", "modules_to_save", *LoraLayer.adapter_layer_names, "lora_magnitude_vector"}
 LAYERS = (Linear, Embedding, Conv1d, Conv2d, Conv3d, ParamWrapper)
-STARTS_AT_THE_BASE = (True, False, "gaussian", "orthogonal", "eva")  # the others of PEFT change the frozen weights
+KEEPING = {
+    "bias": ("none",),
+    "lora_bias": (False,),
+    "layer_replication": (None,),
+    "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva"),
+}
+"""Values of LoraConfig that leave the base as it was published."""
 
 
 def check_adapter(model: PeftModel) -> None:
     """Raises ValueError for an adapter whose model cannot be written as its base with other weights."""
     adapters, base = model.active_adapters, model.get_base_model()
     config = model.peft_config[adapters[0]]
-    if not isinstance(config, LoraConfig) or len(adapters) > 1 or config.layer_replication:
-        raise ValueError(f"adapter {', '.join(adapters)}: give one LoraConfig, without layer_replication")
-    if config.bias != "none" or config.lora_bias or config.init_lora_weights not in STARTS_AT_THE_BASE:
-        raise ValueError(
-            f"LoRA: bias={config.bias}, lora_bias={config.lora_bias} or init_lora_weights={config.init_lora_weights} "
-            "changes weights of the base, which is the reference; leave them out"
-        )
+    if not isinstance(config, LoraConfig) or len(adapters) > 1:
+        raise ValueError(f"{type(config).__name__} of {', '.join(adapters)}: give one LoraConfig")
+    for option, values in KEEPING.items():
+        if getattr(config, option) not in values:
+            raise ValueError(f"LoRA: {option}={getattr(config, option)} changes the base model; leave it out")
     users = Counter(id(weight) for _, weight in base.named_parameters(remove_duplicate=False))
     for name, module in base.named_modules():
         if isinstance(module, ModulesToSaveWrapper):

@@ -108,7 +108,7 @@ WRONG = [
     ((*ENTRY, "logprob"), -math.inf, "is -inf"),
     ((*ENTRY, "logprob"), 0.5, "is 0.5"),
     ((*ENTRY, "logprob"), False, "is False"),
-    ((*ENTRY, "logprob"), -(10**400), "OverflowError"),
+    ((*ENTRY, "logprob"), -(10**400), "is -1000"),
     (("prompt_token_ids",), None, "NoneType"),
     (("prompt_token_ids",), [1], "makes 1 tokens of a prompt with a 56x56 image"),
     (("usage",), None, "NoneType"),

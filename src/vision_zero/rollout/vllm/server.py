@@ -35,7 +35,6 @@ from vision_zero.rollout.vllm.trl_with_vllm import VLLMClient, VLLMGeneration
 from vision_zero.types import Completion
 
 GENERATE = "/inference/v1/generate"
-LOGPROB_ROUNDING = 1e-3  # how far above 0 one may be
 START = "start it with run_scripts/vllm_server.sh, or"
 
 
@@ -257,7 +256,7 @@ class ServerPolicy(QueuedPolicy):
         with reading(url, content):
             (choice,) = content["choices"]
             if choice["finish_reason"] not in ("stop", "length"):
-                raise ValueError(f"a completion ended with {choice['finish_reason']!r} instead of an end")
+                raise ValueError(f"a completion ended with {choice['finish_reason']!r:.40} instead of an end")
             n_prompt, tokens = len(content["prompt_token_ids"]), tuple(choice["token_ids"])
             if content["prompt_token_ids"] != pending.prompt_ids:
                 raise VLLMServerError(
@@ -267,26 +266,22 @@ class ServerPolicy(QueuedPolicy):
                 )
             if not limits.minimum <= len(tokens) <= limits.maximum:
                 raise ValueError(f"{len(tokens)} tokens, where {limits.minimum} to {limits.maximum} were asked for")
-            entries = zip(tokens, choice["logprobs"]["content"], strict=True)
-            logprobs = tuple(self._logprob(token, said) for token, said in entries)
+            logprobs = []
+            for token, said in zip(tokens, choice["logprobs"]["content"], strict=True):
+                logprobs.append(logprob := said["logprob"])
+                if type(token) is not int or token not in self._builder.sampled_ids:
+                    raise ValueError(f"the token id {token!r:.40} cannot have been sampled")
+                if said["token"] != f"token_id:{token}":
+                    raise ValueError(f"the log-probability of {said['token']:.40} is given for token {token}")
+                if type(logprob) is not float or not -math.inf < logprob <= 1e-3:  # rounding
+                    raise ValueError(f"the log-probability of token {token} is {logprob!r:.40}")
             cached = (content["usage"]["prompt_tokens_details"] or {}).get("cached_tokens") or 0
             if cached not in range(n_prompt + 1):
                 raise ValueError(f"{cached} of {n_prompt} tokens were cached")
         self.new_tokens += len(tokens)
         self.reused_tokens += cached
         self.prefilled_tokens += n_prompt - cached
-        return Completion(self._builder.decode(tokens), tuple(pending.prompt_ids), tokens, logprobs)
-
-    def _logprob(self, token: Any, said: Any) -> float:
-        """The log-probability of `token`. Raises ValueError for what no model samples."""
-        logprob = said["logprob"]
-        if type(token) is not int or token not in self._builder.sampled_ids:
-            raise ValueError(f"the token id {token!r} cannot have been sampled")
-        if said["token"] != f"token_id:{token}":
-            raise ValueError(f"the log-probability of {said['token']} is given for token {token}")
-        if type(logprob) not in (int, float) or not -math.inf < logprob <= LOGPROB_ROUNDING:
-            raise ValueError(f"the log-probability of token {token} is {logprob!r}")
-        return float(logprob)
+        return Completion(self._builder.decode(tokens), tuple(pending.prompt_ids), tokens, tuple(logprobs))
 
 
 @dataclass(frozen=True)
