@@ -23,10 +23,11 @@ BLOCK = 32
 TOKEN_LIMITS = (2, 12)
 
 
-def facts(program: str, folder: Path) -> dict[str, Any]:
-    """What a program found out. Fails with the end of its output if it does."""
+def facts(program: str, folder: Path, *words: object) -> dict[str, Any]:
+    """What a program found out, given `words`. Fails with the end of its output if it does."""
     file = folder / "facts.json"
-    ended = run_program(["-m", "tests.vllm_programs", program, str(file)], folder / "log", timeout=TIMEOUT)
+    command = ["-m", "tests.vllm_programs", program, str(file), *map(str, words)]
+    ended = run_program(command, folder / "log", timeout=TIMEOUT)
     assert ended.status == 0, ended.output[-6000:]
     return json.loads(file.read_text("utf-8"))
 
@@ -348,7 +349,15 @@ def training() -> dict[str, Any]:
         }
 
 
-PROGRAMS = {program.__name__: program for program in (policy, internvl, training)}
+def lora(folder: str, dtype: str, iterations: str, resume_at: str = "0") -> dict[str, Any]:
+    """A run with a LoRA adapter."""
+    from tests.lora_runs import lora_run
+
+    options = {"vllm_max_model_length": 1024, "vllm_block_size": BLOCK}
+    return lora_run(Path(folder), dtype, int(iterations), int(resume_at), **options)
+
+
+PROGRAMS = {program.__name__: program for program in (policy, internvl, training, lora)}
 
 if __name__ == "__main__":
-    Path(sys.argv[2]).write_text(json.dumps(PROGRAMS[sys.argv[1]]()), "utf-8")
+    Path(sys.argv[2]).write_text(json.dumps(PROGRAMS[sys.argv[1]](*sys.argv[3:])), "utf-8")

@@ -23,10 +23,11 @@ from safetensors.torch import save_file
 from trl.generation.vllm_client import VLLMClient
 
 from vision_zero.rollout.vllm.client import ServerConnection, ServerOptions
-from vision_zero.rollout.vllm.server import ServerEngine
+from vision_zero.rollout.vllm.server import ServerEngine, WeightClient
 
 ROOT = Path(__file__).parent.parent
 START_TIMEOUT = 500.0  # of a busy machine
+DRIP = object()
 BLOCK_SIZE = 32  # of the prefix cache: small, so that short prompts reuse some
 
 
@@ -94,8 +95,8 @@ def vllm_server(model: Path, max_pixels: int, log: Path) -> Iterator[RunningServ
         process.wait()
 
 
-class DiskClient(VLLMClient):
-    """TRL's client, but weights go through a file that the server's workers read."""
+class DiskClient(WeightClient):
+    """The client for weights, but they go through a file that the server's workers read."""
 
     def update_named_params(self, metadata: Any, named_params: Iterator[tuple[str, torch.Tensor]]) -> None:
         weights = {name: weight.detach().clone().contiguous() for name, weight in named_params}
@@ -111,11 +112,14 @@ class DiskEngine(ServerEngine):
         pass
 
     def weight_channel(self) -> VLLMClient:
-        return DiskClient(base_url=self.options.url)
+        return DiskClient(self.connection)
 
 
 class StubServer(ThreadingHTTPServer):
-    """Answers every path with the status and JSON that `answers` has for it, 404 for others."""
+    """Answers every path with the status and JSON that `answers` has for it, 404 for others.
+
+    Bytes are sent as they are; DRIP sends a byte now and then, without end.
+    """
 
     def __init__(self, answers: Mapping[str, tuple[int, Any]]) -> None:
         super().__init__(("127.0.0.1", 0), _StubHandler)
@@ -129,7 +133,16 @@ class _StubHandler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         status, content = self.server.answers.get(self.path.partition("?")[0], (404, {"detail": "Not Found"}))
-        body = json.dumps(content).encode()
+        if content is DRIP:
+            self.send_response(status)
+            self.send_header("Content-Length", "1000000")
+            self.end_headers()
+            with suppress(OSError):  # until the client goes
+                while True:
+                    self.wfile.write(b" ")
+                    time.sleep(0.05)
+            return
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -145,7 +158,7 @@ class _StubHandler(BaseHTTPRequestHandler):
 def stub_server(answers: Mapping[str, tuple[int, Any]]) -> Iterator[str]:
     """The url of a server that is not vLLM and says what the test wants."""
     with StubServer(answers) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield server.url
         server.shutdown()

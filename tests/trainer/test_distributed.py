@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from tests.process_helpers import DRAWN, ROOT, games, metrics, train_well, weights
+from tests.process_helpers import DRAWN, ROOT, TINY_VLM, games, metrics, train_well, weights
+from vision_zero.models import load_model
 
 LOGPROB, LOSS = 1e-5, 1e-4
 UNEQUAL_BY_NATURE = (
@@ -103,6 +105,23 @@ def test_a_frozen_vision_tower_trains_like_one_process(stage: int | None, tmp_pa
     tower = {name for name in start if name.startswith("visual.")}
     assert tower
     assert {name for name in start if torch.equal(start[name], end[name])} == tower
+
+
+@pytest.mark.slow
+def test_zero3_gathers_the_merged_weights_of_lora(tmp_path: Path) -> None:
+    """They are the export's, and the frozen ones are the published ones, to the last bit."""
+    run = tmp_path / "run"
+    lora = {"use_peft": True, "lora_r": 4, "lora_dropout": 0.0, "lora_target_modules": ["q_proj", "down_proj"]}
+    zero3 = ROOT / "configs" / "deepspeed" / "zero3.json"
+    train_well(run, processes=2, program=[str(ROOT / "tests" / "merged_train.py")], deepspeed=zero3, **lora)
+    merged, base = load_file(run / "merged.safetensors"), load_file(run / "base.safetensors")
+    exported = dict(load_model(run / "checkpoint-4" / "export", dtype="float32").named_parameters())
+    published = dict(load_model(TINY_VLM, dtype="float32").named_parameters())
+    assert merged.keys() == exported.keys() == base.keys() == published.keys()
+    for name in merged:
+        assert torch.equal(base[name], published[name]), name
+        torch.testing.assert_close(merged[name], exported[name], rtol=0, atol=1e-6)
+    assert any((merged[name] - base[name]).abs().max() > 1e-3 for name in merged)
 
 
 @pytest.mark.slow

@@ -1,10 +1,12 @@
 """Training whose games are played by the real vLLM engine (`training` of tests/vllm_programs.py)."""
 
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pytest
 
+from tests.lora_runs import assert_lora_run
 from tests.test_scripts import WITH_AN_ENGINE
 from tests.vllm_programs import facts
 from vision_zero.config.options import IterativeSPOConfig
@@ -56,6 +58,23 @@ def test_a_run_stops_when_a_prompt_and_its_completion_do_not_fit(training: dict[
     assert "a completion of up to 1000 are more than the engine holds, 1024" in training["too_long"]
     assert "--vllm_max_model_length" in training["too_long"]
     assert "the run was saved at" in training["too_long"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "iterations"),
+    [
+        ("bfloat16", 3),
+        pytest.param("bfloat16", 50, marks=pytest.mark.slow),
+        pytest.param("float32", 50, marks=pytest.mark.slow),
+    ],
+)
+def test_lora_leaves_its_base_as_it_was_published(dtype: str, iterations: int, tmp_path: Path) -> None:
+    found = facts("lora", tmp_path, tmp_path, dtype, iterations)
+    assert_lora_run(found, dtype, iterations)
+    if iterations > 3:
+        again = facts("lora", tmp_path, tmp_path, dtype, iterations, iterations // 4 * 2)
+        assert again["after"] == found["before"]
+        assert again["adapter"] == found["adapter"], "a resumed run is the run"
 
 
 @pytest.mark.parametrize(

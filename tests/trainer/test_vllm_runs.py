@@ -56,6 +56,16 @@ def test_zero3_gathers_its_weights_for_the_engine(one_process: Path, tmp_path: P
     assert_loads(run / "checkpoint-4" / "export")
 
 
+def test_zero3_gathers_a_layer_with_its_adapter(tmp_path: Path) -> None:
+    """The games of a run whose weights are not split."""
+    zero3, whole = tmp_path / "zero3", tmp_path / "whole"
+    train_well(zero3, processes=2, deepspeed=ROOT / "configs" / "deepspeed" / "zero3.json", **VLLM, **LORA)
+    assert_engine_was_in_step(zero3)
+    train_well(whole, **VLLM, **LORA)
+    assert_same_games(whole, zero3)
+    assert_loads(zero3 / "checkpoint-4" / "export")
+
+
 def test_lora_is_merged_for_the_engine(tmp_path: Path) -> None:
     run = tmp_path / "lora"
     train_well(run, **VLLM, **LORA)

@@ -11,11 +11,14 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from peft import PeftModel
 from transformers import PreTrainedModel, ProcessorMixin
 from trl.models.utils import unwrap_model_for_generation
 
 from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.rollout.image_cache import ImageMemo, NumberedImages
+from vision_zero.rollout.lora import check_adapter
 from vision_zero.rollout.transformers_policy import TransformersPolicy
 from vision_zero.rollout.vllm.client import VLLMServerError
 
@@ -53,6 +56,10 @@ class Generation:
     ) -> None:
         self.args, self.accelerator, self.processor = args, accelerator, processor
         self.memo, self.images = memo, images
+        if isinstance(model, PeftModel):
+            check_adapter(model)
+            if args.use_vllm and accelerator.distributed_type == DistributedType.FSDP:
+                raise ValueError("LoRA with vLLM needs weights that FSDP splits; use DeepSpeed, or train without vLLM")
         self.engine = self._init_vllm(model) if args.use_vllm else None
 
     def _init_vllm(self, model: PreTrainedModel) -> ColocatedEngine | ServerEngine:

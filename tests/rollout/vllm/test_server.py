@@ -22,6 +22,7 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel, ProcessorMixin
 
+from tests.lora_runs import assert_lora_run, lora_run
 from tests.process_helpers import ROOT, games, train, train_well
 from tests.server_train import SILENCE, hanging_engine
 from tests.tiny_games import BENCH_MODEL, IMAGE_TOKEN, bench_model, noise_pairs, request_for, tiny_games
@@ -293,6 +294,28 @@ def test_the_server_has_the_weights_that_train(
     assert max(gaps) < 1e-4
 
 
+@pytest.mark.parametrize(
+    ("dtype", "iterations"),
+    [
+        ("bfloat16", 3),
+        ("float32", 3),
+        pytest.param("bfloat16", 50, marks=pytest.mark.slow),
+        pytest.param("float32", 50, marks=pytest.mark.slow),
+    ],
+)
+def test_lora_leaves_its_base_as_it_was_published(
+    server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, iterations: int
+) -> None:
+    """A resumed run and the export are the run and the model that was trained."""
+    monkeypatch.setattr(module, "ServerEngine", DiskEngine)
+    # One request at a time: what else is in a batch of the server changes the rounding of a log-probability.
+    options = {"vllm_mode": "server", "vllm_server_base_url": server.url, "vllm_max_num_seqs": 1}
+    found = lora_run(tmp_path, dtype, iterations, **options)
+    assert_lora_run(found, dtype, iterations)
+    again = lora_run(tmp_path, dtype, iterations, resume_at=iterations // 4 * 2 or 2, **options)
+    assert (again["after"], again["adapter"]) == (found["after"], found["adapter"])
+
+
 # ------------------------------------------------------------------------------------------- servers that are not right
 
 
@@ -413,6 +436,33 @@ def test_a_server_that_hangs_stops_the_rollout_after_the_stated_time(
     assert time.monotonic() - started < 30
     with engine.awake():  # what was called off does not come back
         assert len(engine.policy().answer([one_request("third")])) == 1
+
+
+def test_a_reply_of_another_shape_ends_a_run_after_a_checkpoint(
+    server: RunningServer, tmp_path: Path, processor: ProcessorMixin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stub_server({"/inference/v1/generate": (200, {})}) as url:
+
+        class RudeEngine(DiskEngine):
+            def policy(self) -> ServerPolicy:
+                if trainer.state.global_step:
+                    self.connection._client.base_url = url
+                return super().policy()
+
+        monkeypatch.setattr(module, "ServerEngine", RudeEngine)
+        trainer = make_trainer(
+            tmp_path,
+            processor=processor,
+            pairs=random_pairs(size=SIZE),
+            iterations=2,
+            use_vllm=True,
+            vllm_mode="server",
+            vllm_server_base_url=server.url,
+        )
+        saved = tmp_path / "checkpoint-1"
+        with pytest.raises(VLLMServerError, match=rf"KeyError: 'choices'.*\nthe run was saved at {saved}\. Start"):
+            trainer.train()
+    assert is_complete(saved)
 
 
 def test_a_lost_server_ends_a_run_after_a_checkpoint(

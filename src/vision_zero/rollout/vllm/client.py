@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import reprlib
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +24,31 @@ HEALTH = "/health"
 CALL_TIMEOUT = 300.0
 SECONDS_BETWEEN_TRIES, SECONDS_BETWEEN_LINES = 1.0, 5.0
 REFUSED = 400
+SHORT = reprlib.Repr()
+SHORT.maxstring = 200
 
 
 class VLLMServerError(RuntimeError):
-    """The vLLM server is unreachable, wrongly configured or lost."""
+    """The vLLM server is unreachable, wrongly configured or lost, or replies something else than vLLM's."""
+
+
+@contextmanager
+def reading(url: object, reply: Any) -> Iterator[None]:
+    """Context that reads `reply`. Raises VLLMServerError, with `url`, for one of another shape than is read."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
+        said = f"{type(error).__name__}: {error}, in {SHORT.repr(reply)}"
+        raise VLLMServerError(f"{url} replies something else than a vLLM server ({said})") from error
+
+
+def json_of(response: httpx.Response) -> Any:
+    """The JSON of a reply. Raises VLLMServerError for a failure, and where there is none."""
+    url = response.request.url
+    if not response.is_success:
+        raise VLLMServerError(f"{url} says {response.status_code}: {response.text[:500]}")
+    with reading(url, response.text):
+        return response.json()
 
 
 @dataclass(frozen=True)
@@ -46,10 +69,10 @@ class ServerOptions:
 
 @dataclass(frozen=True)
 class Answer:
-    """Response to the request of this name."""
+    """Response to the request of this name: JSON of any shape."""
 
     name: str
-    content: dict[str, Any]
+    content: Any
 
 
 class ServerConnection:
@@ -67,12 +90,13 @@ class ServerConnection:
         self._semaphore = asyncio.Semaphore(options.requests_at_once)
 
     def call(self, method: str, path: str, *, timeout: float = CALL_TIMEOUT, **content: Any) -> httpx.Response:
-        """Response of any status. Raises VLLMServerError if there is none within `timeout` seconds."""
-        url = self.options.url + path
+        """Response of any status. Raises VLLMServerError if it is not there, to its last byte, in `timeout` seconds."""
+        waiting = asyncio.wait_for(self._client.request(method, path, **content), timeout)
         try:
-            return httpx.request(method, url, timeout=timeout, trust_env=False, **content)
-        except httpx.HTTPError as error:
-            raise VLLMServerError(f"the vLLM server does not answer at {url}: {_reason(error)}") from error
+            return asyncio.run_coroutine_threadsafe(waiting, self._loop).result()
+        except (httpx.HTTPError, TimeoutError) as error:
+            reason = f"no whole reply in {timeout:g} s" if isinstance(error, TimeoutError) else _reason(error)
+            raise VLLMServerError(f"the vLLM server does not answer at {self.options.url + path}: {reason}") from error
 
     def is_up(self) -> bool:
         try:
@@ -119,12 +143,10 @@ class ServerConnection:
                     response = await self._client.post(path, json=body)
                     if response.status_code != REFUSED:
                         break
-            if response.is_success:
-                self._arrived.put(Answer(name, response.json()))
-            else:
-                status, said = response.status_code, response.text[:500]
-                self._arrived.put(VLLMServerError(f"the vLLM server at {self.options.url} says {status}: {said}"))
-        except (httpx.HTTPError, ValueError) as error:
+            self._arrived.put(Answer(name, json_of(response)))
+        except VLLMServerError as error:
+            self._arrived.put(error)
+        except Exception as error:  # of any kind: the rollout waits for it
             self._arrived.put(
                 VLLMServerError(f"lost the vLLM server at {self.options.url} while it played: {_reason(error)}")
             )

@@ -37,7 +37,7 @@ from vision_zero.rollout.policy import NotFiniteError, PromptTooLongError, Queue
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.vllm.requests import EngineOptions, RequestBuilder
 from vision_zero.rollout.vllm.temperature import put_temperature_into_logits
-from vision_zero.rollout.vllm.trl_with_vllm import vllm_generation
+from vision_zero.rollout.vllm.trl_with_vllm import VLLMGeneration, vllm_generation
 from vision_zero.types import Completion
 
 BATCHED_TOKENS = 4096
@@ -46,7 +46,7 @@ Pixels = dict[str, tuple[tuple[int, int], bytes]]
 """Size and RGB bytes of images, by key."""
 
 
-class ColocatedEngine(vllm_generation.VLLMGeneration):
+class ColocatedEngine(VLLMGeneration):
     """TRL's engine with its weight sync, but our arguments and requests."""
 
     def __init__(

@@ -24,6 +24,7 @@ class RequestBuilder:
         inner = without_adapter_wrapper(model)
         self._bias = dict.fromkeys(placeholder_ids(processor, inner), BANNED_BIAS)
         self._ends = end_ids(processor, inner)
+        self.sampled_ids = set(range(inner.config.get_text_config().vocab_size)) - self._bias.keys()
         # The chat template's text before and after a prompt: applying it to every prompt would cost as much as
         # tokenizing the prompt.
         text = "the text of a turn"

@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from vision_zero.rollout.game_images import GameImage
 from vision_zero.rollout.policy import QueuedPolicy, TurnRequest
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.transformers_policy import prompt_ids
-from vision_zero.rollout.vllm.client import ServerConnection, ServerOptions, VLLMServerError
+from vision_zero.rollout.vllm.client import ServerConnection, ServerOptions, VLLMServerError, json_of, reading
 from vision_zero.rollout.vllm.requests import RequestBuilder
 from vision_zero.rollout.vllm.trl_with_vllm import VLLMClient, VLLMGeneration
 from vision_zero.types import Completion
@@ -79,7 +80,7 @@ class ServerEngine(VLLMGeneration):
 
     def weight_channel(self) -> VLLMClient:
         """TRL's client, whose `update_named_params` sends weights to the server over NCCL."""
-        client = VLLMClient(base_url=self.options.url, group_port=self.options.group_port)
+        client = WeightClient(self.connection)
         client.init_communicator(device=self.accelerator.device)
         return client
 
@@ -125,6 +126,26 @@ class ServerEngine(VLLMGeneration):
             raise VLLMServerError(said[0]) from failure
 
 
+class WeightClient(VLLMClient):
+    """TRL's client for weights. Its calls are the connection's, so that they end, and nothing is tried again."""
+
+    def __init__(self, connection: ServerConnection) -> None:
+        self.connection = connection
+        super().__init__(base_url=connection.options.url, group_port=connection.options.group_port)
+
+    def check_server(self, *_: Any, **__: Any) -> None:
+        """Nothing: it has been waited for."""
+
+    def get_server_info(self) -> Any:
+        return self._get(f"{self.base_url}/server_info?config_format=json")["vllm_config"]
+
+    def _get(self, url: str, **content: Any) -> Any:
+        return json_of(self.connection.call("GET", url.removeprefix(self.base_url), **content))
+
+    def _post(self, url: str, **content: Any) -> Any:
+        return json_of(self.connection.call("POST", url.removeprefix(self.base_url), **content))
+
+
 def check_server(connection: ServerConnection, temperature: float) -> None:
     """Set the server's temperature. Raises VLLMServerError for a server without the required options."""
     url = connection.options.url
@@ -134,7 +155,8 @@ def check_server(connection: ServerConnection, temperature: float) -> None:
             f"the vLLM server at {url} has no development endpoints, without which it would go on seeing images with "
             f"old weights: {START} with VLLM_SERVER_DEV_MODE=1 in its environment"
         )
-    mode = _ok(info).json()["vllm_config"]["model_config"]["logprobs_mode"]
+    with reading(info.request.url, said := json_of(info)):
+        mode = said["vllm_config"]["model_config"]["logprobs_mode"]
     if mode != "raw_logprobs":
         raise VLLMServerError(
             f"the vLLM server at {url} has logprobs_mode={mode}, which leaves out what top-k and banned tokens leave "
@@ -150,23 +172,25 @@ def check_server(connection: ServerConnection, temperature: float) -> None:
             f"the vLLM server at {url} cannot divide its logits by the temperature: {START} with "
             "--worker-extension-cls vision_zero.rollout.vllm.temperature.TemperatureWorker"
         )
+    with reading(scaled.request.url, said := json_of(scaled)):
+        if {worker["temperature"] for worker in said["results"]} != {temperature or 1.0}:
+            raise ValueError(f"not all workers divide by the temperature {temperature}")
 
 
 def drop_caches(connection: ServerConnection) -> None:
     """Clear the prefixes and image features of the old weights. Raises VLLMServerError if that fails."""
-    reset = _ok(connection.call("POST", "/reset_prefix_cache")).json()
-    if not reset["success"]:
+    reset = connection.call("POST", "/reset_prefix_cache")
+    with reading(reset.request.url, said := json_of(reset)):
+        if said["success"] not in (True, False):
+            raise ValueError("success is neither true nor false")
+    if not said["success"]:
         raise VLLMServerError(
             f"the vLLM server at {connection.options.url} works on other requests while it gets new weights: it cannot "
             "be shared with another run"
         )
-    _ok(connection.call("POST", "/reset_encoder_cache"))
-
-
-def _ok(response: Any) -> Any:
-    if not response.is_success:
-        raise VLLMServerError(f"{response.request.url} says {response.status_code}: {response.text[:500]}")
-    return response
+    images = connection.call("POST", "/reset_encoder_cache")  # whose reply is empty
+    if not images.is_success:
+        json_of(images)
 
 
 class ServerPolicy(QueuedPolicy):
@@ -227,26 +251,36 @@ class ServerPolicy(QueuedPolicy):
         whole = {**named, "url": encoded.url}
         return [named, whole] if image.key in self._server_has else [whole]
 
-    def _completion(self, pending: _PendingTurn, content: dict[str, Any]) -> Completion:
-        (choice,) = content["choices"]
-        if choice["finish_reason"] not in ("stop", "length"):
-            raise VLLMServerError(f"the server ended a completion with {choice['finish_reason']!r} instead of an end")
-        if content["prompt_token_ids"] != pending.prompt_ids:
-            raise VLLMServerError(
-                f"the server at {self.connection.options.url} makes {len(content['prompt_token_ids'])} tokens of a "
-                f"prompt with a {pending.request.image.width}x{pending.request.image.height} image, training makes "
-                f"{len(pending.prompt_ids)}: start it with the same MODEL, MIN_PIXELS and MAX_PIXELS"
-            )
-        tokens = tuple(choice["token_ids"])
-        logprobs = []
-        for token, said in zip(tokens, choice["logprobs"]["content"], strict=True):
-            if said["token"] != f"token_id:{token}":
-                raise VLLMServerError(f"the server gives the log-probability of {said['token']} for token {token}")
-            logprobs.append(said["logprob"])
-        cached = (content["usage"]["prompt_tokens_details"] or {}).get("cached_tokens") or 0
+    def _completion(self, pending: _PendingTurn, content: Any) -> Completion:
+        limits, url = pending.request.token_limits, self.connection.options.url + GENERATE
+        with reading(url, content):
+            (choice,) = content["choices"]
+            if choice["finish_reason"] not in ("stop", "length"):
+                raise ValueError(f"a completion ended with {choice['finish_reason']!r:.40} instead of an end")
+            n_prompt, tokens = len(content["prompt_token_ids"]), tuple(choice["token_ids"])
+            if content["prompt_token_ids"] != pending.prompt_ids:
+                raise VLLMServerError(
+                    f"the server at {self.connection.options.url} makes {n_prompt} tokens of a "
+                    f"prompt with a {pending.request.image.width}x{pending.request.image.height} image, training makes "
+                    f"{len(pending.prompt_ids)}: start it with the same MODEL, MIN_PIXELS and MAX_PIXELS"
+                )
+            if not limits.minimum <= len(tokens) <= limits.maximum:
+                raise ValueError(f"{len(tokens)} tokens, where {limits.minimum} to {limits.maximum} were asked for")
+            logprobs = []
+            for token, said in zip(tokens, choice["logprobs"]["content"], strict=True):
+                logprobs.append(logprob := said["logprob"])
+                if type(token) is not int or token not in self._builder.sampled_ids:
+                    raise ValueError(f"the token id {token!r:.40} cannot have been sampled")
+                if said["token"] != f"token_id:{token}":
+                    raise ValueError(f"the log-probability of {said['token']:.40} is given for token {token}")
+                if type(logprob) is not float or not -math.inf < logprob <= 1e-3:  # rounding
+                    raise ValueError(f"the log-probability of token {token} is {logprob!r:.40}")
+            cached = (content["usage"]["prompt_tokens_details"] or {}).get("cached_tokens") or 0
+            if cached not in range(n_prompt + 1):
+                raise ValueError(f"{cached} of {n_prompt} tokens were cached")
         self.new_tokens += len(tokens)
         self.reused_tokens += cached
-        self.prefilled_tokens += len(pending.prompt_ids) - cached
+        self.prefilled_tokens += n_prompt - cached
         return Completion(self._builder.decode(tokens), tuple(pending.prompt_ids), tokens, tuple(logprobs))
 
 
