@@ -24,8 +24,9 @@ from vision_zero.data.pairs import BadImageError, check_pairs
 from vision_zero.evaluate.win_rate.callback import ArenaCallback, training_arena
 from vision_zero.models import attention_implementation, load_model, load_processor, zero3_disabled
 from vision_zero.rollout.policy import NotFiniteError, PromptTooLongError
+from vision_zero.rollout.self_check import SelfCheckError, check_files
 from vision_zero.rollout.vllm.client import VLLMServerError
-from vision_zero.trainer.callbacks import GamesTable, IterationLine, MetricsFile, UpdateBar
+from vision_zero.trainer.callbacks import GamesTable, IterationLine, MetricsFile, SelfCheck, UpdateBar
 from vision_zero.trainer.generation import LogprobGapError
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
 from vision_zero.types import ImagePair
@@ -38,6 +39,10 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except SelfCheckError as error:
+        if trainer.accelerator.is_main_process and checkpoint is None:
+            (Path(trainer.args.output_dir) / run_folder.CONFIG).unlink(missing_ok=True)  # the folder holds no run yet
+        sys.exit(f"error: {error}")
     except (BadImageError, PromptTooLongError, LogprobGapError, NotFiniteError, VLLMServerError) as error:
         sys.exit(f"error: {error}")
     finish(trainer)
@@ -141,12 +146,13 @@ def build(
         "revision": model.model_revision,
     }
     with zero3_disabled(args):  # a look at the files: TRL, which loads them, would make up weights that are missing
-        load_model(
+        on_meta = load_model(
             model.model_name_or_path,
             device_map="meta",
             revision=model.model_revision,
             trust_remote_code=args.trust_remote_code,
         )
+    check_files(processor, on_meta, model.model_name_or_path)
     peft: PeftConfig | None = get_peft_config(model)
     games_table = [GamesTable(pairs)] if args.wandb_games and "wandb" in args.report_to else []
     trainer = IterativeSPOTrainer(
@@ -161,6 +167,7 @@ def build(
         callbacks=[MetricsFile(), IterationLine(), UpdateBar(), *games_table],
         **kwargs,
     )
+    trainer.add_callback(SelfCheck(trainer))
     trainer.remove_callback(ProgressCallback)  # either of the two prints every logged number
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -22,7 +22,6 @@ LEAST = {
     ),
     **dict.fromkeys(("vllm_max_num_seqs", "vllm_block_size", "vllm_tensor_parallel_size", "vllm_request_timeout"), 1),
     "learning_rate": 0,
-    "max_logp_difference": 0,
     "logprob_tokens": 1,
     "num_generations": 2,
 }

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from vision_zero.models import check_model, load_processor, load_trained
 from vision_zero.rollout.policy import TurnRequest
 from vision_zero.rollout.sampling import Sampling
+from vision_zero.rollout.self_check import check_files, check_player, first_requests, gap_limit
 from vision_zero.rollout.transformers_policy import TransformersPolicy
-from vision_zero.types import Completion
+from vision_zero.types import Completion, Game
 
 
 class ModelPlayer:
@@ -25,6 +26,19 @@ class ModelPlayer:
     def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         with self.around():
             return self.policy.answer(requests)
+
+    def check(self, game: Game, template: str) -> str:
+        """The self-check on a game, by a policy with caches of its own."""
+        own = self.policy
+        policy = TransformersPolicy(own.model, own.processor, own.sampling, max_batch=own.max_batch)
+        return check_player(
+            lambda: nullcontext(policy),
+            lambda: nullcontext(own.model),
+            own.processor,
+            first_requests(game, template),
+            own.sampling.temperature,
+            gap_limit(own.model),
+        )
 
     def forget(self) -> None:
         """Clear prompt caches, image features and preprocessed images, before other games or other weights."""
@@ -51,4 +65,5 @@ def load_player(model: str, loading: Loading) -> ModelPlayer:
     """
     processor = load_processor(check_model(model), loading.min_pixels, loading.max_pixels)
     weights = load_trained(model, dtype=loading.dtype, use_cpu=loading.use_cpu)
+    check_files(processor, weights, model)
     return ModelPlayer(TransformersPolicy(weights, processor, loading.sampling, max_batch=loading.max_batch))

@@ -48,10 +48,16 @@ def chat_text(processor: ProcessorMixin, text: str) -> str:
     )
 
 
+def special_tokens(processor: ProcessorMixin, text: str) -> dict[str, bool]:
+    """Whether the tokenizer may add its own to a rendered template: not a second BOS, as in `apply_chat_template`."""
+    bos = processor.tokenizer.bos_token
+    return {"add_special_tokens": not (bos and text.startswith(bos))}
+
+
 def prompt_ids(processor: ProcessorMixin, request: TurnRequest) -> list[int]:
     """Token ids of the prompt with the image's placeholders expanded, as in training."""
     text = chat_text(processor, request.prompt.text)
-    return processor(text=[text], images=[[request.image]])["input_ids"][0]
+    return processor(text=[text], images=[[request.image]], **special_tokens(processor, text))["input_ids"][0]
 
 
 def image_fields(processor: ProcessorMixin, image: GameImage) -> dict[str, torch.Tensor]:

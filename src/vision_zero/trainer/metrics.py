@@ -7,8 +7,11 @@ much, so the numbers would depend on which rows are in a micro-batch together: h
 from __future__ import annotations
 
 import math
+import sys
 from collections import deque
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
+
+from tqdm import tqdm
 
 from vision_zero.rollout.policy import TokenLimitsByStage
 from vision_zero.spo.advantages import RoleBaselines
@@ -70,6 +73,38 @@ def log_iteration(log: MutableMapping[str, list[float]], metrics: Mapping[str, f
         log.pop(name, None)
     for name, value in metrics.items():
         log[name].append(float(value))
+
+
+EQUAL_FOR = 5
+"""Iterations after which equal rewards are told."""
+
+
+class Streaks:
+    """What is told in words on stderr once per streak. `lengths`: of the streaks now, in iterations; saved with a run."""
+
+    def __init__(self, *, shown: bool) -> None:
+        self.lengths: dict[str, int] = {}
+        self.shown = shown
+
+    def tell(self, name: str, holds: bool, words: str, least: int = 1) -> None:
+        """Say `words` when something has held `least` times in a row."""
+        self.lengths[name] = self.lengths.get(name, 0) + 1 if holds else 0
+        if self.shown and self.lengths[name] == least:
+            tqdm.write(f"warning: {words}", file=sys.stderr)
+
+
+def tell_of_iteration(
+    streaks: Streaks, iteration: int, metrics: Mapping[str, float], rewards: Sequence[tuple[int, float]]
+) -> None:
+    """Tell of replies that are all unparsed, and of rewards (group, reward) that have long been equal in every group."""
+    for what, share in (("clues", metrics["clues/unparsed"]), ("votes", metrics["votes/invalid"])):
+        words = (
+            f"iteration {iteration}: none of the {what} could be parsed; games/ has them, is --template the model's?"
+        )
+        streaks.tell(f"unparsed {what}", share == 1, words)
+    equal = len(set(rewards)) == len({group for group, _ in rewards})
+    words = f"all rewards have been equal for {EQUAL_FOR} iterations, up to iteration {iteration}: nothing is learnt"
+    streaks.tell("equal rewards", equal, words + "; games/ has what was said", EQUAL_FOR)
 
 
 def replace_logged_advantages(logged: deque[float], ours: Sequence[float]) -> None:

@@ -115,7 +115,8 @@ class PackedForward:
                 computed, padded_computed = computed + real_here, padded_computed + padded_here
         counted = torch.tensor([real, computed, padded_computed], device=self.accelerator.device)
         real, computed, padded_computed = self.accelerator.reduce(counted, reduction="sum").tolist()
-        return {"update/padding": 1 - computed / padded_computed, "update/shared": 1 - computed / real}
+        # `mask_truncated_completions` may leave no token that trains.
+        return {"update/padding": 1 - computed / padded_computed, "update/shared": 1 - computed / real if real else 0.0}
 
     def logps_and_entropies(
         self,

@@ -5,6 +5,7 @@ What imports torch is imported where models are loaded, so that --help does not 
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
@@ -35,7 +36,8 @@ def compare(options: WinRateOptions) -> list[dict[str, Any]]:
 
     Raises ValueError, OSError or BadImageError, before anything is played where that can be known.
     """
-    from vision_zero.rollout.load_policy import load_player
+    from vision_zero.rollout.load_policy import ModelPlayer, load_player
+    from vision_zero.rollout.self_check import SelfCheckError
 
     config = options.config
     models = find_models(options.models)
@@ -55,14 +57,23 @@ def compare(options: WinRateOptions) -> list[dict[str, Any]]:
         games_at_once=config.rollout_batch_size,
     )
     loading = options.loading
-    start = load_player(str(config.reference), loading)
-    other = load_player(config.other_seed, loading) if config.other_seed else None
+
+    def load(model: str) -> ModelPlayer:
+        player = load_player(model, loading)
+        try:
+            tqdm.write(f"{model}: {player.check(arena.deals[0], options.game.template)}", file=sys.stderr)
+        except SelfCheckError as error:
+            raise ValueError(f"model {model}: {error}") from error
+        return player
+
+    start = load(str(config.reference))
+    other = load(config.other_seed) if config.other_seed else None
     lines = []
     match = Match(arena, start, other)
     with game_bar("playing", *match.size(matchups, len(models))) as match.on_call:
         for model in models:
             started = time.perf_counter()
-            new = start if model == config.reference else load_player(model, loading)
+            new = start if model == config.reference else load(model)
             result = match.against(new, matchups)
             line = {
                 "model": model,
@@ -76,6 +87,8 @@ def compare(options: WinRateOptions) -> list[dict[str, Any]]:
             }
             lines.append(line)
             tqdm.write(f"{model} against {config.reference}, {config.games} games\n{figures_table(result)}\n")
+            for what in result.unreadable():
+                tqdm.write(f"warning: {model}: {what}", file=sys.stderr)
             if config.out:
                 append_result(Path(config.out), line)
     if len(lines) > 1:

@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from transformers import PreTrainedModel, ProcessorMixin
 
 from vision_zero.models import check_model, load_processor, load_trained
+from vision_zero.rollout.transformers_policy import special_tokens
 
 NO_ANSWER = "\N{EMPTY SET}"
 """Text for an empty answer, which evaluation tools take for a failed request. No question has an option like it."""
@@ -153,7 +154,13 @@ class ChatModel:
         """One answer per request. All of them have images, or none has."""
         texts = [self.prompt(request) for request in requests]
         images = [list(request.images) for request in requests]
-        inputs = self.processor(text=texts, images=images if images[0] else None, padding=True, return_tensors="pt")
+        inputs = self.processor(
+            text=texts,
+            images=images if images[0] else None,
+            padding=True,
+            return_tensors="pt",
+            **special_tokens(self.processor, texts[0]),
+        )
         inputs = inputs.to(self.model.device)
         completions_BT = self.model.generate(
             **inputs,
