@@ -12,7 +12,7 @@ import torch.distributed
 from accelerate import PartialState
 from peft import PeftConfig
 from safetensors import SafetensorError
-from transformers import PrinterCallback, ProgressCallback
+from transformers import PrinterCallback, ProcessorMixin, ProgressCallback
 from trl import ModelConfig, get_peft_config
 
 from vision_zero import run_folder
@@ -25,11 +25,14 @@ from vision_zero.evaluate.win_rate.callback import ArenaCallback, training_arena
 from vision_zero.models import attention_implementation, load_model, load_processor, zero3_disabled
 from vision_zero.rollout.policy import NotFiniteError, PromptTooLongError
 from vision_zero.rollout.self_check import SelfCheckError, check_files
+from vision_zero.rollout.transformers_policy import image_tokens
 from vision_zero.rollout.vllm.client import VLLMServerError
 from vision_zero.trainer.callbacks import GamesTable, IterationLine, MetricsFile, SelfCheck, UpdateBar
 from vision_zero.trainer.generation import LogprobGapError
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
 from vision_zero.types import ImagePair
+
+MANY_TOKENS = 1500
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -56,9 +59,12 @@ def prepare(arguments: list[str] | None = None) -> tuple[IterativeSPOTrainer, Pa
     state = PartialState()
     config = resolved(game, args, model)
     checkpoint = find_start(Path(args.output_dir), args.resume, config, state)
-    pairs = load_checked_pairs(game, state.is_main_process)
+    processor = load_processor(
+        model.model_name_or_path, game.min_pixels, game.max_pixels, trust_remote_code=args.trust_remote_code
+    )
+    pairs = load_checked_pairs(game, state.is_main_process, processor)
     arena = training_arena(game, args, pairs)
-    trainer = build(game, args, model, pairs)
+    trainer = build(game, args, model, pairs, processor)
     if arena is not None:
         trainer.add_callback(ArenaCallback(trainer, arena))
     if state.is_main_process:
@@ -66,8 +72,11 @@ def prepare(arguments: list[str] | None = None) -> tuple[IterativeSPOTrainer, Pa
     return trainer, checkpoint
 
 
-def load_checked_pairs(game: GameConfig, main_process: bool) -> Any:
-    """The training pairs; structure and 64 sampled images are checked before anything slow starts."""
+def load_checked_pairs(game: GameConfig, main_process: bool, processor: ProcessorMixin | None = None) -> Any:
+    """The training pairs; structure and 64 sampled images are checked before anything slow starts.
+
+    The main process says what is in them; with the run's `processor`, how many tokens an image is.
+    """
     pairs = game.pairs("train")
     noisy = PairsWithFailedEdits(pairs, game.failed_edits)
     if game.failed_edits:
@@ -85,6 +94,13 @@ def load_checked_pairs(game: GameConfig, main_process: bool) -> Any:
             raise ValueError(f"failed_edits={game.failed_edits} changes nothing: no pair has an edited image")
         opened = f"{report.n_opened} opened, {len(report.bad)} bad"
         print(f"{len(pairs)} image pairs, {report.n_edited} with an edited image; {opened}", file=sys.stderr)
+        if processor is not None and processor.chat_template and report.median_size and report.max_size:
+            median, most = (image_tokens(processor, size) for size in (report.median_size, report.max_size))
+            print(f"tokens of an image: {median} of the median size, {most} of the largest", file=sys.stderr)
+            if most > MANY_TOKENS and game.max_pixels is None:
+                print(
+                    f"warning: above {MANY_TOKENS} tokens an image costs much memory; see --max_pixels", file=sys.stderr
+                )
         if game.failed_edits:
             failed = noisy.counts()
             print(
@@ -134,11 +150,13 @@ def open_folder(output_dir: Path, resume: bool, config: dict[str, Any], checkpoi
 
 
 def build(
-    game: GameConfig, args: IterativeSPOConfig, model: ModelConfig, pairs: list[ImagePair], **kwargs: Any
+    game: GameConfig,
+    args: IterativeSPOConfig,
+    model: ModelConfig,
+    pairs: list[ImagePair],
+    processor: ProcessorMixin,
+    **kwargs: Any,
 ) -> IterativeSPOTrainer:
-    processor = load_processor(
-        model.model_name_or_path, game.min_pixels, game.max_pixels, trust_remote_code=args.trust_remote_code
-    )
     args.model_init_kwargs = {
         **(args.model_init_kwargs or {}),
         "dtype": "float32" if model.dtype in (None, "auto") and args.use_cpu else model.dtype,

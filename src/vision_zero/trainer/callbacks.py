@@ -74,6 +74,7 @@ class SelfCheck(TrainerCallback):
         failure: SelfCheckError | None = None
         try:
             line = check_player(
+                trainer.model.config._name_or_path,
                 lambda: trainer.generation.policy(trainer.model_wrapped),
                 lambda: trainer.generation.unwrapped(trainer.model_wrapped),
                 trainer.processing_class,
@@ -84,7 +85,7 @@ class SelfCheck(TrainerCallback):
         except SelfCheckError as error:
             failure = error
         if reason := trainer.first_error(failure):
-            raise SelfCheckError(f"model {trainer.model.config._name_or_path}: {reason}") from failure
+            raise SelfCheckError(reason) from failure
         if trainer.accelerator.is_main_process:
             tqdm.write(line, file=sys.stderr)
 

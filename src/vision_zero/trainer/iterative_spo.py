@@ -184,11 +184,10 @@ class IterativeSPOTrainer(ResumableTrainer):
         self._record_games(rollout.games, scores, stage)
         self._next_stage(scores)
         metrics = iteration_metrics(summaries, scores, stage, self.schedule, self.baselines, self.args.token_limits())
-        rewards = [sample.group_and_reward(self.args.extra_reward_weights()) for sample in samples]
-        tell_of_iteration(self.streaks, self.schedule.iteration, metrics, self.gather(rewards))
         for name, weight in self.args.extra_reward_weights().items():
             if weight:
                 metrics[f"reward/{name}"] = fmean(self.gather([sample.extra_rewards[name] for sample in samples]))
+        tell_of_iteration(self.streaks, self.schedule.iteration, metrics, scores)
         metrics |= {f"rollout/{name}": value for name, value in counters.items()}
         metrics["images/skipped_pairs"] = len(self.bad_images)
         metrics["seconds/rollout"] = rollout.seconds
@@ -295,7 +294,11 @@ class IterativeSPOTrainer(ResumableTrainer):
         finally:
             self.num_generations, self.beta = own_group, own_beta
             self.samples = []
-        self.logprob_guard.start()
+        words = (
+            f"after step {self.state.global_step}: all completions were cut (mask_truncated_completions), none trains"
+        )
+        self.streaks.tell("all cut", not batch["num_items_in_batch"], words)
+        batch["num_items_in_batch"] = batch["num_items_in_batch"].clamp(min=1)  # "dapo" divides by it
         if "old_per_token_logps" in batch:
             self.logprob_guard.add(batch["old_per_token_logps"], batch)
             self.logprob_guard.check()

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from vision_zero.rollout.policy import TokenLimitsByStage
 from vision_zero.spo.advantages import RoleBaselines
+from vision_zero.spo.rewards import COMPLETION_REWARDS
 from vision_zero.spo.scoring import Scores
 from vision_zero.spo.stages import StageSchedule
 from vision_zero.types import GameSummary, Stage
@@ -80,7 +81,7 @@ EQUAL_FOR = 5
 
 
 class Streaks:
-    """What is told in words on stderr once per streak. `lengths`: of the streaks now, in iterations; saved with a run."""
+    """What is told on stderr once per streak. `lengths` of the streaks, in iterations, are saved with a run."""
 
     def __init__(self, *, shown: bool) -> None:
         self.lengths: dict[str, int] = {}
@@ -93,17 +94,19 @@ class Streaks:
             tqdm.write(f"warning: {words}", file=sys.stderr)
 
 
-def tell_of_iteration(
-    streaks: Streaks, iteration: int, metrics: Mapping[str, float], rewards: Sequence[tuple[int, float]]
-) -> None:
-    """Tell of replies that are all unparsed, and of rewards (group, reward) that have long been equal in every group."""
+def tell_of_iteration(streaks: Streaks, iteration: int, metrics: Mapping[str, float], scores: Scores) -> None:
+    """Tell of replies that are all unparsed, and of rewards that have long been equal: of a game's votes, or of clues.
+
+    `metrics` has the means of the separate rewards too, which are +-1: equal for all if their mean is.
+    """
     for what, share in (("clues", metrics["clues/unparsed"]), ("votes", metrics["votes/invalid"])):
-        words = (
-            f"iteration {iteration}: none of the {what} could be parsed; games/ has them, is --template the model's?"
-        )
+        words = f"iteration {iteration}: none of the {what} could be parsed; games/ has them, is --template right?"
         streaks.tell(f"unparsed {what}", share == 1, words)
-    equal = len(set(rewards)) == len({group for group, _ in rewards})
-    words = f"all rewards have been equal for {EQUAL_FOR} iterations, up to iteration {iteration}: nothing is learnt"
+    games = scores.by_game.values()
+    clues = {reward for game in games for reward in game.clue_rewards}
+    equal = len(clues) == 1 if metrics["stage/is_clue"] else metrics["votes/zero_variance_games"] == 1
+    equal &= all(abs(metrics.get(f"reward/{name}", 1)) == 1 for name in COMPLETION_REWARDS)
+    words = f"iteration {iteration}: all rewards have been equal for {EQUAL_FOR} iterations, nothing is learnt"
     streaks.tell("equal rewards", equal, words + "; games/ has what was said", EQUAL_FOR)
 
 

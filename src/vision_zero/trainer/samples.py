@@ -44,11 +44,6 @@ class TrainingSample:
         """Tokens of prompt and completion."""
         return len(self.prompt_ids) + len(self.token_ids)
 
-    def group_and_reward(self, weights: Mapping[str, float]) -> tuple[int, float]:
-        """Its reward, and with whose it is compared: a vote with those of its game, a clue (-1) with all clues."""
-        extra = sum(weight * self.extra_rewards[name] for name, weight in weights.items())
-        return self.game if self.stage == "decision" else -1, self.reward + extra
-
 
 def build_samples(rollout: Rollout, scores: Scores, stages: Sequence[Stage], template: str) -> list[TrainingSample]:
     """The completions of `stages` that have tokens, in game order, of one game by stage and turn order.

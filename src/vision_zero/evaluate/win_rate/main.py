@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,7 @@ def compare(options: WinRateOptions) -> list[dict[str, Any]]:
 
     Raises ValueError, OSError or BadImageError, before anything is played where that can be known.
     """
-    from vision_zero.rollout.load_policy import ModelPlayer, load_player
-    from vision_zero.rollout.self_check import SelfCheckError
+    from vision_zero.rollout.load_policy import load_player
 
     config = options.config
     models = find_models(options.models)
@@ -56,16 +56,7 @@ def compare(options: WinRateOptions) -> list[dict[str, Any]]:
         skip_bad=options.game.on_bad_image == "skip",
         games_at_once=config.rollout_batch_size,
     )
-    loading = options.loading
-
-    def load(model: str) -> ModelPlayer:
-        player = load_player(model, loading)
-        try:
-            tqdm.write(f"{model}: {player.check(arena.deals[0], options.game.template)}", file=sys.stderr)
-        except SelfCheckError as error:
-            raise ValueError(f"model {model}: {error}") from error
-        return player
-
+    load = partial(load_player, loading=options.loading, game=arena.deals[0], template=options.game.template)
     start = load(str(config.reference))
     other = load(config.other_seed) if config.other_seed else None
     lines = []
