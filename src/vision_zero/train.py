@@ -32,8 +32,6 @@ from vision_zero.trainer.generation import LogprobGapError
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
 from vision_zero.types import ImagePair
 
-MANY_TOKENS = 1500
-
 
 def main(arguments: list[str] | None = None) -> None:
     try:
@@ -97,10 +95,8 @@ def load_checked_pairs(game: GameConfig, main_process: bool, processor: Processo
         if processor is not None and processor.chat_template and report.median_size and report.max_size:
             median, most = (image_tokens(processor, size) for size in (report.median_size, report.max_size))
             print(f"tokens of an image: {median} of the median size, {most} of the largest", file=sys.stderr)
-            if most > MANY_TOKENS and game.max_pixels is None:
-                print(
-                    f"warning: above {MANY_TOKENS} tokens an image costs much memory; see --max_pixels", file=sys.stderr
-                )
+            if most > 1500 and game.max_pixels is None:
+                print("warning: more than 1,500 tokens an image cost much memory; see --max_pixels", file=sys.stderr)
         if game.failed_edits:
             failed = noisy.counts()
             print(

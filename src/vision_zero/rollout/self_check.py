@@ -98,28 +98,18 @@ def plain_inputs(processor: ProcessorMixin, image: Any, text: str) -> dict[str, 
 def plain_logps(model: PreTrainedModel, inputs: Fields, token_ids: Sequence[int], temperature: float) -> torch.Tensor:
     """Log-probabilities of `token_ids` after one prompt, by the model's own forward of the whole sequence."""
     ids_1T = torch.tensor([list(token_ids)])
-    tails = {"input_ids": ids_1T, "attention_mask": torch.ones_like(ids_1T)}
-    whole = {
-        name: torch.cat([value, tails.get(name, torch.zeros_like(ids_1T))], dim=1)
-        if value.ndim == 2 and value.shape == inputs["input_ids"].shape
-        else value
-        for name, value in inputs.items()
-    }
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            on_device = {name: value.to(model.device) for name, value in whole.items()}
-            logits_TV = model(**on_device, use_cache=False, logits_to_keep=ids_1T.shape[1] + 1).logits[0, :-1].cpu()
-    finally:
-        model.train(was_training)
+    whole = {name: value.to(model.device) for name, value in inputs.items()}
+    for name, value in inputs.items():
+        if value.shape == inputs["input_ids"].shape:
+            tail = ids_1T if name == "input_ids" else torch.full_like(ids_1T, name == "attention_mask")
+            whole[name] = torch.cat([value, tail], dim=1).to(model.device)
+    with torch.no_grad():
+        logits_TV = model(**whole, use_cache=False, logits_to_keep=ids_1T.shape[1] + 1).logits[0, :-1].cpu()
     return (logits_TV.float() / (temperature or 1.0)).log_softmax(-1).gather(1, ids_1T.T)[:, 0]
 
 
-def check_image(model: PreTrainedModel, inputs: Fields, plays_by_fields: bool = False) -> None:
+def check_image(model: PreTrainedModel, inputs: Fields) -> None:
     """Raises ValueError for fields and features of an image that would not reach a player."""
-    if plays_by_fields:
-        return
     model = without_adapter_wrapper(model)
     fields = {key: inputs[key].to(model.device) for key in ("pixel_values", "image_grid_thw") if key in inputs}
     lost = sorted(inputs.keys() - REACH_THE_PLAYER)
@@ -184,8 +174,9 @@ def check_player(
     try:
         inputs = [plain_inputs(processor, request.image, request.prompt.text) for request in requests]
         with nothing_changed(processor):
-            with plain() as model:
-                check_image(model, inputs[0], plays_by_fields)
+            if not plays_by_fields:
+                with plain() as model:
+                    check_image(model, inputs[0])
             with playing() as policy:
                 replies = [policy.answer([request])[0] for request in requests]
             with plain() as model:

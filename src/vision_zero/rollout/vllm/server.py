@@ -72,7 +72,8 @@ class ServerEngine(VLLMGeneration):
                 self.connection.wait_until_up()
                 check_server(self.connection, self.sampling.temperature)
                 self.vllm_client = self.weight_channel()
-                self.dtype = server_dtype(self.connection)
+                info = self.connection.call("GET", "/server_info", params={"config_format": "json"}).json()
+                self.dtype = str(info["vllm_config"]["model_config"]["dtype"])  # as torch.bfloat16
         self.dtype = gather_object([self.dtype])[0]
 
     def check_device(self) -> None:
@@ -170,12 +171,6 @@ def _ok(response: Any) -> Any:
     if not response.is_success:
         raise VLLMServerError(f"{response.request.url} says {response.status_code}: {response.text[:500]}")
     return response
-
-
-def server_dtype(connection: ServerConnection) -> str:
-    """Precision of the server's model, as torch.bfloat16."""
-    info = connection.call("GET", "/server_info", params={"config_format": "json"})
-    return str(info.json()["vllm_config"]["model_config"]["dtype"])
 
 
 class ServerPolicy(QueuedPolicy):
