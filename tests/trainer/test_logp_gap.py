@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,9 +27,11 @@ from vision_zero.config.parse import parse
 from vision_zero.rollout import sampling
 from vision_zero.rollout.play import Seating
 from vision_zero.rollout.self_check import FLOAT32_LIMIT, HALF_LIMIT, gap_limit
+from vision_zero.spo.scoring import GameScore
 from vision_zero.trainer.generation import LogprobGapError
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
 from vision_zero.trainer.logp_gap import LogprobGuard, masked_share
+from vision_zero.trainer.metrics import Streaks, tell_of_iteration
 from vision_zero.types import ImagePair, Stage
 
 MEAN, MAX = "sampling/logp_gap/mean", "sampling/logp_gap/max"
@@ -276,18 +279,34 @@ def unread(policy: Any, stage: Stage) -> Seating:
 
 def test_nothing_that_can_be_parsed_is_told_once_a_streak(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save = {"save_strategy": "steps", "save_steps": 3}
-    trainer = make_trainer(tmp_path, players=unread, iterations=6, **save)
+    trainer = make_trainer(tmp_path, players=unread, iterations=5, **save)
     lines = told(trainer, capsys)
     assert [line.split(";")[0] for line in lines] == [
         "warning: iteration 1: none of the clues could be parsed",
         "warning: iteration 1: none of the votes could be parsed",
         "warning: iteration 5: all rewards have been equal for 5 iterations, nothing is learnt",
     ]
-    resumed = make_trainer(tmp_path, players=unread, iterations=6, **save)
+    resumed = make_trainer(tmp_path, players=unread, iterations=5, **save)
     lines = told(resumed, capsys, tmp_path / "checkpoint-3")  # the streaks go on
     assert [line.split(":")[1].strip() for line in lines] == ["iteration 5"]
 
 
-def test_rewards_that_differ_are_not_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    trainer = make_trainer(tmp_path, iterations=10, schedule="cycle", cycle_decision=5, cycle_clue=5)
-    assert told(trainer, capsys) == []
+@pytest.mark.parametrize("stage", ["decision", "clue"])
+def test_rewards_that_differ_are_not_told(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rewards of a game's votes, or of all clues; with a format reward, that too."""
+    same = GameScore(clue_rewards=[0.0, 0.0], clue_advantages=[0.0, 0.0], vote_rewards=[-1.0, -1.0])
+    equal, other = {0: same, 1: same}, {0: same, 1: replace(same, clue_rewards=[0.0, 0.1], vote_rewards=[-1.0, 1.0])}
+    base = {"clues/unparsed": 0.9, "votes/invalid": 0.0, "stage/is_clue": float(stage == "clue")}
+    for games, metrics, times in (
+        (other, {"votes/zero_variance_games": 0.5}, 0),
+        (equal, {"votes/zero_variance_games": 1.0}, 1),
+        (equal, {"votes/zero_variance_games": 1.0, "reward/format": -1.0}, 1),
+        (equal, {"votes/zero_variance_games": 1.0, "reward/format": 0.5}, 0),
+    ):
+        streaks = Streaks(shown=True)
+        scores: Any = SimpleNamespace(by_game=games)
+        for iteration in range(1, 9):
+            tell_of_iteration(streaks, iteration, {**base, **metrics}, scores)
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == times
+        assert all(line.startswith("warning: iteration 5: all rewards have been equal for 5") for line in lines)

@@ -71,6 +71,7 @@ class SelfCheck(TrainerCallback):
         dealt = deal_onto_pairs([number], args.seed, trainer.pairs, trainer.rules, known_bad=set(), skip_bad=True)
         trainer.raise_on_all_ranks(dealt.error, BadImageError, "Repair the images")
         trainer.raise_on_all_ranks(trainer.generation.sync_weights(), VLLMServerError, START_SERVER_AGAIN)
+        encoded = trainer.frozen.encoded if trainer.frozen else 0
         failure: SelfCheckError | None = None
         try:
             line = check_player(
@@ -84,6 +85,10 @@ class SelfCheck(TrainerCallback):
             )
         except SelfCheckError as error:
             failure = error
+        trainer.images.clear()
+        if trainer.frozen:
+            trainer.frozen.clear()
+            trainer.frozen.encoded = encoded
         if reason := trainer.first_error(failure):
             raise SelfCheckError(reason) from failure
         if trainer.accelerator.is_main_process:

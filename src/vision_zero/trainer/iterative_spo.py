@@ -47,7 +47,7 @@ from vision_zero.spo.scoring import Scores, score_games
 from vision_zero.trainer.checkpointing import ResumableTrainer
 from vision_zero.trainer.frozen_vision import FrozenTower
 from vision_zero.trainer.generation import SHORTER_PROMPTS, START_SERVER_AGAIN, Generation
-from vision_zero.trainer.logp_gap import LogprobGuard, masked_share
+from vision_zero.trainer.logp_gap import LogprobGuard
 from vision_zero.trainer.metrics import (
     Streaks,
     TokenWeightedMetrics,
@@ -294,16 +294,7 @@ class IterativeSPOTrainer(ResumableTrainer):
         finally:
             self.num_generations, self.beta = own_group, own_beta
             self.samples = []
-        words = (
-            f"after step {self.state.global_step}: all completions were cut (mask_truncated_completions), none trains"
-        )
-        self.streaks.tell("all cut", not batch["num_items_in_batch"], words)
-        batch["num_items_in_batch"] = batch["num_items_in_batch"].clamp(min=1)  # "dapo" divides by it
-        if "old_per_token_logps" in batch:
-            self.logprob_guard.add(batch["old_per_token_logps"], batch)
-            self.logprob_guard.check()
-        if "importance_sampling_ratio" in batch and self.vllm_importance_sampling_mode == "sequence_mask":
-            self._metrics["train"]["sampling/masked_completions"].append(masked_share(self, batch))
+        self.logprob_guard.start(batch)
         # TRL counted the prompts of dummy samples as tokens seen.
         self.state.num_input_tokens_seen -= sum(self.gather([sum(len(s.prompt_ids) for s in samples if s.is_dummy)]))
         self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
@@ -344,10 +335,7 @@ class IterativeSPOTrainer(ResumableTrainer):
         finally:
             self.beta = own_beta
         self.stop_unless_finite({"loss": loss.detach()}, inputs)
-        if "old_per_token_logps" not in inputs:  # the iteration's one optimizer step is still to come
-            self.logprob_guard.add(self._last_logps, inputs)
-            if self.accelerator.sync_gradients:
-                self.logprob_guard.check()
+        self.logprob_guard.add(self._last_logps, inputs)
         mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
         n_tokens = self.accelerator.reduce(mask.sum().float(), reduction="sum").item()
         self.token_metrics.take(self._metrics["train"], n_tokens)

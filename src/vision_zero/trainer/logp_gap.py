@@ -28,14 +28,32 @@ def trained_tokens(batch: Batch) -> torch.Tensor:
 
 
 class LogprobGuard:
-    """Takes the parts of an iteration's batch by `add`; `check` comes before a weight moves."""
+    """Of one iteration after another. `limit` is that of the mean gap."""
 
     def __init__(self, trainer: IterativeSPOTrainer, limit: float) -> None:
         self.trainer, self.limit = trainer, limit
         self._parts: list[tuple[torch.Tensor, Batch]] = []
 
+    def start(self, batch: Batch) -> None:
+        """At the batch of an iteration. Raises LogprobGapError if its old log-probs are there, and too far."""
+        trainer = self.trainer
+        words = "all completions were cut (mask_truncated_completions), none trains"
+        cut = not batch["num_items_in_batch"]
+        trainer.streaks.tell("all cut", cut, f"after step {trainer.state.global_step}: {words}")
+        batch["num_items_in_batch"] = batch["num_items_in_batch"].clamp(min=1)  # "dapo" divides by it
+        self._parts = []
+        if "old_per_token_logps" in batch:
+            self._parts = [(batch["old_per_token_logps"], batch)]
+            self.check()
+        if "importance_sampling_ratio" in batch and trainer.vllm_importance_sampling_mode == "sequence_mask":
+            trainer._metrics["train"]["sampling/masked_completions"].append(masked_share(trainer, batch))
+
     def add(self, logps_BT: torch.Tensor, batch: Batch) -> None:
-        self._parts.append((logps_BT.detach(), batch))
+        """At a micro-batch of the update. Raises LogprobGapError at the last of an iteration of one optimizer step."""
+        if "old_per_token_logps" not in batch:
+            self._parts.append((logps_BT.detach(), batch))
+            if self.trainer.accelerator.sync_gradients:
+                self.check()
 
     def check(self) -> None:
         """Log the gap over all processes. Raises LogprobGapError on all of them alike if its mean is too large."""
