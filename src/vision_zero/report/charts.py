@@ -17,7 +17,6 @@ LOOKS = ("main", "second", "third", "fourth", "fifth")
 Colour = Literal["main", "second", "third", "fourth", "fifth", "spy", "civilian", "quiet"]
 Style = Literal["line", "bold", "thin", "points"]
 NO_ARENA = "nothing was measured while training (no arena.jsonl); --arena_every plays games against the start model"
-NO_VLLM = "the run did not play with vLLM, whose log-probs are compared (--use_vllm true)"
 
 
 @dataclass(frozen=True)
@@ -270,7 +269,7 @@ def _training_charts(log: _Log) -> list[Chart]:
         log.chart("rate", "Learning rate", "With warm-up and schedule.", ("learning_rate", "learning rate", "main")),
         log.chart("gap", "Log-prob gap",
                   "How far who plays is from the model that trains, per token. It should not grow.",
-                  (gap + "mean", "mean", "main"), (gap + "max", "largest", "quiet"), missing=NO_VLLM),
+                  (gap + "mean", "mean", "main"), (gap + "max", "largest", "quiet")),
     ]  # fmt: skip
 
 

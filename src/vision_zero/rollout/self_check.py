@@ -19,8 +19,9 @@ from transformers import PreTrainedModel, ProcessorMixin
 from vision_zero.game.prompts import render
 from vision_zero.game.spy_game import answer, open_turns, turn_seed
 from vision_zero.rollout.game_images import open_images
+from vision_zero.rollout.image_cache import memoize_images
 from vision_zero.rollout.policy import NotFiniteError, Policy, PromptTooLongError, TokenLimits, TurnRequest
-from vision_zero.rollout.transformers_policy import memoize_images, without_adapter_wrapper
+from vision_zero.rollout.transformers_policy import without_adapter_wrapper
 from vision_zero.rollout.vllm.client import VLLMServerError
 from vision_zero.types import Completion, Game
 
@@ -104,7 +105,9 @@ def plain_logps(model: PreTrainedModel, inputs: Fields, token_ids: Sequence[int]
             tail = ids_1T if name == "input_ids" else torch.full_like(ids_1T, name == "attention_mask")
             whole[name] = torch.cat([value, tail], dim=1).to(model.device)
     with torch.no_grad():
-        logits_TV = model(**whole, use_cache=False, logits_to_keep=ids_1T.shape[1] + 1).logits[0, :-1].cpu()
+        logits_TV: torch.Tensor = (
+            model(**whole, use_cache=False, logits_to_keep=ids_1T.shape[1] + 1).logits[0, :-1].cpu()
+        )
     return (logits_TV.float() / (temperature or 1.0)).log_softmax(-1).gather(1, ids_1T.T)[:, 0]
 
 

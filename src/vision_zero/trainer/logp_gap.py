@@ -8,16 +8,13 @@ the old log-probs, which TRL computes before the first.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 
 from vision_zero.trainer.batching import Batch
 from vision_zero.trainer.finite import how_to_go_on, keep_batch
 from vision_zero.trainer.generation import LogprobGapError
-
-if TYPE_CHECKING:
-    from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
 
 LOGPROB_GAP = "sampling/logp_gap/"
 
@@ -28,9 +25,9 @@ def trained_tokens(batch: Batch) -> torch.Tensor:
 
 
 class LogprobGuard:
-    """Of one iteration after another. `limit` is that of the mean gap."""
+    """Of one iteration of an `IterativeSPOTrainer` after another. `limit` is that of the mean gap."""
 
-    def __init__(self, trainer: IterativeSPOTrainer, limit: float) -> None:
+    def __init__(self, trainer: Any, limit: float) -> None:
         self.trainer, self.limit = trainer, limit
         self._parts: list[tuple[torch.Tensor, Batch]] = []
 
@@ -79,9 +76,9 @@ class LogprobGuard:
         )
 
 
-def masked_share(trainer: IterativeSPOTrainer, batch: Batch) -> float:
+def masked_share(trainer: Any, batch: Batch) -> float:
     """Share of the completions, over all processes, that TRL's sequence mask drops for their gap."""
     real_B = trained_tokens(batch).any(dim=1)
     dropped_B = real_B & (batch["importance_sampling_ratio"] == 0).all(dim=1)
     dropped, real = trainer.accelerator.reduce(torch.stack([dropped_B.sum(), real_B.sum()]), reduction="sum").tolist()
-    return dropped / max(real, 1)
+    return float(dropped / max(real, 1))
