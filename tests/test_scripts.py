@@ -415,10 +415,11 @@ def test_a_trained_run_is_refused_and_can_be_summarized_and_drawn(trained: Path,
 
 
 WITH_AN_ENGINE = {
+    "sampling/masked_completions",
     *(f"sampling/sampling_logp_difference/{name}" for name in ("mean", "max")),
     *(f"sampling/importance_sampling_ratio/{name}" for name in ("mean", "min", "max")),
 }
-"""Logged with use_vllm; tests/trainer/test_vllm.py holds a run to these names."""
+"""Logged with use_vllm beside `sampling/logp_gap`; tests/trainer/test_vllm.py holds a run to these names."""
 
 
 def test_metrics_page_names_what_is_logged_and_nothing_else(trained: Path) -> None:

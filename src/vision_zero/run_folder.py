@@ -108,13 +108,23 @@ FORMER_NAMES = {
     "unreadable": "unparsed",
 }
 """Parts of the names of metrics and of fields of game records, as earlier versions wrote them, and today's."""
-REMOVED_OPTIONS = {"failed_edits_seed": 0, "holdout_seed": 0, "max_clue_chars": 300}
+REMOVED_OPTIONS = {"failed_edits_seed": 0, "holdout_seed": 0, "max_clue_chars": 300, "max_logp_difference": 0.1}
 """Options of earlier versions, and the values that are constants now."""
+REPLACED = {
+    "max_logp_difference": "leave it out: sampling/logp_gap/mean has fixed limits now, 1e-3 in float32, 0.05 in 16 bits"
+}
+"""Those of them that have a successor, and which."""
 
 
 def without_removed_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """`options` but those of REMOVED_OPTIONS that have the value of today's constant."""
     return {name: value for name, value in options.items() if REMOVED_OPTIONS.get(name, ...) != value}
+
+
+def replaced_words(names: Iterable[str]) -> str:
+    """What took the place of those of `names` that are REPLACED, to end a message with."""
+    given = " ".join(names)
+    return "".join(f"; {name}: {instead}" for name, instead in REPLACED.items() if name in given)
 
 
 def _with_todays_names(value: Any) -> Any:
@@ -239,8 +249,8 @@ def find_start(output_dir: Path, resume: bool, config: Mapping[str, Any]) -> Pat
         if name in changed and any(changed[name]):  # an older run does not name an option that is off
             then, now = changed[name][0], changed[name][1] if name in FIXED_OPTIONS else REMOVED_OPTIONS[name]
             raise RunFolderError(
-                f"{output_dir} was started with {name}={then} and cannot go on with {name}={now}; resume with the "
-                "same value, or start another run"
+                f"{output_dir} was started with {name}={then} and cannot go on with {name}={now}; "
+                + REPLACED.get(name, "resume with the same value, or start another run")
             )
     complete = complete_checkpoints(output_dir)
     return complete[-1] if complete else None

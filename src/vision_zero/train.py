@@ -12,7 +12,7 @@ import torch.distributed
 from accelerate import PartialState
 from peft import PeftConfig
 from safetensors import SafetensorError
-from transformers import PrinterCallback, ProgressCallback
+from transformers import PrinterCallback, ProcessorMixin, ProgressCallback
 from trl import ModelConfig, get_peft_config
 
 from vision_zero import run_folder
@@ -24,8 +24,10 @@ from vision_zero.data.pairs import BadImageError, check_pairs
 from vision_zero.evaluate.win_rate.callback import ArenaCallback, training_arena
 from vision_zero.models import attention_implementation, load_model, load_processor, zero3_disabled
 from vision_zero.rollout.policy import NotFiniteError, PromptTooLongError
+from vision_zero.rollout.self_check import SelfCheckError, check_files
+from vision_zero.rollout.transformers_policy import image_tokens
 from vision_zero.rollout.vllm.client import VLLMServerError
-from vision_zero.trainer.callbacks import GamesTable, IterationLine, MetricsFile, UpdateBar
+from vision_zero.trainer.callbacks import GamesTable, IterationLine, MetricsFile, SelfCheck, UpdateBar
 from vision_zero.trainer.generation import LogprobGapError
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
 from vision_zero.types import ImagePair
@@ -38,6 +40,10 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except SelfCheckError as error:
+        if trainer.accelerator.is_main_process and checkpoint is None:
+            (Path(trainer.args.output_dir) / run_folder.CONFIG).unlink(missing_ok=True)  # the folder holds no run yet
+        sys.exit(f"error: {error}")
     except (BadImageError, PromptTooLongError, LogprobGapError, NotFiniteError, VLLMServerError) as error:
         sys.exit(f"error: {error}")
     finish(trainer)
@@ -51,9 +57,12 @@ def prepare(arguments: list[str] | None = None) -> tuple[IterativeSPOTrainer, Pa
     state = PartialState()
     config = resolved(game, args, model)
     checkpoint = find_start(Path(args.output_dir), args.resume, config, state)
-    pairs = load_checked_pairs(game, state.is_main_process)
+    processor = load_processor(
+        model.model_name_or_path, game.min_pixels, game.max_pixels, trust_remote_code=args.trust_remote_code
+    )
+    pairs = load_checked_pairs(game, state.is_main_process, processor)
     arena = training_arena(game, args, pairs)
-    trainer = build(game, args, model, pairs)
+    trainer = build(game, args, model, pairs, processor)
     if arena is not None:
         trainer.add_callback(ArenaCallback(trainer, arena))
     if state.is_main_process:
@@ -61,8 +70,11 @@ def prepare(arguments: list[str] | None = None) -> tuple[IterativeSPOTrainer, Pa
     return trainer, checkpoint
 
 
-def load_checked_pairs(game: GameConfig, main_process: bool) -> Any:
-    """The training pairs; structure and 64 sampled images are checked before anything slow starts."""
+def load_checked_pairs(game: GameConfig, main_process: bool, processor: ProcessorMixin | None = None) -> Any:
+    """The training pairs; structure and 64 sampled images are checked before anything slow starts.
+
+    The main process says what is in them; with the run's `processor`, how many tokens an image is.
+    """
     pairs = game.pairs("train")
     noisy = PairsWithFailedEdits(pairs, game.failed_edits)
     if game.failed_edits:
@@ -80,6 +92,11 @@ def load_checked_pairs(game: GameConfig, main_process: bool) -> Any:
             raise ValueError(f"failed_edits={game.failed_edits} changes nothing: no pair has an edited image")
         opened = f"{report.n_opened} opened, {len(report.bad)} bad"
         print(f"{len(pairs)} image pairs, {report.n_edited} with an edited image; {opened}", file=sys.stderr)
+        if processor is not None and processor.chat_template and report.median_size and report.max_size:
+            median, most = (image_tokens(processor, size) for size in (report.median_size, report.max_size))
+            print(f"tokens of an image: {median} of the median size, {most} of the largest", file=sys.stderr)
+            if most > 1500 and game.max_pixels is None:
+                print("warning: more than 1,500 tokens an image cost much memory; see --max_pixels", file=sys.stderr)
         if game.failed_edits:
             failed = noisy.counts()
             print(
@@ -129,18 +146,20 @@ def open_folder(output_dir: Path, resume: bool, config: dict[str, Any], checkpoi
 
 
 def build(
-    game: GameConfig, args: IterativeSPOConfig, model: ModelConfig, pairs: list[ImagePair], **kwargs: Any
+    game: GameConfig,
+    args: IterativeSPOConfig,
+    model: ModelConfig,
+    pairs: list[ImagePair],
+    processor: ProcessorMixin,
+    **kwargs: Any,
 ) -> IterativeSPOTrainer:
-    processor = load_processor(
-        model.model_name_or_path, game.min_pixels, game.max_pixels, trust_remote_code=args.trust_remote_code
-    )
     args.model_init_kwargs = {
         **(args.model_init_kwargs or {}),
         "dtype": "float32" if model.dtype in (None, "auto") and args.use_cpu else model.dtype,
         "attn_implementation": attention_implementation(model.attn_implementation, use_cpu=args.use_cpu),
     }
     with zero3_disabled(args):  # a look at the files: TRL, which loads them, would make up weights that are missing
-        look = load_model(
+        on_meta = load_model(
             model.model_name_or_path,
             device_map="meta",
             dtype=args.model_init_kwargs["dtype"],
@@ -150,12 +169,13 @@ def build(
     masters = (
         args.deepspeed and args.bf16 and not args.hf_deepspeed_config.is_true("bf16.bf16_master_weights_and_grads")
     )
-    if look.dtype.itemsize < 4 and not model.use_peft and not masters:
+    if on_meta.dtype.itemsize < 4 and not model.use_peft and not masters:
         raise ValueError(
-            f"dtype={model.dtype} trains {str(look.dtype).removeprefix('torch.')} weights, in which steps of "
+            f"dtype={model.dtype} trains {str(on_meta.dtype).removeprefix('torch.')} weights, in which steps of "
             f"learning_rate={args.learning_rate} are mostly rounded away; give --dtype float32 (with --bf16 true it "
             "computes in bfloat16), --use_peft true, or --bf16 true and --deepspeed configs/deepspeed/zero2.json"
         )
+    check_files(processor, on_meta, model.model_name_or_path)
     peft: PeftConfig | None = get_peft_config(model)
     games_table = [GamesTable(pairs)] if args.wandb_games and "wandb" in args.report_to else []
     trainer = IterativeSPOTrainer(
@@ -170,6 +190,7 @@ def build(
         callbacks=[MetricsFile(), IterationLine(), UpdateBar(), *games_table],
         **kwargs,
     )
+    trainer.add_callback(SelfCheck(trainer))
     trainer.remove_callback(ProgressCallback)  # either of the two prints every logged number
     trainer.remove_callback(PrinterCallback)
     return trainer

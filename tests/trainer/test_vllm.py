@@ -22,6 +22,8 @@ def test_engine_and_training_agree_at_every_step(training: dict[str, Any]) -> No
     assert len(logs) == 20
     assert {line["stage/is_clue"] for line in logs} == {0.0, 1.0}
     assert fmean(line["sampling/sampling_logp_difference/mean"] for line in logs) < 1e-4
+    assert fmean(line["sampling/logp_gap/mean"] for line in logs) < 1e-4
+    assert all(line["sampling/masked_completions"] == 0 for line in logs)
     for line in logs:
         assert line["sampling/importance_sampling_ratio/mean"] == pytest.approx(1, abs=1e-3)
         assert line["sampling/importance_sampling_ratio/min"] == pytest.approx(1, abs=1e-2)
@@ -29,7 +31,7 @@ def test_engine_and_training_agree_at_every_step(training: dict[str, Any]) -> No
 
 def test_what_is_logged_beside_the_rest_is_described(training: dict[str, Any]) -> None:
     logged = {name for line in training["logs"] for name in line if name.startswith("sampling/")}
-    assert logged == WITH_AN_ENGINE
+    assert logged == WITH_AN_ENGINE | {"sampling/logp_gap/mean", "sampling/logp_gap/max"}
 
 
 def test_every_parameter_moves(training: dict[str, Any]) -> None:
@@ -49,7 +51,7 @@ def test_after_training_games_are_still_those_of_transformers(training: dict[str
 
 
 def test_a_run_stops_when_the_engine_has_other_weights(training: dict[str, Any]) -> None:
-    assert "max_logp_difference=0.1" in training["refusal"]
+    assert "(sampling/logp_gap/mean, at most 0.001;" in training["refusal"]
     assert "--resume" in training["refusal"]
 
 
@@ -95,7 +97,6 @@ def test_lora_leaves_its_base_as_it_was_published(dtype: str, iterations: int, t
         ({"vllm_mode": "server", "vllm_group_port": 0}, "vllm_group_port=0 must be a port"),
         ({"vllm_mode": "server", "vllm_server_timeout": 0.0}, "vllm_server_timeout=0"),
         ({"vllm_mode": "server", "vllm_server_base_url": "gpu-box:8000"}, "vllm_server_base_url=gpu-box:8000"),
-        ({"max_logp_difference": -1.0}, "max_logp_difference=-1"),
     ],
 )
 def test_what_is_not_supported_is_refused(options: dict[str, Any], words: str, tmp_path: Any) -> None:

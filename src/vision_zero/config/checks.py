@@ -27,7 +27,6 @@ LEAST = {
     **dict.fromkeys(("epsilon", "epsilon_high", "off_policy_mask_threshold", "top_entropy_quantile"), 0),
     **dict.fromkeys(("warmup_steps", "logging_steps", "vllm_importance_sampling_clip_min"), 0),
     "delta": 1,
-    "max_logp_difference": 0,
     "logprob_tokens": 1,
     "num_generations": 2,
 }

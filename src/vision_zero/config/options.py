@@ -89,9 +89,6 @@ class IterativeSPOConfig(GRPOConfig):
     vllm_request_timeout: float = option(
         300.0, "vllm_mode=server: seconds without any completion, while some are waited for, after which the run stops"
     )
-    max_logp_difference: float = option(
-        0.1, "The run stops when engine and training differ by more than this in a token's log-probability (mean)"
-    )
 
     # Arena: win rate against the frozen start model while training
     arena_every: int = option(

@@ -21,7 +21,7 @@ from vision_zero.config.game import GameConfig
 from vision_zero.config.options import DERIVED, IterativeSPOConfig
 from vision_zero.data.drawn_scenes import is_heldout
 from vision_zero.game.prompts import load_template
-from vision_zero.run_folder import without_removed_options
+from vision_zero.run_folder import replaced_words, without_removed_options
 
 USAGE = (
     "python -m vision_zero.train [--config FILE.yaml] --images SOURCE ... --model_name_or_path MODEL --output_dir DIR "
@@ -42,7 +42,7 @@ class _Parser(TrlParser):
         values = without_removed_options(values)
         unknown = sorted(name for name in values if name not in actions)
         if unknown:
-            raise ValueError(f"the file of --config has unknown options: {', '.join(unknown)}")
+            raise ValueError(f"the file of --config has unknown options: {', '.join(unknown)}{replaced_words(unknown)}")
         return super().set_defaults_with_config(
             **{
                 name: checked(actions[name], value, f"the file of --config has {name}")
@@ -86,9 +86,12 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     """Options from flags and the YAML file of `--config`; flags win. Raises ValueError for unknown or wrong ones."""
     arguments = _with_config_apart(sys.argv[1:] if arguments is None else arguments)
     parser = _Parser(PARTS, usage=USAGE, allow_abbrev=False)
+    parser.set_defaults(lora_dropout=0.0)  # TRL's 0.05 is refused
     game, args, model, unknown = parser.parse_args_and_config(arguments, return_remaining_strings=True)
     if unknown:
-        raise ValueError(f"unknown arguments: {' '.join(unknown)}; see --help or docs/configuration.md")
+        raise ValueError(
+            f"unknown arguments: {' '.join(unknown)}; see --help or docs/configuration.md{replaced_words(unknown)}"
+        )
     if not game.images:
         raise ValueError("no image source: give --images with one or more folders, manifests or data sets")
     if heldout := [one for one in game.images if is_heldout(one)]:
@@ -100,6 +103,10 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     refuse_without_switch(model, "use_peft", "lora_", "use_rslora")
     if not args.resume:  # a run may go on without its engine
         refuse_without_switch(args, "use_vllm", "vllm_")
+    if model.use_peft and model.lora_dropout:
+        raise ValueError(
+            f"lora_dropout={model.lora_dropout} must be 0: players have none, so another model would train"
+        )
     game.rules(args.num_generations)
     if game.template != "auto":
         load_template(game.template)

@@ -17,7 +17,6 @@ LOOKS = ("main", "second", "third", "fourth", "fifth")
 Colour = Literal["main", "second", "third", "fourth", "fifth", "spy", "civilian", "quiet"]
 Style = Literal["line", "bold", "thin", "points"]
 NO_ARENA = "nothing was measured while training (no arena.jsonl); --arena_every plays games against the start model"
-NO_VLLM = "the run did not play with vLLM, whose log-probs are compared (--use_vllm true)"
 
 
 @dataclass(frozen=True)
@@ -256,7 +255,9 @@ def _game_charts(log: _Log) -> list[Chart]:
 
 
 def _training_charts(log: _Log) -> list[Chart]:
-    gap = "sampling/sampling_logp_difference/"
+    gap = "sampling/logp_gap/"
+    if all(value is None for value in log.column(gap + "mean")):  # an older run with vLLM
+        gap = "sampling/sampling_logp_difference/"
     return [
         log.chart("kl", "KL to the start model", "Should grow slowly. A jump: a smaller learning rate.",
                   ("kl", "KL", "main")),
@@ -267,8 +268,8 @@ def _training_charts(log: _Log) -> list[Chart]:
         log.chart("loss", "Loss", "Its size says little; a jump or a gap is a fault.", ("loss", "loss", "main")),
         log.chart("rate", "Learning rate", "With warm-up and schedule.", ("learning_rate", "learning rate", "main")),
         log.chart("gap", "Log-prob gap",
-                  "How far the engine that samples is from the model that trains, per token. It should not grow.",
-                  (gap + "mean", "mean", "main"), (gap + "max", "largest", "quiet"), missing=NO_VLLM),
+                  "How far who plays is from the model that trains, per token. It should not grow.",
+                  (gap + "mean", "mean", "main"), (gap + "max", "largest", "quiet")),
     ]  # fmt: skip
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+from tqdm import tqdm
+
 from vision_zero.models import check_model, load_processor, load_trained
 from vision_zero.rollout.policy import TurnRequest
 from vision_zero.rollout.sampling import Sampling
+from vision_zero.rollout.self_check import check_files, check_player, first_requests, gap_limit
 from vision_zero.rollout.transformers_policy import TransformersPolicy
-from vision_zero.types import Completion
+from vision_zero.types import Completion, Game
 
 
 class ModelPlayer:
@@ -44,11 +48,21 @@ class Loading:
     use_cpu: bool = False
 
 
-def load_player(model: str, loading: Loading) -> ModelPlayer:
+def load_player(model: str, loading: Loading, game: Game | None = None, template: str = "auto") -> ModelPlayer:
     """Load a checkpoint (full, or LoRA, which is merged), an export, a model folder or a model of the Hub.
 
-    Raises ValueError or OSError, naming the model, if it cannot be loaded.
+    With a `game` it is tried on it. Raises ValueError or OSError, naming the model, if it cannot be loaded or played.
     """
     processor = load_processor(check_model(model), loading.min_pixels, loading.max_pixels)
     weights = load_trained(model, dtype=loading.dtype, use_cpu=loading.use_cpu)
-    return ModelPlayer(TransformersPolicy(weights, processor, loading.sampling, max_batch=loading.max_batch))
+    check_files(processor, weights, model)
+
+    def policy() -> TransformersPolicy:
+        return TransformersPolicy(weights, processor, loading.sampling, max_batch=loading.max_batch)
+
+    if game is not None:
+        tried = first_requests(game, template)
+        more = (processor, tried, loading.sampling.temperature, gap_limit(weights))
+        line = check_player(model, lambda: nullcontext(policy()), lambda: nullcontext(weights), *more)
+        tqdm.write(f"{model}: {line}", file=sys.stderr)
+    return ModelPlayer(policy())

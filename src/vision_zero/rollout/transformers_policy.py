@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import torch
 from peft import PeftModel
+from PIL import Image
 from transformers import Cache, PreTrainedModel, ProcessorMixin
 
 from vision_zero.rollout.game_images import GameImage
@@ -28,6 +29,8 @@ from vision_zero.rollout.sampling import Sampler, Sampling
 from vision_zero.types import Completion
 
 IMAGES_AT_ONCE = 64
+PROMPT_TOKENS = 2048
+"""Of a completion, on average, above which fewer than `max_batch` are generated at once."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,23 @@ def chat_text(processor: ProcessorMixin, text: str) -> str:
     )
 
 
+def special_tokens(processor: ProcessorMixin, text: str) -> dict[str, bool]:
+    """Whether the tokenizer may add its own to a rendered template: not a second BOS, as in `apply_chat_template`."""
+    bos = processor.tokenizer.bos_token
+    return {"add_special_tokens": not (bos and text.startswith(bos))}
+
+
 def prompt_ids(processor: ProcessorMixin, request: TurnRequest) -> list[int]:
     """Token ids of the prompt with the image's placeholders expanded, as in training."""
     text = chat_text(processor, request.prompt.text)
-    return processor(text=[text], images=[[request.image]])["input_ids"][0]
+    return processor(text=[text], images=[[request.image]], **special_tokens(processor, text))["input_ids"][0]
+
+
+def image_tokens(processor: ProcessorMixin, size: tuple[int, int]) -> int:
+    """Tokens that an image of this width and height takes of a prompt, with those around it."""
+    text = chat_text(processor, "")
+    with_image = processor(text=[text], images=[[Image.new("RGB", size)]])["input_ids"][0]
+    return len(with_image) - len(processor.tokenizer(text)["input_ids"]) + 1
 
 
 def image_fields(processor: ProcessorMixin, image: GameImage) -> dict[str, torch.Tensor]:
@@ -136,20 +152,22 @@ class TransformersPolicy:
         return [completions[index] for index in range(len(requests))]
 
     def _batches(self, requests: Sequence[TurnRequest]) -> Iterator[list[_Row]]:
-        """Distinct prompts with their requests, cut into batches of at most `max_batch` completions."""
+        """Distinct prompts with their requests, in batches of at most `max_batch` completions and of their tokens."""
         by_prompt: dict[tuple[str, str], list[int]] = {}
         for index, request in enumerate(requests):
             by_prompt.setdefault((request.image.key, request.prompt.text), []).append(index)
         batch: list[_Row] = []
-        size = 0
+        size = tokens = 0
         for indices in by_prompt.values():
             request = requests[indices[0]]
             ids = prompt_ids(self.processor, request)
-            for start in range(0, len(indices), self.max_batch):
-                some = indices[start : start + self.max_batch]
-                if batch and size + len(some) > self.max_batch:
+            most = max(1, min(self.max_batch, self.max_batch * PROMPT_TOKENS // len(ids)))
+            for start in range(0, len(indices), most):
+                some = indices[start : start + most]
+                tokens += len(some) * len(ids)
+                if batch and (size + len(some) > self.max_batch or tokens > self.max_batch * PROMPT_TOKENS):
                     yield batch
-                    batch, size = [], 0
+                    batch, size, tokens = [], 0, len(some) * len(ids)
                 batch.append(_Row(ids, request.image, (request.game.index, request.image.key), some))
                 size += len(some)
         if batch:

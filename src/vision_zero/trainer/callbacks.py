@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from vision_zero import run_folder
+from vision_zero.data.pairs import BadImageError
+from vision_zero.rollout.deal import deal_onto_pairs
 from vision_zero.rollout.progress import make_bar
 from vision_zero.rollout.record import seen_images
+from vision_zero.rollout.self_check import SelfCheckError, check_player, first_requests
+from vision_zero.rollout.vllm.client import VLLMServerError
+from vision_zero.trainer.generation import START_SERVER_AGAIN
 from vision_zero.types import ImagePair
+
+if TYPE_CHECKING:
+    from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
 
 COLUMNS = (
     *("iteration", "stage", "pair", "civilians see", "spy sees", "spy", "clues", "votes", "outcome"),
@@ -48,6 +57,42 @@ class IterationLine(TrainerCallback):
             f"  reward of votes {logs['reward/vote']:+.2f} spy {logs['reward/spy']:+.2f}"
             f"  loss {logs['loss']:+.4f}  {logs['step_time']:.1f} s"
         )
+
+
+class SelfCheck(TrainerCallback):
+    """`check_player` on a game of the run before the first step, on all processes, with the weights that will play."""
+
+    def __init__(self, trainer: IterativeSPOTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        trainer, args = self.trainer, self.trainer.args
+        number = trainer.accelerator.process_index
+        dealt = deal_onto_pairs([number], args.seed, trainer.pairs, trainer.rules, known_bad=set(), skip_bad=True)
+        trainer.raise_on_all_ranks(dealt.error, BadImageError, "Repair the images")
+        trainer.raise_on_all_ranks(trainer.generation.sync_weights(), VLLMServerError, START_SERVER_AGAIN)
+        encoded = trainer.frozen.encoded if trainer.frozen else 0
+        failure: SelfCheckError | None = None
+        try:
+            line = check_player(
+                trainer.model.config._name_or_path,
+                lambda: trainer.generation.policy(trainer.model_wrapped),
+                lambda: trainer.generation.unwrapped(trainer.model_wrapped),
+                trainer.processing_class,
+                first_requests(dealt.games[0], trainer.template),
+                args.temperature,
+                trainer.logprob_guard.limit,
+            )
+        except SelfCheckError as error:
+            failure = error
+        trainer.images.clear()
+        if trainer.frozen:
+            trainer.frozen.clear()
+            trainer.frozen.encoded = encoded
+        if reason := trainer.first_error(failure):
+            raise SelfCheckError(reason) from failure
+        if trainer.accelerator.is_main_process:
+            tqdm.write(line, file=sys.stderr)
 
 
 class UpdateBar(TrainerCallback):

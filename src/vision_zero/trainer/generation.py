@@ -6,7 +6,7 @@ reach an engine, and the correction for what it samples with other rounding, sta
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from vision_zero.rollout.vllm.server import ServerEngine, ServerPolicy
 
     ModelPolicy = TransformersPolicy | VLLMPolicy | TensorParallelPolicy | ServerPolicy
-
-LOGPROB_GAP = "sampling/sampling_logp_difference/mean"
-"""TRL's mean of |log-prob of the engine - log-prob of the model that trains| over the sampled tokens."""
 
 START_SERVER_AGAIN = "Start the server again with run_scripts/vllm_server.sh and continue with --resume"
 SHORTER_PROMPTS = (
@@ -83,6 +80,20 @@ class Generation:
         return None
 
     @contextmanager
+    def unwrapped(self, model_wrapped: Any) -> Iterator[PreTrainedModel]:
+        """The model itself with all its weights, in the precision in which it trains."""
+        with (
+            unwrap_model_for_generation(
+                model_wrapped,
+                self.accelerator,
+                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+                gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+            ) as model,
+            self.accelerator.autocast() if self.args.bf16 or self.args.fp16 else nullcontext(),
+        ):
+            yield model
+
+    @contextmanager
     def policy(self, model_wrapped: Any) -> Iterator[ModelPolicy]:
         """The model as a player for one rollout, with the weights that it has now."""
         if self.engine is not None:
@@ -90,28 +101,10 @@ class Generation:
                 yield self.engine.policy()
             return
         with (
-            unwrap_model_for_generation(
-                model_wrapped,
-                self.accelerator,
-                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
-                gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
-            ) as unwrapped,
-            self.accelerator.autocast() if self.args.bf16 or self.args.fp16 else nullcontext(),
+            self.unwrapped(model_wrapped) as unwrapped,
             # The features that a frozen tower computes in the rollout are kept for the update.
             self.memo.by_number(self.images) if self.args.freeze_vision else nullcontext(),
         ):
             yield TransformersPolicy(
                 unwrapped, self.processor, self.args.sampling(), max_batch=self.args.rollout_batch_size
             )
-
-
-def check_logprob_gap(metrics: Mapping[str, Sequence[float]], allowed: float) -> None:
-    """Raises LogprobGapError, on all processes alike, before a step is taken on tokens of another policy."""
-    gaps = metrics.get(LOGPROB_GAP)
-    if gaps and not gaps[-1] <= allowed:
-        raise LogprobGapError(
-            f"the engine's log-probabilities are {gaps[-1]:.3f} per token away from those of the model that trains "
-            f"(allowed: max_logp_difference={allowed}). That is no rounding: the engine has "
-            "other weights, other images or another prompt, and nothing would be learnt. Nothing of this step was "
-            "trained; --resume goes on from the last checkpoint, --use_vllm False without the engine"
-        )

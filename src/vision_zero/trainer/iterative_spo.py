@@ -39,14 +39,22 @@ from vision_zero.rollout.play import Rollout, Seating, play
 from vision_zero.rollout.policy import NotFiniteError, Policy, PromptTooLongError
 from vision_zero.rollout.progress import game_bar
 from vision_zero.rollout.record import game_record
-from vision_zero.rollout.transformers_policy import without_adapter_wrapper
+from vision_zero.rollout.self_check import dropout_of, gap_limit
+from vision_zero.rollout.transformers_policy import chat_text, special_tokens, without_adapter_wrapper
 from vision_zero.rollout.vllm.client import VLLMServerError
 from vision_zero.spo.rewards import COMPLETION_REWARDS
 from vision_zero.spo.scoring import Scores, score_games
 from vision_zero.trainer.checkpointing import ResumableTrainer
 from vision_zero.trainer.frozen_vision import FrozenTower
-from vision_zero.trainer.generation import SHORTER_PROMPTS, START_SERVER_AGAIN, Generation, check_logprob_gap
-from vision_zero.trainer.metrics import TokenWeightedMetrics, iteration_metrics, log_iteration
+from vision_zero.trainer.generation import SHORTER_PROMPTS, START_SERVER_AGAIN, Generation
+from vision_zero.trainer.logp_gap import LogprobGuard
+from vision_zero.trainer.metrics import (
+    Streaks,
+    TokenWeightedMetrics,
+    iteration_metrics,
+    log_iteration,
+    tell_of_iteration,
+)
 from vision_zero.trainer.packed_forward import PackedForward
 from vision_zero.trainer.samples import TrainingSample, build_samples, final_advantages, pad_samples, replay_rollout
 from vision_zero.types import Game, GameRules, ImagePair, Stage
@@ -112,6 +120,8 @@ class IterativeSPOTrainer(ResumableTrainer):
         self.samples: list[TrainingSample] = []
         # A processor pads right unless told otherwise, which misaligns multimodal fields without an error.
         processing_class.tokenizer.padding_side = "left"
+        if not special_tokens(processing_class, chat_text(processing_class, ""))["add_special_tokens"]:
+            processing_class.tokenizer.backend_tokenizer.post_processor = None  # TRL would add a second BOS
         self.memo = memoize_images(processing_class)
         # The reference model exists only if the weight is not 0 at construction.
         beta, use_vllm = args.beta, args.use_vllm
@@ -139,8 +149,15 @@ class IterativeSPOTrainer(ResumableTrainer):
         for one in models:
             look_images_up(one, self.images)
         self.frozen = FrozenTower(models, self.images) if args.freeze_vision else None
+        if dropout := dropout_of(models[0], models[0].get_encoder("image") if args.freeze_vision else None):
+            raise ValueError(
+                f"{dropout} must be 0: the update would drop what its player does not, and train another model"
+            )
         self.packed = PackedForward(args, self.model, self.accelerator, self.images, has_aux_loss=self.aux_loss_enabled)
         self.token_metrics = TokenWeightedMetrics()
+        self.streaks = Streaks(shown=self.accelerator.is_main_process)
+        engine = None if self.generation.engine is None else self.generation.engine.dtype
+        self.logprob_guard = LogprobGuard(self, gap_limit(self.model, args.bf16 or args.fp16, engine))
 
     # ------------------------------------------------------------------------------------------------- one iteration
 
@@ -169,6 +186,7 @@ class IterativeSPOTrainer(ResumableTrainer):
         for name, weight in self.args.extra_reward_weights().items():
             if weight:
                 metrics[f"reward/{name}"] = fmean(self.gather([sample.extra_rewards[name] for sample in samples]))
+        tell_of_iteration(self.streaks, self.schedule.iteration, metrics, scores)
         metrics |= {f"rollout/{name}": value for name, value in counters.items()}
         metrics["images/skipped_pairs"] = len(self.bad_images)
         metrics["seconds/rollout"] = rollout.seconds
@@ -275,7 +293,7 @@ class IterativeSPOTrainer(ResumableTrainer):
         finally:
             self.num_generations, self.beta = own_group, own_beta
             self.samples = []
-        check_logprob_gap(self._metrics["train"], self.args.max_logp_difference)
+        self.logprob_guard.start(batch)
         # TRL counted the prompts of dummy samples as tokens seen.
         self.state.num_input_tokens_seen -= sum(self.gather([sum(len(s.prompt_ids) for s in samples if s.is_dummy)]))
         self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
@@ -301,7 +319,9 @@ class IterativeSPOTrainer(ResumableTrainer):
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        return self.packed.logps_and_entropies(super()._get_per_token_logps_and_entropies, *args, **kwargs)
+        scored = self.packed.logps_and_entropies(super()._get_per_token_logps_and_entropies, *args, **kwargs)
+        self._last_logps = scored[0]
+        return scored
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -313,6 +333,7 @@ class IterativeSPOTrainer(ResumableTrainer):
         finally:
             self.beta = own_beta
         self.stop_unless_finite({"loss": loss.detach()}, inputs)
+        self.logprob_guard.add(self._last_logps, inputs)
         mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
         n_tokens = self.accelerator.reduce(mask.sum().float(), reduction="sum").item()
         self.token_metrics.take(self._metrics["train"], n_tokens)
@@ -370,6 +391,7 @@ class IterativeSPOTrainer(ResumableTrainer):
             "schedule": self.schedule.state_dict(),
             "baselines": self.baselines.state_dict(),
             "bad_images": sorted(self.bad_images),
+            "streaks": self.streaks.lengths,
             "games_dealt": self.schedule.iteration * self.args.games_per_iteration,
         }
 
@@ -377,6 +399,7 @@ class IterativeSPOTrainer(ResumableTrainer):
         self.schedule.load_state_dict(state["schedule"])
         self.baselines.load_state_dict(state["baselines"])
         self.bad_images = set(state["bad_images"])
+        self.streaks.lengths = dict(state.get("streaks", {}))  # of older checkpoints: none
         if state["games_dealt"] != self.schedule.iteration * self.args.games_per_iteration:
             raise ValueError(
                 f"the checkpoint dealt {state['games_dealt']} games in {self.schedule.iteration} iterations, this run "

@@ -7,10 +7,14 @@ much, so the numbers would depend on which rows are in a micro-batch together: h
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
+
+from tqdm import tqdm
 
 from vision_zero.rollout.policy import TokenLimitsByStage
 from vision_zero.spo.advantages import RoleBaselines
+from vision_zero.spo.rewards import COMPLETION_REWARDS
 from vision_zero.spo.scoring import Scores
 from vision_zero.spo.stages import StageSchedule
 from vision_zero.types import GameSummary, Stage
@@ -69,6 +73,40 @@ def log_iteration(log: MutableMapping[str, list[float]], metrics: Mapping[str, f
         log.pop(name, None)
     for name, value in metrics.items():
         log[name].append(float(value))
+
+
+EQUAL_FOR = 5
+"""Iterations after which equal rewards are told."""
+
+
+class Streaks:
+    """What is told on stderr once per streak. `lengths` of the streaks, in iterations, are saved with a run."""
+
+    def __init__(self, *, shown: bool) -> None:
+        self.lengths: dict[str, int] = {}
+        self.shown = shown
+
+    def tell(self, name: str, holds: bool, words: str, least: int = 1) -> None:
+        """Say `words` when something has held `least` times in a row."""
+        self.lengths[name] = self.lengths.get(name, 0) + 1 if holds else 0
+        if self.shown and self.lengths[name] == least:
+            tqdm.write(f"warning: {words}", file=sys.stderr)
+
+
+def tell_of_iteration(streaks: Streaks, iteration: int, metrics: Mapping[str, float], scores: Scores) -> None:
+    """Tell of replies that are all unparsed, and of rewards that have long been equal: of a game's votes, or of clues.
+
+    `metrics` has the means of the separate rewards too, which are +-1: equal for all if their mean is.
+    """
+    for what, share in (("clues", metrics["clues/unparsed"]), ("votes", metrics["votes/invalid"])):
+        words = f"iteration {iteration}: none of the {what} could be parsed; games/ has them, is --template right?"
+        streaks.tell(f"unparsed {what}", share == 1, words)
+    games = scores.by_game.values()
+    clues = {reward for game in games for reward in game.clue_rewards}
+    equal = len(clues) == 1 if metrics["stage/is_clue"] else metrics["votes/zero_variance_games"] == 1
+    equal &= all(abs(metrics.get(f"reward/{name}", 1)) == 1 for name in COMPLETION_REWARDS)
+    words = f"iteration {iteration}: all rewards have been equal for {EQUAL_FOR} iterations, nothing is learnt"
+    streaks.tell("equal rewards", equal, words + "; games/ has what was said", EQUAL_FOR)
 
 
 MEANS = ("kl", "entropy", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean")

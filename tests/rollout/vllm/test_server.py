@@ -39,7 +39,7 @@ from vision_zero.rollout.vllm import server as module
 from vision_zero.rollout.vllm.client import ServerConnection, ServerOptions, VLLMServerError
 from vision_zero.rollout.vllm.server import ServerEngine, ServerPolicy, check_server, drop_caches
 from vision_zero.run_folder import is_complete
-from vision_zero.trainer.generation import LOGPROB_GAP
+from vision_zero.trainer.logp_gap import LOGPROB_GAP
 from vision_zero.types import Completion, Game, Turn
 
 TOKEN_LIMITS = {"clue": TokenLimits(2, 7), "decision": TokenLimits(1, 5)}
@@ -289,7 +289,8 @@ def test_the_server_has_the_weights_that_train(
         vllm_server_base_url=server.url,
     )
     trainer.train()
-    gaps = [line[LOGPROB_GAP] for line in trainer.state.log_history if LOGPROB_GAP in line]
+    name = LOGPROB_GAP + "mean"
+    gaps = [line[name] for line in trainer.state.log_history if name in line]
     assert len(gaps) == 3
     assert max(gaps) < 1e-4
 

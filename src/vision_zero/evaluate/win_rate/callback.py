@@ -6,6 +6,7 @@ without are the same run. Lines go to arena.jsonl, the figures of LOGGED to the 
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -87,6 +88,7 @@ class ArenaCallback(TrainerCallback):
         self.arena = arena
         self._start_model = self._frozen_start()
         self._match: Match | None = None
+        self._told: set[str] = set()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -116,6 +118,9 @@ class ArenaCallback(TrainerCallback):
                 f"arena after step {state.global_step}: win rate {figures['win_rate']}, "
                 f"image gain {figures['image_gain']}"
             )
+            for what in set(words := result.unreadable()) - self._told:
+                tqdm.write(f"warning: arena after step {state.global_step}: {what}", file=sys.stderr)
+            self._told = set(words)
         if state.global_step:  # TRL averages what is between two logs; a figure of step 0 belongs to none
             log = self.trainer._metrics["train"]
             for name in LOGGED:

@@ -5,9 +5,11 @@ What imports torch is imported where models are loaded, so that --help does not 
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +57,15 @@ def compare(options: WinRateOptions) -> list[dict[str, Any]]:
         skip_bad=options.game.on_bad_image == "skip",
         games_at_once=config.rollout_batch_size,
     )
-    loading = options.loading
-    start = load_player(str(config.reference), loading)
-    other = load_player(config.other_seed, loading) if config.other_seed else None
+    load = partial(load_player, loading=options.loading, game=arena.deals[0], template=options.game.template)
+    start = load(str(config.reference))
+    other = load(config.other_seed) if config.other_seed else None
     lines = []
     match = Match(arena, start, other)
     with game_bar("playing", *match.size(matchups, len(models))) as match.on_call:
         for model in models:
             started = time.perf_counter()
-            new = start if model == config.reference else load_player(model, loading)
+            new = start if model == config.reference else load(model)
             result = match.against(new, matchups)
             line = {
                 "model": model,
@@ -77,6 +79,8 @@ def compare(options: WinRateOptions) -> list[dict[str, Any]]:
             }
             lines.append(line)
             tqdm.write(f"{model} against {config.reference}, {config.games} games\n{figures_table(result)}\n")
+            for what in result.unreadable():
+                tqdm.write(f"warning: {model}: {what}", file=sys.stderr)
             if config.out:
                 append_result(Path(config.out), line)
     if len(lines) > 1:

@@ -37,6 +37,15 @@ class MatchResult:
     figures: Figures
     start: Figures
 
+    def unreadable(self) -> list[str]:
+        """Words on who said nothing that could be parsed, in play with itself."""
+        return [
+            f"none of the {what} of {who} could be parsed: is the template the model's?"
+            for who, figures in (("the model", self.figures), ("the frozen model", self.start))
+            for what, name in (("clues", "clues/unparsed"), ("votes", "votes/invalid"))
+            if figures[name].value == 1
+        ]
+
 
 class Match:
     """The frozen `start` model in an arena, against one model after another.

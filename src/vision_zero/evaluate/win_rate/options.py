@@ -17,7 +17,7 @@ from vision_zero.data.pairs import PairSourceError
 from vision_zero.game.prompts import load_template
 from vision_zero.models import run_of
 from vision_zero.rollout.policy import TokenLimits, TokenLimitsByStage
-from vision_zero.run_folder import CONFIG, REMOVED_OPTIONS, read_config, without_removed_options
+from vision_zero.run_folder import CONFIG, REMOVED_OPTIONS, REPLACED, read_config, without_removed_options
 from vision_zero.types import GameRules
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def run_options(run: Path, parser: HfArgumentParser) -> dict[str, Any]:
     actions = {action.dest: action for action in reversed(parser._actions)}
     values = {}
     for name, value in without_removed_options(read_config(run)).items():
-        if name in REMOVED_OPTIONS:
+        if name in REMOVED_OPTIONS.keys() - REPLACED:
             raise ValueError(f"{run / CONFIG} has {name}={value}, which is always {REMOVED_OPTIONS[name]} today")
         known = RENAMED.get(name, name)
         if known in actions and name not in (*RENAMED.values(), "seed", "dtype", "use_cpu", "models"):

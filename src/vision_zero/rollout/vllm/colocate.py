@@ -105,6 +105,10 @@ class ColocatedEngine(VLLMGeneration):
         return self.llm.llm_engine
 
     @property
+    def dtype(self) -> str:
+        return str(self.engine.model_config.dtype)
+
+    @property
     def inner_model(self) -> torch.nn.Module:
         """The model inside the engine."""
         return self.engine.model_executor.driver_worker.model_runner.model

@@ -10,7 +10,13 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from vision_zero.rollout.policy import TurnRequest
 from vision_zero.rollout.sampling import Sampling
-from vision_zero.rollout.transformers_policy import chat_text, end_ids, placeholder_ids, without_adapter_wrapper
+from vision_zero.rollout.transformers_policy import (
+    chat_text,
+    end_ids,
+    placeholder_ids,
+    special_tokens,
+    without_adapter_wrapper,
+)
 
 BANNED_BIAS = -100.0
 
@@ -32,7 +38,8 @@ class RequestBuilder:
 
     def unexpanded_prompt_ids(self, request: TurnRequest) -> list[int]:
         """Token ids with one placeholder for the image, which vLLM expands."""
-        return self.processor.tokenizer(request.prompt.text.join(self._before_and_after))["input_ids"]
+        text = request.prompt.text.join(self._before_and_after)
+        return self.processor.tokenizer(text, **special_tokens(self.processor, text))["input_ids"]
 
     def sampling_params(self, request: TurnRequest) -> dict[str, Any]:
         """Arguments of vLLM's `SamplingParams`: one log-probability per token, that of the token itself."""

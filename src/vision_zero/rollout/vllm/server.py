@@ -55,6 +55,7 @@ class ServerEngine(VLLMGeneration):
         self.sampling = sampling
         self.options = options
         self.connection = ServerConnection(options)
+        self.dtype = ""
         self._parameters: Iterator[tuple[str, torch.Tensor]] = iter(())
         super().__init__(
             model=model,
@@ -72,6 +73,9 @@ class ServerEngine(VLLMGeneration):
                 self.connection.wait_until_up()
                 check_server(self.connection, self.sampling.temperature)
                 self.vllm_client = self.weight_channel()
+                info = self.connection.call("GET", "/server_info", params={"config_format": "json"}).json()
+                self.dtype = str(info["vllm_config"]["model_config"]["dtype"])  # as torch.bfloat16
+        self.dtype = gather_object([self.dtype])[0]
 
     def check_device(self) -> None:
         """Raises VLLMServerError on a device that cannot send weights."""

@@ -6,14 +6,21 @@ import base64
 import binascii
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from PIL import Image, UnidentifiedImageError
 from transformers import PreTrainedModel, ProcessorMixin
 
+from vision_zero.data.pairs import load_pairs
+from vision_zero.game.spy_game import deal
 from vision_zero.models import check_model, load_processor, load_trained
+from vision_zero.rollout.policy import TurnRequest
+from vision_zero.rollout.self_check import TOKENS, check_files, check_player, first_requests, gap_limit
+from vision_zero.rollout.transformers_policy import special_tokens
+from vision_zero.types import Completion, GameRules
 
 NO_ANSWER = "\N{EMPTY SET}"
 """Text for an empty answer, which evaluation tools take for a failed request. No question has an option like it."""
@@ -139,7 +146,9 @@ class ChatModel:
         Raises ValueError or OSError, which name the model, for what cannot be loaded.
         """
         processor = load_processor(check_model(name), *pixels)
-        return cls(load_trained(name, dtype=dtype, use_cpu=use_cpu), processor, post_process, system_prompt)
+        model = load_trained(name, dtype=dtype, use_cpu=use_cpu)
+        check_files(processor, model, name)
+        return cls(model, processor, post_process, system_prompt)
 
     def prompt(self, request: ChatRequest) -> str:
         """The prompt of a request, with one placeholder per image."""
@@ -149,13 +158,18 @@ class ChatModel:
         return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
     @torch.no_grad()
-    def answer(self, requests: Sequence[ChatRequest]) -> list[ChatAnswer]:
-        """One answer per request. All of them have images, or none has."""
+    def generate(self, requests: Sequence[ChatRequest], **more: Any) -> tuple[Any, Any]:
+        """The inputs of requests, and what transformers generates for them, greedily. All have images, or none has."""
         texts = [self.prompt(request) for request in requests]
         images = [list(request.images) for request in requests]
-        inputs = self.processor(text=texts, images=images if images[0] else None, padding=True, return_tensors="pt")
-        inputs = inputs.to(self.model.device)
-        completions_BT = self.model.generate(
+        inputs = self.processor(
+            text=texts,
+            images=images if images[0] else None,
+            padding=True,
+            return_tensors="pt",
+            **special_tokens(self.processor, texts[0]),
+        ).to(self.model.device)
+        output = self.model.generate(
             **inputs,
             max_new_tokens=max(request.max_tokens for request in requests),
             do_sample=False,
@@ -164,7 +178,22 @@ class ChatModel:
             top_k=None,
             repetition_penalty=1.0,
             pad_token_id=self.processor.tokenizer.pad_token_id,
-        )[:, inputs["input_ids"].shape[1] :]
+            return_dict_in_generate=True,
+            **more,
+        )
+        return inputs, output
+
+    def check(self, name: str) -> str:
+        """The self-check, on a game of drawn scenes."""
+        requests = first_requests(deal(0, 0, load_pairs(["drawn:1"])[0], GameRules()), "auto")
+        player, limit = _Player(replace(self, system_prompt=None)), gap_limit(self.model)
+        contexts = (lambda: nullcontext(player), lambda: nullcontext(self.model))
+        return check_player(name, *contexts, self.processor, requests, 1.0, limit, plays_by_fields=True)
+
+    def answer(self, requests: Sequence[ChatRequest]) -> list[ChatAnswer]:
+        """One answer per request. All of them have images, or none has."""
+        inputs, output = self.generate(requests)
+        completions_BT = output.sequences[:, inputs["input_ids"].shape[1] :]
         n_prompts = inputs["attention_mask"].sum(-1).tolist()
         return [
             self._answer(completion, request.max_tokens, n_prompt)
@@ -179,3 +208,20 @@ class ChatModel:
         text = self.processor.tokenizer.decode(kept, skip_special_tokens=True)
         text = (boxed_answer(text) if self.post_process else text).strip()
         return ChatAnswer(text or NO_ANSWER, end is None or end > max_tokens, n_prompt, len(kept))
+
+
+@dataclass(frozen=True)
+class _Player:
+    """A served model as the policy of one turn."""
+
+    served: ChatModel
+
+    def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
+        (turn,) = requests
+        content = [{"type": "image"}, {"type": "text", "text": turn.prompt.text}]
+        request = ChatRequest(({"role": "user", "content": content},), (turn.image,), TOKENS)
+        inputs, output = self.served.generate([request], min_new_tokens=TOKENS, output_logits=True)
+        prompt = inputs["input_ids"][0].tolist()
+        ids = output.sequences[0, len(prompt) :]
+        logps = torch.cat(output.logits).float().log_softmax(-1).gather(1, ids[:, None])[:, 0]
+        return [Completion("", tuple(prompt), tuple(ids.tolist()), tuple(logps.tolist()))]

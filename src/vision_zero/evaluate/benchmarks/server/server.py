@@ -200,6 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             post_process=args.post_process,
             system_prompt=args.system_prompt,
         )
+        print(model.check(args.model), file=sys.stderr, flush=True)
         batcher = Batcher(model, args.max_batch)
         server = ChatServer(
             (args.host, args.port), batcher, args.name or args.model, args.max_tokens, args.keep_requests
