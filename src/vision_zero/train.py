@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from transformers import PrinterCallback, ProgressCallback
 from trl import ModelConfig, get_peft_config
 
-from vision_zero import run_folder
+from vision_zero import ranks, run_folder
 from vision_zero.config.game import GameConfig
 from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.config.parse import parse, resolved
@@ -26,11 +26,13 @@ from vision_zero.models import attention_implementation, load_model, load_proces
 from vision_zero.rollout.policy import NotFiniteError, PromptTooLongError
 from vision_zero.rollout.vllm.client import VLLMServerError
 from vision_zero.trainer.callbacks import GamesTable, IterationLine, MetricsFile, UpdateBar
+from vision_zero.trainer.finite import how_to_go_on
 from vision_zero.trainer.generation import LogprobGapError
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
 from vision_zero.types import ImagePair
 
 
+@ranks.one_error()
 def main(arguments: list[str] | None = None) -> None:
     try:
         trainer, checkpoint = prepare(arguments)
@@ -38,14 +40,17 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        finish(trainer)
+    except run_folder.WriteError as error:
+        sys.exit(f"error: {error}. {how_to_go_on(Path(trainer.args.output_dir), ' once it can be written')}")
     except (BadImageError, PromptTooLongError, LogprobGapError, NotFiniteError, VLLMServerError) as error:
         sys.exit(f"error: {error}")
-    finish(trainer)
 
 
 def prepare(arguments: list[str] | None = None) -> tuple[IterativeSPOTrainer, Path | None]:
     """Everything up to the first step: the trainer, and the checkpoint it goes on from. Checks first, writes last."""
     game, args, model = parse(arguments)
+    ranks.advise(lambda: how_to_go_on(Path(args.output_dir), ""))
     if args.deepspeed:
         start_deepspeed(on_cpu=args.use_cpu)
     state = PartialState()

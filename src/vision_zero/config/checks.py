@@ -21,6 +21,7 @@ LEAST = {
         ("export_every", "record_games_every", "wandb_games", "arena_every", "beta", "kl_clue", "kl_decision"), 0
     ),
     **dict.fromkeys(("vllm_max_num_seqs", "vllm_block_size", "vllm_tensor_parallel_size", "vllm_request_timeout"), 1),
+    **dict.fromkeys(("rendezvous_timeout", "ddp_timeout"), 1),
     "learning_rate": 0,
     "max_logp_difference": 0,
     "logprob_tokens": 1,

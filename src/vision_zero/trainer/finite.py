@@ -35,11 +35,9 @@ def keep_batch(output_dir: Path, step: int, rank: int, batch: Mapping[str, Any])
     return file
 
 
-def how_to_go_on(output_dir: Path) -> str:
+def how_to_go_on(output_dir: Path, advice: str = ", with a lower learning_rate if need be") -> str:
     """What to do after a stop: the last good checkpoint, named."""
     complete = run_folder.complete_checkpoints(output_dir)
     if not complete:
-        return "There is no checkpoint yet; start again, with a lower learning_rate if need be"
-    return (
-        f"The last good checkpoint is {complete[-1]}; --resume goes on from it, with a lower learning_rate if need be"
-    )
+        return f"There is no checkpoint yet; start again{advice}"
+    return f"The last good checkpoint is {complete[-1]}; --resume goes on from it{advice}"

@@ -28,7 +28,7 @@ from datasets import Dataset
 from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
-from vision_zero import run_folder
+from vision_zero import ranks, run_folder
 from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.data.pairs import BadImageError
 from vision_zero.game.spy_game import summarize
@@ -151,6 +151,7 @@ class IterativeSPOTrainer(ResumableTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         started = time.perf_counter()
+        ranks.at("playing")
         stage = self.schedule.stage
         games, images = self._deal([row["game"] for row in inputs[:: self.num_generations]])
         rollout, counters = self._play(games, images, stage)
@@ -227,7 +228,7 @@ class IterativeSPOTrainer(ResumableTrainer):
                     images=images,
                     template=self.template,
                     lock_step=self.args.lock_step,
-                    on_call=answered,
+                    on_call=lambda turns: (answered(turns), ranks.at(alone=True))[0],
                 )
             except VLLMServerError as error:
                 lost = error
@@ -313,6 +314,7 @@ class IterativeSPOTrainer(ResumableTrainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """TRL's loss with the KL weight of the samples' stage, dummy samples counted out of the mean."""
+        ranks.at("updating")
         own_beta, self.beta = self.beta, float(inputs["kl_weight"])
         try:
             loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
