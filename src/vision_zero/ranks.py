@@ -1,8 +1,8 @@
-"""The processes of a run: how they meet, and which one is named when a wait does not end.
+"""The processes of a run: how they meet, and which one is named when the others wait for it in vain.
 
-A thread of every process tells the others, through the run's TCPStore, that it lives and what it does. A process that
-is stopped, hangs or is gone leaves the others in a collective; the thread names it and ends its own process. Whoever
-claims the store's key `error` first prints why the run ends, the others are silent. One process has none of this.
+Two threads of every process write into the run's TCPStore what it does, and look for one that is stopped, hangs or is
+gone: it leaves the others in a collective, so the thread says so and ends its process. Of processes that end with an
+error, the first to ask the store prints it. One process has neither threads nor a store.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def check_environment() -> None:
 
 
 def join(rendezvous_timeout: float, timeout: float, backend: str | None) -> None:
-    """Meet the other processes and, with a `backend`, form the group, which accelerate on a CPU does without `timeout`.
+    """Meet the other processes and, with a `backend`, form the group, which accelerate does on a CPU without `timeout`.
 
     Raises RankError when some are not there within `rendezvous_timeout` seconds.
     """
@@ -76,36 +76,34 @@ def join(rendezvous_timeout: float, timeout: float, backend: str | None) -> None
     if watch is not None or world_size() == 1 or torch.distributed.is_initialized():
         return
     rank, address, port = int(os.environ["RANK"]), os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    hosts = rank == 0 and not _agent_hosts()
-    said, wait = f"nothing answers at {address}:{port}", timedelta(seconds=rendezvous_timeout)
+    wait, present = timedelta(seconds=rendezvous_timeout), []
     try:
-        tcp = TCPStore(address, port, None, hosts, wait, wait_for_workers=False, multi_tenant=True)
-        meeting = Watch(
-            PrefixStore(f"watch{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", tcp), rank, timeout, hosts
-        )
-        meeting.store.set(str(rank), meeting.sign())
+        keeps = rank == 0 and not _torchrun_keeps_store()
+        tcp = TCPStore(address, port, None, keeps, wait, wait_for_workers=False, multi_tenant=True)
+        meeting = Watch(tcp, rank, timeout)
         try:
             meeting.store.wait(meeting.keys, wait)
         except RuntimeError:
-            absent = [key for key in meeting.keys if not meeting.store.check([key])]
-            said = f"{world_size() - len(absent)} of {world_size()} processes came, but not rank {', '.join(absent)},"
+            present = [key for key in meeting.keys if meeting.store.check([key])]
             raise
     except RuntimeError as error:
+        who = f"{len(present)} of {world_size()} processes came (rank {', '.join(present)})"
         found = " ".join(f"{name}={os.environ[name]}" for name in LAUNCHED)
-        raise RankError(
-            f"{said} within {rendezvous_timeout:g} s (rendezvous_timeout), with {found} in the environment. {REMEDY}"
+        raise (RankError if present[:1] in ([], [str(rank)]) else ValueError)(
+            f"{who if present else f'nothing answers at {address}:{port}'} within {rendezvous_timeout:g} s "
+            f"(rendezvous_timeout), with {found} in the environment. {REMEDY}"
         ) from error
     watch = meeting
-    for thread in watch.threads:
-        thread.start()
+    watch.talker.start()
+    watch.judge.start()
     if backend is not None:
         tcp.set_timeout(limit := timedelta(seconds=timeout))
         group = PrefixStore("group", tcp)
         torch.distributed.init_process_group(backend, store=group, rank=rank, world_size=world_size(), timeout=limit)
 
 
-def _agent_hosts() -> bool:
-    """Whether torchrun keeps the store; rank 0 does under other launchers."""
+def _torchrun_keeps_store() -> bool:
+    """Under other launchers rank 0 does."""
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
@@ -118,7 +116,7 @@ def _machine() -> str:
 
 
 def _state(sign: dict[str, Any]) -> str:
-    """What the kernel says of a process: GONE, "T" for stopped, another letter, "" for one of another machine."""
+    """What the kernel says of a process: GONE, "T" for stopped, another letter; "" for one of another machine."""
     if not sign["machine"] or sign["machine"] != _machine():
         return ""
     try:
@@ -129,79 +127,76 @@ def _state(sign: dict[str, Any]) -> str:
 
 
 class Watch:
-    """Signs of life of all processes, each in the store under its rank."""
+    """What every process does, in the store under its rank as JSON: its sign of life."""
 
-    def __init__(self, store: PrefixStore, rank: int, limit: float, hosts: bool) -> None:
-        self.store, self.rank, self.limit, self.hosts = store, rank, limit, hosts
+    def __init__(self, tcp: TCPStore, rank: int, limit: float) -> None:
+        self.rank, self.limit, self.every = rank, limit, min(1.0, limit / 5)
         self.keys = [str(one) for one in range(world_size())]
-        self.own: dict[str, Any] = {"doing": "starting", "since": time.strftime("%X"), "arrived": 0, "moved": 0}
+        self.own: dict[str, Any] = {"doing": "starting", "since": time.strftime("%X"), "arrived": 0}
         self.own |= {"host": socket.gethostname(), "pid": os.getpid(), "machine": _machine()}
+        self.store = PrefixStore(f"watch{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", tcp)
+        self.store.set(str(rank), json.dumps(self.own))
         self.signs: list[dict[str, Any]] = []
         self.answered = self.progress = time.monotonic()
-        self.beaten, self.kept_up = ([self.answered] * len(self.keys) for _ in range(2))
-        self.told, self.gone_since = False, dict[int, float]()
-        self.failed, self.closed, self.every = threading.Event(), threading.Event(), min(1.0, limit / 5)
+        self.beaten, self.level, self.seen = ([self.answered] * len(self.keys) for _ in range(3))
+        self.told, self.claiming, self.first = False, False, None
         self.advice: Callable[[], str] = str
-        self.threads = [threading.Thread(target=one, daemon=True) for one in (self._talk, self._judge)]
-
-    def sign(self) -> str:
-        return json.dumps({**self.own, "beat": time.monotonic()})
+        self.failed, self.closed = threading.Event(), threading.Event()
+        self.talker, self.judge = (threading.Thread(target=one, daemon=True) for one in (self._talk, self._look))
 
     def _talk(self) -> None:
-        store, ending = self.store.clone(), False  # a store answers one thread at a time
-        while True:
+        store, last = self.store.clone(), False  # a connection serves one thread at a time
+        while not last:
+            last = self.closed.wait(self.every)
             try:
-                store.set(str(self.rank), self.sign())
+                store.set(str(self.rank), json.dumps({**self.own, "beat": time.monotonic()}))
                 signs = [json.loads(one) for one in store.multi_get(self.keys)]
-                self.told = self.told or store.check(["error"])
+                self.told = store.check(["error"])
+                if self.claiming:
+                    self.first = store.compare_set("error", "", str(self.rank)) == str(self.rank).encode()
             except RuntimeError:
                 return
-            self.answered = time.monotonic()
+            now = self.answered = time.monotonic()
             for rank, (sign, before) in enumerate(zip(signs, self.signs or signs, strict=True)):
-                if sign["beat"] != before["beat"]:
-                    self.beaten[rank] = self.answered
-                if moved := any(sign[count] != before[count] for count in ("arrived", "moved")):
-                    self.progress = self.answered
-                if moved or sign["arrived"] == max(one["arrived"] for one in signs):
-                    self.kept_up[rank] = self.answered
+                if sign != before:
+                    self.beaten[rank] = now
+                if sign["arrived"] != before["arrived"]:
+                    self.level[rank] = self.progress = now
+                if sign["arrived"] == max(one["arrived"] for one in signs):
+                    self.level[rank] = now
             self.signs = signs
-            if ending:
-                return
-            ending = self.closed.wait(self.every)
 
-    def _judge(self) -> None:
+    def _look(self) -> None:
         while not self.closed.wait(0.1 if self.failed.is_set() else self.every):
-            if self.told:
-                os._exit(1)
-            if lost := self._lost():
+            if self.told or (lost := self._lost()):
                 if self.claims():
                     print(f"error: {lost}; all processes end. {self.advice()}", file=sys.stderr, flush=True)
-                    self.wait_for_ends()
+                    self.let_others_read()
                 os._exit(1)
 
     def _lost(self) -> str:
-        """The process that the others wait for in vain, "" if there is none. A collective that failed hurries it."""
-        now, hurry = time.monotonic(), self.failed.is_set()
-        limit = 3 * self.every if hurry else self.limit
-        silent = now - self.answered
+        """The process that the others wait for in vain, "" if there is none. A failed collective makes it urgent."""
+        now, urgent = time.monotonic(), self.failed.is_set()
+        limit, silence = 3 * self.every if urgent else self.limit, now - self.answered
         for rank, sign in enumerate(self.signs):
+            state, name = _state(sign), self._name(rank)
+            if state != GONE:
+                self.seen[rank] = now
             if rank == self.rank or sign["doing"] == DONE:
                 continue
-            state, name = _state(sign), self._name(rank)
-            if state == GONE and now - self.gone_since.setdefault(rank, now) >= (0 if hurry else 3):
+            if now - self.seen[rank] > (0 if urgent else 3):  # or it is done and its last sign not yet read
                 return f"{name}, was killed or crashed"
-            if silent <= 3 * self.every and now - self.beaten[rank] > limit:
+            if silence < 3 * self.every and now - self.beaten[rank] > limit:
                 stopped = ", it is stopped" if state == "T" else ""
-                return f"{name}, has given no sign of life for {now - self.beaten[rank]:.0f} s{stopped}"
-            if now - self.kept_up[rank] > self.limit and not silent > 3 * self.every:
-                return f"{name}, has come no further for {self.limit:g} s while others wait for it"
-        if silent > max(limit, 3 * self.every):
-            host = "torchrun" if _agent_hosts() else self._name(0) if self.signs else "rank 0"
-            return f"{host}, which keeps the run's store, has given no answer for {silent:.0f} s"
-        if hurry and now - self.progress > self.limit:
-            return f"no process has come further for {self.limit:g} s: " + "; ".join(
-                map(self._name, range(len(self.keys)))
-            )
+                return f"{name}, gave no sign of life for {now - self.beaten[rank]:.0f} s{stopped}"
+            if silence < 3 * self.every and now - self.level[rank] > self.limit:
+                return f"{name}, came no further for {self.limit:g} s while others wait for it"
+        if silence > max(limit, 3 * self.every):
+            keeper = "torchrun" if _torchrun_keeps_store() else self._name(0) if self.signs else "rank 0"
+            return f"{keeper}, which keeps the run's store, gave no answer for {silence:.0f} s"
+        if urgent and now - self.progress > self.limit:
+            names = "; ".join(self._name(int(key)) for key in self.keys)
+            return f"no process came further for {self.limit:g} s: {names}"
         return ""
 
     def _name(self, rank: int) -> str:
@@ -209,55 +204,37 @@ class Watch:
         return f"rank {rank} (host {sign['host']}, pid {sign['pid']}), last {sign['doing']} since {sign['since']}"
 
     def claims(self) -> bool:
-        """Whether this process prints why the run ends: the first that asks, or the lowest alive without a store."""
+        """Whether this process prints why all end: the first that asks the store; without one, the lowest alive."""
+        self.claiming = True
         self.closed.set()
-        answers: list[bool] = []
+        self.talker.join(3)
+        if self.first is not None or self.told:
+            return bool(self.first)
+        signs = enumerate(self.signs)
+        return self.rank == min(rank for rank, one in signs if rank == self.rank or _state(one) not in (GONE, "T", ""))
 
-        def ask() -> None:
-            with suppress(RuntimeError):
-                answers.append(self.store.compare_set("error", "", str(self.rank)) == str(self.rank).encode())
-
-        asking = threading.Thread(target=ask, daemon=True)
-        asking.start()
-        asking.join(3)
-        alive = [
-            rank for rank, sign in enumerate(self.signs) if rank == self.rank or _state(sign) not in (GONE, "T", "")
-        ]
-        return answers[0] if answers else not self.told and self.rank == min(alive)
-
-    def wait_for_ends(self) -> None:
-        """The process that keeps the store ends after those that read in it why."""
-        end = time.monotonic() + 3
-        while (
-            self.hosts
-            and time.monotonic() < end
-            and any(rank != self.rank and _state(sign) not in (GONE, "T") for rank, sign in enumerate(self.signs))
-        ):
-            time.sleep(0.05)
-
-    def close(self) -> None:
-        self.closed.set()
-        for thread in self.threads:
-            thread.join(3)
-        self.wait_for_ends()
+    def let_others_read(self) -> None:
+        """Whoever keeps the store stays until the others know that the run ends."""
+        if self.rank == 0 and not _torchrun_keeps_store():
+            time.sleep(3 * self.every)
 
 
 watch: Watch | None = None
 
 
-def at(doing: str = "", *, alone: bool = False) -> None:
-    """Tell the others what this process does. Each call but those of `alone` is one that all processes make."""
+def at(doing: str) -> None:
+    """Note what this process does, for the others, where all processes come in the same order; "": as before."""
     if watch is not None:
-        watch.own["moved" if alone else "arrived"] += 1
+        watch.own["arrived"] += 1
         if doing and doing != watch.own["doing"]:
             watch.own |= {"doing": doing, "since": time.strftime("%X")}
 
 
 def blame_others() -> None:
-    """After an error that another process may have caused: when one did, this process ends here."""
+    """After an error that another process may have caused: if one did, this process ends here."""
     if watch is not None:
         watch.failed.set()
-        watch.threads[1].join(5)
+        watch.judge.join(4 * watch.every)
 
 
 @contextmanager
@@ -267,10 +244,13 @@ def one_error() -> Iterator[None]:
         yield
         at(DONE)
     except SystemExit as end:
-        at(DONE)
-        alone = isinstance(end.__context__, RankError)
-        speaks = watch.claims() if watch else alone or os.environ.get("LOCAL_RANK", "0") == "0"
-        sys.exit(end.code if speaks or not isinstance(end.code, str) else 1)
+        if isinstance(end.code, str):
+            alone = isinstance(end.__context__, RankError)
+            if not (watch.claims() if watch else alone or os.environ.get("LOCAL_RANK", "0") == "0"):
+                sys.exit(1)
+        else:
+            at(DONE)
+        raise
     except Exception:
         blame_others()
         if watch is not None and not watch.claims():
@@ -278,10 +258,7 @@ def one_error() -> Iterator[None]:
         raise
     finally:
         if watch is not None:
-            watch.close()
-
-
-def advise(how_to_go_on: Callable[[], str]) -> None:
-    """What to do after a stop, printed with it."""
-    if watch is not None:
-        watch.advice = how_to_go_on
+            watch.closed.set()
+            watch.talker.join(3)
+            if watch.claiming:
+                watch.let_others_read()

@@ -50,7 +50,8 @@ def main(arguments: list[str] | None = None) -> None:
 def prepare(arguments: list[str] | None = None) -> tuple[IterativeSPOTrainer, Path | None]:
     """Everything up to the first step: the trainer, and the checkpoint it goes on from. Checks first, writes last."""
     game, args, model = parse(arguments)
-    ranks.advise(lambda: how_to_go_on(Path(args.output_dir), ""))
+    if ranks.watch is not None:
+        ranks.watch.advice = lambda: how_to_go_on(Path(args.output_dir), "")
     if args.deepspeed:
         start_deepspeed(on_cpu=args.use_cpu)
     state = PartialState()

@@ -107,7 +107,7 @@ class ResumableTrainer(GRPOTrainer):
 
     def gather(self, values: list[Any]) -> list[Any]:
         """All processes' values, in order of rank."""
-        ranks.at()
+        ranks.at("")
         return gather_object(values)
 
     def stop_unless_finite(
@@ -118,7 +118,7 @@ class ResumableTrainer(GRPOTrainer):
         Raises NotFiniteError.
         """
         name = first_not_finite(named.items() if isinstance(named, Mapping) else named)
-        ranks.at()
+        ranks.at("")
         bad = torch.tensor(float(name is not None), device=self.accelerator.device)
         if not self.accelerator.reduce(bad, reduction="sum").item():
             return

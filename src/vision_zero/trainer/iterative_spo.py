@@ -228,7 +228,7 @@ class IterativeSPOTrainer(ResumableTrainer):
                     images=images,
                     template=self.template,
                     lock_step=self.args.lock_step,
-                    on_call=lambda turns: (answered(turns), ranks.at(alone=True))[0],
+                    on_call=answered,
                 )
             except VLLMServerError as error:
                 lost = error
