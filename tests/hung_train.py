@@ -1,6 +1,6 @@
-"""`python tests/hung_train.py PLACE [options of vision_zero.train]`: rank 1 hangs in the second iteration.
+"""`python tests/hung_train.py PLACE [options of vision_zero.train]`: rank 1 hangs.
 
-PLACE: `playing`, or `backward`, where the other process waits in a collective that is not ours.
+PLACE: `playing`, or `backward` of the last micro-batch, where the other process waits in the collective of DDP.
 """
 
 from __future__ import annotations
@@ -35,5 +35,5 @@ if __name__ == "__main__":
     if place == "playing":
         iterative_spo.play = hanging(iterative_spo.play, call=2)
     else:
-        torch.Tensor.backward = hanging(torch.Tensor.backward, call=2)  # type: ignore[method-assign]
+        torch.Tensor.backward = hanging(torch.Tensor.backward, call=4)  # type: ignore[method-assign]
     runpy.run_module("vision_zero.train", run_name="__main__", alter_sys=True)

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed
-from torch.distributed import PrefixStore, TCPStore
+from torch._C._distributed_c10d import TCPStore
+from torch.distributed.distributed_c10d import PrefixStore
 
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 OTHER_LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
@@ -139,7 +140,8 @@ class Watch:
         self.signs: list[dict[str, Any]] = []
         self.answered = self.progress = time.monotonic()
         self.beaten, self.level, self.seen = ([self.answered] * len(self.keys) for _ in range(3))
-        self.told, self.claiming, self.first = False, False, None
+        self.told, self.claiming = False, False
+        self.first: bool | None = None
         self.advice: Callable[[], str] = str
         self.failed, self.closed = threading.Event(), threading.Event()
         self.talker, self.judge = (threading.Thread(target=one, daemon=True) for one in (self._talk, self._look))

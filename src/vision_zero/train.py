@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings of a connection have a page of C++ each
+
 import torch
 import torch.distributed
 from accelerate import PartialState

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import shutil
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,6 +27,18 @@ from vision_zero.trainer.trl_without_vllm import GRPOTrainer
 
 STATE_FILE = "iterative_spo.json"
 EMPTY: Mapping[str, Any] = {}
+
+
+@contextmanager
+def _whole_or_removed(checkpoint: Path) -> Iterator[None]:
+    try:
+        with run_folder.writing(checkpoint):
+            yield
+    except run_folder.WriteError:
+        ranks.blame_others()  # a collective that failed is a RuntimeError, as torch's for a full disk
+        if not run_folder.is_complete(checkpoint):
+            shutil.rmtree(checkpoint, ignore_errors=True)
+        raise
 
 
 class ResumableTrainer(GRPOTrainer):
@@ -49,7 +62,7 @@ class ResumableTrainer(GRPOTrainer):
         self.accelerator.wait_for_everyone()
         keep, self.args.save_total_limit = self.args.save_total_limit, None
         try:
-            with run_folder.writing(folder):
+            with _whole_or_removed(folder):
                 super()._save_checkpoint(model, trial)
                 if self.accelerator.is_main_process:
                     run_folder.write_json(folder / STATE_FILE, self.state_dict())
@@ -57,11 +70,6 @@ class ResumableTrainer(GRPOTrainer):
                 self.accelerator.wait_for_everyone()
                 if self.accelerator.is_main_process:
                     run_folder.mark_complete(folder)
-        except run_folder.WriteError:
-            ranks.blame_others()  # a collective that failed is a RuntimeError, as torch's for a full disk
-            if not run_folder.is_complete(folder):
-                shutil.rmtree(folder, ignore_errors=True)
-            raise
         finally:
             self.args.save_total_limit = keep
         if self.accelerator.is_main_process:
@@ -125,7 +133,7 @@ class ResumableTrainer(GRPOTrainer):
         kept = ""
         if name is not None and batch:
             place = (Path(self.args.output_dir), self.state.global_step, self.accelerator.process_index)
-            kept = f" The batch is kept at {keep_batch(*place, batch)}."
+            kept = keep_batch(*place, batch)
         names = ", ".join(sorted({one for one in self.gather([name]) if one}))
         self.stop_not_finite(f"{names} is not finite", kept)
 
