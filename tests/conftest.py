@@ -23,6 +23,7 @@ LONGEST = [
     for name in (
         "rollout/vllm/test_server",
         "trainer/test_learning",
+        "trainer/test_waits",
         "trainer/test_vllm",
         "trainer/test_distributed",
         "rollout/vllm/test_colocate",

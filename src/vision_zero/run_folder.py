@@ -15,12 +15,14 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError
 
 CONFIG, METRICS, SWITCHES, ARENA = "config.yaml", "metrics.jsonl", "switches.jsonl", "arena.jsonl"
 GAMES, EXPORT, COMPLETE = "games", "export", "COMPLETE"
@@ -39,11 +41,39 @@ class RunFolderError(ValueError):
     """A run folder that may not be written to, or cannot be resumed."""
 
 
+class WriteError(OSError):
+    """A file or folder of a run that cannot be written: a full disk, a quota, a lost mount, no permission."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises WriteError, with path and free space, for what goes wrong in the block, which only writes."""
+    try:
+        yield
+    except WriteError:
+        raise
+    except Exception as error:  # torch raises RuntimeError, tokenizers nothing narrower than Exception
+        if type(error) is not Exception and not isinstance(error, (OSError, RuntimeError, SafetensorError)):
+            raise
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        try:
+            there = next(one for one in (path, *path.parents) if one.exists())
+            free = f"{shutil.disk_usage(there).free / 1e9:.3f} GB are free there"
+        except OSError:
+            free = "its disk does not answer"
+        raise WriteError(f"{path}: cannot be written: {reason}; {free}") from error
+
+
 def _write_atomically(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, "utf-8")
-    temporary.replace(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(text, "utf-8")
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -55,11 +85,12 @@ def write_json_lines(path: Path, values: Iterable[Mapping[str, Any]]) -> None:
 
 
 def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_file():
-        _end_last_line(path)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(value) + "\n")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file():
+            _end_last_line(path)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(value) + "\n")
 
 
 def check_appendable(path: Path, option: str) -> None:
@@ -196,6 +227,17 @@ def mark_complete(checkpoint: Path) -> None:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
     _write_atomically(checkpoint / COMPLETE, "")
+
+
+def warn_of_little_space(output_dir: Path) -> None:
+    """Say so when the last complete checkpoint took more space than is free now."""
+    for last in complete_checkpoints(output_dir)[-1:]:
+        size = sum(path.stat().st_size for path in last.rglob("*") if path.is_file())
+        if size > (free := shutil.disk_usage(output_dir).free):
+            print(
+                f"warning: {output_dir}: {free / 1e9:.3f} GB are free, {last.name} took {size / 1e9:.3f} GB",
+                file=sys.stderr,
+            )
 
 
 def remove_incomplete(checkpoint: Path) -> None:

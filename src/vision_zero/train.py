@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings of a connection have a page of C++ each
+
 import torch
 import torch.distributed
 from accelerate import PartialState
@@ -15,7 +17,7 @@ from safetensors import SafetensorError
 from transformers import PrinterCallback, ProcessorMixin, ProgressCallback
 from trl import ModelConfig, get_peft_config
 
-from vision_zero import run_folder
+from vision_zero import ranks, run_folder
 from vision_zero.config.game import GameConfig
 from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.config.parse import parse, resolved
@@ -28,11 +30,13 @@ from vision_zero.rollout.self_check import SelfCheckError, check_files
 from vision_zero.rollout.transformers_policy import image_tokens
 from vision_zero.rollout.vllm.client import VLLMServerError
 from vision_zero.trainer.callbacks import GamesTable, IterationLine, MetricsFile, SelfCheck, UpdateBar
+from vision_zero.trainer.finite import how_to_go_on
 from vision_zero.trainer.generation import LogprobGapError
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
 from vision_zero.types import ImagePair
 
 
+@ranks.one_error()
 def main(arguments: list[str] | None = None) -> None:
     try:
         trainer, checkpoint = prepare(arguments)
@@ -40,18 +44,22 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        finish(trainer)
+    except run_folder.WriteError as error:
+        sys.exit(f"error: {error}. {how_to_go_on(Path(trainer.args.output_dir), ' once it can be written')}")
     except SelfCheckError as error:
         if trainer.accelerator.is_main_process and checkpoint is None:
             (Path(trainer.args.output_dir) / run_folder.CONFIG).unlink(missing_ok=True)  # the folder holds no run yet
         sys.exit(f"error: {error}")
     except (BadImageError, PromptTooLongError, LogprobGapError, NotFiniteError, VLLMServerError) as error:
         sys.exit(f"error: {error}")
-    finish(trainer)
 
 
 def prepare(arguments: list[str] | None = None) -> tuple[IterativeSPOTrainer, Path | None]:
     """Everything up to the first step: the trainer, and the checkpoint it goes on from. Checks first, writes last."""
     game, args, model = parse(arguments)
+    if ranks.watch is not None:
+        ranks.watch.advice = lambda: how_to_go_on(Path(args.output_dir), "")
     if args.deepspeed:
         start_deepspeed(on_cpu=args.use_cpu)
     state = PartialState()

@@ -26,6 +26,7 @@ LEAST = {
     **dict.fromkeys(("learning_rate", "weight_decay", "max_grad_norm", "adam_beta1", "adam_beta2", "adam_epsilon"), 0),
     **dict.fromkeys(("epsilon", "epsilon_high", "off_policy_mask_threshold", "top_entropy_quantile"), 0),
     **dict.fromkeys(("warmup_steps", "logging_steps", "vllm_importance_sampling_clip_min"), 0),
+    **dict.fromkeys(("rendezvous_timeout", "ddp_timeout"), 1),
     "delta": 1,
     "logprob_tokens": 1,
     "num_generations": 2,

@@ -7,7 +7,6 @@ arXiv 2509.25541, "code" its public repository at commit fa3c01c, "TRL" the libr
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +14,7 @@ import torch
 from transformers.trainer_utils import SaveStrategy
 from trl import GRPOConfig
 
+from vision_zero import ranks
 from vision_zero.config.checks import check_options
 from vision_zero.config.game import option, option_list
 from vision_zero.rollout.policy import TokenLimits, TokenLimitsByStage
@@ -74,6 +74,12 @@ class IterativeSPOConfig(GRPOConfig):
         16384,
         "Tokens, padding included, in one forward of old and reference log-probs; as many as memory allows "
         "(TRL: as many rows as a micro-batch has)",
+    )
+
+    # Several processes
+    rendezvous_timeout: float = option(60.0, "Seconds in which all processes must have come together at the start")
+    ddp_timeout: int = option(
+        1800, "Seconds without a sign of another process, or in a collective, after which all end, on a CPU too (TRL)"
     )
 
     # Playing with vLLM (--use_vllm true; TRL's options for it and how it works: docs/rollouts.md)
@@ -165,7 +171,7 @@ class IterativeSPOConfig(GRPOConfig):
         self.sampling()
         self.make_schedule()
         self.make_baselines()
-        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        processes = ranks.world_size()
         if self.use_vllm and processes % self.vllm_tensor_parallel_size:
             raise ValueError(
                 f"vllm_tensor_parallel_size={self.vllm_tensor_parallel_size} processes share an engine, so the number "
@@ -214,6 +220,9 @@ class IterativeSPOConfig(GRPOConfig):
     @property
     def device(self) -> torch.device:
         """Device of transformers, but a CPU without a number: torch cannot load an optimizer checkpoint to cpu:1."""
+        if "_setup_devices" not in vars(self):  # where transformers forms the group
+            backend = (self.ddp_backend or "gloo") if self.use_cpu else None
+            ranks.join(self.rendezvous_timeout, self.ddp_timeout, backend)
         device = super().device
         return torch.device("cpu") if device.type == "cpu" else device
 

@@ -7,8 +7,10 @@ export is made from a complete checkpoint, beside it.
 from __future__ import annotations
 
 import json
+import shutil
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,7 +18,7 @@ import torch
 from accelerate.utils import gather_object
 from peft import PeftModel
 
-from vision_zero import run_folder
+from vision_zero import ranks, run_folder
 from vision_zero.export import export_checkpoint
 from vision_zero.models import write_base, zero3_disabled
 from vision_zero.rollout.policy import NotFiniteError
@@ -25,6 +27,18 @@ from vision_zero.trainer.trl_without_vllm import GRPOTrainer
 
 STATE_FILE = "iterative_spo.json"
 EMPTY: Mapping[str, Any] = {}
+
+
+@contextmanager
+def _whole_or_removed(checkpoint: Path) -> Iterator[None]:
+    try:
+        with run_folder.writing(checkpoint):
+            yield
+    except run_folder.WriteError:
+        ranks.blame_others()  # a collective that failed is a RuntimeError, as torch's for a full disk
+        if not run_folder.is_complete(checkpoint):
+            shutil.rmtree(checkpoint, ignore_errors=True)
+        raise
 
 
 class ResumableTrainer(GRPOTrainer):
@@ -39,22 +53,26 @@ class ResumableTrainer(GRPOTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """TRL's checkpoint, our state, and last of all the mark that it is complete. Only then are old ones removed."""
+        ranks.at("saving")
         self.stop_unless_finite(self.model.named_parameters())
         folder = run_folder.checkpoint_path(self.args.output_dir, self.state.global_step)
         if self.accelerator.is_main_process:
             run_folder.remove_incomplete(folder)
+            run_folder.warn_of_little_space(folder.parent)
         self.accelerator.wait_for_everyone()
         keep, self.args.save_total_limit = self.args.save_total_limit, None
         try:
-            super()._save_checkpoint(model, trial)
+            with _whole_or_removed(folder):
+                super()._save_checkpoint(model, trial)
+                if self.accelerator.is_main_process:
+                    run_folder.write_json(folder / STATE_FILE, self.state_dict())
+                    write_base(folder, self.model.config._name_or_path)
+                self.accelerator.wait_for_everyone()
+                if self.accelerator.is_main_process:
+                    run_folder.mark_complete(folder)
         finally:
             self.args.save_total_limit = keep
         if self.accelerator.is_main_process:
-            run_folder.write_json(folder / STATE_FILE, self.state_dict())
-            write_base(folder, self.model.config._name_or_path)
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            run_folder.mark_complete(folder)
             run_folder.rotate(Path(self.args.output_dir), keep)
             number = self.state.global_step // int(self.args.save_steps)
             is_last = self.state.global_step >= self.state.max_steps
@@ -72,7 +90,7 @@ class ResumableTrainer(GRPOTrainer):
         """
         target = checkpoint / run_folder.EXPORT
         if not target.exists():
-            with zero3_disabled(self.args):
+            with zero3_disabled(self.args), run_folder.writing(target):
                 export_checkpoint(checkpoint, target)
         return target
 
@@ -97,6 +115,7 @@ class ResumableTrainer(GRPOTrainer):
 
     def gather(self, values: list[Any]) -> list[Any]:
         """All processes' values, in order of rank."""
+        ranks.at("")
         return gather_object(values)
 
     def stop_unless_finite(
@@ -107,13 +126,14 @@ class ResumableTrainer(GRPOTrainer):
         Raises NotFiniteError.
         """
         name = first_not_finite(named.items() if isinstance(named, Mapping) else named)
+        ranks.at("")
         bad = torch.tensor(float(name is not None), device=self.accelerator.device)
         if not self.accelerator.reduce(bad, reduction="sum").item():
             return
         kept = ""
         if name is not None and batch:
             place = (Path(self.args.output_dir), self.state.global_step, self.accelerator.process_index)
-            kept = f" The batch is kept at {keep_batch(*place, batch)}."
+            kept = keep_batch(*place, batch)
         names = ", ".join(sorted({one for one in self.gather([name]) if one}))
         self.stop_not_finite(f"{names} is not finite", kept)
 

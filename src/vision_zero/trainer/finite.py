@@ -27,19 +27,21 @@ def first_not_finite(named: Iterable[tuple[str, torch.Tensor]]) -> str | None:
     return None
 
 
-def keep_batch(output_dir: Path, step: int, rank: int, batch: Mapping[str, Any]) -> Path:
-    """Write the tensors of `batch`, to be looked at with torch.load."""
+def keep_batch(output_dir: Path, step: int, rank: int, batch: Mapping[str, Any]) -> str:
+    """Write the tensors of `batch`, to be looked at with torch.load. Returns a sentence that says where they are."""
     file = output_dir / STOPPED / f"step-{step:06d}-rank-{rank}.pt"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({name: value for name, value in batch.items() if isinstance(value, (torch.Tensor, list))}, file)
-    return file
+    try:
+        with run_folder.writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.save({name: value for name, value in batch.items() if isinstance(value, (torch.Tensor, list))}, file)
+    except run_folder.WriteError as error:
+        return f" The batch is lost: {error}."
+    return f" The batch is kept at {file}."
 
 
-def how_to_go_on(output_dir: Path) -> str:
+def how_to_go_on(output_dir: Path, advice: str = ", with a lower learning_rate if need be") -> str:
     """What to do after a stop: the last good checkpoint, named."""
     complete = run_folder.complete_checkpoints(output_dir)
     if not complete:
-        return "There is no checkpoint yet; start again, with a lower learning_rate if need be"
-    return (
-        f"The last good checkpoint is {complete[-1]}; --resume goes on from it, with a lower learning_rate if need be"
-    )
+        return f"There is no checkpoint yet; start again{advice}"
+    return f"The last good checkpoint is {complete[-1]}; --resume goes on from it{advice}"

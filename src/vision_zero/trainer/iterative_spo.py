@@ -28,7 +28,7 @@ from datasets import Dataset
 from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
-from vision_zero import run_folder
+from vision_zero import ranks, run_folder
 from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.data.pairs import BadImageError
 from vision_zero.game.spy_game import summarize
@@ -163,6 +163,7 @@ class IterativeSPOTrainer(ResumableTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         started = time.perf_counter()
+        ranks.at("playing")
         stage = self.schedule.stage
         games, images = self._deal([row["game"] for row in inputs[:: self.num_generations]])
         rollout, counters = self._play(games, images, stage)
@@ -327,6 +328,7 @@ class IterativeSPOTrainer(ResumableTrainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """TRL's loss with the KL weight of the samples' stage, dummy samples counted out of the mean."""
+        ranks.at("updating")
         own_beta, self.beta = self.beta, float(inputs["kl_weight"])
         try:
             loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
