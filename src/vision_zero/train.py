@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from vision_zero.rollout.stopping import STOP, StoppedError
+
+if __name__ == "__main__":
+    STOP.listen()  # before the imports, which take seconds
 
 import torch
 import torch.distributed
 from accelerate import PartialState
 from peft import PeftConfig
 from safetensors import SafetensorError
+from tqdm import tqdm
 from transformers import PrinterCallback, ProgressCallback
 from trl import ModelConfig, get_peft_config
 
@@ -36,10 +44,14 @@ def main(arguments: list[str] | None = None) -> None:
         trainer, checkpoint = prepare(arguments)
     except (ValueError, OSError, ImportError, SafetensorError, VLLMServerError) as error:
         sys.exit(f"error: {error}")
+    STOP.set_grace(trainer.args.grace)
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with suppress(StoppedError):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except (BadImageError, PromptTooLongError, LogprobGapError, NotFiniteError, VLLMServerError) as error:
         sys.exit(f"error: {error}")
+    if STOP.agreed:
+        leave(trainer)
     finish(trainer)
 
 
@@ -173,6 +185,23 @@ def finish(trainer: IterativeSPOTrainer) -> None:
         trainer._save_checkpoint(trainer.model, trial=None)
     if trainer.accelerator.is_main_process:
         print(f"done: load {trainer.export(last)}; curves in {trainer.args.output_dir}/{run_folder.METRICS}")
+
+
+def leave(trainer: IterativeSPOTrainer) -> NoReturn:
+    """Save the last iteration after a signal, and say how to go on."""
+    saved = trainer.save_last_iteration()
+    if trainer.accelerator.is_main_process:
+        run = Path(trainer.args.output_dir)
+        lost = trainer.state.global_step - (int(saved.name.split("-")[1]) if saved else 0)
+        where = f"the run is saved at {saved}" if saved else "nothing is saved" if lost else "nothing was trained yet"
+        if lost:
+            where += f" (the {lost} steps after it are lost: they are no whole iteration)"
+        n = os.environ.get("LOCAL_WORLD_SIZE", "1")
+        program = "python" if n == "1" else f"torchrun --nproc_per_node {n}"
+        command = f"{program} -m vision_zero.train --output_dir {shlex.quote(str(run))} --resume true"
+        tqdm.write(f"stopped by {STOP.name}: {where}; continue with: {command}", file=sys.stderr)
+    trainer.accelerator.wait_for_everyone()
+    sys.exit(STOP.status)
 
 
 if __name__ == "__main__":

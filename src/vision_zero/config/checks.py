@@ -20,6 +20,7 @@ LEAST = {
     **dict.fromkeys(
         ("export_every", "record_games_every", "wandb_games", "arena_every", "beta", "kl_clue", "kl_decision"), 0
     ),
+    "grace": 0,
     **dict.fromkeys(("vllm_max_num_seqs", "vllm_block_size", "vllm_tensor_parallel_size", "vllm_request_timeout"), 1),
     "learning_rate": 0,
     "max_logp_difference": 0,

@@ -39,6 +39,7 @@ from vision_zero.rollout.play import Rollout, Seating, play
 from vision_zero.rollout.policy import NotFiniteError, Policy, PromptTooLongError
 from vision_zero.rollout.progress import game_bar
 from vision_zero.rollout.record import game_record
+from vision_zero.rollout.stopping import STOP, StoppedError
 from vision_zero.rollout.transformers_policy import without_adapter_wrapper
 from vision_zero.rollout.vllm.client import VLLMServerError
 from vision_zero.spo.rewards import COMPLETION_REWARDS
@@ -150,6 +151,9 @@ class IterativeSPOTrainer(ResumableTrainer):
     # ------------------------------------------------------------------------------------------------- one iteration
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        STOP.training = True
+        self.stop_together(STOP.agreed or STOP.number is not None)
+        self.keep_state()
         started = time.perf_counter()
         stage = self.schedule.stage
         games, images = self._deal([row["game"] for row in inputs[:: self.num_generations]])
@@ -210,6 +214,13 @@ class IterativeSPOTrainer(ResumableTrainer):
         lost: VLLMServerError | None = None
         too_long: PromptTooLongError | None = None
         broken: NotFiniteError | None = None
+        stopped = False
+
+        def on_call(n_turns: int) -> None:
+            answered(n_turns)
+            if self.args.vllm_tensor_parallel_size == 1:  # others leave together, in `TensorParallelPolicy`
+                STOP.check()
+
         with (
             self.generation.policy(self.model_wrapped) as policy,
             game_bar(
@@ -227,14 +238,17 @@ class IterativeSPOTrainer(ResumableTrainer):
                     images=images,
                     template=self.template,
                     lock_step=self.args.lock_step,
-                    on_call=answered,
+                    on_call=on_call,
                 )
+            except StoppedError:
+                stopped = True
             except VLLMServerError as error:
                 lost = error
             except PromptTooLongError as error:
                 too_long = error
             except NotFiniteError as error:
                 broken = error
+        self.stop_together(stopped)
         self.raise_on_all_ranks(lost, VLLMServerError, START_SERVER_AGAIN)
         self.raise_on_all_ranks(too_long, PromptTooLongError, SHORTER_PROMPTS)
         if what := self.first_error(broken):
@@ -320,7 +334,11 @@ class IterativeSPOTrainer(ResumableTrainer):
             self.beta = own_beta
         self.stop_unless_finite({"loss": loss.detach()}, inputs)
         mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
-        n_tokens = self.accelerator.reduce(mask.sum().float(), reduction="sum").item()
+        last = (self._step + 1) % (self.args.steps_per_generation * self.num_iterations) == 0
+        counts = torch.tensor([mask.sum(), STOP.over() and not last], dtype=torch.float32, device=mask.device)
+        n_tokens, n_stopped = self.accelerator.reduce(counts, reduction="sum").tolist()
+        if n_stopped:
+            self.stop_together(True)
         self.token_metrics.take(self._metrics["train"], n_tokens)
         if self.accelerator.sync_gradients:
             self.token_metrics.put_back(self._metrics["train"])
