@@ -64,13 +64,19 @@ class StopSignal:
             if not (first and self.training):
                 os._exit(STATUS[number])
 
+    def agree(self, number: int | None) -> None:
+        """All processes leave for the signal `number`, which another one may have got."""
+        if self.number is None:
+            self._received, self.number = time.monotonic(), number
+        self.agreed = True
+
     @property
     def name(self) -> str:
-        return signal.Signals(self.number).name if self.number else "a signal to another process"
+        return signal.Signals(self.number or signal.SIGTERM).name
 
     @property
     def status(self) -> int:
-        return STATUS.get(self.number or 0, 143)
+        return STATUS[self.number or signal.SIGTERM]
 
     def set_grace(self, seconds: float) -> None:
         """`seconds`, at most half of those after which torchrun kills: the other half is for a checkpoint."""

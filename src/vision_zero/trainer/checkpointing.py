@@ -170,6 +170,7 @@ class ResumableTrainer(GRPOTrainer):
 
     def stop_together(self, asked: bool) -> None:
         """Raise StoppedError on all processes if one of them is `asked` to stop."""
-        STOP.agreed = any(self.gather([asked]))
-        if STOP.agreed:
+        everyones = self.gather([(asked, STOP.number)])
+        if any(one for one, _ in everyones):
+            STOP.agree(next((number for _, number in everyones if number), None))
             raise StoppedError

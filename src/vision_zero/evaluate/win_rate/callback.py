@@ -105,8 +105,8 @@ class ArenaCallback(TrainerCallback):
                 self._play(args, state)
             except StoppedError:
                 if not STOP.agreed:  # the others read it where they gather next
-                    gather_object([None])
-                STOP.agreed = True
+                    STOP.agree(None)
+                    gather_object([STOP.number])
 
     @property
     def _file(self) -> Path:
@@ -114,8 +114,8 @@ class ArenaCallback(TrainerCallback):
 
     def _gather(self, outcomes: list[GameOutcome]) -> list[GameOutcome]:
         everyones = gather_object(outcomes)
-        STOP.agreed = None in everyones
-        if STOP.agreed:
+        for stopped in (one for one in everyones if not isinstance(one, GameOutcome)):
+            STOP.agree(stopped)
             raise StoppedError
         return everyones
 
