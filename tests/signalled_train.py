@@ -1,6 +1,6 @@
 """`python tests/signalled_train.py MOMENT STEP SIGNALS RANKS [options of vision_zero.train]`: a run that gets signals.
 
-MOMENT, each after STEP optimizer steps: `rollout` (its second call of the policy), `update` (its second micro-batch),
+MOMENT, each after STEP optimizer steps: `rollout` (its second call of the policy), `update` (the first micro-batch),
 `save` (of checkpoint-STEP, before our state is there), `arena` (that after STEP), `load` (of a checkpoint). SIGNALS and
 RANKS are separated by commas: every one of these processes gets the signals, a second after each other. The random
 generators are moved in every rollout.
@@ -69,8 +69,8 @@ def called(*_: Any) -> None:
         send()
 
 
-def lost(trainer: Any, *_: Any, **__: Any) -> None:
-    if MOMENT == "update" and trainer.state.global_step == int(STEP) and trainer._step % 2:
+def updating(trainer: Any, *_: Any, **__: Any) -> None:
+    if MOMENT == "update" and trainer.state.global_step == int(STEP):
         send()
 
 
@@ -90,7 +90,7 @@ def loading(*_: Any) -> None:
 
 before(IterativeSPOTrainer, "_play", begin)
 before(TransformersPolicy, "answer", called)
-before(IterativeSPOTrainer, "compute_loss", lost)
+before(IterativeSPOTrainer, "compute_loss", updating)
 before(run_folder, "write_json", written)
 before(ArenaCallback, "on_step_end", arena)
 before(IterativeSPOTrainer, "_load_optimizer_and_scheduler", loading)
