@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vision_zero.rollout.stopping import STOP, StoppedError
+from vision_zero.rollout.stopping import STATUS, STOP, StoppedError
 
 if __name__ == "__main__":
     STOP.listen()  # before the imports, which take seconds
@@ -48,10 +49,10 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         with suppress(StoppedError):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if STOP.agreed:
+            leave(trainer)
     except (BadImageError, PromptTooLongError, LogprobGapError, NotFiniteError, VLLMServerError) as error:
         sys.exit(f"error: {error}")
-    if STOP.agreed:
-        leave(trainer)
     finish(trainer)
 
 
@@ -189,19 +190,17 @@ def finish(trainer: IterativeSPOTrainer) -> None:
 
 def leave(trainer: IterativeSPOTrainer) -> NoReturn:
     """Save the last iteration after a signal, and say how to go on."""
-    saved = trainer.save_last_iteration()
+    saved, number = trainer.save_last_iteration(), STOP.number or 0
     if trainer.accelerator.is_main_process:
-        run = Path(trainer.args.output_dir)
         lost = trainer.state.global_step - (int(saved.name.split("-")[1]) if saved else 0)
         where = f"the run is saved at {saved}" if saved else "nothing is saved" if lost else "nothing was trained yet"
-        if lost:
-            where += f" (the {lost} steps after it are lost: they are no whole iteration)"
+        where += f" (the {lost} steps after it are lost: they are no whole iteration)" if lost else ""
         n = os.environ.get("LOCAL_WORLD_SIZE", "1")
         program = "python" if n == "1" else f"torchrun --nproc_per_node {n}"
-        command = f"{program} -m vision_zero.train --output_dir {shlex.quote(str(run))} --resume true"
-        tqdm.write(f"stopped by {STOP.name}: {where}; continue with: {command}", file=sys.stderr)
+        command = f"{program} -m vision_zero.train --output_dir {shlex.quote(trainer.args.output_dir)} --resume true"
+        tqdm.write(f"stopped by {signal.Signals(number).name}: {where}; continue with: {command}", file=sys.stderr)
     trainer.accelerator.wait_for_everyone()
-    sys.exit(STOP.status)
+    sys.exit(STATUS[number])
 
 
 if __name__ == "__main__":

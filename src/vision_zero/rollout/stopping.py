@@ -60,32 +60,24 @@ class StopSignal:
             if first:
                 self._received, self.number = now, number
             if not self.training and os.environ.get("RANK", "0") == "0":
-                os.write(2, f"stopped by {self.name} before training began; nothing is lost\n".encode())
+                name = signal.Signals(number).name
+                os.write(2, f"stopped by {name} before training began; nothing is lost\n".encode())
             if not (first and self.training):
                 os._exit(STATUS[number])
 
     def agree(self, number: int | None) -> None:
         """All processes leave for the signal `number`, which another one may have got."""
         if self.number is None:
-            self._received, self.number = time.monotonic(), number
+            self._received, self.number = time.monotonic(), number or signal.SIGTERM
         self.agreed = True
-
-    @property
-    def name(self) -> str:
-        return signal.Signals(self.number or signal.SIGTERM).name
-
-    @property
-    def status(self) -> int:
-        return STATUS[self.number or signal.SIGTERM]
 
     def set_grace(self, seconds: float) -> None:
         """`seconds`, at most half of those after which torchrun kills: the other half is for a checkpoint."""
         kills_after = float(os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "30"))
         self.grace = min(seconds, kills_after / 2) if "TORCHELASTIC_RUN_ID" in os.environ else seconds
         if self.grace < seconds and os.environ["RANK"] == "0":
-            advice = "start it with TORCH_ELASTIC_SHUTDOWN_TIMEOUT=SECONDS, twice the grace and a checkpoint's time"
             said = f"--grace {seconds:g} is cut to {self.grace:g}: torchrun kills {kills_after:g} s after a signal; "
-            print(said + advice, file=sys.stderr)
+            print(f"{said}start it with TORCH_ELASTIC_SHUTDOWN_TIMEOUT=SECONDS in its environment", file=sys.stderr)
 
     def over(self) -> bool:
         """Whether there was a signal and its grace is over, here or on another process."""

@@ -161,7 +161,7 @@ class ResumableTrainer(GRPOTrainer):
 
     def raise_on_all_ranks(self, error: Exception | None, kind: type[Exception], advice: str) -> None:
         """Stop all processes together, after a checkpoint, if one of them met an `error` of this `kind`."""
-        message = self.first_error(error)
+        message = self.first_error(error if isinstance(error, kind) else None)
         if message is None:
             return
         saved = self.save_last_iteration()
@@ -172,5 +172,5 @@ class ResumableTrainer(GRPOTrainer):
         """Raise StoppedError on all processes if one of them is `asked` to stop."""
         everyones = self.gather([(asked, STOP.number)])
         if any(one for one, _ in everyones):
-            STOP.agree(next((number for _, number in everyones if number), None))
+            STOP.agree(next(filter(None, (number for _, number in everyones)), None))
             raise StoppedError

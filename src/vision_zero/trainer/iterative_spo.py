@@ -211,10 +211,7 @@ class IterativeSPOTrainer(ResumableTrainer):
         preprocessed = self.memo.preprocessed
         self.raise_on_all_ranks(self.generation.sync_weights(), VLLMServerError, START_SERVER_AGAIN)
         self._last_loaded_step = self.state.global_step  # so that TRL does not load the engine's weights again
-        lost: VLLMServerError | None = None
-        too_long: PromptTooLongError | None = None
-        broken: NotFiniteError | None = None
-        stopped = False
+        failed: Exception | None = None
 
         def on_call(n_turns: int) -> None:
             answered(n_turns)
@@ -240,18 +237,12 @@ class IterativeSPOTrainer(ResumableTrainer):
                     lock_step=self.args.lock_step,
                     on_call=on_call,
                 )
-            except StoppedError:
-                stopped = True
-            except VLLMServerError as error:
-                lost = error
-            except PromptTooLongError as error:
-                too_long = error
-            except NotFiniteError as error:
-                broken = error
-        self.stop_together(stopped)
-        self.raise_on_all_ranks(lost, VLLMServerError, START_SERVER_AGAIN)
-        self.raise_on_all_ranks(too_long, PromptTooLongError, SHORTER_PROMPTS)
-        if what := self.first_error(broken):
+            except (StoppedError, VLLMServerError, PromptTooLongError, NotFiniteError) as error:
+                failed = error
+        self.stop_together(isinstance(failed, StoppedError))
+        self.raise_on_all_ranks(failed, VLLMServerError, START_SERVER_AGAIN)
+        self.raise_on_all_ranks(failed, PromptTooLongError, SHORTER_PROMPTS)
+        if what := self.first_error(failed):
             self.stop_not_finite(what)
         counters = {
             "calls": rollout.calls,
