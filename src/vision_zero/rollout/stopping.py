@@ -66,10 +66,9 @@ class StopSignal:
                 os._exit(STATUS[number])
 
     def agree(self, number: int | None) -> None:
-        """All processes leave for the signal `number`, which another one may have got."""
-        if self.number is None:
-            self._received, self.number = time.monotonic(), number or signal.SIGTERM
-        self.agreed = True
+        """All processes leave for the signal `number`, which another one may have got (None: its own)."""
+        self._received, self.agreed = min(self._received, time.monotonic()), True
+        self.number = number or self.number or signal.SIGTERM
 
     def set_grace(self, seconds: float) -> None:
         """`seconds`, at most half of those after which torchrun kills: the other half is for a checkpoint."""
@@ -88,8 +87,9 @@ class StopSignal:
             with suppress(RuntimeError):  # the store is gone with torchrun
                 store = distributed.distributed_c10d._get_default_store()
                 if over:
-                    store.set(KEY, "")
-                over = store.check([KEY])
+                    store.set(KEY, str(self.number))
+                if over := store.check([KEY]):
+                    self.number = self.number or int(store.get(KEY))
         self._over = self._over or over
         return self._over
 
