@@ -45,3 +45,25 @@ activate() { # the environment that setup.sh made, unless another one is active
         source "$root/.venv/bin/activate"
     fi
 }
+
+export PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 # what torchrun passes on; by itself it dies of USR1
+# Seconds that torchrun then waits (by itself 30): for --grace twice, and for a checkpoint.
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-1800}"
+
+become_command() { # signals to this script reach the command, whose status is the script's
+    if [ "${command[0]}" = torchrun ]; then command=(python "$root/run_scripts/torchrun.py" "${command[@]:1}"); fi
+    exec env "${environment[@]}" "${command[@]}"
+}
+
+run() { # COMMAND: its status; signals to this script are passed on, where bash would wait for the command's end
+    local again=1 status=0 name
+    "$@" &
+    # shellcheck disable=SC2064 # the number of this process
+    for name in INT TERM USR1; do trap "kill -s $name $! 2>/dev/null || true; again=1" "$name"; done
+    while [ "$again" = 1 ]; do
+        again=0 status=0
+        wait "$!" || status=$?
+    done
+    trap - INT TERM USR1
+    return "$status"
+}

@@ -8,7 +8,9 @@
 # Options are in configs/quickstart.yaml. A run that is there already is never overwritten.
 
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=run_scripts/launch.sh
+source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
+cd "$root"
 
 RUN_DIR="${RUN_DIR:-runs/quickstart}"   # where the run goes
 THREADS="${THREADS:-1}"                 # of torch; with 2, an iteration took 7 to 18 s on 2 shared cores instead of 2 to 4
@@ -50,7 +52,7 @@ export HF_HUB_OFFLINE=1             # everything it needs is in the repository
 export TRL_EXPERIMENTAL_SILENCE=1   # rollout_func is marked experimental; TRL is pinned
 export TOKENIZERS_PARALLELISM=false
 echo "quickstart.sh: training data/tiny_vlm in $RUN_DIR (options: configs/quickstart.yaml)"
-"${command[@]}"
+run "${command[@]}"
 
 echo
 python -m vision_zero.report "$RUN_DIR" --summary

@@ -105,6 +105,7 @@ GRADIENT_CHECKPOINTING="${GRADIENT_CHECKPOINTING:-true}" # [paper]
 # ------------------------------------------------------------------------------------------------------- what is kept
 
 SAVE_EVERY="${SAVE_EVERY:-10}"                          # iterations between checkpoints [ours]
+GRACE="${GRACE:-60}"                                    # seconds an iteration may go on after INT, TERM or USR1, before saving [ours]
 KEEP_CHECKPOINTS="${KEEP_CHECKPOINTS:-3}"               # newest checkpoints that stay [ours]
 EXPORT_EVERY="${EXPORT_EVERY:-0}"                       # portable export beside every n-th checkpoint; 0: the last only [ours]
 RECORD_GAMES_EVERY="${RECORD_GAMES_EVERY:-1}"           # write the games of every n-th iteration; 0: never [ours]
@@ -227,6 +228,7 @@ option scenes_dir "$SCENES_DIR"
 options columns "$IMAGE_COLUMNS"
 option min_pixels "$MIN_PIXELS"
 option max_pixels "$MAX_PIXELS"
+option grace "$GRACE"
 option kl_clue "$KL_CLUE"
 option kl_decision "$KL_DECISION"
 option attn_implementation "$ATTENTION"
@@ -266,4 +268,4 @@ checkpoints  $output_dir/checkpoint-N every $SAVE_EVERY iterations, the last wit
 afterwards   python -m vision_zero.report $output_dir --summary
              python -m vision_zero.report $output_dir
 REPORT
-exec "${command[@]}"
+become_command

@@ -10,7 +10,9 @@
 # An empty variable leaves the value of experiments/base.yaml, which the studies share.
 
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=run_scripts/launch.sh
+source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
+cd "$root"
 
 OUT="${OUT:-runs/toy_selfplay}"         # where the run goes; one that is there already is never overwritten
 SEED="${SEED:-1}"                       # of the deals and of what is sampled
@@ -80,7 +82,7 @@ export HF_HUB_OFFLINE=1             # everything it needs is in the repository
 export TRL_EXPERIMENTAL_SILENCE=1   # rollout_func is marked experimental; TRL is pinned
 export TOKENIZERS_PARALLELISM=false
 echo "toy_selfplay.sh: training in $OUT (options: experiments/base.yaml)"
-"${train[@]}"
+run "${train[@]}"
 
 printf '\n=== against the model it started from, and cross-play\n'
 "${evaluate[@]}"

@@ -90,4 +90,4 @@ activate
 if [ "$NUM_GPUS" = 0 ]; then
     export VLLM_CPU_KVCACHE_SPACE="${VLLM_CPU_KVCACHE_SPACE:-1}" VLLM_CPU_OMP_THREADS_BIND=nobind TORCH_COMPILE_DISABLE=1
 fi
-exec env "${environment[@]}" "${command[@]}"
+become_command

@@ -134,8 +134,10 @@ def _run(program: list[str], environment: dict[str, str], output: str, processes
         if ranks[-1] == 0:
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             _exit_as(program)
-    statuses = [os.waitstatus_to_exitcode(os.waitpid(rank, 0)[1]) for rank in ranks]
-    os._exit(1 if any(statuses) else 0)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # a signal to the session is for the ranks, whose end is waited for
+    statuses = {os.waitstatus_to_exitcode(os.waitpid(rank, 0)[1]) for rank in ranks}
+    os._exit(statuses.pop() % 256 if len(statuses) == 1 else 1)
 
 
 def _exit_as(program: list[str]) -> None:

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from vision_zero.rollout.stopping import STATUS, STOP, StoppedError
+
+if __name__ == "__main__":
+    STOP.listen()  # before the imports, which take seconds
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings of a connection have a page of C++ each
 
@@ -14,6 +22,7 @@ import torch.distributed
 from accelerate import PartialState
 from peft import PeftConfig
 from safetensors import SafetensorError
+from tqdm import tqdm
 from transformers import PrinterCallback, ProcessorMixin, ProgressCallback
 from trl import ModelConfig, get_peft_config
 
@@ -42,8 +51,12 @@ def main(arguments: list[str] | None = None) -> None:
         trainer, checkpoint = prepare(arguments)
     except (ValueError, OSError, ImportError, SafetensorError, VLLMServerError) as error:
         sys.exit(f"error: {error}")
+    STOP.set_grace(trainer.args.grace)
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with suppress(StoppedError):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if STOP.agreed:
+            leave(trainer)
         finish(trainer)
     except run_folder.WriteError as error:
         sys.exit(f"error: {error}. {how_to_go_on(Path(trainer.args.output_dir), ' once it can be written')}")
@@ -211,6 +224,21 @@ def finish(trainer: IterativeSPOTrainer) -> None:
         trainer._save_checkpoint(trainer.model, trial=None)
     if trainer.accelerator.is_main_process:
         print(f"done: load {trainer.export(last)}; curves in {trainer.args.output_dir}/{run_folder.METRICS}")
+
+
+def leave(trainer: IterativeSPOTrainer) -> NoReturn:
+    """Save the last iteration after a signal, and say how to go on."""
+    saved, number = trainer.save_last_iteration(), STOP.number or 0
+    if trainer.accelerator.is_main_process:
+        lost = trainer.state.global_step - (int(saved.name.split("-")[1]) if saved else 0)
+        where = f"the run is saved at {saved}" if saved else "nothing is saved" if lost else "nothing was trained yet"
+        where += f" (the {lost} steps after it are lost: they are no whole iteration)" if lost else ""
+        n = os.environ.get("LOCAL_WORLD_SIZE", "1")
+        program = "python" if n == "1" else f"torchrun --nproc_per_node {n}"
+        command = f"{program} -m vision_zero.train --output_dir {shlex.quote(trainer.args.output_dir)} --resume true"
+        tqdm.write(f"stopped by {signal.Signals(number).name}: {where}; continue with: {command}", file=sys.stderr)
+    trainer.accelerator.wait_for_everyone()
+    sys.exit(STATUS[number])
 
 
 if __name__ == "__main__":

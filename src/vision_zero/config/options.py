@@ -54,6 +54,7 @@ class IterativeSPOConfig(GRPOConfig):
         "Completions that are trained on: the active stage's (paper) or both stages' in one batch (code's bug)",
     )
     resume: bool = option(False, "Continue the run in output_dir from its last complete checkpoint")
+    grace: float = option(60.0, "Seconds the iteration may go on after SIGINT, SIGTERM or SIGUSR1, before saving")
     export_every: int = option(0, "Portable export beside every n-th checkpoint; 0: at the end only")
     record_games_every: int = option(1, "Write the games of every n-th iteration to output_dir/games; 0: never")
     wandb_games: int = option(

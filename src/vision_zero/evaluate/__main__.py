@@ -29,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         import_module(f"vision_zero.evaluate.{COMMANDS[arguments[0]]}.main").main(arguments[1:])
     except (ValueError, OSError, BadImageError, SafetensorError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("stopped by SIGINT", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from vision_zero.rollout.image_cache import ImageMemo, memoize_images
 from vision_zero.rollout.kv_cache import PrefixStore
 from vision_zero.rollout.policy import TurnRequest
 from vision_zero.rollout.sampling import Sampler, Sampling
+from vision_zero.rollout.stopping import STOP
 from vision_zero.types import Completion
 
 IMAGES_AT_ONCE = 64
@@ -267,6 +268,7 @@ class TransformersPolicy:
             mask, position, logits_BV = mask[row_of], position[..., row_of, :], logits_BV[row_of]
         sampler = Sampler([requests[index] for index in order], self.sampling, self._banned, self._ends)
         while True:
+            STOP.check()
             tokens_B = sampler.draw(logits_BV)
             alive = sampler.drop_finished()
             if not alive:

@@ -7,6 +7,7 @@ export is made from a complete checkpoint, beside it.
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from accelerate.utils import gather_object
 from peft import PeftModel
@@ -22,6 +24,7 @@ from vision_zero import ranks, run_folder
 from vision_zero.export import export_checkpoint
 from vision_zero.models import write_base, zero3_disabled
 from vision_zero.rollout.policy import NotFiniteError
+from vision_zero.rollout.stopping import STOP, StoppedError
 from vision_zero.trainer.finite import first_not_finite, how_to_go_on, keep_batch
 from vision_zero.trainer.trl_without_vllm import GRPOTrainer
 
@@ -50,6 +53,35 @@ class ResumableTrainer(GRPOTrainer):
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    _kept_at = -1
+
+    def keep_state(self) -> None:
+        """Keep what moves between the end of an iteration and the next optimizer step, for `save_last_iteration`."""
+        own, tokens, total_flos = json.dumps(self.state_dict()), self.state.num_input_tokens_seen, self.state.total_flos
+        flos, python, numpy, cpu = self.current_flos, random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+        gpu = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+
+        def put_back() -> None:
+            self.load_state_dict(json.loads(own))
+            self.state.num_input_tokens_seen, self.state.total_flos, self.current_flos = tokens, total_flos, flos
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
+            torch.set_rng_state(cpu)
+            if gpu is not None:
+                torch.cuda.set_rng_state(gpu)
+
+        self._kept_at, self._put_back = self.state.global_step, put_back
+
+    def save_last_iteration(self) -> Path | None:
+        """Save the end of the last iteration if no weight has moved since. The newest complete checkpoint, if any."""
+        step, folder = self.state.global_step, Path(self.args.output_dir)
+        ended = step and step % self.args.optimizer_steps_per_iteration == 0
+        if ended and not run_folder.is_complete(run_folder.checkpoint_path(folder, step)):
+            if self._kept_at == step:
+                self._put_back()
+            self._save_checkpoint(self.model, trial=None)
+        return next(reversed(run_folder.complete_checkpoints(folder)), None)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """TRL's checkpoint, our state, and last of all the mark that it is complete. Only then are old ones removed."""
@@ -149,11 +181,16 @@ class ResumableTrainer(GRPOTrainer):
 
     def raise_on_all_ranks(self, error: Exception | None, kind: type[Exception], advice: str) -> None:
         """Stop all processes together, after a checkpoint, if one of them met an `error` of this `kind`."""
-        message = self.first_error(error)
+        message = self.first_error(error if isinstance(error, kind) else None)
         if message is None:
             return
-        saved = run_folder.checkpoint_path(self.args.output_dir, self.state.global_step)
-        if self.state.global_step and not run_folder.is_complete(saved):
-            self._save_checkpoint(self.model, trial=None)
-        where = f"the run was saved at {saved}" if self.state.global_step else "nothing was trained yet"
+        saved = self.save_last_iteration()
+        where = f"the run was saved at {saved}" if saved else "nothing was trained yet"
         raise kind(f"{message}\n{where}. {advice}") from error
+
+    def stop_together(self, asked: bool) -> None:
+        """Raise StoppedError on all processes if one of them is `asked` to stop."""
+        everyones = self.gather([(asked, STOP.number)])
+        if any(one for one, _ in everyones):
+            STOP.agree(next(filter(None, (number for _, number in everyones)), None))
+            raise StoppedError

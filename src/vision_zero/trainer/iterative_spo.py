@@ -40,6 +40,7 @@ from vision_zero.rollout.policy import NotFiniteError, Policy, PromptTooLongErro
 from vision_zero.rollout.progress import game_bar
 from vision_zero.rollout.record import game_record
 from vision_zero.rollout.self_check import dropout_of, gap_limit
+from vision_zero.rollout.stopping import STOP, StoppedError
 from vision_zero.rollout.transformers_policy import chat_text, special_tokens, without_adapter_wrapper
 from vision_zero.rollout.vllm.client import VLLMServerError
 from vision_zero.spo.rewards import COMPLETION_REWARDS
@@ -162,6 +163,9 @@ class IterativeSPOTrainer(ResumableTrainer):
     # ------------------------------------------------------------------------------------------------- one iteration
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        STOP.training = True
+        self.stop_together(STOP.agreed or STOP.number is not None)
+        self.keep_state()
         started = time.perf_counter()
         ranks.at("playing")
         stage = self.schedule.stage
@@ -221,9 +225,13 @@ class IterativeSPOTrainer(ResumableTrainer):
         preprocessed = self.memo.preprocessed
         self.raise_on_all_ranks(self.generation.sync_weights(), VLLMServerError, START_SERVER_AGAIN)
         self._last_loaded_step = self.state.global_step  # so that TRL does not load the engine's weights again
-        lost: VLLMServerError | None = None
-        too_long: PromptTooLongError | None = None
-        broken: NotFiniteError | None = None
+        failed: Exception | None = None
+
+        def on_call(n_turns: int) -> None:
+            answered(n_turns)
+            if self.args.vllm_tensor_parallel_size == 1:  # others leave together, in `TensorParallelPolicy`
+                STOP.check()
+
         with (
             self.generation.policy(self.model_wrapped) as policy,
             game_bar(
@@ -241,17 +249,14 @@ class IterativeSPOTrainer(ResumableTrainer):
                     images=images,
                     template=self.template,
                     lock_step=self.args.lock_step,
-                    on_call=answered,
+                    on_call=on_call,
                 )
-            except VLLMServerError as error:
-                lost = error
-            except PromptTooLongError as error:
-                too_long = error
-            except NotFiniteError as error:
-                broken = error
-        self.raise_on_all_ranks(lost, VLLMServerError, START_SERVER_AGAIN)
-        self.raise_on_all_ranks(too_long, PromptTooLongError, SHORTER_PROMPTS)
-        if what := self.first_error(broken):
+            except (StoppedError, VLLMServerError, PromptTooLongError, NotFiniteError) as error:
+                failed = error
+        self.stop_together(isinstance(failed, StoppedError))
+        self.raise_on_all_ranks(failed, VLLMServerError, START_SERVER_AGAIN)
+        self.raise_on_all_ranks(failed, PromptTooLongError, SHORTER_PROMPTS)
+        if what := self.first_error(failed):
             self.stop_not_finite(what)
         counters = {
             "calls": rollout.calls,
@@ -337,7 +342,11 @@ class IterativeSPOTrainer(ResumableTrainer):
         self.stop_unless_finite({"loss": loss.detach()}, inputs)
         self.logprob_guard.add(self._last_logps, inputs)
         mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
-        n_tokens = self.accelerator.reduce(mask.sum().float(), reduction="sum").item()
+        last = (self._step + 1) % (self.args.steps_per_generation * self.num_iterations) == 0
+        counts = torch.tensor([mask.sum(), STOP.over() and not last], dtype=torch.float32, device=mask.device)
+        n_tokens, n_stopped = self.accelerator.reduce(counts, reduction="sum").tolist()
+        if n_stopped:
+            self.stop_together(True)
         self.token_metrics.take(self._metrics["train"], n_tokens)
         if self.accelerator.sync_gradients:
             self.token_metrics.put_back(self._metrics["train"])

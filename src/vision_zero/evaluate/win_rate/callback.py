@@ -1,7 +1,8 @@
 """The arena during training: every few iterations the policy plays its frozen start, on pairs it never trains on.
 
 It draws nothing from any random generator of the run and leaves weights and optimizer alone, so a run with it and one
-without are the same run. Lines go to arena.jsonl, the figures of LOGGED to the log with the step's other metrics.
+without are the same run. Lines go to arena.jsonl, the figures of LOGGED to the log with the step's other metrics. One
+that a signal ended is played when the run is resumed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from peft import PeftModel
 from tqdm import tqdm
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -25,12 +26,13 @@ from vision_zero.config.game import GameConfig
 from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.data.contamination import shared_ids
 from vision_zero.data.pairs import load_pairs
-from vision_zero.evaluate.win_rate.arena import Arena, make_arena
+from vision_zero.evaluate.win_rate.arena import Arena, GameOutcome, make_arena
 from vision_zero.evaluate.win_rate.main import result_line
 from vision_zero.evaluate.win_rate.match import Match
 from vision_zero.evaluate.win_rate.metrics import CROSS_PLAY
 from vision_zero.rollout.load_policy import ModelPlayer
 from vision_zero.rollout.progress import game_bar
+from vision_zero.rollout.stopping import STOP, StoppedError
 from vision_zero.rollout.transformers_policy import TransformersPolicy
 from vision_zero.types import ImagePair
 
@@ -93,13 +95,31 @@ class ArenaCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if state.global_step == 0:
-            self._play(args, state)
+        played = [any(line["step"] == state.global_step for line in run_folder.read_json_lines(self._file))]
+        broadcast_object_list(played)
+        if not played[0]:
+            self.on_step_end(args, state, control)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         iteration, rest = divmod(state.global_step, args.optimizer_steps_per_iteration)
         if not rest and (iteration % args.arena_every == 0 or state.global_step >= state.max_steps):
-            self._play(args, state)
+            try:
+                self._play(args, state)
+            except StoppedError:
+                if not STOP.agreed:  # the others read it where they gather next
+                    STOP.agree(None)
+                    gather_object([STOP.number])
+
+    @property
+    def _file(self) -> Path:
+        return Path(self.trainer.args.output_dir) / run_folder.ARENA
+
+    def _gather(self, outcomes: list[GameOutcome]) -> list[GameOutcome]:
+        everyones = gather_object(outcomes)
+        for stopped in (one for one in everyones if not isinstance(one, GameOutcome)):
+            STOP.agree(stopped)
+            raise StoppedError
+        return everyones
 
     def _play(self, args: TrainingArguments, state: TrainerState) -> None:
         started = time.perf_counter()
@@ -113,7 +133,7 @@ class ArenaCallback(TrainerCallback):
         figures = result.figures
         if state.is_world_process_zero:
             line = {"step": state.global_step, **result_line(result), "seconds": round(seconds, 2)}
-            run_folder.append_json_line(Path(self.trainer.args.output_dir) / run_folder.ARENA, line)
+            run_folder.append_json_line(self._file, line)
             tqdm.write(
                 f"arena after step {state.global_step}: win rate {figures['win_rate']}, "
                 f"image gain {figures['image_gain']}"
@@ -121,19 +141,23 @@ class ArenaCallback(TrainerCallback):
             for what in set(words := result.unreadable()) - self._told:
                 tqdm.write(f"warning: arena after step {state.global_step}: {what}", file=sys.stderr)
             self._told = set(words)
-        if state.global_step:  # TRL averages what is between two logs; a figure of step 0 belongs to none
-            log = self.trainer._metrics["train"]
-            for name in LOGGED:
-                log[f"arena/{name}"].append(figures[name].value)
-            log[LOW].append(figures["win_rate"].low)
-            log[HIGH].append(figures["win_rate"].high)
-            log[SECONDS].append(seconds)
+        logged = {f"arena/{name}": figures[name].value for name in LOGGED}
+        logged |= {LOW: figures["win_rate"].low, HIGH: figures["win_rate"].high, SECONDS: seconds}
+        if state.log_history and state.log_history[-1]["step"] == state.global_step:  # after a resume
+            state.log_history[-1].update(logged)
+            if state.is_world_process_zero:
+                metrics = Path(self.trainer.args.output_dir) / run_folder.METRICS
+                *before, last = run_folder.read_json_lines(metrics)
+                run_folder.write_json_lines(metrics, [*before, last | logged])
+        elif state.global_step:  # TRL averages what is between two logs; a figure of step 0 belongs to none
+            for name, value in logged.items():
+                self.trainer._metrics["train"][name].append(value)
 
     def _new_match(self) -> Match:
         process, n_processes = self.trainer.accelerator.process_index, self.trainer.accelerator.num_processes
         start = self._policy() if self._start_model is None else self._start_model
         player = self._player(start, frozen=True)
-        return Match(self.arena, player, part=(process, n_processes), gather=gather_object)
+        return Match(self.arena, player, part=(process, n_processes), gather=self._gather)
 
     def _policy(self) -> PreTrainedModel:
         return self.trainer.accelerator.unwrap_model(self.trainer.model)

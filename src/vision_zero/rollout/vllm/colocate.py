@@ -35,6 +35,7 @@ from vllm.utils.network_utils import get_open_port
 from vision_zero.rollout.game_images import GameImage
 from vision_zero.rollout.policy import NotFiniteError, PromptTooLongError, QueuedPolicy, TurnRequest
 from vision_zero.rollout.sampling import Sampling
+from vision_zero.rollout.stopping import STOP, StoppedError
 from vision_zero.rollout.vllm.requests import EngineOptions, RequestBuilder
 from vision_zero.rollout.vllm.temperature import put_temperature_into_logits
 from vision_zero.rollout.vllm.trl_with_vllm import VLLMGeneration, vllm_generation
@@ -239,15 +240,18 @@ class TensorParallelPolicy:
         self._sent: set[str] = set()
 
     def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
-        gathered: list[tuple[list[TurnRequest], Pixels]] = [([], {})] * self.size
-        torch.distributed.all_gather_object(gathered, (list(requests), self._new_pixels(requests)), self.group)
+        gathered: list[tuple[list[TurnRequest], Pixels, bool]] = [([], {}, False)] * self.size
+        own = (list(requests), self._new_pixels(requests), STOP.over())
+        torch.distributed.all_gather_object(gathered, own, self.group)
+        if any(stopped for *_, stopped in gathered):
+            raise StoppedError
         group_requests: list[TurnRequest] = []
-        for some, pixels in gathered:
+        for some, pixels, _ in gathered:
             for key, (size, data) in pixels.items():
                 self._images.setdefault(key, GameImage(key, Image.frombytes("RGB", size, data)))
             group_requests += [replace(request, image=self._images[request.image.key]) for request in some]
         completions = self.policy.answer(group_requests)
-        start = sum(len(some) for some, _ in gathered[: self.rank])
+        start = sum(len(some) for some, *_ in gathered[: self.rank])
         return completions[start : start + len(requests)]
 
     @property
