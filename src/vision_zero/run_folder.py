@@ -437,7 +437,8 @@ def write_changes(output_dir: Path, config: Mapping[str, Any], step: int) -> Non
     if changed := changed_options(output_dir, config, step):
         iteration = step // steps_per_iteration(config)
         append_json_line(output_dir / CHANGES, {"step": step, "iteration": iteration, "options": changed})
-    write_config(output_dir, config)
+    if changed_options(output_dir, config):
+        write_config(output_dir, config)
 
 
 def steps_per_iteration(config: Mapping[str, Any]) -> int:

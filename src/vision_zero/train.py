@@ -66,8 +66,8 @@ def prepare(arguments: list[str] | None, lock: ExitStack) -> tuple[IterativeSPOT
     if arena is not None:
         trainer.add_callback(ArenaCallback(trainer, arena))
     if state.is_main_process:
-        open_folder(args, config, checkpoint)
         resume.write_inputs(Path(args.output_dir), *inputs)
+        open_folder(args, config, checkpoint)
     return trainer, checkpoint
 
 
@@ -145,7 +145,7 @@ def check_inputs(
 
 
 def open_folder(args: IterativeSPOConfig, config: dict[str, Any], checkpoint: Path | None) -> None:
-    """The first thing that writes: everything else has been checked by now."""
+    """What writes comes now: everything has been checked."""
     output_dir = Path(args.output_dir)
     if not args.resume:
         run_folder.describe(output_dir, config)

@@ -198,4 +198,5 @@ def check_model_unchanged(output_dir: Path, name: str, now: Mapping[str, str]) -
 
 def write_inputs(output_dir: Path, pairs: Sequence[Mapping[str, Any]], model: Mapping[str, str]) -> None:
     run_folder.write_json_lines(output_dir / run_folder.PAIRS, pairs)
-    run_folder.write_json(output_dir / run_folder.MODEL, model)
+    if model or not (output_dir / run_folder.MODEL).is_file():
+        run_folder.write_json(output_dir / run_folder.MODEL, model)
