@@ -213,13 +213,11 @@ def mark_complete(folder: Path, mark: Path | None = None) -> None:
     """Write the mark (default: COMPLETE in it) of a checkpoint, once everything below it is flushed to the disk."""
     paths = _files_below(folder)
     with ThreadPoolExecutor() as pool:
-        for _ in pool.map(_flush, paths.values()):
-            pass
-        hashes = dict(zip(paths, pool.map(_sha256, paths.values()), strict=True))
-    for below in (*(path for path in folder.rglob("*") if path.is_dir()), folder, folder.parent):
-        _flush(below)
-    files = {name: [path.stat().st_size, hashes[name]] for name, path in paths.items()}
-    write_json(mark or folder / COMPLETE, {"files": files, "sha256": _own_sha256(files)})
+        hashes = list(pool.map(_sha256, paths.values()))
+    for flushed in (*paths.values(), *(path for path in folder.rglob("*") if path.is_dir()), folder, folder.parent):
+        _flush(flushed)
+    files = {name: [path.stat().st_size, own] for (name, path), own in zip(paths.items(), hashes, strict=True)}
+    _write_atomically(mark or folder / COMPLETE, _mark_text(files, {} if mark else recorded(folder.parent)))
 
 
 def verify(folder: Path, mark: Path | None = None, *, model_alone: bool = False) -> None:
@@ -233,22 +231,23 @@ def verify(folder: Path, mark: Path | None = None, *, model_alone: bool = False)
     if not text and "step" not in ((_record(state.read_bytes()) if state.is_file() else None) or {}):
         print(f"{folder} was saved by an earlier version, without sizes and SHA-256: not verified", file=sys.stderr)
         return
-    kept = _record(text) or {}
-    files, paths = kept.get("files"), _files_below(folder)
-    if not mark.is_file():
-        raise RunFolderError(f"{folder} is not complete: it has no {mark.name}")
-    if not isinstance(files, dict) or kept.get("sha256") != _own_sha256(files):
-        raise RunFolderError(f"{folder} is damaged: {mark.name} is not as it was written")
+    kept, paths = _record(text) or {}, _files_below(folder)
+    files = kept.get("files")
+    if not isinstance(files, dict) or text != _mark_text(files, kept.get("records")).encode():
+        raise RunFolderError(f"{folder} is damaged: {mark.name} is not there, or not as it was written")
     wrong = [f"{name} is missing" for name in files if name not in paths]
     wrong += [f"{name} was not saved with it" for name in paths if name not in files]
-    for name in (name for name in files if name in paths):
-        if (size := paths[name].stat().st_size) != files[name][0]:
-            wrong.append(f"{name} has {size} bytes instead of {files[name][0]}")
+    there = [name for name in files if name in paths]
+    sizes = {name: paths[name].stat().st_size for name in there}
+    wrong += [
+        f"{name} has {sizes[name]} bytes, not {files[name][0]}" for name in there if sizes[name] != files[name][0]
+    ]
     if not wrong:
         read = [name for name in files if not (model_alone and name.startswith(OF_TRAINING))]
         with ThreadPoolExecutor() as pool:
-            for name, found in zip(read, pool.map(_sha256, [paths[name] for name in read]), strict=True):
-                wrong += [] if found == files[name][1] else [f"{name} has other bytes than were saved"]
+            hashes = pool.map(_sha256, [paths[name] for name in read])
+            pairs = zip(read, hashes, strict=True)
+            wrong = [f"{name} has other bytes than were saved" for name, own in pairs if own != files[name][1]]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise RunFolderError(f"{folder} is damaged: {', '.join(wrong[:3])}{more}")
@@ -273,8 +272,23 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _own_sha256(files: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+def _mark_text(files: Mapping[str, Any], records: Any) -> str:
+    kept = {"files": files, "records": records}
+    return json.dumps({**kept, "sha256": hashlib.sha256(json.dumps(kept).encode()).hexdigest()}, indent=1)
+
+
+def recorded(output_dir: Path) -> dict[str, list[list[int]]]:
+    """Steps of the lines of each file of records, and of the files of games with their sizes."""
+    steps = {name: [[one["step"], 0] for one in _lines(output_dir / name)[0]] for name in (METRICS, SWITCHES, ARENA)}
+    games = sorted((output_dir / GAMES).glob("step-*.jsonl"))
+    return {**steps, GAMES: [[int(path.stem.split("-")[1]), path.stat().st_size] for path in games]}
+
+
+def _lines(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """Lines that have a step, and the numbers of those that are damaged."""
+    lines = [_record(line) or {} for line in (path.read_bytes() if path.exists() else b"").split(b"\n")[:-1]]
+    damaged = [number for number, line in enumerate(lines, start=1) if not isinstance(line.get("step"), int)]
+    return [_with_todays_names(line) for line in lines if isinstance(line.get("step"), int)], damaged
 
 
 def remove_incomplete(checkpoint: Path) -> None:
@@ -304,17 +318,15 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.split("-")[1])
 
 
-def _drop_after(path: Path, key: str, last: int) -> None:
-    """Keep the lines up to `last`. Lines that are damaged go too, are told, and stay in a copy of the file."""
-    if not path.exists():
-        return
-    lines = [_with_todays_names(_record(line) or {}) for line in path.read_bytes().split(b"\n")]
-    damaged = [str(number) for number, line in enumerate(lines[:-1], start=1) if not isinstance(line.get(key), int)]
+def _drop_after(path: Path, last: int) -> None:
+    """Keep the lines up to step `last`. Lines that are damaged go too, are told, and stay in a copy of the file."""
+    lines, damaged = _lines(path)
     if damaged:
         copy = shutil.copyfile(path, path.with_name(f"{path.name}.damaged"))
-        where = f"{path}, line {', '.join(damaged)}"
+        where = f"{path}, line {', '.join(map(str, damaged))}"
         print(f"{where}: damaged, left out; the file as it was is kept as {copy}", file=sys.stderr)
-    write_json_lines(path, [line for line in lines[:-1] if isinstance(line.get(key), int) and line[key] <= last])
+    if path.exists():
+        write_json_lines(path, [line for line in lines if line["step"] <= last])
 
 
 def find_start(output_dir: Path, resume: bool, config: Mapping[str, Any], step: int | None = None) -> Path | None:
@@ -337,10 +349,9 @@ def find_start(output_dir: Path, resume: bool, config: Mapping[str, Any], step: 
         return None
     changed = changed_options(output_dir, config, step)
     refused = [
-        f"was started with {name}={changed[name][0]} and cannot go on with "
-        f"{name}={changed[name][1] if name in FIXED_OPTIONS else REMOVED_OPTIONS[name]}"
-        for name in (*FIXED_OPTIONS, *REMOVED_OPTIONS)
-        if name in changed and any(changed[name])  # an older run does not name an option that is off
+        f"was started with {name}={then} and cannot go on with {name}={REMOVED_OPTIONS.get(name, now)}"
+        for name, (then, now) in changed.items()
+        if name in (*FIXED_OPTIONS, *REMOVED_OPTIONS) and (then or now)  # an older run does not name one that is off
     ]
     if refused:
         moved = f" (moved? write its place into {output_dir / CONFIG})" if set(PLACES) & set(changed) else ""
@@ -383,12 +394,7 @@ def rewind(output_dir: Path, checkpoint: Path | None) -> None:
     if later:
         number = 1 + len(list((output_dir / SET_ASIDE).glob(f"after-{step}*")))
         aside = output_dir / SET_ASIDE / (f"after-{step}" if number == 1 else f"after-{step}-{number}")
-        aside.mkdir(parents=True)
-        for name in (CONFIG, CHANGES, METRICS, SWITCHES, ARENA):
-            if (output_dir / name).exists():
-                shutil.copyfile(output_dir / name, aside / name)
-        if (output_dir / GAMES).exists():
-            shutil.copytree(output_dir / GAMES, aside / GAMES)
+        shutil.copytree(output_dir, aside, ignore=shutil.ignore_patterns(SET_ASIDE, LOCK, "checkpoint-*"))
         for path in reversed(later):
             path.rename(aside / path.name)
         names = ", ".join(path.name for path in later)
@@ -397,10 +403,9 @@ def rewind(output_dir: Path, checkpoint: Path | None) -> None:
         if not is_complete(path):
             print(f"{path} was not saved whole (it has no {COMPLETE}): removed", file=sys.stderr)
             remove_incomplete(path)
-    _drop_after(output_dir / METRICS, "step", step)
-    _drop_after(output_dir / SWITCHES, "step", step - 1)
-    _drop_after(output_dir / ARENA, "step", step if checkpoint else -1)
-    _drop_after(output_dir / CHANGES, "step", step)
+    lasts = {METRICS: step, SWITCHES: step - 1, ARENA: step if checkpoint else -1, CHANGES: step}
+    for name, last in lasts.items():
+        _drop_after(output_dir / name, last)
     for path in (output_dir / GAMES).glob("step-*.jsonl"):
         if int(path.stem.split("-")[1]) >= step:
             path.unlink()

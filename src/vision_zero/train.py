@@ -155,7 +155,7 @@ def open_folder(args: IterativeSPOConfig, config: dict[str, Any], checkpoint: Pa
     run_folder.rewind(output_dir, checkpoint)
     run_folder.write_changes(output_dir, config, run_folder.step_of(checkpoint) if checkpoint else 0)
     if checkpoint:
-        resume.restore_records(output_dir, checkpoint, config)
+        resume.restore_records(output_dir, checkpoint)
     print(f"resuming from {checkpoint or 'the beginning: there is no complete checkpoint'}", file=sys.stderr)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -54,46 +54,21 @@ def read_state(checkpoint: Path | None, config: Mapping[str, Any]) -> dict[str, 
     return dict(state)
 
 
-def restore_records(output_dir: Path, checkpoint: Path, config: Mapping[str, Any]) -> None:
-    """Say which lines and games before `checkpoint` are lost; those of metrics are written again, as it has them."""
-    state, step = read_state(checkpoint, config), run_folder.step_of(checkpoint)
-    per_iteration, metrics = run_folder.steps_per_iteration(config), output_dir / run_folder.METRICS
-    logged = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))["log_history"]
-    lines = {one["step"]: {"step": one["step"], **one} for one in logged if "loss" in one}
-    there = {line["step"]: line for line in run_folder.read_json_lines(metrics, "step")}
-    if lost := lines.keys() - there.keys():
-        _tell(metrics, lost, f"written again from {checkpoint}")
-        run_folder.write_json_lines(metrics, [line for _, line in sorted((lines | there).items())])
-    changes = run_folder.read_json_lines(output_dir / run_folder.CHANGES, "step", "options")
-
-    def due(option: str, begun: int, iteration: int) -> bool:
-        """Whether `option`, every how many iterations, as it was at the step `begun`, says so."""
-        later = (one["options"][option][0] for one in changes if one["step"] > begun and option in one["options"])
-        every = next(later, config.get(option))
-        return bool(every) and iteration % every == 0
-
-    n = step // per_iteration
-    arena = {i * per_iteration for i in range(n + 1) if due("arena_every", max(i - 1, 0) * per_iteration, i)}
-    switches = {event["iteration"] for event in state["schedule"]["history"]}
-    for name, key, wanted in ((run_folder.SWITCHES, "iteration", switches), (run_folder.ARENA, "step", arena)):
-        found = {line[key] for line in run_folder.read_json_lines(output_dir / name, key)}
-        _tell(output_dir / name, wanted - found, "lost", key)
-    games = {i * per_iteration for i in range(n) if due("record_games_every", i * per_iteration, i)}
-    files = {number: output_dir / run_folder.GAMES / f"step-{number:06d}.jsonl" for number in games}
-    broken = {number for number, file in files.items() if _n_records(file) != config["games_per_iteration"]}
-    _tell(output_dir / run_folder.GAMES, broken, "lost or not whole")
-
-
-def _n_records(file: Path) -> int:
-    try:
-        return len(run_folder.read_json_lines(file))
-    except RunFolderError:
-        return -1
-
-
-def _tell(path: Path, numbers: Iterable[int], what: str, key: str = "step") -> None:
-    if shown := ", ".join(map(str, sorted(numbers))):
-        print(f"{path}: what belongs to {key} {shown} is {what}", file=sys.stderr)
+def restore_records(output_dir: Path, checkpoint: Path) -> None:
+    """Say which records that `checkpoint` knows of are lost; lines of metrics are written again, as it has them."""
+    mark = json.loads((checkpoint / run_folder.COMPLETE).read_text("utf-8") or "{}")
+    now = run_folder.recorded(output_dir)
+    lost = {name: [one[0] for one in then if one not in now[name]] for name, then in mark.get("records", {}).items()}
+    for name, steps in lost.items():
+        if steps:
+            again = f"; written again from {checkpoint}" if name == run_folder.METRICS else ""
+            print(f"{output_dir / name}: lost or not whole, step {', '.join(map(str, steps))}{again}", file=sys.stderr)
+    metrics = output_dir / run_folder.METRICS
+    if lost.get(run_folder.METRICS):
+        logged = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))["log_history"]
+        lines = {one["step"]: {"step": one["step"], **one} for one in logged if "loss" in one}
+        lines |= {line["step"]: line for line in run_folder.read_json_lines(metrics)}
+        run_folder.write_json_lines(metrics, [line for _, line in sorted(lines.items())])
 
 
 # ------------------------------------------------------------------------------------------------- pairs and model
