@@ -4,6 +4,10 @@
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 command=()
 environment=() # NAME=VALUE, of the command alone
+given=" " # variables that were set for this command, before a script's own values
+for name in $(compgen -e); do
+    if [ -n "${!name}" ]; then given+="$name "; fi
+done
 
 die() {
     echo "$(basename "$0"): error: $*" >&2
@@ -28,6 +32,10 @@ options() { # NAME VALUES: the same for several values, separated by spaces
     local values
     read -ra values <<<"$2"
     if [ "${#values[@]}" -gt 0 ]; then command+=("--$1" "${values[@]}"); fi
+}
+
+set_by() { # VARIABLE WORDS: adds the words to the command; at a resume, where the run's own options stand, if it was given
+    if [ "$RESUME" != 1 ] || [[ "$given" == *" $1 "* ]]; then command+=("${@:2}"); fi
 }
 
 stop_if_dry() { # with DRY_RUN=1 prints the command, quoted for a shell, and stops

@@ -18,7 +18,7 @@ DRY_RUN="${DRY_RUN:-0}"                 # 1: print the command and stop
 
 resume=0
 for argument in "$@"; do
-    if [ "$argument" = --resume ]; then resume=1; fi
+    if [[ "$argument" == --resume* ]]; then resume=1; fi
 done
 if [ "$resume" = 0 ] && [ -d "$RUN_DIR" ] && [ -n "$(ls -A "$RUN_DIR")" ]; then
     echo "quickstart.sh: error: $RUN_DIR holds a run already, and it stays as it is." >&2
@@ -32,7 +32,8 @@ if [ "$resume" = 1 ] && [ ! -d "$RUN_DIR" ]; then
     exit 1
 fi
 
-command=(python -m vision_zero.train --config configs/quickstart.yaml --output_dir "$RUN_DIR" "$@")
+command=(python -m vision_zero.train --output_dir "$RUN_DIR" "$@")
+if [ "$resume" = 0 ]; then command+=(--config configs/quickstart.yaml); fi # a run that is resumed has its own options
 if [ "$DRY_RUN" = 1 ]; then
     printf '%q ' "${command[@]}"
     echo
@@ -51,7 +52,7 @@ export OMP_NUM_THREADS="$THREADS"
 export HF_HUB_OFFLINE=1             # everything it needs is in the repository
 export TRL_EXPERIMENTAL_SILENCE=1   # rollout_func is marked experimental; TRL is pinned
 export TOKENIZERS_PARALLELISM=false
-echo "quickstart.sh: training data/tiny_vlm in $RUN_DIR (options: configs/quickstart.yaml)"
+echo "quickstart.sh: training data/tiny_vlm in $RUN_DIR (options: $([ "$resume" = 1 ] && echo "$RUN_DIR/config.yaml" || echo configs/quickstart.yaml))"
 run "${command[@]}"
 
 echo

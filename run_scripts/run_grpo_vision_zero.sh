@@ -26,7 +26,7 @@ MAX_PIXELS="${MAX_PIXELS:-}"                            # images are reduced to 
 MODEL="${MODEL:-Qwen/Qwen2.5-VL-7B-Instruct}"           # a folder, or a name on the Hub [paper]
 OUTPUT_BASE_DIR="${OUTPUT_BASE_DIR:-$root/runs}"        # the run's folder is OUTPUT_BASE_DIR/RUN_NAME
 RUN_NAME="${RUN_NAME:-}"                                # empty: model and time
-RESUME="${RESUME:-0}"                                   # 1: continue RUN_NAME from its last complete checkpoint
+RESUME="${RESUME:-0}"                                   # 1: continue RUN_NAME from its last complete checkpoint; only what is set beside it changes
 DRY_RUN="${DRY_RUN:-0}"                                 # 1: check, print the command and stop
 SEED="${SEED:-42}"                                      # of deals, masks and sampled tokens [TRL]
 
@@ -114,7 +114,7 @@ WANDB_PROJECT="${WANDB_PROJECT:-vision-zero}"           # where wandb lists the 
 
 # ---------------------------------------------------------------------------------------------------------------- check
 
-[ -n "$IMAGES_DIR" ] || die "set IMAGES_DIR to your images, e.g. IMAGES_DIR=$root/data/photos (layouts: docs/data.md)"
+[ -n "$IMAGES_DIR" ] || [ "$RESUME" = 1 ] || die "set IMAGES_DIR to your images, e.g. IMAGES_DIR=$root/data/photos (layouts: docs/data.md)"
 [[ "$IMAGES_DIR" != *$'\n'* ]] || die "IMAGES_DIR has a line break; write its sources on one line, with commas between"
 IFS=, read -ra images <<<"$IMAGES_DIR"
 for source in "${images[@]}"; do
@@ -132,10 +132,8 @@ for name in NUM_GPUS NUM_PROCESSES SAVE_EVERY UPDATES; do
     [[ "${!name}" =~ ^[0-9]+$ || "$name=${!name}" == NUM_PROCESSES= ]] || die "$name=${!name} is not a number"
 done
 
-device=()
 if [ "$NUM_GPUS" = 0 ]; then
     NUM_PROCESSES="${NUM_PROCESSES:-1}" DEEPSPEED="${DEEPSPEED:-none}" ATTENTION="${ATTENTION:-sdpa}"
-    device=(--use_cpu true)
 else
     NUM_PROCESSES="${NUM_PROCESSES:-$NUM_GPUS}" DEEPSPEED="${DEEPSPEED:-$root/configs/deepspeed/zero3.json}"
 fi
@@ -147,6 +145,9 @@ fi
 if [ "$RESUME" = 1 ]; then
     [ -n "$RUN_NAME" ] || die "RESUME=1 needs the RUN_NAME of the run to continue"
     [ -d "$OUTPUT_BASE_DIR/$RUN_NAME" ] || die "RESUME=1, but there is no run $OUTPUT_BASE_DIR/$RUN_NAME"
+    if [[ "$given" == *" SAVE_EVERY "* && "$given" != *" UPDATES "* ]]; then
+        UPDATES="$(sed -n 's/^updates_per_iteration: //p' "$OUTPUT_BASE_DIR/$RUN_NAME/config.yaml")"
+    fi
 else
     RUN_NAME="${RUN_NAME:-$(basename "$MODEL")-$(date +%Y%m%d-%H%M%S)}"
     if [ -d "$OUTPUT_BASE_DIR/$RUN_NAME" ] && [ -n "$(ls -A "$OUTPUT_BASE_DIR/$RUN_NAME")" ]; then
@@ -161,69 +162,66 @@ command=(python -m vision_zero.train)
 if [ "$NUM_PROCESSES" -gt 1 ] || [ "$NUM_GPUS" -gt 0 ]; then
     command=(torchrun --standalone --nproc_per_node "$NUM_PROCESSES" -m vision_zero.train)
 fi
-command+=(
-    --images "${images[@]}"
-    --holdout "$HOLDOUT"
-    --on_bad_image "$ON_BAD_IMAGE"
-    --model_name_or_path "$MODEL"
-    --output_dir "$output_dir"
-    --run_name "$RUN_NAME"
-    --seed "$SEED"
-    --civilians "$CIVILIANS"
-    --rounds "$ROUNDS"
-    --spy_view "$SPY_VIEW"
-    --mask_share "$MASK_SHARE"
-    --voter "$VOTER"
-    --template "$TEMPLATE"
-    --iterations "$ITERATIONS"
-    --games_per_iteration "$GAMES"
-    --num_generations "$GENERATIONS"
-    --updates_per_iteration "$UPDATES"
-    --schedule "$SCHEDULE"
-    --cycle_decision "$CYCLE_DECISION"
-    --cycle_clue "$CYCLE_CLUE"
-    --reward_beta "$REWARD_BETA"
-    --reward_lambda "$REWARD_LAMBDA"
-    --na_reward "$NA_REWARD"
-    --format_weight "$FORMAT_WEIGHT"
-    --rae_alpha "$RAE_ALPHA"
-    --rae_update "$RAE_UPDATE"
-    --rae_subtract "$RAE_SUBTRACT"
-    --rae_stages "$RAE_STAGES"
-    --rho "$RHO"
-    --acc_up "$ACC_UP"
-    --na_down "$NA_DOWN"
-    --err_up "$ERR_UP"
-    --na_up "$NA_UP"
-    --k_min "$K_MIN"
-    --patience "$PATIENCE"
-    --debias "$DEBIAS"
-    --reset_averages "$RESET_AVERAGES"
-    --temperature "$TEMPERATURE"
-    --top_k "$TOP_K"
-    --top_p "$TOP_P"
-    --max_clue_tokens "$MAX_CLUE_TOKENS"
-    --min_clue_tokens "$MIN_CLUE_TOKENS"
-    --max_vote_tokens "$MAX_VOTE_TOKENS"
-    --min_vote_tokens "$MIN_VOTE_TOKENS"
-    --learning_rate "$LEARNING_RATE"
-    --lr_scheduler_type "$LR_SCHEDULER"
-    --warmup_steps "$WARMUP"
-    --beta "$KL_WEIGHT"
-    --loss_type "$LOSS_TYPE"
-    --epsilon "$CLIP_EPSILON"
-    --max_grad_norm "$MAX_GRAD_NORM"
-    --per_device_train_batch_size "$MICRO_BATCH"
-    --rollout_batch_size "$ROLLOUT_BATCH"
-    --dtype "$DTYPE"
-    --gradient_checkpointing "$GRADIENT_CHECKPOINTING"
-    --save_steps "$((10#$SAVE_EVERY * 10#$UPDATES))"
-    --save_total_limit "$KEEP_CHECKPOINTS"
-    --export_every "$EXPORT_EVERY"
-    --record_games_every "$RECORD_GAMES_EVERY"
-    --report_to "$REPORT_TO"
-    "${device[@]}"
-)
+command+=(--output_dir "$output_dir")
+set_by IMAGES_DIR --images "${images[@]}"
+set_by HOLDOUT --holdout "$HOLDOUT"
+set_by ON_BAD_IMAGE --on_bad_image "$ON_BAD_IMAGE"
+set_by MODEL --model_name_or_path "$MODEL"
+set_by RUN_NAME --run_name "$RUN_NAME"
+set_by SEED --seed "$SEED"
+set_by CIVILIANS --civilians "$CIVILIANS"
+set_by ROUNDS --rounds "$ROUNDS"
+set_by SPY_VIEW --spy_view "$SPY_VIEW"
+set_by MASK_SHARE --mask_share "$MASK_SHARE"
+set_by VOTER --voter "$VOTER"
+set_by TEMPLATE --template "$TEMPLATE"
+set_by ITERATIONS --iterations "$ITERATIONS"
+set_by GAMES --games_per_iteration "$GAMES"
+set_by GENERATIONS --num_generations "$GENERATIONS"
+set_by UPDATES --updates_per_iteration "$UPDATES"
+set_by SCHEDULE --schedule "$SCHEDULE"
+set_by CYCLE_DECISION --cycle_decision "$CYCLE_DECISION"
+set_by CYCLE_CLUE --cycle_clue "$CYCLE_CLUE"
+set_by REWARD_BETA --reward_beta "$REWARD_BETA"
+set_by REWARD_LAMBDA --reward_lambda "$REWARD_LAMBDA"
+set_by NA_REWARD --na_reward "$NA_REWARD"
+set_by FORMAT_WEIGHT --format_weight "$FORMAT_WEIGHT"
+set_by RAE_ALPHA --rae_alpha "$RAE_ALPHA"
+set_by RAE_UPDATE --rae_update "$RAE_UPDATE"
+set_by RAE_SUBTRACT --rae_subtract "$RAE_SUBTRACT"
+set_by RAE_STAGES --rae_stages "$RAE_STAGES"
+set_by RHO --rho "$RHO"
+set_by ACC_UP --acc_up "$ACC_UP"
+set_by NA_DOWN --na_down "$NA_DOWN"
+set_by ERR_UP --err_up "$ERR_UP"
+set_by NA_UP --na_up "$NA_UP"
+set_by K_MIN --k_min "$K_MIN"
+set_by PATIENCE --patience "$PATIENCE"
+set_by DEBIAS --debias "$DEBIAS"
+set_by RESET_AVERAGES --reset_averages "$RESET_AVERAGES"
+set_by TEMPERATURE --temperature "$TEMPERATURE"
+set_by TOP_K --top_k "$TOP_K"
+set_by TOP_P --top_p "$TOP_P"
+set_by MAX_CLUE_TOKENS --max_clue_tokens "$MAX_CLUE_TOKENS"
+set_by MIN_CLUE_TOKENS --min_clue_tokens "$MIN_CLUE_TOKENS"
+set_by MAX_VOTE_TOKENS --max_vote_tokens "$MAX_VOTE_TOKENS"
+set_by MIN_VOTE_TOKENS --min_vote_tokens "$MIN_VOTE_TOKENS"
+set_by LEARNING_RATE --learning_rate "$LEARNING_RATE"
+set_by LR_SCHEDULER --lr_scheduler_type "$LR_SCHEDULER"
+set_by WARMUP --warmup_steps "$WARMUP"
+set_by KL_WEIGHT --beta "$KL_WEIGHT"
+set_by LOSS_TYPE --loss_type "$LOSS_TYPE"
+set_by CLIP_EPSILON --epsilon "$CLIP_EPSILON"
+set_by MAX_GRAD_NORM --max_grad_norm "$MAX_GRAD_NORM"
+set_by MICRO_BATCH --per_device_train_batch_size "$MICRO_BATCH"
+set_by ROLLOUT_BATCH --rollout_batch_size "$ROLLOUT_BATCH"
+set_by DTYPE --dtype "$DTYPE"
+set_by GRADIENT_CHECKPOINTING --gradient_checkpointing "$GRADIENT_CHECKPOINTING"
+set_by SAVE_EVERY --save_steps "$((10#$SAVE_EVERY * 10#$UPDATES))"
+set_by KEEP_CHECKPOINTS --save_total_limit "$KEEP_CHECKPOINTS"
+set_by EXPORT_EVERY --export_every "$EXPORT_EVERY"
+set_by RECORD_GAMES_EVERY --record_games_every "$RECORD_GAMES_EVERY"
+set_by REPORT_TO --report_to "$REPORT_TO"
 option scenes_dir "$SCENES_DIR"
 options columns "$IMAGE_COLUMNS"
 option min_pixels "$MIN_PIXELS"
@@ -231,8 +229,9 @@ option max_pixels "$MAX_PIXELS"
 option grace "$GRACE"
 option kl_clue "$KL_CLUE"
 option kl_decision "$KL_DECISION"
-option attn_implementation "$ATTENTION"
-if [ "$DEEPSPEED" != none ]; then command+=(--deepspeed "$DEEPSPEED"); fi
+if [ -n "$ATTENTION" ]; then set_by ATTENTION --attn_implementation "$ATTENTION"; fi
+if [ "$NUM_GPUS" = 0 ]; then set_by NUM_GPUS --use_cpu true; fi
+if [ "$DEEPSPEED" != none ]; then set_by DEEPSPEED --deepspeed "$DEEPSPEED"; fi
 if [ "$RESUME" = 1 ]; then command+=(--resume true); fi
 command+=("$@")
 
@@ -256,6 +255,10 @@ if [[ "$REPORT_TO" == *wandb* ]]; then
         export WANDB_MODE=offline
     fi
     tracker="$REPORT_TO (${WANDB_MODE:-online}) in $WANDB_DIR/wandb"
+fi
+if [ "$RESUME" = 1 ]; then
+    echo "continuing $output_dir with the options of its config.yaml, and what was set for this command"
+    exec "${command[@]}"
 fi
 cat <<REPORT
 run          $output_dir

@@ -4,7 +4,7 @@
 #
 #   bash run_scripts/toy_selfplay.sh [any option of python -m vision_zero.train, e.g. --schedule clue]
 #   SEED=2 OUT=runs/second bash run_scripts/toy_selfplay.sh
-#   RESUME=1 bash run_scripts/toy_selfplay.sh        # continue a run that was stopped (with the same variables)
+#   RESUME=1 bash run_scripts/toy_selfplay.sh        # continue a run that was stopped, with its options but those given
 #   DRY_RUN=1 bash run_scripts/toy_selfplay.sh       # print the commands only
 #
 # An empty variable leaves the value of experiments/base.yaml, which the studies share.
@@ -15,7 +15,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
 cd "$root"
 
 OUT="${OUT:-runs/toy_selfplay}"         # where the run goes; one that is there already is never overwritten
-SEED="${SEED:-1}"                       # of the deals and of what is sampled
+SEED="${SEED:-}"                        # 1 if empty: of the deals and of what is sampled
 MODEL="${MODEL:-}"                      # the start, and the frozen model it is held against
 ITERATIONS="${ITERATIONS:-}"            # of play and update
 GAMES="${GAMES:-}"                      # games per iteration
@@ -42,10 +42,17 @@ if [ "$RESUME" = 1 ] && [ ! -d "$OUT" ]; then
     exit 1
 fi
 
-train=(python -m vision_zero.train --config experiments/base.yaml --output_dir "$OUT" --seed "$SEED")
+train=(python -m vision_zero.train --output_dir "$OUT")
+if [ "$RESUME" = 1 ]; then
+    train+=(--resume true)
+else
+    SEED="${SEED:-1}"
+    train+=(--config experiments/base.yaml)
+fi
 option() { # NAME VALUE: adds --NAME VALUE to the training command, unless VALUE is empty
     if [ -n "$2" ]; then train+=("--$1" "$2"); fi
 }
+option seed "$SEED"
 option model_name_or_path "$MODEL"
 option iterations "$ITERATIONS"
 option games_per_iteration "$GAMES"
@@ -55,7 +62,6 @@ option rounds "$ROUNDS"
 option learning_rate "$LEARNING_RATE"
 option arena_every "$ARENA_EVERY"
 option arena_games "$ARENA_GAMES"
-if [ "$RESUME" = 1 ]; then train+=(--resume true); fi
 train+=("$@")
 evaluate=(python -m vision_zero.evaluate win-rate "$OUT" --drawn "$HELDOUT" --games "$FINAL_GAMES" --use_cpu true
     --out "$OUT/evaluation.jsonl")
@@ -81,7 +87,7 @@ export OMP_NUM_THREADS="$THREADS"
 export HF_HUB_OFFLINE=1             # everything it needs is in the repository
 export TRL_EXPERIMENTAL_SILENCE=1   # rollout_func is marked experimental; TRL is pinned
 export TOKENIZERS_PARALLELISM=false
-echo "toy_selfplay.sh: training in $OUT (options: experiments/base.yaml)"
+echo "toy_selfplay.sh: training in $OUT"
 run "${train[@]}"
 
 printf '\n=== against the model it started from, and cross-play\n'

@@ -435,3 +435,23 @@ def test_metrics_page_names_what_is_logged_and_nothing_else(trained: Path) -> No
 def test_configuration_page_is_what_the_options_say() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text()
     assert page == configuration.page(), "run: python -m vision_zero.config > docs/configuration.md"
+
+
+def test_a_resumed_run_has_its_own_options_but_those_that_are_set(tmp_path: Path) -> None:
+    """A script's own values are no wish of the user: a run begun with TEMPLATE=compact would go on with auto."""
+    run = tmp_path / "first"
+    run.mkdir()
+    (run / "config.yaml").write_text("updates_per_iteration: 2\n")
+    usual = {"OUTPUT_BASE_DIR": str(tmp_path), "RUN_NAME": "first", "RESUME": "1"}
+    own = ["--output_dir", str(run), "--run_name", "first", "--resume", "true"]
+    assert sorted(flags(command("run_grpo_vision_zero.sh", **usual))) == sorted(own)
+    given = {"ITERATIONS": "200", "SAVE_EVERY": "5", "TEMPLATE": "", "NUM_GPUS": "0"}
+    more = ["--iterations", "200", "--save_steps", "10", "--use_cpu", "true"]
+    assert sorted(flags(command("run_grpo_vision_zero.sh", **usual, **given))) == sorted([*own, *more])
+    assert sorted(flags(command("run_lora_1gpu.sh", **usual, LORA_R="8"))) == sorted(
+        [*own, "--use_peft", "true", "--lora_r", "8"]
+    )
+    assert flags(command("quickstart.sh", "--resume", RUN_DIR=str(run))) == ["--output_dir", str(run), "--resume"]
+    toy = bash("toy_selfplay.sh", DRY_RUN="1", RESUME="1", OUT=str(run), GAMES="8").stdout.splitlines()[0]
+    words = ["--output_dir", str(run), "--resume", "true", "--games_per_iteration", "8"]
+    assert flags(shlex.split(toy)) == words

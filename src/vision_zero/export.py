@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vision_zero.models import WEIGHT_PATTERNS, base_folder, base_of, is_adapter, load_model
+from vision_zero.models import WEIGHT_PATTERNS, base_folder, base_of, check_saved, is_adapter, load_model
+from vision_zero.run_folder import EXPORT, EXPORTED, is_complete, mark_complete
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +25,7 @@ def main() -> None:
     parser.add_argument("--base", help="base model, if the checkpoint does not say which it was trained from")
     options = parser.parse_args()
     try:
+        check_saved(options.checkpoint)
         print(export_checkpoint(options.checkpoint, options.target, options.base))
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
@@ -65,6 +67,8 @@ def export_checkpoint(checkpoint: Path, target: Path, base: str | None = None) -
     for path in temporary.iterdir():
         path.chmod(0o644)
     temporary.chmod(0o755)
+    if target.name == EXPORT and is_complete(target.parent):
+        mark_complete(temporary, target.parent / EXPORTED)
     # An export that is there is moved away whole before it is removed: a kill in between leaves no half of it.
     replaced = target.with_name(f".{target.name}.replaced")
     shutil.rmtree(replaced, ignore_errors=True)

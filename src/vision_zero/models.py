@@ -19,6 +19,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 
-from vision_zero.run_folder import CONFIG, EXPORT, complete_checkpoints, is_complete, write_json
+from vision_zero.run_folder import CONFIG, EXPORT, EXPORTED, complete_checkpoints, is_complete, verify, write_json
 
 # torch and transformers are imported where something is loaded: a model can be found by its name without them.
 if TYPE_CHECKING:
@@ -122,12 +123,22 @@ def check_model(model: str) -> str:
     checkpoint = path.parent if path.name == EXPORT else path
     if step_of(model) is not None and (checkpoint.parent / CONFIG).is_file() and not is_complete(checkpoint):
         raise ValueError(f"{checkpoint} is not complete (it was not saved whole, or is half removed): choose another")
+    check_saved(model)
     if path.exists() and not is_adapter(path) and not (path / "config.json").is_file():
         raise ValueError(f"{model} is no model: it has no config.json")
     files = base_of(path) if is_adapter(path) or (path / BASE_FILE).is_file() else model
     if not Path(files).exists():
         load_processor(files)  # from the Hub or its cache
     return files
+
+
+@cache
+def check_saved(model: str | Path) -> None:
+    """Compare the files of a run's checkpoint or export with what was saved, once. Raises RunFolderError."""
+    path = Path(model).absolute()
+    checkpoint = path.parent if path.name == EXPORT else path
+    if is_complete(checkpoint):
+        verify(path, None if path == checkpoint else checkpoint / EXPORTED, model_alone=True)
 
 
 def load_model(name_or_path: str | Path, **options: Any) -> PreTrainedModel:

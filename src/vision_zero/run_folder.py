@@ -1,14 +1,18 @@
 """The folder of a run: its options and code, what was recorded, and which checkpoints are complete.
 
-config.yaml  git.txt  git.diff  versions.txt      how to run it again
+config.yaml  git.txt  git.diff  versions.txt      how to run it again, with the options as they are now
+changes.jsonl                                     options that were changed at a resume, from which step on
+pairs.jsonl  model.json                           fingerprints of the pairs and the model that it was begun with
 metrics.jsonl  switches.jsonl  games/             what happened
 arena.jsonl                                       win rates against the start model, if asked for
-checkpoint-N/                                     to resume; COMPLETE is written last
-checkpoint-N/export/                              to load elsewhere
+checkpoint-N/                                     to resume; COMPLETE is written last: sizes and SHA-256 of its files
+checkpoint-N/export/                              to load elsewhere; EXPORTED beside it is the same for its files
+set_aside/after-N/                                what followed checkpoint-N, when the run went on from it again
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -16,6 +20,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -24,17 +29,29 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError
 
-CONFIG, METRICS, SWITCHES, ARENA = "config.yaml", "metrics.jsonl", "switches.jsonl", "arena.jsonl"
-GAMES, EXPORT, COMPLETE = "games", "export", "COMPLETE"
+from vision_zero.folder_lock import LOCK
 
+CONFIG, METRICS, SWITCHES, ARENA = "config.yaml", "metrics.jsonl", "switches.jsonl", "arena.jsonl"
+CHANGES, PAIRS, MODEL, SET_ASIDE = "changes.jsonl", "pairs.jsonl", "model.json", "set_aside"
+GAMES, EXPORT, COMPLETE, EXPORTED, STATE = "games", "export", "COMPLETE", "EXPORTED", "iterative_spo.json"
+
+PLACES = ("images", "arena_images", "scenes_dir", "model_name_or_path")
+"""Options that are paths: another spelling of the same path is no change."""
 FIXED_OPTIONS = (
     *("seed", "games_per_iteration", "updates_per_iteration", "num_iterations", "schedule"),
+    *("images", "scenes_dir", "columns", "holdout", "failed_edits", "civilians", "rounds", "spy_view", "mask_share"),
+    *("voter", "template", "num_generations", "model_name_or_path", "model_revision"),
+    *("use_peft", "lora_r", "lora_alpha", "lora_target_modules", "lora_target_parameters", "lora_modules_to_save"),
+    *("lora_task_type", "use_rslora", "use_dora"),
     *("learning_rate", "weight_decay", "optim", "adam_beta1", "adam_beta2", "adam_epsilon", "freeze_vision"),
 )
-"""Options a resumed run must keep: those of the first line decide a step's games, the checkpoint holds the others."""
+"""Options a resumed run must keep: those of the last three lines are in the checkpoint, the others decide the games."""
+OF_THE_COMMAND = ("output_dir", "resume", "resume_from")
+"""Options that are no property of a run."""
 
 CODE = ("git.txt", "git.diff", "versions.txt")
 """Files written before config.yaml: a folder that holds these alone holds no run yet."""
+BEFORE_THE_RUN = frozenset({*CODE, PAIRS, MODEL, LOCK})
 
 
 class RunFolderError(ValueError):
@@ -69,11 +86,24 @@ def _write_atomically(path: Path, text: str) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_text(text, "utf-8")
+            with temporary.open("w", encoding="utf-8", newline="") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
             temporary.replace(path)
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
+        _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    """Flush a file or folder to the disk, against a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -220,13 +250,86 @@ def is_complete(checkpoint: Path) -> bool:
     return (checkpoint / COMPLETE).is_file()
 
 
-def mark_complete(checkpoint: Path) -> None:
-    """Mark a checkpoint as complete, once everything below it is flushed to the disk."""
-    for path in sorted(checkpoint.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    _write_atomically(checkpoint / COMPLETE, "")
+def mark_complete(folder: Path, mark: Path | None = None) -> None:
+    """Write the mark (default: COMPLETE in it) of a checkpoint, once everything below it is flushed to the disk."""
+    paths = _files_below(folder)
+    with ThreadPoolExecutor() as pool:
+        hashes = list(pool.map(_sha256, paths.values()))
+    for flushed in (*paths.values(), *(path for path in folder.rglob("*") if path.is_dir()), folder, folder.parent):
+        _flush(flushed)
+    files = {name: [path.stat().st_size, own] for (name, path), own in zip(paths.items(), hashes, strict=True)}
+    _write_atomically(mark or folder / COMPLETE, _mark_text(files, {} if mark else recorded(folder.parent)))
+
+
+def verify(folder: Path, mark: Path | None = None, *, model_alone: bool = False) -> None:
+    """Check every file of a checkpoint (or of what else has a `mark`) against its mark.
+
+    `model_alone`: the optimizer's and random states may have other bytes. Raises RunFolderError that names the files.
+    """
+    mark = mark or folder / COMPLETE
+    text = mark.read_bytes() if mark.is_file() else b""
+    state = folder / STATE
+    if not text and "step" not in ((_record(state.read_bytes()) if state.is_file() else None) or {}):
+        print(f"{folder} was saved by an earlier version, without sizes and SHA-256: not verified", file=sys.stderr)
+        return
+    kept, paths = _record(text) or {}, _files_below(folder)
+    files = kept.get("files")
+    if not isinstance(files, dict) or text != _mark_text(files, kept.get("records")).encode():
+        raise RunFolderError(f"{folder} is damaged: {mark.name} is not there, or not as it was written")
+    wrong = [f"{name} is missing" for name in files if name not in paths]
+    wrong += [f"{name} was not saved with it" for name in paths if name not in files]
+    there = [name for name in files if name in paths]
+    sizes = {name: paths[name].stat().st_size for name in there}
+    wrong += [
+        f"{name} has {sizes[name]} bytes, not {files[name][0]}" for name in there if sizes[name] != files[name][0]
+    ]
+    if not wrong:
+        read = [name for name in files if not (model_alone and name.startswith(OF_TRAINING))]
+        with ThreadPoolExecutor() as pool:
+            hashes = pool.map(_sha256, [paths[name] for name in read])
+            pairs = zip(read, hashes, strict=True)
+            wrong = [f"{name} has other bytes than were saved" for name, own in pairs if own != files[name][1]]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise RunFolderError(f"{folder} is damaged: {', '.join(wrong[:3])}{more}")
+
+
+OF_TRAINING = ("optimizer", "scheduler", "rng_state", "global_step", "zero")
+"""Beginnings of the names of files that a model is not made of."""
+
+
+def _files_below(folder: Path) -> dict[str, Path]:
+    """Files by relative name, without the marks, the export and hidden ones (begun writes, a file browser's)."""
+    found = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        name.as_posix(): path
+        for name, path in found.items()
+        if name.parts[0] not in (EXPORT, COMPLETE, EXPORTED) and not any(part.startswith(".") for part in name.parts)
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _mark_text(files: Mapping[str, Any], records: Any) -> str:
+    kept = {"files": files, "records": records}
+    return json.dumps({**kept, "sha256": hashlib.sha256(json.dumps(kept).encode()).hexdigest()}, indent=1)
+
+
+def recorded(output_dir: Path) -> dict[str, list[list[int]]]:
+    """Steps of the lines of each file of records, and of the files of games with their sizes."""
+    steps = {name: [[one["step"], 0] for one in _lines(output_dir / name)[0]] for name in (METRICS, SWITCHES, ARENA)}
+    games = sorted((output_dir / GAMES).glob("step-*.jsonl"))
+    return {**steps, GAMES: [[int(path.stem.split("-")[1]), path.stat().st_size] for path in games]}
+
+
+def _lines(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """Lines that have a step, and the numbers of those that are damaged."""
+    lines = [_record(line) or {} for line in (path.read_bytes() if path.exists() else b"").split(b"\n")[:-1]]
+    damaged = [number for number, line in enumerate(lines, start=1) if not isinstance(line.get("step"), int)]
+    return [_with_todays_names(line) for line in lines if isinstance(line.get("step"), int)], damaged
 
 
 def warn_of_little_space(output_dir: Path) -> None:
@@ -263,63 +366,146 @@ def rotate(output_dir: Path, keep: int | None) -> None:
         shutil.rmtree(checkpoint)
 
 
-def _drop_after(path: Path, key: str, last: int) -> None:
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.split("-")[1])
+
+
+def _drop_after(path: Path, last: int) -> None:
+    """Keep the lines up to step `last`. Lines that are damaged go too, are told, and stay in a copy of the file."""
+    lines, damaged = _lines(path)
+    if damaged:
+        copy = shutil.copyfile(path, path.with_name(f"{path.name}.damaged"))
+        where = f"{path}, line {', '.join(map(str, damaged))}"
+        print(f"{where}: damaged, left out; the file as it was is kept as {copy}", file=sys.stderr)
     if path.exists():
-        write_json_lines(path, [line for line in read_json_lines(path, key) if line[key] <= last])
+        write_json_lines(path, [line for line in lines if line["step"] <= last])
 
 
-def find_start(output_dir: Path, resume: bool, config: Mapping[str, Any]) -> Path | None:
-    """The checkpoint to resume from, once it is checked that this run may write to `output_dir`. Reads only.
+def find_start(output_dir: Path, resume: bool, config: Mapping[str, Any], step: int | None = None) -> Path | None:
+    """The checkpoint to resume from (of `step`, or the last), once all is checked. Reads only.
 
     Returns None for a run that starts at its beginning. Raises RunFolderError when the folder holds another run
-    (without `resume`), or with it, when there is nothing to resume or one of FIXED_OPTIONS differs in `config`.
+    (without `resume`), or with it, when there is nothing to resume, FIXED_OPTIONS differ in `config`, or the checkpoint
+    is not complete or damaged.
     """
     if output_dir.exists() and not output_dir.is_dir():
         raise RunFolderError(f"{output_dir} is a file; choose a folder as --output_dir")
     existing = sorted(path.name for path in output_dir.iterdir()) if output_dir.exists() else []
     if not resume:
-        if not set(existing) <= set(CODE):
+        if not set(existing) <= BEFORE_THE_RUN:
+            existing = [name for name in existing if name != LOCK]
             raise RunFolderError(
                 f"{output_dir} is not empty ({', '.join(existing[:5])}{', ...' if len(existing) > 5 else ''}): it "
                 "holds another run. Continue that one with --resume, or choose another --output_dir"
             )
         return None
-    if CONFIG not in existing:
-        raise RunFolderError(f"{output_dir} holds no run to resume: {CONFIG} is not there; start it without --resume")
-    changed = changed_options(output_dir, config)
-    for name in (*FIXED_OPTIONS, *REMOVED_OPTIONS):
-        if name in changed and any(changed[name]):  # an older run does not name an option that is off
-            then, now = changed[name][0], changed[name][1] if name in FIXED_OPTIONS else REMOVED_OPTIONS[name]
-            raise RunFolderError(
-                f"{output_dir} was started with {name}={then} and cannot go on with {name}={now}; "
-                + REPLACED.get(name, "resume with the same value, or start another run")
-            )
+    changed = changed_options(output_dir, config, step)
+    wrong = [name for name in changed if name in (*FIXED_OPTIONS, *REMOVED_OPTIONS) and any(changed[name])]
+    if wrong:  # an older run does not name an option that is off
+        said = [
+            f"was started with {name}={changed[name][0]} and cannot go on with "
+            f"{name}={REMOVED_OPTIONS.get(name, changed[name][1])}"
+            for name in wrong
+        ]
+        moved = f" (moved? write its place into {output_dir / CONFIG})" if set(PLACES) & set(changed) else ""
+        advice = f"resume with the same values{moved}, or start another run"
+        advice = "; ".join([REPLACED[name] for name in wrong if name in REPLACED] or [advice])
+        raise RunFolderError(f"{output_dir} {', '.join(said)}; {advice}")
     complete = complete_checkpoints(output_dir)
-    return complete[-1] if complete else None
+    if step is None and not complete:
+        return None
+    chosen = complete[-1] if step is None else checkpoint_path(output_dir, step)
+    if chosen not in complete:
+        steps = ", ".join(str(step_of(path)) for path in complete) or "none"
+        raise RunFolderError(f"--resume_from {step}: {chosen} is no complete checkpoint; complete ones: {steps}")
+    try:
+        verify(chosen)
+    except RunFolderError as error:
+        raise RunFolderError(f"{error}. {_instead_of(chosen, complete)}") from error
+    return chosen
+
+
+def _instead_of(damaged: Path, complete: list[Path]) -> str:
+    """What continues a run whose checkpoint is damaged: the newest one before it that is whole, else one after it."""
+    place = complete.index(damaged)
+    for other in (*reversed(complete[:place]), *complete[place + 1 :]):
+        try:
+            verify(other)
+        except RunFolderError:
+            continue
+        return f"--resume_from {step_of(other)} goes on from {other}, the next one that is whole"
+    return "No other complete checkpoint is whole: put the file back, or start another run"
 
 
 def rewind(output_dir: Path, checkpoint: Path | None) -> None:
-    """Drop what was recorded after `checkpoint` (None: everything), and checkpoints that are not complete."""
+    """Drop what was recorded after `checkpoint` (None: everything), and checkpoints that are not complete.
+
+    Complete checkpoints after it are moved to set_aside/, together with copies of all that was recorded.
+    """
+    step = step_of(checkpoint) if checkpoint else 0
+    later = [path for path in complete_checkpoints(output_dir) if step_of(path) > step]
+    if later:
+        number = 1 + len(list((output_dir / SET_ASIDE).glob(f"after-{step}*")))
+        aside = output_dir / SET_ASIDE / (f"after-{step}" if number == 1 else f"after-{step}-{number}")
+        shutil.copytree(output_dir, aside, ignore=shutil.ignore_patterns(SET_ASIDE, LOCK, "checkpoint-*"))
+        for path in reversed(later):
+            path.rename(aside / path.name)
+        names = ", ".join(path.name for path in later)
+        print(f"{names} and what was recorded up to there are kept in {aside}", file=sys.stderr)
     for path in checkpoints(output_dir):
-        remove_incomplete(path)
-    step = int(checkpoint.name.split("-")[1]) if checkpoint else 0
-    _drop_after(output_dir / METRICS, "step", step)
-    _drop_after(output_dir / SWITCHES, "step", step - 1)
-    _drop_after(output_dir / ARENA, "step", step if checkpoint else -1)
+        if not is_complete(path):
+            print(f"{path} was not saved whole (it has no {COMPLETE}): removed", file=sys.stderr)
+            remove_incomplete(path)
+    lasts = {METRICS: step, SWITCHES: step - 1, ARENA: step if checkpoint else -1, CHANGES: step}
+    for name, last in lasts.items():
+        _drop_after(output_dir / name, last)
     for path in (output_dir / GAMES).glob("step-*.jsonl"):
         if int(path.stem.split("-")[1]) >= step:
             path.unlink()
 
 
-def changed_options(output_dir: Path, config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Options whose value differs from the one the run was started with: name -> (then, now)."""
-    then = without_removed_options(read_config(output_dir))
+def options_at(output_dir: Path, step: int | None = None) -> dict[str, Any]:
+    """The run's options, or as they were at `step`, before later changes. Raises RunFolderError if there is no run."""
+    if not (output_dir / CONFIG).is_file():
+        raise RunFolderError(f"{output_dir} holds no run to resume: {CONFIG} is not there; start it without --resume")
+    options = without_removed_options(read_config(output_dir))
+    for change in reversed(read_json_lines(output_dir / CHANGES, "step", "options")):
+        if step is not None and change["step"] > step:
+            options |= {name: then for name, (then, _) in change["options"].items()}
+    return options
+
+
+def changed_options(output_dir: Path, config: Mapping[str, Any], step: int | None = None) -> dict[str, tuple[Any, Any]]:
+    """Options that differ from those of the run (as they were at `step`): name -> (then, now)."""
+    then = options_at(output_dir, step)
     now = yaml.safe_load(yaml.safe_dump(dict(config)))
     return {
         key: (then.get(key), now.get(key))
-        for key in sorted({*then, *now} - {"resume"})
-        if then.get(key) != now.get(key)
+        for key in sorted({*then, *now} - {*OF_THE_COMMAND})
+        if then.get(key) != now.get(key) and not (key in PLACES and _real(then.get(key)) == _real(now.get(key)))
     }
+
+
+def _real(places: Any) -> Any:
+    return [os.path.realpath(str(place)) for place in (places if isinstance(places, list) else [places])]
+
+
+def write_changes(output_dir: Path, config: Mapping[str, Any], step: int) -> None:
+    """Make `config` the options of the run from `step` on; what changed is one line of CHANGES."""
+    if changed := changed_options(output_dir, config, step):
+        iteration = step // steps_per_iteration(config)
+        append_json_line(output_dir / CHANGES, {"step": step, "iteration": iteration, "options": changed})
+    if changed_options(output_dir, config):
+        write_config(output_dir, config)
+
+
+def steps_per_iteration(config: Mapping[str, Any]) -> int:
+    return int(config.get("updates_per_iteration") or 1) * int(config.get("num_iterations") or 1)
+
+
+def write_config(output_dir: Path, config: Mapping[str, Any]) -> None:
+    config = {**config, **{name: value for name, value in (("resume", False), ("resume_from", None)) if name in config}}
+    _write_atomically(output_dir / CONFIG, yaml.safe_dump(config, sort_keys=True))
 
 
 def _git(*arguments: str) -> str:
@@ -340,4 +526,4 @@ def describe(output_dir: Path, config: Mapping[str, Any]) -> None:
     status = _git("log", "-1", "--format=%H %cI %s") + _git("status", "--short")
     for name, text in zip(CODE, (status, _git("diff", "HEAD"), "\n".join(versions) + "\n"), strict=True):
         _write_atomically(output_dir / name, text)
-    _write_atomically(output_dir / CONFIG, yaml.safe_dump(dict(config), sort_keys=True))
+    write_config(output_dir, config)

@@ -6,7 +6,7 @@ import os
 import shlex
 import signal
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,11 +33,13 @@ from vision_zero.config.parse import parse, resolved
 from vision_zero.data.failed_edits import PairsWithFailedEdits
 from vision_zero.data.pairs import BadImageError, check_pairs
 from vision_zero.evaluate.win_rate.callback import ArenaCallback, training_arena
-from vision_zero.models import attention_implementation, load_model, load_processor, zero3_disabled
+from vision_zero.folder_lock import locked
+from vision_zero.models import attention_implementation, check_saved, load_model, load_processor, zero3_disabled
 from vision_zero.rollout.policy import NotFiniteError, PromptTooLongError
 from vision_zero.rollout.self_check import SelfCheckError, check_files
 from vision_zero.rollout.transformers_policy import image_tokens
 from vision_zero.rollout.vllm.client import VLLMServerError
+from vision_zero.trainer import resume
 from vision_zero.trainer.callbacks import GamesTable, IterationLine, MetricsFile, SelfCheck, UpdateBar
 from vision_zero.trainer.finite import how_to_go_on
 from vision_zero.trainer.generation import LogprobGapError
@@ -47,29 +49,33 @@ from vision_zero.types import ImagePair
 
 @ranks.one_error()
 def main(arguments: list[str] | None = None) -> None:
-    try:
-        trainer, checkpoint = prepare(arguments)
-    except (ValueError, OSError, ImportError, SafetensorError, VLLMServerError) as error:
-        sys.exit(f"error: {error}")
-    STOP.set_grace(trainer.args.grace)
-    try:
-        with suppress(StoppedError):
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        if STOP.agreed:
-            leave(trainer)
-        finish(trainer)
-    except run_folder.WriteError as error:
-        sys.exit(f"error: {error}. {how_to_go_on(Path(trainer.args.output_dir), ' once it can be written')}")
-    except SelfCheckError as error:
-        if trainer.accelerator.is_main_process and checkpoint is None:
-            (Path(trainer.args.output_dir) / run_folder.CONFIG).unlink(missing_ok=True)  # the folder holds no run yet
-        sys.exit(f"error: {error}")
-    except (BadImageError, PromptTooLongError, LogprobGapError, NotFiniteError, VLLMServerError) as error:
-        sys.exit(f"error: {error}")
+    with ExitStack() as lock:
+        try:
+            trainer, checkpoint = prepare(arguments, lock)
+        except (ValueError, OSError, ImportError, SafetensorError, VLLMServerError) as error:
+            sys.exit(f"error: {error}")
+        STOP.set_grace(trainer.args.grace)
+        try:
+            with suppress(StoppedError):
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            if STOP.agreed:
+                leave(trainer)
+            finish(trainer)
+        except run_folder.WriteError as error:
+            sys.exit(f"error: {error}. {how_to_go_on(Path(trainer.args.output_dir), ' once it can be written')}")
+        except SelfCheckError as error:
+            if trainer.accelerator.is_main_process and checkpoint is None:
+                (Path(trainer.args.output_dir) / run_folder.CONFIG).unlink(missing_ok=True)  # it holds no run yet
+            sys.exit(f"error: {error}")
+        except (BadImageError, PromptTooLongError, LogprobGapError, NotFiniteError, VLLMServerError) as error:
+            sys.exit(f"error: {error}")
 
 
-def prepare(arguments: list[str] | None = None) -> tuple[IterativeSPOTrainer, Path | None]:
-    """Everything up to the first step: the trainer, and the checkpoint it goes on from. Checks first, writes last."""
+def prepare(arguments: list[str] | None, lock: ExitStack) -> tuple[IterativeSPOTrainer, Path | None]:
+    """Everything up to the first step: the trainer, and the checkpoint it goes on from. Checks first, writes last.
+
+    The folder of the run is locked until `lock` is closed.
+    """
     game, args, model = parse(arguments)
     if ranks.watch is not None:
         ranks.watch.advice = lambda: how_to_go_on(Path(args.output_dir), "")
@@ -77,17 +83,20 @@ def prepare(arguments: list[str] | None = None) -> tuple[IterativeSPOTrainer, Pa
         start_deepspeed(on_cpu=args.use_cpu)
     state = PartialState()
     config = resolved(game, args, model)
-    checkpoint = find_start(Path(args.output_dir), args.resume, config, state)
+    checkpoint = find_start(args, config, state, lock)
     processor = load_processor(
         model.model_name_or_path, game.min_pixels, game.max_pixels, trust_remote_code=args.trust_remote_code
     )
     pairs = load_checked_pairs(game, state.is_main_process, processor)
+    if state.is_main_process:
+        inputs = check_inputs(args, model, pairs, resume.read_state(checkpoint, config))
     arena = training_arena(game, args, pairs)
     trainer = build(game, args, model, pairs, processor)
     if arena is not None:
         trainer.add_callback(ArenaCallback(trainer, arena))
     if state.is_main_process:
-        open_folder(Path(args.output_dir), args.resume, config, checkpoint)
+        resume.write_inputs(Path(args.output_dir), *inputs)
+        open_folder(args, config, checkpoint)
     return trainer, checkpoint
 
 
@@ -140,13 +149,17 @@ def start_deepspeed(on_cpu: bool) -> None:
         deepspeed.init_distributed("gloo")  # by itself it would choose a backend that needs an accelerator
 
 
-def find_start(output_dir: Path, resume: bool, config: dict[str, Any], state: PartialState) -> Path | None:
+def find_start(args: IterativeSPOConfig, config: dict[str, Any], state: PartialState, lock: ExitStack) -> Path | None:
     """`run_folder.find_start` by the main process, told to all; what it refuses stops all of them."""
+    output_dir = Path(args.output_dir)
     answer: list[Any] = [None, None]
     if state.is_main_process:
         try:
-            answer[0] = run_folder.find_start(output_dir, resume, config)
-        except run_folder.RunFolderError as error:
+            if output_dir.is_dir() or not output_dir.exists():
+                lock.enter_context(locked(output_dir))
+            answer[0] = run_folder.find_start(output_dir, args.resume, config, args.resume_from)
+            resume.read_state(answer[0], config)
+        except (ValueError, OSError) as error:
             answer[1] = error
     if state.num_processes > 1:
         torch.distributed.broadcast_object_list(answer)
@@ -155,14 +168,31 @@ def find_start(output_dir: Path, resume: bool, config: dict[str, Any], state: Pa
     return answer[0]
 
 
-def open_folder(output_dir: Path, resume: bool, config: dict[str, Any], checkpoint: Path | None) -> None:
-    """The first thing that writes: everything else has been checked by now."""
-    if not resume:
+def check_inputs(
+    args: IterativeSPOConfig, model: ModelConfig, pairs: Any, state: dict[str, Any]
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Fingerprints of the pairs and the model; a resumed run must have been begun with the same."""
+    check_saved(model.model_name_or_path)
+    prints = resume.fingerprint_pairs(pairs)
+    files = resume.fingerprint_model(model.model_name_or_path, model.model_revision)
+    if args.resume:
+        resume.check_pairs_unchanged(Path(args.output_dir), prints, state, args.seed)
+        resume.check_model_unchanged(Path(args.output_dir), model.model_name_or_path, files)
+    return prints, files
+
+
+def open_folder(args: IterativeSPOConfig, config: dict[str, Any], checkpoint: Path | None) -> None:
+    """What writes comes now: everything has been checked."""
+    output_dir = Path(args.output_dir)
+    if not args.resume:
         run_folder.describe(output_dir, config)
         return
-    for name, (then, now) in run_folder.changed_options(output_dir, config).items():
+    for name, (then, now) in run_folder.changed_options(output_dir, config, args.resume_from).items():
         print(f"resumed with {name}={now} (was {then})", file=sys.stderr)
     run_folder.rewind(output_dir, checkpoint)
+    run_folder.write_changes(output_dir, config, run_folder.step_of(checkpoint) if checkpoint else 0)
+    if checkpoint:
+        resume.restore_records(output_dir, checkpoint)
     print(f"resuming from {checkpoint or 'the beginning: there is no complete checkpoint'}", file=sys.stderr)
 
 
@@ -223,7 +253,9 @@ def finish(trainer: IterativeSPOTrainer) -> None:
     if not run_folder.is_complete(last):
         trainer._save_checkpoint(trainer.model, trial=None)
     if trainer.accelerator.is_main_process:
-        print(f"done: load {trainer.export(last)}; curves in {trainer.args.output_dir}/{run_folder.METRICS}")
+        step, all_steps = trainer.state.global_step, trainer.state.max_steps
+        word = "done" if step >= all_steps else f"stopped after step {step} of {all_steps}, --resume goes on"
+        print(f"{word}: load {trainer.export(last)}; curves in {trainer.args.output_dir}/{run_folder.METRICS}")
 
 
 def leave(trainer: IterativeSPOTrainer) -> NoReturn:

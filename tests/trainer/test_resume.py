@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
+import shutil
+import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from tests.process_helpers import (
+    BENCH_MODEL,
+    DRAWN,
+    PHOTOS,
     ROOT,
+    TINY_VLM,
+    TRAIN,
     Finished,
     assert_same_run,
     flags,
     kill,
+    metrics,
+    run_program,
     running,
     train,
     train_well,
     wait_for,
 )
-from vision_zero.run_folder import complete_checkpoints, read_json_lines
+from vision_zero import export, run_folder
+from vision_zero.config.parse import parse, resolved
+from vision_zero.data.pairs import load_pairs
+from vision_zero.folder_lock import locked
+from vision_zero.game.spy_game import pair_of_game
+from vision_zero.models import check_model, check_saved
+from vision_zero.report.page import make_report
+from vision_zero.run_folder import STATE, RunFolderError, complete_checkpoints, read_json_lines
+from vision_zero.train import main
+from vision_zero.trainer import resume
 
 LONG: dict[str, Any] = {"iterations": 6, "save_steps": 1, "save_total_limit": 2}
 LORA: dict[str, Any] = {"use_peft": True, "lora_r": 4, "lora_target_modules": ["q_proj", "v_proj"]}
@@ -149,3 +172,303 @@ def test_finished_run_is_resumed_without_a_step(uninterrupted: Path, tmp_path: P
     finished = train_well(uninterrupted, **LONG, resume=True)
     assert "done: load" in finished.output
     assert {path: path.read_bytes() for path in uninterrupted.rglob("*") if path.is_file()} == before
+
+
+# ------------------------------------------------------------------------------------------ damaged, locked, changed
+
+
+DAMAGES: dict[str, Callable[[Path, bytes], object]] = {
+    "truncated": lambda file, data: file.write_bytes(data[:-1]),
+    "cut in half": lambda file, data: file.write_bytes(data[: len(data) // 2]),
+    "flipped": lambda file, data: file.write_bytes(
+        data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :]
+    ),
+    "removed": lambda file, data: file.unlink(),
+    "emptied": lambda file, data: file.write_bytes(b""),
+    "added to": lambda file, data: file.write_bytes(data + b"\n"),
+}
+
+
+@pytest.fixture
+def copied(uninterrupted: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(uninterrupted, tmp_path / "copied")
+
+
+def files_below(folder: Path) -> dict[Path, bytes]:
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_every_damage_of_every_file_of_a_checkpoint_is_named(copied: Path) -> None:
+    config, last = run_folder.options_at(copied), copied / "checkpoint-6"
+    files = [file for file in sorted(last.rglob("*")) if file.is_file() and "export" not in file.parts]
+    files = [file for file in files if file.name != "EXPORTED"]
+    names = {file.name for file in files}
+    assert names >= {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "COMPLETE", STATE}
+    for file in files:
+        data = file.read_bytes()
+        for damage, apply in DAMAGES.items():
+            apply(file, data)
+            if (file.name, damage) == ("COMPLETE", "removed"):  # what a kill at a save leaves: said at the resume
+                assert run_folder.find_start(copied, True, config) == copied / "checkpoint-5"
+            else:
+                with pytest.raises(RunFolderError, match=r"--resume_from 5 goes on from .*checkpoint-5") as refused:
+                    run_folder.find_start(copied, True, config)
+                assert file.name in str(refused.value), damage
+                assert "\n" not in str(refused.value)
+        file.write_bytes(data)
+    (last / "adapter_config.json").write_text("{}")
+    with pytest.raises(RunFolderError, match=r"adapter_config.json was not saved with it"):
+        run_folder.find_start(copied, True, config)
+    (last / "adapter_config.json").unlink()
+    (last / ".nfs0001").write_text("a file browser's")
+    assert run_folder.find_start(copied, True, config) == last
+
+
+def test_a_damaged_model_is_neither_evaluated_nor_exported(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("checkpoint-6", "checkpoint-6/export"):
+        check_model(str(copied / place))
+        DAMAGES["flipped"](copied / place / "model.safetensors", (copied / place / "model.safetensors").read_bytes())
+        check_saved.cache_clear()
+        with pytest.raises(ValueError, match=rf"{place} is damaged: model.safetensors has other bytes"):
+            check_model(str(copied / place))
+    monkeypatch.setattr("sys.argv", ["export", str(copied / "checkpoint-6"), str(tmp_path / "target")])
+    with pytest.raises(SystemExit, match=r"error: .*checkpoint-6 is damaged"):
+        export.main()
+    assert not (tmp_path / "target").exists()
+
+
+def test_a_checkpoint_of_before_is_resumed_and_said_not_to_be_verified(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = copied / "checkpoint-6"
+    state = json.loads((last / STATE).read_text())
+    del state["step"]
+    (last / STATE).write_text(json.dumps(state))
+    (last / "COMPLETE").write_bytes(b"")
+    config = run_folder.options_at(copied)
+    assert run_folder.find_start(copied, True, config) == last
+    assert capsys.readouterr().err.count("\n") == 1
+    assert resume.read_state(last, config)["games_dealt"] == 24
+
+
+def test_parts_of_two_checkpoints_are_no_checkpoint(copied: Path) -> None:
+    config, last = run_folder.options_at(copied), copied / "checkpoint-6"
+    for name in (STATE, "trainer_state.json"):
+        data = (last / name).read_bytes()
+        shutil.copyfile(copied / "checkpoint-5" / name, last / name)
+        with pytest.raises(RunFolderError, match=r"checkpoint-6 holds parts of different moments"):
+            resume.read_state(last, config)
+        (last / name).write_bytes(data)
+    (last / "optimizer.pt").unlink()
+    with pytest.raises(RunFolderError, match=r"has no optimizer"):
+        resume.read_state(last, config)
+
+
+def test_a_damaged_checkpoint_is_not_resumed_and_the_one_before_is_on_request(
+    uninterrupted: Path, copied: Path
+) -> None:
+    """Nothing but the folder is given: the run goes on with its own options, and ends as if nothing had happened."""
+    DAMAGES["truncated"](copied / "checkpoint-6" / "optimizer.pt", (copied / "checkpoint-6/optimizer.pt").read_bytes())
+    before, log = files_below(copied), copied.with_name("log")
+    for words, message in (
+        (["--resume", "true"], "checkpoint-6 is damaged: optimizer.pt has"),
+        (["--resume_from", "6"], "--resume_from 5 goes on from"),
+        (["--resume_from", "4"], "is no complete checkpoint; complete ones: 5, 6"),
+    ):
+        refused = run_program([*TRAIN, "--output_dir", str(copied), *words], log)
+        assert (refused.status, message in refused.output, files_below(copied) == before) == (1, True, True)
+        log.unlink()
+    finished = run_program([*TRAIN, "--output_dir", str(copied), "--resume_from", "5"], log)
+    assert finished.status == 0
+    assert f"resuming from {copied}/checkpoint-5" in finished.output
+    assert "resumed with" not in finished.output
+    assert_same_run(copied, uninterrupted, last=6)
+    aside = copied / "set_aside" / "after-5"
+    assert f"checkpoint-6 and what was recorded up to there are kept in {aside}" in finished.output
+    assert files_below(aside / "checkpoint-6") == {
+        path.relative_to("checkpoint-6"): data for path, data in before.items() if path.parts[0] == "checkpoint-6"
+    }
+    assert (aside / "metrics.jsonl").read_bytes() == before[Path("metrics.jsonl")]
+
+
+def test_a_live_run_is_left_alone_and_a_killed_one_is_not(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with running(*flags(output_dir=run, **{**LONG, "iterations": 60})) as process:
+        wait_for((run / "checkpoint-1" / "COMPLETE").exists, process)
+        for more in ({}, {"resume": True}):
+            refused = train(run, **LONG, **more)
+            assert refused.status == 1
+            assert f"error: {run} is in use by process {process.pid} on {socket.gethostname()}" in refused.output
+        kill(process)
+    assert (run / ".lock").read_text().startswith(f"process {process.pid}")
+    with locked(run):  # the dead process holds nothing
+        assert f"process {os.getpid()}" in (run / ".lock").read_text()
+    assert not (run / ".lock").exists()
+
+
+def test_lost_lines_are_told_and_those_of_metrics_come_back(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    last, whole = copied / "checkpoint-6", metrics(copied)
+    lines = (copied / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    damaged = {"cut": lines[:1] + lines[4:], "half": [lines[0][:30] + b"\n", *lines[1:]], "emptied": [], "gone": None}
+    told = {"cut": "step 2, 3, 4; w", "half": "line 1: damaged", "emptied": "step 1, 2, 3,", "gone": "step 1, 2, 3,"}
+    for how, left in damaged.items():
+        (copied / "metrics.jsonl").unlink() if left is None else (copied / "metrics.jsonl").write_bytes(b"".join(left))
+        run_folder.rewind(copied, last)
+        resume.restore_records(copied, last)
+        assert told[how] in capsys.readouterr().err
+        assert metrics(copied) == whole
+    switches, game = copied / "switches.jsonl", copied / "games" / "step-000003.jsonl"
+    switches.write_bytes(switches.read_bytes().splitlines(keepends=True)[0])
+    game.write_bytes(game.read_bytes()[:-40])
+    (copied / "games" / "step-000001.jsonl").unlink()
+    run_folder.rewind(copied, last)
+    resume.restore_records(copied, last)
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        f"{switches}: lost or not whole, step 1, 2, 3, 4, 5",
+        f"{copied / 'games'}: lost or not whole, step 1, 3",
+    ]
+
+
+CHANGES: dict[str, Any] = {"reward_beta": 0.2, "temperature": 0.7, "iterations": 8, "save_total_limit": 5}
+
+
+def test_changed_options_stand_in_the_run_from_their_step_on(copied: Path) -> None:
+    config = run_folder.options_at(copied)
+    run_folder.write_changes(copied, {**config, **CHANGES}, 5)
+    assert {name: run_folder.read_config(copied)[name] for name in CHANGES} == CHANGES
+    (line,) = run_folder.read_json_lines(copied / "changes.jsonl")
+    assert (line["step"], line["iteration"]) == (5, 5)
+    assert line["options"] == {name: [config[name], value] for name, value in CHANGES.items()}
+    assert run_folder.options_at(copied, 4) == config
+    assert run_folder.options_at(copied, 5)["reward_beta"] == 0.2
+    assert any("reward_beta=0.2 (was 0.1)" in note for note in make_report(copied).notes)
+    # Back before the change, the run's options are those of then.
+    words = ["--output_dir", str(copied), "--resume_from", "4"]
+    assert run_folder.changed_options(copied, resolved(*parse(words)), 4) == {}
+
+
+FIXED: dict[str, Any] = {
+    "civilians": 3,
+    "rounds": 2,
+    "spy_view": "blank",
+    "voter": "civilian",
+    "template": "auto",
+    "images": PHOTOS,
+    "model_name_or_path": BENCH_MODEL,
+    "games_per_iteration": 8,
+    "seed": 4,
+    "num_generations": 6,
+    "learning_rate": 1e-4,
+    "optim": "sgd",
+    "schedule": "clue",
+    "weight_decay": 0.5,
+    "holdout": 0.2,
+    "use_peft": True,
+}
+
+
+def test_what_would_make_it_another_run_is_refused_all_at_once(copied: Path) -> None:
+    before = files_below(copied)
+    words = [word for name, value in FIXED.items() for word in (f"--{name}", str(value))]
+    with pytest.raises(SystemExit) as stopped:
+        main(["--output_dir", str(copied), "--resume", *words])
+    message = str(stopped.value)
+    assert "\n" not in message
+    for name in FIXED:
+        assert f"was started with {name}=" in message
+    assert files_below(copied) == before
+
+
+def test_options_of_a_resumed_run_are_its_own(copied: Path, tmp_path: Path) -> None:
+    game, args, model = parse(["--output_dir", str(copied), "--resume"])
+    assert (game.template, game.images, model.model_name_or_path) == ("compact", [str(DRAWN)], str(TINY_VLM))
+    assert (args.learning_rate, args.iterations, args.resume) == (1e-3, 6, True)
+    file = tmp_path / "options.yaml"
+    file.write_text(f"output_dir: {copied}\nresume: true\nreward_beta: 0.3\niterations: 7\n")
+    game, args, _ = parse(["--config", str(file), "--iterations", "8"])
+    assert (game.template, args.reward_beta, args.iterations) == ("compact", 0.3, 8)
+    with (copied / "config.yaml").open("a") as config:
+        config.write("an_option_of_before: 1\n")
+    changed = run_folder.changed_options(copied, resolved(*parse(["--output_dir", str(copied), "--resume"])))
+    assert changed == {"an_option_of_before": (1, None)}
+    relative = os.path.relpath(DRAWN)
+    same = resolved(*parse(["--output_dir", str(copied), "--resume", "--images", relative]))
+    assert "images" not in run_folder.changed_options(copied, same)
+
+
+@pytest.fixture
+def pairs_of_a_run(tmp_path: Path) -> tuple[Path, Path]:
+    images, run = shutil.copytree(DRAWN, tmp_path / "images"), tmp_path / "run"
+    resume.write_inputs(run, resume.fingerprint_pairs(load_pairs(images)), {})
+    return images, run
+
+
+def compare(images: Path, run: Path, dealt: int = 24, bad: tuple[int, ...] = ()) -> None:
+    state = {"games_dealt": dealt, "bad_images": list(bad)}
+    resume.check_pairs_unchanged(run, resume.fingerprint_pairs(load_pairs(images)), state, seed=3)
+
+
+def test_pairs_that_are_not_those_of_the_run_are_refused(pairs_of_a_run: tuple[Path, Path]) -> None:
+    images, run = pairs_of_a_run
+    one, other = (images / f"drawn_{number:03d}_original.png" for number in (3, 8))
+    compare(images, run)
+    for kind in ("original", "modified"):
+        shutil.copyfile(images / f"drawn_003_{kind}.png", images / f"drawn_0035_{kind}.png")
+    with pytest.raises(RunFolderError, match=r"begun with 24 .* now there are 25: 1 added \(as 'drawn_0035'\)"):
+        compare(images, run)
+    for kind in ("original", "modified"):
+        (images / f"drawn_0035_{kind}.png").unlink()
+        (images / f"drawn_005_{kind}.png").rename(images.parent / f"{kind}.png")
+    with pytest.raises(RunFolderError, match=r"now there are 23: 1 removed \(as 'drawn_005'\)"):
+        compare(images, run)
+    for kind in ("original", "modified"):
+        (images.parent / f"{kind}.png").rename(images / f"drawn_005_{kind}.png")
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second), other.write_bytes(first)
+    for dealt in (24, 0):
+        with pytest.raises(RunFolderError, match=r"2 image pairs are not those .* as 'drawn_003'"):
+            compare(images, run, dealt)
+
+
+def test_pairs_in_another_order_are_refused(pairs_of_a_run: tuple[Path, Path]) -> None:
+    images, run = pairs_of_a_run
+    turned = list(reversed(resume.fingerprint_pairs(load_pairs(images))))
+    with pytest.raises(RunFolderError, match=r"in another order \(pair 1 was 'drawn_000', is 'drawn_023'\)"):
+        resume.check_pairs_unchanged(run, turned, {}, seed=3)
+
+
+def test_an_image_that_no_game_has_shown_may_be_repaired(
+    pairs_of_a_run: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, run = pairs_of_a_run
+    row = pair_of_game(3, 20, 24)
+    Image.new("RGB", (112, 112), "red").save(images / f"drawn_{row:03d}_original.png")
+    for shown in ({"dealt": 20}, {"dealt": 24, "bad": (row,)}):
+        compare(images, run, **shown)
+        assert f"'drawn_{row:03d}' has another image" in capsys.readouterr().err
+    with pytest.raises(RunFolderError, match=f"1 image pairs are not those .* as 'drawn_{row:03d}'"):
+        compare(images, run, dealt=21)
+
+
+def test_another_model_in_the_same_place_is_refused(tmp_path: Path) -> None:
+    model, run = shutil.copytree(TINY_VLM, tmp_path / "model"), tmp_path / "run"
+    resume.write_inputs(run, [], resume.fingerprint_model(str(model), None))
+    resume.check_model_unchanged(run, str(model), resume.fingerprint_model(str(model), None))
+    weights = model / "model.safetensors"
+    changed = {name: tensor * 1.01 for name, tensor in load_file(weights).items()}
+    weights.unlink()
+    save_file(changed, weights, metadata={"format": "pt"})
+    with pytest.raises(RunFolderError, match=r"model .*: model.safetensors is not as it was"):
+        resume.check_model_unchanged(run, str(model), resume.fingerprint_model(str(model), None))
+
+
+def test_the_command_compares_its_pairs(copied: Path, tmp_path: Path) -> None:
+    lines = run_folder.read_json_lines(copied / "pairs.jsonl")
+    run_folder.write_json_lines(copied / "pairs.jsonl", lines[1:])
+    before = files_below(copied)
+    with pytest.raises(SystemExit, match=r"error: the run was begun with 23 image pairs, now there are 24"):
+        main(["--output_dir", str(copied), "--resume"])
+    assert files_below(copied) == before

@@ -19,7 +19,8 @@ HEAD = """# Options
 
 Every option that this repository adds or sets otherwise than TRL, made from `src/vision_zero/config/options.py` by
 `python -m vision_zero.config`; a test compares. Flags are `--name value`; a YAML file given by `--config` has
-`name: value`. Flags win. Names that do not exist are refused.
+`name: value`. Flags win. Names that do not exist are refused. With `--resume` or `--resume_from`, every option that
+neither gives is that of the run in `--output_dir`, from its `config.yaml`.
 
 "paper" is arXiv 2509.25541, "code" its public repository at commit fa3c01c, "TRL" the library's default. What has no
 source in brackets is a choice of this repository.

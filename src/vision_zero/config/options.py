@@ -53,7 +53,13 @@ class IterativeSPOConfig(GRPOConfig):
         "active",
         "Completions that are trained on: the active stage's (paper) or both stages' in one batch (code's bug)",
     )
-    resume: bool = option(False, "Continue the run in output_dir from its last complete checkpoint")
+    resume: bool = option(
+        False, "Continue the run in output_dir from its last complete checkpoint, with its options but those given"
+    )
+    resume_from: int | None = option(
+        None,
+        "Continue the run from its checkpoint of this step; later ones are kept in set_aside/ of its folder",
+    )
     grace: float = option(60.0, "Seconds the iteration may go on after SIGINT, SIGTERM or SIGUSR1, before saving")
     export_every: int = option(0, "Portable export beside every n-th checkpoint; 0: at the end only")
     record_games_every: int = option(1, "Write the games of every n-th iteration to output_dir/games; 0: never")
@@ -167,6 +173,7 @@ class IterativeSPOConfig(GRPOConfig):
             self.bf16 = torch.cuda.is_available() and not self.use_cpu
         if isinstance(self.report_to, str) and "," in self.report_to:
             self.report_to = self.report_to.split(",")
+        self.resume = self.resume or self.resume_from is not None
         check_options(self)
         self.token_limits()
         self.sampling()

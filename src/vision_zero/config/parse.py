@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from transformers.hf_argparser import string_to_bool
 from trl import ModelConfig, TrlParser
 
 from vision_zero.config.checks import NOT_USED, refuse, refuse_without_switch
@@ -21,11 +22,11 @@ from vision_zero.config.game import GameConfig
 from vision_zero.config.options import DERIVED, IterativeSPOConfig
 from vision_zero.data.drawn_scenes import is_heldout
 from vision_zero.game.prompts import load_template
-from vision_zero.run_folder import replaced_words, without_removed_options
+from vision_zero.run_folder import CONFIG, options_at, replaced_words, without_removed_options
 
 USAGE = (
     "python -m vision_zero.train [--config FILE.yaml] --images SOURCE ... --model_name_or_path MODEL --output_dir DIR "
-    "[--OPTION VALUE ...]   (all options: --help, docs/configuration.md)"
+    "[--OPTION VALUE ...]   or   --output_dir DIR --resume   (all options: --help, docs/configuration.md)"
 )
 NOT_WRITTEN = frozenset({*DERIVED, "hub_token", "push_to_hub_token", "local_rank"})
 """Options that are derived from others and the number of processes, and secrets."""
@@ -36,17 +37,18 @@ Options = tuple[GameConfig, IterativeSPOConfig, ModelConfig]
 
 
 class _Parser(TrlParser):
-    def set_defaults_with_config(self, **values: Any) -> list[str]:
+    def set_defaults_with_config(self, *, where: str = "the file of --config", **values: Any) -> list[str]:
         """Checked values of the file as defaults. Raises ValueError, naming the option."""
         actions = {action.dest: action for action in reversed(self._actions)}  # --x stands before its --no_x
         values = without_removed_options(values)
         unknown = sorted(name for name in values if name not in actions)
-        if unknown:
-            raise ValueError(f"the file of --config has unknown options: {', '.join(unknown)}{replaced_words(unknown)}")
+        if unknown and where.startswith("the file"):
+            raise ValueError(f"{where} has unknown options: {', '.join(unknown)}{replaced_words(unknown)}")
         return super().set_defaults_with_config(
             **{
-                name: checked(actions[name], value, f"the file of --config has {name}")
+                name: checked(actions[name], value, f"{where} has {name}")
                 for name, value in values.items()
+                if name in actions  # an earlier version's option of a resumed run is told with its changed ones
             }
         )
 
@@ -83,10 +85,14 @@ def _checked_one(action: argparse.Action, value: Any, where: str) -> Any:
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
-    """Options from flags and the YAML file of `--config`; flags win. Raises ValueError for unknown or wrong ones."""
+    """Options from flags and the YAML file of `--config`; flags win. Raises ValueError for unknown or wrong ones.
+
+    With `--resume` all that neither of them gives is taken from the run in `--output_dir`.
+    """
     arguments = _with_config_apart(sys.argv[1:] if arguments is None else arguments)
     parser = _Parser(PARTS, usage=USAGE, allow_abbrev=False)
     parser.set_defaults(lora_dropout=0.0)  # TRL's 0.05 is refused
+    parser.set_defaults_with_config(where=f"{CONFIG} of the run", **_options_of_the_run(arguments))
     game, args, model, unknown = parser.parse_args_and_config(arguments, return_remaining_strings=True)
     if unknown:
         raise ValueError(
@@ -111,6 +117,22 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     if game.template != "auto":
         load_template(game.template)
     return game, args, model
+
+
+def _options_of_the_run(arguments: Sequence[str]) -> dict[str, Any]:
+    """Options of the run that `--resume` or `--resume_from` continues, {} without them. Raises RunFolderError."""
+    first = argparse.ArgumentParser(usage=USAGE, add_help=False, allow_abbrev=False)
+    first.add_argument("--config", type=lambda file: yaml.safe_load(Path(file).read_text("utf-8")), default={})
+    first.add_argument("--output_dir", "--output-dir")
+    first.add_argument("--resume", nargs="?", const=True, type=string_to_bool)
+    first.add_argument("--resume_from", "--resume-from", type=int)
+    given, _ = first.parse_known_args(arguments)
+    words = {name: value for name, value in vars(given).items() if value is not None}
+    asked = {**given.config, **words}
+    step = asked.get("resume_from")
+    if not asked.get("output_dir") or not (asked.get("resume") or step is not None):
+        return {}
+    return options_at(Path(asked["output_dir"]), step)
 
 
 def _with_config_apart(arguments: Sequence[str]) -> list[str]:

@@ -13,7 +13,6 @@ on the time or the number of workers: two runs of the same options end with the 
 from __future__ import annotations
 
 import errno
-import fcntl
 import io
 import json
 import os
@@ -29,11 +28,12 @@ import numpy as np
 from PIL import Image
 
 from vision_zero.data.folders import MANIFEST_NAME, PairSourceError, read_json
+from vision_zero.folder_lock import LOCK, FolderLockedError, locked
 from vision_zero.make_data.maker import VISIBLE_CHANGE, EditedPair, Maker, MakerError, attempt_pair, changed_share
 
 MATERIAL = "material"
 """Key in options.json of the fingerprint of the user's files."""
-OPTIONS, SUMMARY, SHEET, LOCK = "options.json", "summary.json", "sheet.jpg", ".lock"
+OPTIONS, SUMMARY, SHEET = "options.json", "summary.json", "sheet.jpg"
 FILES = frozenset({OPTIONS, SUMMARY, SHEET, LOCK, MANIFEST_NAME})
 IMAGES, RECORDS = "images", "records"
 TEMPORARY = ".part"
@@ -60,13 +60,15 @@ def open_output(out: Path, name: str, options: Mapping[str, Any], n: int) -> Ite
     with ExitStack() as opened:
         try:
             _check_place(out)
-            out.mkdir(parents=True, exist_ok=True)
-            lock = opened.enter_context(open(out / LOCK, "w", encoding="utf-8"))
-            _lock(lock.fileno(), out)
+            opened.enter_context(locked(out, keep_file=True))
             _remove_parts(out)
             _check_contents(out, name)
             _keep_options(out, options, n)
             remaining = _todo(out, name, n)
+        except FolderLockedError as error:
+            raise MakerError(
+                f"{error}: another run is making pairs in it; wait for it or give another --out"
+            ) from error
         except OSError as error:
             raise MakerError(f"{error.filename or out}: cannot be used: {error.strerror or error}") from error
         yield remaining
@@ -117,13 +119,6 @@ def _check_place(out: Path) -> None:
         found = [name for name in sorted(os.listdir(out)) if name != LOCK and not name.endswith(TEMPORARY)]
         if found:
             raise MakerError(f"{out}: holds {found[0]} and was not begun by this program; give an empty folder")
-
-
-def _lock(descriptor: int, out: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise MakerError(f"{out}: another run is making pairs in it; wait for it or give another --out") from error
 
 
 def _remove_parts(out: Path) -> None:

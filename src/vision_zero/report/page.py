@@ -71,6 +71,9 @@ def make_report(run: Path, max_games: int = 500, image_size: int = 320, evaluati
     steps, iterations = _one_line_per_step(steps, notes), _one_line_per_step(iterations, [])
     arena = _read_or_note(notes, run / run_folder.ARENA, lambda: read_arena(run, notes), optional=True)
     switches = _read_or_note(notes, run / run_folder.SWITCHES, lambda: _switches(run), optional=True)
+    for change in run_folder.read_json_lines(run / run_folder.CHANGES, "step", "options"):
+        named = ", ".join(f"{name}={now} (was {then})" for name, (then, now) in change["options"].items())
+        notes.append(f"from step {change['step']} on: {named}")
     recorded = read_games(run)
     notes += recorded.notes
     pairs = _pairs(config, {game["pair"] for game in recorded.games}, notes)

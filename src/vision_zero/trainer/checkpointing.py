@@ -28,7 +28,6 @@ from vision_zero.rollout.stopping import STOP, StoppedError
 from vision_zero.trainer.finite import first_not_finite, how_to_go_on, keep_batch
 from vision_zero.trainer.trl_without_vllm import GRPOTrainer
 
-STATE_FILE = "iterative_spo.json"
 EMPTY: Mapping[str, Any] = {}
 
 
@@ -97,7 +96,9 @@ class ResumableTrainer(GRPOTrainer):
             with _whole_or_removed(folder):
                 super()._save_checkpoint(model, trial)
                 if self.accelerator.is_main_process:
-                    run_folder.write_json(folder / STATE_FILE, self.state_dict())
+                    run_folder.write_json(
+                        folder / run_folder.STATE, {"step": self.state.global_step, **self.state_dict()}
+                    )
                     write_base(folder, self.model.config._name_or_path)
                 self.accelerator.wait_for_everyone()
                 if self.accelerator.is_main_process:
@@ -143,7 +144,7 @@ class ResumableTrainer(GRPOTrainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
-            self.load_state_dict(json.loads((Path(checkpoint) / STATE_FILE).read_text("utf-8")))
+            self.load_state_dict(json.loads((Path(checkpoint) / run_folder.STATE).read_text("utf-8")))
 
     def gather(self, values: list[Any]) -> list[Any]:
         """All processes' values, in order of rank."""

@@ -411,8 +411,3 @@ class IterativeSPOTrainer(ResumableTrainer):
         self.baselines.load_state_dict(state["baselines"])
         self.bad_images = set(state["bad_images"])
         self.streaks.lengths = dict(state.get("streaks", {}))  # of older checkpoints: none
-        if state["games_dealt"] != self.schedule.iteration * self.args.games_per_iteration:
-            raise ValueError(
-                f"the checkpoint dealt {state['games_dealt']} games in {self.schedule.iteration} iterations, this run "
-                f"deals {self.args.games_per_iteration} per iteration; resume with the same games_per_iteration"
-            )
