@@ -1,10 +1,19 @@
 """Which worker of pytest-xdist runs which files, what is not collected as garbage, and the run that files share."""
 
 import gc
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+for _name, _value in {
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "WANDB_MODE": "offline",
+}.items():
+    os.environ.setdefault(_name, _value)  # as run_scripts/test.sh, for who runs pytest alone
 
 gc.disable()  # while torch, transformers and TRL are imported: millions of objects, none of them garbage
 

@@ -70,6 +70,7 @@ def vllm_server(model: Path, max_pixels: int, log: Path) -> Iterator[RunningServ
         "VLLM_NO_USAGE_STATS": "1",
     }
     more = ["--worker-extension-cls", "tests.vllm_cpu_worker.CPUWorker", "--block-size", str(BLOCK_SIZE)]
+    more += ["--distributed-executor-backend", "tests.vllm_cpu_worker.EngineAndWorker"]
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
             ["bash", str(ROOT / "run_scripts" / "vllm_server.sh"), *more],
