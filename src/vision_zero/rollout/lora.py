@@ -85,7 +85,8 @@ def merged_parameters(
 
 
 def _adapted(layer: LoraLayer) -> torch.nn.Parameter:
-    return layer.get_param() if isinstance(layer, ParamWrapper) else layer.get_base_layer().weight
+    weight: torch.nn.Parameter = layer.get_param() if isinstance(layer, ParamWrapper) else layer.get_base_layer().weight
+    return weight
 
 
 def _merged(weight: torch.Tensor, layer: LoraLayer, adapter: str) -> torch.Tensor:
@@ -98,7 +99,7 @@ def _merged(weight: torch.Tensor, layer: LoraLayer, adapter: str) -> torch.Tenso
     else:
         a, b = layer.lora_A[adapter].weight.flatten(1), layer.lora_B[adapter].weight.flatten(1)
     delta = b.float() @ a.float() * layer.scaling[adapter]
-    merged = weight.float() + (delta.T if transposed else delta).reshape(weight.shape)
+    merged: torch.Tensor = weight.float() + (delta.T if transposed else delta).reshape(weight.shape)
     if layer.use_dora.get(adapter):
         others = [dim for dim in range(weight.dim()) if dim != int(transposed)]
         norms = torch.linalg.vector_norm(merged, dim=others, keepdim=True)
