@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +64,15 @@ def said_when(sent: signal.Signals, rank: int, tmp_path: Path, **options: Any) -
         assert len(both) == 2
         os.kill(both[rank], sent)
         started = time.monotonic()
-        while not ended(both[1 - rank]):
-            assert time.monotonic() - started < 60, log.read_text()
-            time.sleep(0.05)
-        seconds = time.monotonic() - started
+        try:
+            while not ended(both[1 - rank]):
+                assert time.monotonic() - started < 60, log.read_text()
+                time.sleep(0.05)
+            seconds = time.monotonic() - started
+        finally:  # those of torchrun are in sessions of their own
+            for pid in both:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
     output = log.read_text("utf-8")
     assert "Traceback" not in output.partition("torch/distributed/run.py")[0]
     (line,) = errors(output)
