@@ -33,7 +33,9 @@ def _check_and_fork(config: Any) -> None:
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
 
 
-CpuPlatform.check_and_update_config = staticmethod(_check_and_fork)  # by the server, which looks the executor up before that
+CpuPlatform.check_and_update_config = staticmethod(
+    _check_and_fork
+)  # by the server, which looks the executor up before that
 
 
 class EngineAndWorker(UniProcExecutor):

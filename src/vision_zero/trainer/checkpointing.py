@@ -10,10 +10,10 @@ import json
 import random
 import shutil
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,12 +23,8 @@ from peft import PeftModel
 from vision_zero import ranks, run_folder
 from vision_zero.export import export_checkpoint
 from vision_zero.models import write_base, zero3_disabled
-from vision_zero.rollout.policy import NotFiniteError
-from vision_zero.rollout.stopping import STOP, StoppedError
-from vision_zero.trainer.finite import first_not_finite, how_to_go_on, keep_batch
+from vision_zero.trainer.finite import stop_unless_finite
 from vision_zero.trainer.trl_without_vllm import GRPOTrainer
-
-EMPTY: Mapping[str, Any] = {}
 
 
 @contextmanager
@@ -41,6 +37,21 @@ def _whole_or_removed(checkpoint: Path) -> Iterator[None]:
         if not run_folder.is_complete(checkpoint):
             shutil.rmtree(checkpoint, ignore_errors=True)
         raise
+
+
+def _rng_state() -> Callable[[], None]:
+    """What puts the random generators of now back."""
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    gpu = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+
+    def put_back() -> None:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        torch.set_rng_state(cpu)
+        if gpu is not None:
+            torch.cuda.set_rng_state(gpu)
+
+    return put_back
 
 
 class ResumableTrainer(GRPOTrainer):
@@ -57,18 +68,13 @@ class ResumableTrainer(GRPOTrainer):
 
     def keep_state(self) -> None:
         """Keep what moves between the end of an iteration and the next optimizer step, for `save_last_iteration`."""
-        own, tokens, total_flos = json.dumps(self.state_dict()), self.state.num_input_tokens_seen, self.state.total_flos
-        flos, python, numpy, cpu = self.current_flos, random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-        gpu = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+        own, rng, flos = json.dumps(self.state_dict()), _rng_state(), self.current_flos
+        tokens, total_flos = self.state.num_input_tokens_seen, self.state.total_flos
 
         def put_back() -> None:
             self.load_state_dict(json.loads(own))
             self.state.num_input_tokens_seen, self.state.total_flos, self.current_flos = tokens, total_flos, flos
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002
-            torch.set_rng_state(cpu)
-            if gpu is not None:
-                torch.cuda.set_rng_state(gpu)
+            rng()
 
         self._kept_at, self._put_back = self.state.global_step, put_back
 
@@ -85,7 +91,7 @@ class ResumableTrainer(GRPOTrainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """TRL's checkpoint, our state, and last of all the mark that it is complete. Only then are old ones removed."""
         ranks.at("saving")
-        self.stop_unless_finite(self.model.named_parameters())
+        stop_unless_finite(self, self.model.named_parameters())
         folder = run_folder.checkpoint_path(self.args.output_dir, self.state.global_step)
         if self.accelerator.is_main_process:
             run_folder.remove_incomplete(folder)
@@ -151,31 +157,6 @@ class ResumableTrainer(GRPOTrainer):
         ranks.at("")
         return gather_object(values)
 
-    def stop_unless_finite(
-        self, named: Mapping[str, torch.Tensor] | Iterable[tuple[str, torch.Tensor]], batch: Mapping[str, Any] = EMPTY
-    ) -> None:
-        """Stop all processes together if a number of one of them is NaN or infinite, and keep its `batch`.
-
-        Raises NotFiniteError.
-        """
-        name = first_not_finite(named.items() if isinstance(named, Mapping) else named)
-        ranks.at("")
-        bad = torch.tensor(float(name is not None), device=self.accelerator.device)
-        if not self.accelerator.reduce(bad, reduction="sum").item():
-            return
-        kept = ""
-        if name is not None and batch:
-            place = (Path(self.args.output_dir), self.state.global_step, self.accelerator.process_index)
-            kept = keep_batch(*place, batch)
-        names = ", ".join(sorted({one for one in self.gather([name]) if one}))
-        self.stop_not_finite(f"{names} is not finite", kept)
-
-    def stop_not_finite(self, what: str, kept: str = "") -> NoReturn:
-        raise NotFiniteError(
-            f"after step {self.state.global_step}: {what}, so nothing more is trained or saved.{kept} "
-            + how_to_go_on(Path(self.args.output_dir))
-        )
-
     def first_error(self, error: Exception | None) -> str | None:
         """The message of the first process that met an error, None if none did; the same on all processes."""
         return next((message for message in self.gather([str(error) if error else ""]) if message), None)
@@ -188,10 +169,3 @@ class ResumableTrainer(GRPOTrainer):
         saved = self.save_last_iteration()
         where = f"the run was saved at {saved}" if saved else "nothing was trained yet"
         raise kind(f"{message}\n{where}. {advice}") from error
-
-    def stop_together(self, asked: bool) -> None:
-        """Raise StoppedError on all processes if one of them is `asked` to stop."""
-        everyones = self.gather([(asked, STOP.number)])
-        if any(one for one, _ in everyones):
-            STOP.agree(next(filter(None, (number for _, number in everyones)), None))
-            raise StoppedError

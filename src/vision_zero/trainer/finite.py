@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
+from accelerate.utils import gather_object
+from transformers import Trainer
 
-from vision_zero import run_folder
+from vision_zero import ranks, run_folder
+from vision_zero.rollout.policy import NotFiniteError
 
+EMPTY: Mapping[str, Any] = {}
 STOPPED = "stopped"
 """Folder of a run for the batch at which it stopped."""
 
@@ -45,3 +49,32 @@ def how_to_go_on(output_dir: Path, advice: str = ", with a lower learning_rate i
     if not complete:
         return f"There is no checkpoint yet; start again{advice}"
     return f"The last good checkpoint is {complete[-1]}; --resume goes on from it{advice}"
+
+
+def stop_unless_finite(
+    trainer: Trainer,
+    named: Mapping[str, torch.Tensor] | Iterable[tuple[str, torch.Tensor]],
+    batch: Mapping[str, Any] = EMPTY,
+) -> None:
+    """Stop all processes together if a number of one of them is NaN or infinite, and keep its `batch`.
+
+    Raises NotFiniteError.
+    """
+    name = first_not_finite(named.items() if isinstance(named, Mapping) else named)
+    ranks.at("")
+    bad = torch.tensor(float(name is not None), device=trainer.accelerator.device)
+    if not trainer.accelerator.reduce(bad, reduction="sum").item():
+        return
+    kept = ""
+    if name is not None and batch:
+        place = (Path(trainer.args.output_dir), trainer.state.global_step, trainer.accelerator.process_index)
+        kept = keep_batch(*place, batch)
+    names = ", ".join(sorted({one for one in gather_object([name]) if one}))
+    stop_not_finite(trainer, f"{names} is not finite", kept)
+
+
+def stop_not_finite(trainer: Trainer, what: str, kept: str = "") -> NoReturn:
+    raise NotFiniteError(
+        f"after step {trainer.state.global_step}: {what}, so nothing more is trained or saved.{kept} "
+        + how_to_go_on(Path(trainer.args.output_dir))
+    )

@@ -46,6 +46,7 @@ from vision_zero.rollout.vllm.client import VLLMServerError
 from vision_zero.spo.rewards import COMPLETION_REWARDS
 from vision_zero.spo.scoring import Scores, score_games
 from vision_zero.trainer.checkpointing import ResumableTrainer
+from vision_zero.trainer.finite import stop_not_finite, stop_unless_finite
 from vision_zero.trainer.frozen_vision import FrozenTower
 from vision_zero.trainer.generation import SHORTER_PROMPTS, START_SERVER_AGAIN, Generation
 from vision_zero.trainer.logp_gap import LogprobGuard
@@ -164,7 +165,7 @@ class IterativeSPOTrainer(ResumableTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         STOP.training = True
-        self.stop_together(STOP.agreed or STOP.number is not None)
+        STOP.together(self.gather, STOP.agreed or STOP.number is not None)
         self.keep_state()
         started = time.perf_counter()
         ranks.at("playing")
@@ -253,11 +254,11 @@ class IterativeSPOTrainer(ResumableTrainer):
                 )
             except (StoppedError, VLLMServerError, PromptTooLongError, NotFiniteError) as error:
                 failed = error
-        self.stop_together(isinstance(failed, StoppedError))
+        STOP.together(self.gather, isinstance(failed, StoppedError))
         self.raise_on_all_ranks(failed, VLLMServerError, START_SERVER_AGAIN)
         self.raise_on_all_ranks(failed, PromptTooLongError, SHORTER_PROMPTS)
         if what := self.first_error(failed):
-            self.stop_not_finite(what)
+            stop_not_finite(self, what)
         counters = {
             "calls": rollout.calls,
             "tokens/new": policy.new_tokens,
@@ -309,7 +310,7 @@ class IterativeSPOTrainer(ResumableTrainer):
             advantages = final_advantages(samples, weights, scale=scale)
             batch["advantages"] = torch.tensor(advantages, dtype=torch.float32, device=device)
         # "grpo" averages over rows, and a dummy is no completion: count it out. "dapo" counts tokens; it has none.
-        self.stop_unless_finite({"advantages": batch["advantages"]}, batch)
+        stop_unless_finite(self, {"advantages": batch["advantages"]}, batch)
         loss_scale = len(samples) / n_real if self.loss_type == "grpo" else 1.0
         batch["loss_scale"] = torch.tensor(loss_scale, device=device)
         batch["kl_weight"] = torch.tensor(self.args.kl_weight(stage), device=device)
@@ -339,14 +340,14 @@ class IterativeSPOTrainer(ResumableTrainer):
             loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         finally:
             self.beta = own_beta
-        self.stop_unless_finite({"loss": loss.detach()}, inputs)
+        stop_unless_finite(self, {"loss": loss.detach()}, inputs)
         self.logprob_guard.add(self._last_logps, inputs)
         mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
         last = (self._step + 1) % (self.args.steps_per_generation * self.num_iterations) == 0
         counts = torch.tensor([mask.sum(), STOP.over() and not last], dtype=torch.float32, device=mask.device)
         n_tokens, n_stopped = self.accelerator.reduce(counts, reduction="sum").tolist()
         if n_stopped:
-            self.stop_together(True)
+            STOP.together(self.gather, True)
         self.token_metrics.take(self._metrics["train"], n_tokens)
         if self.accelerator.sync_gradients:
             self.token_metrics.put_back(self._metrics["train"])
@@ -356,7 +357,7 @@ class IterativeSPOTrainer(ResumableTrainer):
         """TRL's, before the optimizer steps (DeepSpeed has stepped by then; its weights are saved nowhere)."""
         norm = super()._get_grad_norm(model, grad_norm)
         batch = self._buffered_inputs[(self._step - 1) % self.args.steps_per_generation]
-        self.stop_unless_finite({"gradient norm": torch.as_tensor(norm, dtype=torch.float32)}, batch)
+        stop_unless_finite(self, {"gradient norm": torch.as_tensor(norm, dtype=torch.float32)}, batch)
         return norm
 
     # ------------------------------------------------------------------------------------- switch, record, save, resume

@@ -141,8 +141,10 @@ class ArenaCallback(TrainerCallback):
             for what in set(words := result.unreadable()) - self._told:
                 tqdm.write(f"warning: arena after step {state.global_step}: {what}", file=sys.stderr)
             self._told = set(words)
-        logged = {f"arena/{name}": figures[name].value for name in LOGGED}
-        logged |= {LOW: figures["win_rate"].low, HIGH: figures["win_rate"].high, SECONDS: seconds}
+        logged: dict[str, Any] = {f"arena/{name}": figures[name].value for name in LOGGED}
+        if figures["win_rate"].low is not None:  # one image pair has no interval
+            logged |= {LOW: figures["win_rate"].low, HIGH: figures["win_rate"].high}
+        logged[SECONDS] = seconds
         if state.log_history and state.log_history[-1]["step"] == state.global_step:  # after a resume
             state.log_history[-1].update(logged)
             if state.is_world_process_zero:
