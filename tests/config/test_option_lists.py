@@ -23,7 +23,7 @@ from vision_zero import train
 from vision_zero.config.checks import NOT_USED, REFUSED
 from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.config.parse import parse, resolved
-from vision_zero.models import load_model
+from vision_zero.models import load_model, load_processor
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = ["--images", "drawn:4", "--model_name_or_path", str(BENCH_MODEL), "--use_cpu", "--report_to", "none"]
@@ -187,7 +187,7 @@ def build(monkeypatch: pytest.MonkeyPatch, *words: str, **replaced: Any) -> None
     game, args, model = parse([*FLAGS, *words])
     for name, value in replaced.items():
         setattr(args, name, value)
-    train.build(game, args, model, [])
+    train.build(game, args, model, [], load_processor(model.model_name_or_path))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -205,7 +205,7 @@ def test_so_are_those_of_a_model_that_is_stored_in_16_bit(monkeypatch: pytest.Mo
     game, args, model = parse([*FLAGS, "--model_name_or_path", str(tmp_path), "--dtype", "auto"])
     args.use_cpu = False  # on a CPU auto is float32
     with pytest.raises(ValueError, match="dtype=auto trains bfloat16 weights"):
-        train.build(game, args, model, [])
+        train.build(game, args, model, [], load_processor(model.model_name_or_path))
     with pytest.raises(Built):
         build(monkeypatch, "--model_name_or_path", str(tmp_path), "--dtype", "auto")
 
