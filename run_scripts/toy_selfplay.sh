@@ -42,12 +42,11 @@ if [ "$RESUME" = 1 ] && [ ! -d "$OUT" ]; then
     exit 1
 fi
 
-train=(python -m vision_zero.train --output_dir "$OUT")
+train=(python -m vision_zero.train --config experiments/base.yaml --output_dir "$OUT")
 if [ "$RESUME" = 1 ]; then
-    train+=(--resume true)
+    train=(python -m vision_zero.train --output_dir "$OUT" --resume true)
 else
     SEED="${SEED:-1}"
-    train+=(--config experiments/base.yaml)
 fi
 option() { # NAME VALUE: adds --NAME VALUE to the training command, unless VALUE is empty
     if [ -n "$2" ]; then train+=("--$1" "$2"); fi
