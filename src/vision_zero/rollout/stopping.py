@@ -14,7 +14,9 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 STATUS: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
 SAME = 0.5
@@ -69,6 +71,13 @@ class StopSignal:
         """All processes leave for the signal `number`, which another one may have got (None: its own)."""
         self._received, self.agreed = min(self._received, time.monotonic()), True
         self.number = number or self.number or signal.SIGTERM
+
+    def leave_together(self, gather: Callable[[list[Any]], list[Any]], asked: bool) -> None:
+        """Raises StoppedError on all processes if one of them is `asked` to leave. All have to call it."""
+        everyones = gather([(asked, self.number)])
+        if any(one for one, _ in everyones):
+            self.agree(next(filter(None, (number for _, number in everyones)), None))
+            raise StoppedError
 
     def set_grace(self, seconds: float) -> None:
         """`seconds`, at most half of those after which torchrun kills: the other half is for a checkpoint."""

@@ -47,6 +47,7 @@ from vision_zero.spo.scoring import Scores, score_games
 from vision_zero.trainer.checkpointing import ResumableTrainer
 from vision_zero.trainer.frozen_vision import FrozenTower
 from vision_zero.trainer.generation import SHORTER_PROMPTS, START_SERVER_AGAIN, Generation, check_logprob_gap
+from vision_zero.trainer.last_iteration import LastIteration
 from vision_zero.trainer.metrics import (
     TokenWeightedMetrics,
     iteration_metrics,
@@ -152,8 +153,8 @@ class IterativeSPOTrainer(ResumableTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         STOP.training = True
-        self.stop_together(STOP.agreed or STOP.number is not None)
-        self.keep_state()
+        STOP.leave_together(self.gather, STOP.agreed or STOP.number is not None)
+        self.last_iteration = LastIteration(self)
         started = time.perf_counter()
         stage = self.schedule.stage
         games, images = self._deal([row["game"] for row in inputs[:: self.num_generations]])
@@ -239,7 +240,7 @@ class IterativeSPOTrainer(ResumableTrainer):
                 )
             except (StoppedError, VLLMServerError, PromptTooLongError, NotFiniteError) as error:
                 failed = error
-        self.stop_together(isinstance(failed, StoppedError))
+        STOP.leave_together(self.gather, isinstance(failed, StoppedError))
         self.raise_on_all_ranks(failed, VLLMServerError, START_SERVER_AGAIN)
         self.raise_on_all_ranks(failed, PromptTooLongError, SHORTER_PROMPTS)
         if what := self.first_error(failed):
@@ -329,7 +330,7 @@ class IterativeSPOTrainer(ResumableTrainer):
         counts = torch.tensor([mask.sum(), STOP.over() and not last], dtype=torch.float32, device=mask.device)
         n_tokens, n_stopped = self.accelerator.reduce(counts, reduction="sum").tolist()
         if n_stopped:
-            self.stop_together(True)
+            STOP.leave_together(self.gather, True)
         self.token_metrics.take(self._metrics["train"], n_tokens)
         if self.accelerator.sync_gradients:
             self.token_metrics.put_back(self._metrics["train"])
