@@ -44,6 +44,7 @@ from vision_zero.trainer.callbacks import GamesTable, IterationLine, MetricsFile
 from vision_zero.trainer.finite import how_to_go_on
 from vision_zero.trainer.generation import LogprobGapError
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
+from vision_zero.trainer.last_iteration import save_last_iteration
 from vision_zero.types import ImagePair
 
 
@@ -260,7 +261,7 @@ def finish(trainer: IterativeSPOTrainer) -> None:
 
 def leave(trainer: IterativeSPOTrainer) -> NoReturn:
     """Save the last iteration after a signal, and say how to go on."""
-    saved, number = trainer.save_last_iteration(), STOP.number or 0
+    saved, number = save_last_iteration(trainer), STOP.number or 0
     if trainer.accelerator.is_main_process:
         lost = trainer.state.global_step - (int(saved.name.split("-")[1]) if saved else 0)
         where = f"the run is saved at {saved}" if saved else "nothing is saved" if lost else "nothing was trained yet"

@@ -72,8 +72,8 @@ class StopSignal:
         self._received, self.agreed = min(self._received, time.monotonic()), True
         self.number = number or self.number or signal.SIGTERM
 
-    def together(self, gather: Callable[[list[Any]], list[Any]], asked: bool) -> None:
-        """Raise StoppedError on all processes, whose values `gather` returns, if one of them is `asked` to stop."""
+    def leave_together(self, gather: Callable[[list[Any]], list[Any]], asked: bool) -> None:
+        """Raises StoppedError on all processes if one of them is `asked` to leave. All have to call it."""
         everyones = gather([(asked, self.number)])
         if any(one for one, _ in everyones):
             self.agree(next(filter(None, (number for _, number in everyones)), None))

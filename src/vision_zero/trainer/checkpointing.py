@@ -7,15 +7,13 @@ export is made from a complete checkpoint, beside it.
 from __future__ import annotations
 
 import json
-import random
 import shutil
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils import gather_object
 from peft import PeftModel
@@ -24,6 +22,7 @@ from vision_zero import ranks, run_folder
 from vision_zero.export import export_checkpoint
 from vision_zero.models import write_base, zero3_disabled
 from vision_zero.trainer.finite import stop_unless_finite
+from vision_zero.trainer.last_iteration import LastIteration, save_last_iteration
 from vision_zero.trainer.trl_without_vllm import GRPOTrainer
 
 
@@ -39,23 +38,10 @@ def _whole_or_removed(checkpoint: Path) -> Iterator[None]:
         raise
 
 
-def _rng_state() -> Callable[[], None]:
-    """What puts the random generators of now back."""
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    gpu = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
-
-    def put_back() -> None:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-        torch.set_rng_state(cpu)
-        if gpu is not None:
-            torch.cuda.set_rng_state(gpu)
-
-    return put_back
-
-
 class ResumableTrainer(GRPOTrainer):
     """State of a subclass beside model and optimizer goes through `state_dict` and `load_state_dict`."""
+
+    last_iteration: LastIteration | None = None
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
@@ -63,30 +49,6 @@ class ResumableTrainer(GRPOTrainer):
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-    _kept_at = -1
-
-    def keep_state(self) -> None:
-        """Keep what moves between the end of an iteration and the next optimizer step, for `save_last_iteration`."""
-        own, rng, flos = json.dumps(self.state_dict()), _rng_state(), self.current_flos
-        tokens, total_flos = self.state.num_input_tokens_seen, self.state.total_flos
-
-        def put_back() -> None:
-            self.load_state_dict(json.loads(own))
-            self.state.num_input_tokens_seen, self.state.total_flos, self.current_flos = tokens, total_flos, flos
-            rng()
-
-        self._kept_at, self._put_back = self.state.global_step, put_back
-
-    def save_last_iteration(self) -> Path | None:
-        """Save the end of the last iteration if no weight has moved since. The newest complete checkpoint, if any."""
-        step, folder = self.state.global_step, Path(self.args.output_dir)
-        ended = step and step % self.args.optimizer_steps_per_iteration == 0
-        if ended and not run_folder.is_complete(run_folder.checkpoint_path(folder, step)):
-            if self._kept_at == step:
-                self._put_back()
-            self._save_checkpoint(self.model, trial=None)
-        return next(reversed(run_folder.complete_checkpoints(folder)), None)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """TRL's checkpoint, our state, and last of all the mark that it is complete. Only then are old ones removed."""
@@ -166,6 +128,6 @@ class ResumableTrainer(GRPOTrainer):
         message = self.first_error(error if isinstance(error, kind) else None)
         if message is None:
             return
-        saved = self.save_last_iteration()
+        saved = save_last_iteration(self)
         where = f"the run was saved at {saved}" if saved else "nothing was trained yet"
         raise kind(f"{message}\n{where}. {advice}") from error

@@ -49,6 +49,7 @@ from vision_zero.trainer.checkpointing import ResumableTrainer
 from vision_zero.trainer.finite import stop_not_finite, stop_unless_finite
 from vision_zero.trainer.frozen_vision import FrozenTower
 from vision_zero.trainer.generation import SHORTER_PROMPTS, START_SERVER_AGAIN, Generation
+from vision_zero.trainer.last_iteration import LastIteration
 from vision_zero.trainer.logp_gap import LogprobGuard
 from vision_zero.trainer.metrics import (
     Streaks,
@@ -165,8 +166,8 @@ class IterativeSPOTrainer(ResumableTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         STOP.training = True
-        STOP.together(self.gather, STOP.agreed or STOP.number is not None)
-        self.keep_state()
+        STOP.leave_together(self.gather, STOP.agreed or STOP.number is not None)
+        self.last_iteration = LastIteration(self)
         started = time.perf_counter()
         ranks.at("playing")
         stage = self.schedule.stage
@@ -254,7 +255,7 @@ class IterativeSPOTrainer(ResumableTrainer):
                 )
             except (StoppedError, VLLMServerError, PromptTooLongError, NotFiniteError) as error:
                 failed = error
-        STOP.together(self.gather, isinstance(failed, StoppedError))
+        STOP.leave_together(self.gather, isinstance(failed, StoppedError))
         self.raise_on_all_ranks(failed, VLLMServerError, START_SERVER_AGAIN)
         self.raise_on_all_ranks(failed, PromptTooLongError, SHORTER_PROMPTS)
         if what := self.first_error(failed):
@@ -347,7 +348,7 @@ class IterativeSPOTrainer(ResumableTrainer):
         counts = torch.tensor([mask.sum(), STOP.over() and not last], dtype=torch.float32, device=mask.device)
         n_tokens, n_stopped = self.accelerator.reduce(counts, reduction="sum").tolist()
         if n_stopped:
-            STOP.together(self.gather, True)
+            STOP.leave_together(self.gather, True)
         self.token_metrics.take(self._metrics["train"], n_tokens)
         if self.accelerator.sync_gradients:
             self.token_metrics.put_back(self._metrics["train"])
