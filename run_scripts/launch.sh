@@ -14,6 +14,10 @@ die() {
     exit 1
 }
 
+holds_a_run() { # FOLDER: whether more is in it than the lock of a run that was ended before it began
+    [ -n "$(find "$1" -mindepth 1 -maxdepth 1 ! -name .lock 2>/dev/null)" ]
+}
+
 count_gpus() {
     local gpus
     if [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then

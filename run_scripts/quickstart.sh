@@ -20,7 +20,7 @@ resume=0
 for argument in "$@"; do
     if [[ "$argument" == --resume* ]]; then resume=1; fi
 done
-if [ "$resume" = 0 ] && [ -d "$RUN_DIR" ] && [ -n "$(ls -A "$RUN_DIR")" ]; then
+if [ "$resume" = 0 ] && holds_a_run "$RUN_DIR"; then
     echo "quickstart.sh: error: $RUN_DIR holds a run already, and it stays as it is." >&2
     echo "  continue it:       bash run_scripts/quickstart.sh --resume" >&2
     echo "  look at it:        python -m vision_zero.report $RUN_DIR --summary" >&2

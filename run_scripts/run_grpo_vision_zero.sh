@@ -150,7 +150,7 @@ if [ "$RESUME" = 1 ]; then
     fi
 else
     RUN_NAME="${RUN_NAME:-$(basename "$MODEL")-$(date +%Y%m%d-%H%M%S)}"
-    if [ -d "$OUTPUT_BASE_DIR/$RUN_NAME" ] && [ -n "$(ls -A "$OUTPUT_BASE_DIR/$RUN_NAME")" ]; then
+    if holds_a_run "$OUTPUT_BASE_DIR/$RUN_NAME"; then
         die "$OUTPUT_BASE_DIR/$RUN_NAME holds a run already; continue it with RESUME=1, or choose another RUN_NAME"
     fi
 fi

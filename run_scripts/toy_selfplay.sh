@@ -31,7 +31,7 @@ THREADS="${THREADS:-1}"                 # of torch: two on a shared machine are 
 RESUME="${RESUME:-0}"                   # 1: continue the run in OUT
 DRY_RUN="${DRY_RUN:-0}"                 # 1: print the commands and stop
 
-if [ "$RESUME" != 1 ] && [ -d "$OUT" ] && [ -n "$(ls -A "$OUT")" ]; then
+if [ "$RESUME" != 1 ] && holds_a_run "$OUT"; then
     echo "toy_selfplay.sh: error: $OUT holds a run already, and it stays as it is." >&2
     echo "  continue it:       RESUME=1 OUT=$OUT bash run_scripts/toy_selfplay.sh" >&2
     echo "  start another one: OUT=runs/another bash run_scripts/toy_selfplay.sh" >&2

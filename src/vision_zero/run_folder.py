@@ -12,6 +12,7 @@ set_aside/after-N/                                what followed checkpoint-N, wh
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -97,11 +98,18 @@ def _write_atomically(path: Path, text: str) -> None:
         _flush(path.parent)
 
 
+NO_FSYNC = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
+"""What file systems say, as SMB and FUSE ones, that cannot flush a folder."""
+
+
 def _flush(path: Path) -> None:
     """Flush a file or folder to the disk, against a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if not (path.is_dir() and error.errno in NO_FSYNC):
+            raise
     finally:
         os.close(descriptor)
 
@@ -344,8 +352,9 @@ def warn_of_little_space(output_dir: Path) -> None:
 
 
 def remove_incomplete(checkpoint: Path) -> None:
-    if checkpoint.exists() and not is_complete(checkpoint):
-        shutil.rmtree(checkpoint)
+    with writing(checkpoint):
+        if checkpoint.exists() and not is_complete(checkpoint):
+            shutil.rmtree(checkpoint)
 
 
 def checkpoints(output_dir: Path) -> list[Path]:
@@ -362,8 +371,9 @@ def complete_checkpoints(output_dir: Path) -> list[Path]:
 def rotate(output_dir: Path, keep: int | None) -> None:
     """Remove all but the newest `keep` complete checkpoints (None: keep all), each after its mark."""
     for checkpoint in complete_checkpoints(output_dir)[:-keep] if keep else []:
-        (checkpoint / COMPLETE).unlink()
-        shutil.rmtree(checkpoint)
+        with writing(checkpoint):
+            (checkpoint / COMPLETE).unlink()
+            shutil.rmtree(checkpoint)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -456,7 +466,7 @@ def rewind(output_dir: Path, checkpoint: Path | None) -> None:
         if not is_complete(path):
             print(f"{path} was not saved whole (it has no {COMPLETE}): removed", file=sys.stderr)
             remove_incomplete(path)
-    lasts = {METRICS: step, SWITCHES: step - 1, ARENA: step if checkpoint else -1, CHANGES: step}
+    lasts = {METRICS: step, SWITCHES: step - 1, ARENA: step if checkpoint else -1}
     for name, last in lasts.items():
         _drop_after(output_dir / name, last)
     for path in (output_dir / GAMES).glob("step-*.jsonl"):
@@ -491,12 +501,15 @@ def _real(places: Any) -> Any:
 
 
 def write_changes(output_dir: Path, config: Mapping[str, Any], step: int) -> None:
-    """Make `config` the options of the run from `step` on; what changed is one line of CHANGES."""
-    if changed := changed_options(output_dir, config, step):
-        iteration = step // steps_per_iteration(config)
-        append_json_line(output_dir / CHANGES, {"step": step, "iteration": iteration, "options": changed})
+    """Make `config` the options of the run from `step` on; what changed is one line of CHANGES, the last."""
+    changed, all_lines = changed_options(output_dir, config, step), read_json_lines(output_dir / CHANGES)
     if changed_options(output_dir, config):
         write_config(output_dir, config)
+    lines = [line for line in all_lines if line["step"] <= step]
+    if changed:
+        lines.append({"step": step, "iteration": step // steps_per_iteration(config), "options": changed})
+    if lines != all_lines:
+        write_json_lines(output_dir / CHANGES, lines)
 
 
 def steps_per_iteration(config: Mapping[str, Any]) -> int:

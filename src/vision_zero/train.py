@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
         except run_folder.WriteError as error:
             sys.exit(f"error: {error}. {how_to_go_on(Path(trainer.args.output_dir), ' once it can be written')}")
         except SelfCheckError as error:
-            if trainer.accelerator.is_main_process and checkpoint is None:
+            if trainer.accelerator.is_main_process and not trainer.args.resume:
                 (Path(trainer.args.output_dir) / run_folder.CONFIG).unlink(missing_ok=True)  # it holds no run yet
             sys.exit(f"error: {error}")
         except (BadImageError, PromptTooLongError, LogprobGapError, NotFiniteError, VLLMServerError) as error:
@@ -263,11 +263,11 @@ def leave(trainer: IterativeSPOTrainer) -> NoReturn:
     """Save the last iteration after a signal, and say how to go on."""
     saved, number = save_last_iteration(trainer), STOP.number or 0
     if trainer.accelerator.is_main_process:
-        lost = trainer.state.global_step - (int(saved.name.split("-")[1]) if saved else 0)
+        lost = trainer.state.global_step - (run_folder.step_of(saved) if saved else 0)
         where = f"the run is saved at {saved}" if saved else "nothing is saved" if lost else "nothing was trained yet"
         where += f" (the {lost} steps after it are lost: they are no whole iteration)" if lost else ""
-        n = os.environ.get("LOCAL_WORLD_SIZE", "1")
-        program = "python" if n == "1" else f"torchrun --nproc_per_node {n}"
+        n = os.environ.get("LOCAL_WORLD_SIZE")  # torchrun's; DeepSpeed needs it for one process too
+        program = f"torchrun --nproc_per_node {n}" if n else "python"
         command = f"{program} -m vision_zero.train --output_dir {shlex.quote(trainer.args.output_dir)} --resume true"
         tqdm.write(f"stopped by {signal.Signals(number).name}: {where}; continue with: {command}", file=sys.stderr)
     trainer.accelerator.wait_for_everyone()

@@ -348,6 +348,10 @@ def test_changed_options_stand_in_the_run_from_their_step_on(copied: Path) -> No
     # Back before the change, the run's options are those of then.
     words = ["--output_dir", str(copied), "--resume_from", "4"]
     assert run_folder.changed_options(copied, resolved(*parse(words)), 4) == {}
+    run_folder.rewind(copied, copied / "checkpoint-4")
+    run_folder.write_changes(copied, config, 4)
+    assert run_folder.read_json_lines(copied / "changes.jsonl") == []
+    assert run_folder.options_at(copied) == config
 
 
 FIXED: dict[str, Any] = {
@@ -391,9 +395,9 @@ def test_options_of_a_resumed_run_are_its_own(copied: Path, tmp_path: Path) -> N
     game, args, _ = parse(["--config", str(file), "--iterations", "8"])
     assert (game.template, args.reward_beta, args.iterations) == ("compact", 0.3, 8)
     with (copied / "config.yaml").open("a") as config:
-        config.write("an_option_of_before: 1\n")
+        config.write("an_option_of_before: 1\nlogging_nan_inf_filter: true\n")  # as an earlier version wrote it
     changed = run_folder.changed_options(copied, resolved(*parse(["--output_dir", str(copied), "--resume"])))
-    assert changed == {"an_option_of_before": (1, None)}
+    assert changed == {"an_option_of_before": (1, None), "logging_nan_inf_filter": (True, False)}
     relative = os.path.relpath(DRAWN)
     same = resolved(*parse(["--output_dir", str(copied), "--resume", "--images", relative]))
     assert "images" not in run_folder.changed_options(copied, same)

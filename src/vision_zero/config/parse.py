@@ -132,7 +132,10 @@ def _options_of_the_run(arguments: Sequence[str]) -> dict[str, Any]:
     step = asked.get("resume_from")
     if not asked.get("output_dir") or not (asked.get("resume") or step is not None):
         return {}
-    return options_at(Path(asked["output_dir"]), step)
+    options = options_at(Path(asked["output_dir"]), step)
+    if options.get("logging_nan_inf_filter"):  # TRL's default, in runs of earlier versions; told as changed
+        del options["logging_nan_inf_filter"]
+    return options
 
 
 def _with_config_apart(arguments: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ from importlib import import_module
 from safetensors import SafetensorError
 
 from vision_zero.data.pairs import BadImageError
+from vision_zero.rollout.policy import NotFiniteError
 
 COMMANDS = {"win-rate": "win_rate", "clues": "clues", "vlmevalkit": "benchmarks"}
 """Sub-command -> the package whose module `main` runs it."""
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(0 if asked_for_help else 2)
     try:
         import_module(f"vision_zero.evaluate.{COMMANDS[arguments[0]]}.main").main(arguments[1:])
-    except (ValueError, OSError, BadImageError, SafetensorError) as error:
+    except (ValueError, OSError, BadImageError, SafetensorError, NotFiniteError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         print("stopped by SIGINT", file=sys.stderr)

@@ -148,7 +148,7 @@ def nothing_changed(processor: ProcessorMixin) -> Iterator[None]:
     python, numpy, memo = random.getstate(), np.random.get_state(), memoize_images(processor)  # noqa: NPY002
     preprocessed = memo.preprocessed
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
             yield
     finally:
         random.setstate(python)

@@ -10,7 +10,7 @@ import json
 import shutil
 from abc import abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,9 @@ def _whole_or_removed(checkpoint: Path) -> Iterator[None]:
             yield
     except run_folder.WriteError:
         ranks.blame_others()  # a collective that failed is a RuntimeError, as torch's for a full disk
-        if not run_folder.is_complete(checkpoint):
-            shutil.rmtree(checkpoint, ignore_errors=True)
+        with suppress(OSError):  # a lost mount
+            if not run_folder.is_complete(checkpoint):
+                shutil.rmtree(checkpoint, ignore_errors=True)
         raise
 
 

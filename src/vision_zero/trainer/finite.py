@@ -45,7 +45,10 @@ def keep_batch(output_dir: Path, step: int, rank: int, batch: Mapping[str, Any])
 
 def how_to_go_on(output_dir: Path, advice: str = ", with a lower learning_rate if need be") -> str:
     """What to do after a stop: the last good checkpoint, named."""
-    complete = run_folder.complete_checkpoints(output_dir)
+    try:
+        complete = run_folder.complete_checkpoints(output_dir)
+    except OSError:  # a lost mount
+        return f"--resume goes on from the last good checkpoint{advice}"
     if not complete:
         return f"There is no checkpoint yet; start again{advice}"
     return f"The last good checkpoint is {complete[-1]}; --resume goes on from it{advice}"
@@ -69,8 +72,9 @@ def stop_unless_finite(
     if name is not None and batch:
         place = (Path(trainer.args.output_dir), trainer.state.global_step, trainer.accelerator.process_index)
         kept = keep_batch(*place, batch)
-    names = ", ".join(sorted({one for one in gather_object([name]) if one}))
-    stop_not_finite(trainer, f"{names} is not finite", kept)
+    found = [one for one in gather_object([(name, kept)]) if one[0]]
+    names = ", ".join(sorted({one for one, _ in found}))
+    stop_not_finite(trainer, f"{names} is not finite", "".join(sentence for _, sentence in found))
 
 
 def stop_not_finite(trainer: Trainer, what: str, kept: str = "") -> NoReturn:

@@ -68,11 +68,11 @@ class LogprobGuard:
         if mean <= self.limit:
             return
         kept = {"batches": [batch for _, batch in parts], "update_per_token_logps": [lp for lp, _ in parts]}
-        file = keep_batch(folder, step, trainer.accelerator.process_index, kept)
+        where = keep_batch(folder, step, trainer.accelerator.process_index, kept)
         raise LogprobGapError(
             f"{words} ({LOGPROB_GAP}mean, at most {self.limit:g}; the largest is {largest:.3g}). That is no rounding: "
             "who played has other weights, other images or another prompt, and nothing would be learnt. Nothing of "
-            f"this iteration was trained; its batch is kept at {file}. {how_to_go_on(folder)}"
+            f"this iteration was trained.{where} {how_to_go_on(folder, '')}"
         )
 
 
