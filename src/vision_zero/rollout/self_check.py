@@ -44,7 +44,8 @@ def gap_limit(model: torch.nn.Module, *precisions: object) -> float:
 
     `precisions` are those of autocast (True: 16 bits) and of an engine, beside the weights' own.
     """
-    coarse = torch.cuda.is_available() and torch.get_float32_matmul_precision() != "highest"  # TF32
+    # Not torch.get_float32_matmul_precision(), which raises an error after `--tf32 true`.
+    coarse = torch.cuda.is_available() and torch.backends.cuda.matmul.fp32_precision == "tf32"
     weights = {parameter.dtype for parameter in model.parameters()}
     return HALF_LIMIT if coarse or any(one in HALF for one in (*weights, *precisions)) else FLOAT32_LIMIT
 
