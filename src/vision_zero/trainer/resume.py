@@ -35,7 +35,8 @@ def read_state(checkpoint: Path | None, config: Mapping[str, Any]) -> dict[str, 
     if checkpoint is None:
         return {}
     optimizer = "global_step*" if config.get("deepspeed") else "optimizer*"
-    for name in (run_folder.STATE, "trainer_state.json", "scheduler.pt", optimizer):
+    scheduler = () if _has_scheduler(config.get("deepspeed")) else ("scheduler.pt",)
+    for name in (run_folder.STATE, "trainer_state.json", *scheduler, optimizer):
         if not any(checkpoint.glob(name)):  # transformers goes on without
             raise RunFolderError(f"{checkpoint} has no {name}; resume with the --deepspeed it was saved with")
     try:
@@ -52,6 +53,13 @@ def read_state(checkpoint: Path | None, config: Mapping[str, Any]) -> dict[str, 
             f"of iteration {iteration} ({per_iteration} steps and {games} games each) with {dealt} games dealt"
         )
     return dict(state)
+
+
+def _has_scheduler(deepspeed: Any) -> bool:
+    """Whether DeepSpeed's options (a file, or its content) have a scheduler, whose state is among DeepSpeed's files."""
+    if isinstance(deepspeed, str) and Path(deepspeed).is_file():
+        deepspeed = json.loads(Path(deepspeed).read_text("utf-8"))
+    return isinstance(deepspeed, Mapping) and "scheduler" in deepspeed
 
 
 def restore_records(output_dir: Path, checkpoint: Path) -> None:
