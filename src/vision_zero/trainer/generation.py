@@ -53,10 +53,10 @@ class Generation:
     ) -> None:
         self.args, self.accelerator, self.processor = args, accelerator, processor
         self.memo, self.images = memo, images
+        if accelerator.distributed_type == DistributedType.FSDP:  # by accelerate's environment; --fsdp is refused
+            raise ValueError("FSDP is not supported; use deepspeed (configs/deepspeed) and torchrun")
         if isinstance(model, PeftModel):
             check_adapter(model)
-            if args.use_vllm and accelerator.distributed_type == DistributedType.FSDP:
-                raise ValueError("LoRA with vLLM needs weights that FSDP splits; use DeepSpeed, or train without vLLM")
         self.engine = self._init_vllm(model) if args.use_vllm else None
 
     def _init_vllm(self, model: PreTrainedModel) -> ColocatedEngine | ServerEngine:
