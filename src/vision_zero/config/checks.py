@@ -87,11 +87,11 @@ NOT_USED = {name: f"is not supported: {instead}" for instead, names in REFUSED.i
     "generation_batch_size": "is not used; set games_per_iteration",
     "eval_strategy": "would move the stage averages; evaluate its checkpoints in a run of their own",
 }
-CHOICES = {
+CHOICES = {  # 8-bit optimizers need bitsandbytes, which is not installed with this
     "optim": ("adamw_torch", "adamw_torch_fused"),
     "importance_sampling_level": ("token", "sequence"),
 }
-VLLM_CHOICES = {
+VLLM_CHOICES = {  # 8-bit optimizers need bitsandbytes, which is not installed with this
     "vllm_mode": ("colocate", "server"),
     "vllm_dtype": (None, "auto", "float32", "bfloat16", "float16"),
     "vllm_model_impl": ("vllm", "auto", "transformers"),

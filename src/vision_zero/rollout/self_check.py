@@ -128,14 +128,14 @@ def check_image(model: PreTrainedModel, inputs: Fields) -> None:
         raise ValueError(f"{n_tokens} image tokens in a prompt, for {n_features} image features")
 
 
-def check_reply(said: Completion, inputs: Fields, logps: torch.Tensor, limit: float) -> float:
-    """The mean gap of a reply's log-probs to `logps`. Raises ValueError above `limit` (or NaN), or for other tokens."""
-    ids = inputs["input_ids"][0].tolist()
-    if list(said.prompt_ids) != ids:
-        raise ValueError(
-            f"its player reads a prompt as {len(said.prompt_ids)} tokens, apply_chat_template as {len(ids)}"
-        )
-    gap = float((torch.tensor(said.logprobs) - logps).abs().mean())
+def check_replies(replies: Sequence[Completion], inputs: Sequence[Fields], logps: torch.Tensor, limit: float) -> float:
+    """The mean gap of all log-probs to `logps`. Raises ValueError above `limit` (or NaN), or for other prompts."""
+    for said, fields in zip(replies, inputs, strict=True):
+        if list(said.prompt_ids) != (ids := fields["input_ids"][0].tolist()):
+            raise ValueError(
+                f"its player reads a prompt as {len(said.prompt_ids)} tokens, apply_chat_template as {len(ids)}"
+            )
+    gap = float((torch.tensor([one for said in replies for one in said.logprobs]) - logps).abs().mean())
     if not gap <= limit:
         raise ValueError(
             f"log-probs as sampled are {gap:.3g} per token from its own forward's, at most {limit:g} allowed"
@@ -184,9 +184,11 @@ def check_player(
             with playing() as policy:
                 replies = [policy.answer([request])[0] for request in requests]
             with plain() as model:
-                scored = list(zip(replies, inputs, strict=True))
-                logps = [plain_logps(model, fields, said.token_ids, temperature) for said, fields in scored]
-        gap = max(check_reply(*one, lp, limit) for one, lp in zip(scored, logps, strict=True))
+                logps = [
+                    plain_logps(model, fields, said.token_ids, temperature)
+                    for said, fields in zip(replies, inputs, strict=True)
+                ]
+        gap = check_replies(replies, inputs, torch.cat(logps), limit)
     except (PromptTooLongError, NotFiniteError, VLLMServerError):
         raise
     except Exception as error:  # whatever the code of a family that is not known here may raise

@@ -55,6 +55,8 @@ class Generation:
         self.memo, self.images = memo, images
         if accelerator.distributed_type == DistributedType.FSDP:  # by accelerate's environment; --fsdp is refused
             raise ValueError("FSDP is not supported; use deepspeed (configs/deepspeed) and torchrun")
+        if accelerator.distributed_type == DistributedType.DEEPSPEED and not args.deepspeed:
+            raise ValueError("accelerate switched DeepSpeed on; give its file by --deepspeed, and start with torchrun")
         if isinstance(model, PeftModel):
             check_adapter(model)
         self.engine = self._init_vllm(model) if args.use_vllm else None
