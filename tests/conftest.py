@@ -2,6 +2,7 @@
 
 import gc
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,32 @@ def file_of(nodeid: str) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.user_properties += [(FAULT, mark.args[0]) for mark in item.iter_markers(FAULT)]
     files = {file: place for place, file in enumerate(LONGEST)}
     items.sort(key=lambda item: files.get(file_of(item.nodeid), len(files)))
+
+
+FAULT, TRIED, LOST = "fault", "tried", "lost"
+"""Of a test that does something to a run: what, how often, and how many iterations had to be done again."""
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """A table of the faults that were tried: those after which the run was right, and what was lost."""
+    rows: dict[str, Counter[str]] = {}
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            found = dict(report.user_properties)
+            if FAULT not in found or (report.when != "call" and outcome == "passed"):
+                continue
+            row, tried = rows.setdefault(found[FAULT], Counter()), found.get(TRIED, 1)
+            row += {TRIED: tried, "right": tried if outcome == "passed" else 0, LOST: found.get(LOST, 0)}
+    if rows:
+        width = max(map(len, rows))
+        terminalreporter.section("faults", sep="=")
+        terminalreporter.line(f"{'fault':<{width}}  tried  right  iterations done again")
+        for fault, row in sorted(rows.items()):
+            terminalreporter.line(f"{fault:<{width}}  {row[TRIED]:>5}  {row['right']:>5}  {row[LOST]:>5}")
 
 
 @pytest.hookimpl(optionalhook=True)

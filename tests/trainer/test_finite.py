@@ -50,6 +50,7 @@ def trainer_of(tmp_path: Path, watched: Watched, **options: Any) -> IterativeSPO
     )
 
 
+@pytest.mark.fault("NaN, inf in a loss")
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("stage", ["decision", "clue"])
 def test_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, bad: float) -> None:
@@ -69,6 +70,7 @@ def test_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, bad
     assert kept["completion_ids"].shape == kept["completion_mask"].shape
 
 
+@pytest.mark.fault("NaN, inf in an advantage")
 @pytest.mark.parametrize("bad", BAD)
 def test_an_advantage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: float) -> None:
     watched = Watched()
@@ -83,6 +85,7 @@ def test_an_advantage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: floa
     stopped(trainer, watched, "^after step 1: advantages is not finite")
 
 
+@pytest.mark.fault("NaN, inf in a gradient")
 @pytest.mark.parametrize("bad", BAD)
 def test_a_gradient(tmp_path: Path, bad: float) -> None:
     watched = Watched()
@@ -95,6 +98,7 @@ def test_a_gradient(tmp_path: Path, bad: float) -> None:
     stopped(trainer, watched, "^after step 1: gradient norm is not finite")
 
 
+@pytest.mark.fault("NaN, inf in a weight")
 @pytest.mark.parametrize("bad", BAD)
 def test_a_weight_is_never_saved(tmp_path: Path, bad: float) -> None:
     """Whatever made it: the checkpoint before stays, and is named."""
@@ -114,6 +118,7 @@ def test_a_weight_is_never_saved(tmp_path: Path, bad: float) -> None:
     assert run_folder.is_complete(folder / "checkpoint-1")
 
 
+@pytest.mark.fault("learning rate far too high")
 def test_a_learning_rate_that_breaks_the_model_ends_in_one_line(tmp_path: Path) -> None:
     finished = train(tmp_path / "run", iterations=6, learning_rate=1e30, lr_scheduler_type="constant", warmup_steps=0)
     assert finished.status == 1

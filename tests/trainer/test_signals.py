@@ -101,6 +101,7 @@ def assert_resumes(run: Path, whole: Path, **options: Any) -> None:
     assert [{**line, "seconds": 0} for line in arenas[0]] == [{**line, "seconds": 0} for line in arenas[1]]
 
 
+@pytest.mark.fault("TERM, INT, USR1")
 def test_in_a_rollout_without_grace(one: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert_left(train_signalled(run, "rollout", 1, grace=0, **ONE), run, 1, "SIGTERM")
@@ -109,6 +110,7 @@ def test_in_a_rollout_without_grace(one: Path, tmp_path: Path) -> None:
     assert_resumes(run, one, **ONE)
 
 
+@pytest.mark.fault("TERM, INT, USR1")
 def test_one_process_of_two_in_an_arena(two: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert_left(train_signalled(run, "arena", 1, "SIGINT", "1", grace=0, **TWO), run, 1, "SIGINT", 2)
@@ -117,6 +119,7 @@ def test_one_process_of_two_in_an_arena(two: Path, tmp_path: Path) -> None:
     assert_resumes(run, two, **TWO)
 
 
+@pytest.mark.fault("TERM, INT, USR1")
 def test_before_training(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with running(*flags(output_dir=run), log=tmp_path / "log") as process:
@@ -155,6 +158,7 @@ def test_torchruns_limit_cuts_the_grace(monkeypatch: pytest.MonkeyPatch, capsys:
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.fault("TERM, INT, USR1")
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("moment", ["rollout", "update", "save", "rollout with grace", "update with grace"])
@@ -169,6 +173,7 @@ def test_table(name: str, moment: str, processes: int, one: Path, two: Path, tmp
     assert_resumes(run, whole, **options)
 
 
+@pytest.mark.fault("TERM, INT, USR1")
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["rollout", "update", "save"])
 def test_a_second_signal_ends_it_at_once(moment: str, one: Path, tmp_path: Path) -> None:
@@ -182,6 +187,7 @@ def test_a_second_signal_ends_it_at_once(moment: str, one: Path, tmp_path: Path)
     assert_resumes(run, one, **options)
 
 
+@pytest.mark.fault("TERM, INT, USR1")
 @pytest.mark.slow
 def test_nothing_was_trained(one: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
@@ -192,6 +198,7 @@ def test_nothing_was_trained(one: Path, tmp_path: Path) -> None:
     assert_resumes(run, one, **ONE)
 
 
+@pytest.mark.fault("TERM, INT, USR1")
 @pytest.mark.slow
 def test_while_a_checkpoint_is_loaded(one: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
@@ -202,6 +209,7 @@ def test_while_a_checkpoint_is_loaded(one: Path, tmp_path: Path) -> None:
     assert_resumes(run, one, **ONE)
 
 
+@pytest.mark.fault("TERM, INT, USR1")
 @pytest.mark.slow
 def test_weights_have_moved_within_the_iteration(tmp_path: Path) -> None:
     run, whole = tmp_path / "run", tmp_path / "whole"
@@ -216,6 +224,7 @@ def test_weights_have_moved_within_the_iteration(tmp_path: Path) -> None:
     assert_same_run(run, whole, 6)
 
 
+@pytest.mark.fault("TERM, INT, USR1")
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [2, 3])
 @pytest.mark.parametrize("moment", ["rollout", "update"])
@@ -284,6 +293,7 @@ def wait_for_none(run: Path) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.fault("TERM, INT, USR1 to script or torchrun")
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", ["1", "2"])
 @pytest.mark.parametrize("name", STATUS)
@@ -299,6 +309,7 @@ def test_the_script_and_torchrun(name: str, processes: str, tmp_path: Path) -> N
         wait_for_none(run)
 
 
+@pytest.mark.fault("TERM, INT, USR1 to script or torchrun")
 @pytest.mark.slow
 def test_a_script_that_goes_on_afterwards_passes_signals_on(tmp_path: Path) -> None:
     run = tmp_path / "run"
@@ -314,6 +325,7 @@ def test_a_script_that_goes_on_afterwards_passes_signals_on(tmp_path: Path) -> N
         wait_for_none(run)
 
 
+@pytest.mark.fault("TERM, INT, USR1 to script or torchrun")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGUSR1", "SIGKILL"])
 def test_workers_whose_torchrun_is_gone_save_and_leave(name: str, tmp_path: Path) -> None:

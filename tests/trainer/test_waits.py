@@ -83,6 +83,7 @@ def said_when(sent: signal.Signals, rank: int, tmp_path: Path, **options: Any) -
     return line, seconds, both
 
 
+@pytest.mark.fault("a rank killed")
 @pytest.mark.parametrize("rank", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_killed_process_is_named_at_once(rank: int, tmp_path: Path) -> None:
     line, seconds, _ = said_when(signal.SIGKILL, rank, tmp_path, ddp_timeout=1800)
@@ -90,6 +91,7 @@ def test_a_killed_process_is_named_at_once(rank: int, tmp_path: Path) -> None:
     assert seconds < 15
 
 
+@pytest.mark.fault("a rank stopped")
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("options", [{}, ZERO2], ids=["gloo", "DeepSpeed"])
@@ -99,6 +101,7 @@ def test_a_stopped_process_is_named_after_the_limit(rank: int, options: dict[str
     assert 4 < seconds < 20
 
 
+@pytest.mark.fault("a rank stopped")
 @pytest.mark.slow
 def test_under_torchrun_too(tmp_path: Path) -> None:
     line, seconds, _ = said_when(signal.SIGSTOP, 0, tmp_path, fresh=True)
@@ -107,6 +110,7 @@ def test_under_torchrun_too(tmp_path: Path) -> None:
     assert seconds < 20
 
 
+@pytest.mark.fault("a rank stopped")
 @pytest.mark.slow
 def test_a_process_that_is_stopped_for_less_goes_on(tmp_path: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
@@ -120,6 +124,7 @@ def test_a_process_that_is_stopped_for_less_goes_on(tmp_path: Path) -> None:
     assert not errors(log.read_text())
 
 
+@pytest.mark.fault("a rank hangs")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "says"),
@@ -142,6 +147,7 @@ def test_a_process_that_hangs_is_named(place: str, says: str, tmp_path: Path) ->
 COMPLETE = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
 
+@pytest.mark.fault("WORLD_SIZE left behind")
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_a_process_that_waits_for_nobody_is_told(rank: str, tmp_path: Path) -> None:
     left = COMPLETE | {"RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": str(free_port())}
@@ -160,6 +166,7 @@ def test_a_process_that_waits_for_nobody_is_told(rank: str, tmp_path: Path) -> N
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.fault("WORLD_SIZE left behind")
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -226,6 +233,7 @@ def small_files() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.fault("full disk")
 @pytest.mark.parametrize("writer", ["torch", "safetensors", "tokenizer", "text", "line"])
 def test_every_writer_that_meets_a_limit_says_where(writer: str, tmp_path: Path) -> None:
     tensors = {"one": torch.ones(9999)}
@@ -267,10 +275,12 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.fault("full disk")
 def test_a_full_disk_at_a_save(disk: Path) -> None:
     stopped_by_a_full_disk(disk, iterations=2)
 
 
+@pytest.mark.fault("full disk")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
@@ -303,6 +313,7 @@ def stopped_by_a_full_disk(disk: Path, **options: Any) -> Path:
     return run
 
 
+@pytest.mark.fault("full disk")
 @pytest.mark.slow
 @pytest.mark.parametrize("file", ["metrics.jsonl", "games"])
 @pytest.mark.parametrize("processes", [1, 2])
