@@ -226,7 +226,7 @@ option scenes_dir "$SCENES_DIR"
 options columns "$IMAGE_COLUMNS"
 option min_pixels "$MIN_PIXELS"
 option max_pixels "$MAX_PIXELS"
-option grace "$GRACE"
+set_by GRACE --grace "$GRACE"
 option kl_clue "$KL_CLUE"
 option kl_decision "$KL_DECISION"
 if [ -n "$ATTENTION" ]; then set_by ATTENTION --attn_implementation "$ATTENTION"; fi

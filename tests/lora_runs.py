@@ -18,7 +18,9 @@ from tests.trainer_helpers import make_trainer
 from vision_zero.models import load_model
 from vision_zero.rollout.lora import merged_parameters
 from vision_zero.run_folder import checkpoint_path
-from vision_zero.trainer.generation import LOGPROB_GAP
+from vision_zero.trainer.logp_gap import LOGPROB_GAP
+
+GAP = LOGPROB_GAP + "mean"
 
 
 def model_in(dtype: str, folder: Path) -> Path:
@@ -77,7 +79,7 @@ def lora_run(folder: Path, dtype: str, iterations: int, resume_at: int = 0, **op
         "adapter": hash_of(get_peft_model_state_dict(trainer.model)),
         "moved": max((merged[name] - published[name]).abs().max().item() for name in merged),
         "export_gap": max((merged[name] - exported[name]).abs().max().item() for name in merged),
-        "gaps": [line[LOGPROB_GAP] for line in trainer.state.log_history if LOGPROB_GAP in line],
+        "gaps": [line[GAP] for line in trainer.state.log_history if GAP in line],
     }
 
 

@@ -62,7 +62,7 @@ def words(**options: str) -> list[str]:
 
 def test_script_is_clean() -> None:
     subprocess.run(["bash", "-n", str(SCRIPT)], check=True)
-    subprocess.run([str(Path(sys.executable).parent / "shellcheck"), str(SCRIPT)], check=True)
+    subprocess.run([str(Path(sys.executable).parent / "shellcheck"), "-x", str(SCRIPT)], cwd=ROOT, check=True)
 
 
 def test_every_variable_reaches_the_commands(tmp_path: Path) -> None:

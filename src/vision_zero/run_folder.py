@@ -79,7 +79,9 @@ def writing(path: Path) -> Iterator[None]:
             free = f"{shutil.disk_usage(there).free / 1e9:.3f} GB are free there"
         except OSError:
             free = "its disk does not answer"
-        raise WriteError(f"{path}: cannot be written: {reason}; {free}") from error
+        failed = WriteError(f"{path}: cannot be written: {reason}; {free}")
+        failed.strerror = f"{reason}; {free}"
+        raise failed from error
 
 
 def _write_atomically(path: Path, text: str) -> None:

@@ -88,7 +88,7 @@ NOT_USED = {name: f"is not supported: {instead}" for instead, names in REFUSED.i
     "eval_strategy": "would move the stage averages; evaluate its checkpoints in a run of their own",
 }
 CHOICES = {  # 8-bit optimizers need bitsandbytes, which is not installed with this
-    "optim": ("adamw_torch", "adamw_torch_fused"),
+    "optim": ("adamw_torch", "adamw_torch_fused", "sgd"),
     "importance_sampling_level": ("token", "sequence"),
 }
 VLLM_CHOICES = {  # 8-bit optimizers need bitsandbytes, which is not installed with this
