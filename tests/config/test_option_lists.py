@@ -145,7 +145,7 @@ def test_the_defaults_are_accepted_and_so_is_the_file_that_they_are_written_to(t
         (["--lora_r", "4"], "lora_r=4 has no effect without use_peft=True"),
         (["--lora_target_modules", "q_proj"], "lora_target_modules=q_proj has no effect without use_peft=True"),
         (["--use_rslora", "true"], "use_rslora=True has no effect without use_peft=True"),
-        (["--optim", "sgd"], "optim=sgd must be one of adamw_torch, adamw_torch_fused"),
+        (["--optim", "adafactor"], "optim=adafactor must be one of adamw_torch, adamw_torch_fused, sgd"),
         (["--lr_scheduler_type", "reduce_lr_on_plateau"], "requires an eval strategy"),
         (["--importance_sampling_level", "word"], "importance_sampling_level=word must be one of token, sequence"),
         (["--top_entropy_quantile", "1.5"], "top_entropy_quantile=1.5 must be at most 1"),

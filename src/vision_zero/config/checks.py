@@ -69,7 +69,7 @@ REFUSED = {
     "skip_memory_metrics debug",
     "seed fixes games and tokens; sampling has steps without a deterministic form on GPUs": "full_determinism",
     "its loss scaling meets infinite gradients, which stop a run; use bf16": "fp16",
-    "optim is AdamW, with adam_beta1, adam_beta2 and adam_epsilon": "optim_args optim_target_modules",
+    "optim is AdamW, with adam_beta1, adam_beta2 and adam_epsilon, or SGD": "optim_args optim_target_modules",
     "an export has the base model's precision": "load_in_8bit load_in_4bit bnb_4bit_quant_type use_bnb_nested_quant "
     "bnb_4bit_quant_storage",
     "adapters are plain LoRA on linear layers; use lora_target_modules": "use_dora lora_target_parameters "
