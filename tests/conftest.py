@@ -72,7 +72,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 FAULT, TRIED, LOST = "fault", "tried", "lost"
-"""Of a test that does something to a run: what, how often, and how many iterations had to be done again."""
+"""Of a test that does something to a run: what, how often, and how many iterations were done again, if it counts."""
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -84,13 +84,14 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             if FAULT not in found or (report.when != "call" and outcome == "passed"):
                 continue
             row, tried = rows.setdefault(found[FAULT], Counter()), found.get(TRIED, 1)
-            row += {TRIED: tried, "right": tried if outcome == "passed" else 0, LOST: found.get(LOST, 0)}
+            row.update({TRIED: tried, "right": tried if outcome == "passed" else 0})
+            row.update({LOST: found[LOST]} if LOST in found else {})
     if rows:
         width = max(map(len, rows))
         terminalreporter.section("faults", sep="=")
         terminalreporter.line(f"{'fault':<{width}}  tried  right  iterations done again")
         for fault, row in sorted(rows.items()):
-            terminalreporter.line(f"{fault:<{width}}  {row[TRIED]:>5}  {row['right']:>5}  {row[LOST]:>5}")
+            terminalreporter.line(f"{fault:<{width}}  {row[TRIED]:>5}  {row['right']:>5}  {row.get(LOST, '-'):>5}")
 
 
 @pytest.hookimpl(optionalhook=True)

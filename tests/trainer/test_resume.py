@@ -355,7 +355,10 @@ CHANGES: dict[str, Any] = {"reward_beta": 0.2, "temperature": 0.7, "iterations":
 
 
 @pytest.mark.fault("options changed")
-def test_changed_options_stand_in_the_run_from_their_step_on(copied: Path) -> None:
+def test_changed_options_stand_in_the_run_from_their_step_on(
+    copied: Path, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("tried", len(CHANGES))
     config = run_folder.options_at(copied)
     run_folder.write_changes(copied, {**config, **CHANGES}, 5)
     assert {name: run_folder.read_config(copied)[name] for name in CHANGES} == CHANGES
@@ -395,7 +398,10 @@ FIXED: dict[str, Any] = {
 
 
 @pytest.mark.fault("options changed")
-def test_what_would_make_it_another_run_is_refused_all_at_once(copied: Path) -> None:
+def test_what_would_make_it_another_run_is_refused_all_at_once(
+    copied: Path, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("tried", len(FIXED))
     before = files_below(copied)
     words = [word for name, value in FIXED.items() for word in (f"--{name}", str(value))]
     with pytest.raises(SystemExit) as stopped:
