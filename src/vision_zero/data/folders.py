@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,12 +174,8 @@ def _no_images_message(root: Path, files: Sequence[str]) -> str:
 
 def _pair_part(name: str) -> tuple[str, str] | None:
     """(NAME, "original" or "modified") of NAME_original.png, None for other names."""
-    stem = os.path.splitext(name)[0]
-    for part in ("original", "modified"):
-        pair_name = stem.removesuffix(f"_{part}")
-        if pair_name != stem and pair_name and not pair_name.endswith("/"):
-            return pair_name, part
-    return None
+    match = re.fullmatch(r"(.*[^/])_(original|modified)", os.path.splitext(name)[0], re.DOTALL)
+    return None if match is None else (match[1], match[2])
 
 
 def _read_pairs(root: Path, images: Sequence[str], files: frozenset[str], scenes: Path | None) -> Listing:

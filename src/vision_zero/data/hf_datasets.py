@@ -112,19 +112,14 @@ class DatasetImage:
 class TablePairs(LazyPairs):
     """The rows of a data set as pairs."""
 
-    layout = "data set"
-
     def __init__(
         self, dataset: datasets.Dataset, columns: Columns, domain: Domain, name: str, folder: Folder | None
     ) -> None:
+        super().__init__("data set", len(dataset))
         self._cells = Cells(dataset, columns, name, folder)
         self.columns = columns
         self._domain = domain
-        self._length = len(dataset)
         self._ids = None if columns.id is None else _ids(dataset, columns.id, name)
-
-    def __len__(self) -> int:
-        return self._length
 
     def pair_at(self, row: int) -> ImagePair:
         return ImagePair(
@@ -145,9 +140,7 @@ def is_dataset_path(path: Path) -> bool:
     """True for a local path of a `datasets` data set: save_to_disk, parquet, or imagefolder with metadata."""
     if path.is_file():
         return path.suffix.lower() == ".parquet"
-    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-        return True
-    if any((path / name).is_file() for name in _METADATA_FILES):
+    if any((path / name).is_file() for name in ("dataset_dict.json", "state.json", *_METADATA_FILES)):
         return True
     return any(any(path.glob(pattern)) for pattern in ("*.parquet", "data/*.parquet", "*/*.parquet"))
 
