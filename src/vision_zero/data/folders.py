@@ -97,8 +97,16 @@ def read_folder(root: Path, scenes: Path | None) -> Listing:
         return Listing("ChartQA", root, _read_chartqa(root), "charts")
     files = walk(root)
     images = [name for name in files if is_image_name(name)]
+    if not files:
+        raise PairSourceError(
+            f"{root}: the folder is empty; it should hold images, pairs, a data set or {MANIFEST_NAME}"
+        )
     if not images:
-        raise PairSourceError(_no_images_message(root, files))
+        extensions = sorted({os.path.splitext(name)[1] or "(no extension)" for name in files})
+        known = " ".join(sorted(IMAGE_EXTENSIONS))
+        raise PairSourceError(
+            f"{root}: no images among {len(files)} files ({shorten(extensions, 8)}); known extensions: {known}"
+        )
     if any(_pair_part(name) for name in images):
         return _read_pairs(root, images, frozenset(files), scenes)
     return Listing("images", root, [PairPaths(name, name) for name in images], "photos")
@@ -162,14 +170,6 @@ def _list_folder(folder: str) -> list[tuple[str, bool]]:
         except UnicodeEncodeError:
             raise PairSourceError(f"{folder}: the file name {name!r} is not UTF-8; rename it") from None
     return sorted(listed, reverse=True)
-
-
-def _no_images_message(root: Path, files: Sequence[str]) -> str:
-    if not files:
-        return f"{root}: the folder is empty; it should hold images, pairs, a data set or {MANIFEST_NAME}"
-    extensions = sorted({os.path.splitext(name)[1] or "(no extension)" for name in files})
-    known = " ".join(sorted(IMAGE_EXTENSIONS))
-    return f"{root}: no images among {len(files)} files ({shorten(extensions, 8)}); known extensions: {known}"
 
 
 def _pair_part(name: str) -> tuple[str, str] | None:

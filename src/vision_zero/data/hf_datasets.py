@@ -45,8 +45,7 @@ class Columns:
 
     def fields(self) -> dict[str, str]:
         """Column names by what they hold."""
-        named = {"image": self.image, "edited": self.edited, "id": self.id}
-        return {field: column for field, column in named.items() if column is not None}
+        return {field: column for field, column in vars(self).items() if column is not None}
 
 
 class Cells:
@@ -81,31 +80,20 @@ class DatasetImage:
             if len(value) != 1:
                 raise BadImageError(f"{self.name}: the list must hold one image, it holds {len(value)}")
             value = value[0]
-        path = value
-        if isinstance(value, Mapping):
-            if value.get("bytes") is not None:
-                return decode_bytes(value["bytes"], self.name)
-            path = value.get("path")
-        if isinstance(value, bytes):
-            return decode_bytes(value, self.name)
+        # `datasets` itself wrote the path of an image cell; a path in a text column is the data's own word.
+        trusted = isinstance(value, Mapping)
+        data, path = (value.get("bytes"), value.get("path")) if trusted else (value, value)
+        if isinstance(data, bytes):
+            return decode_bytes(data, self.name)
         if not isinstance(path, str) or not path:
             raise BadImageError(f"{self.name}: the cell holds no image")
-        # `datasets` itself wrote the path of an image cell; a path in a text column is the data's own word.
-        return self._open_path(path, trusted=isinstance(value, Mapping))
-
-    def _open_path(self, path: str, trusted: bool) -> Image.Image:
-        folder = self.cells.folder
-        if trusted or folder is None:
-            file = ImageFile(Path(path))
-        else:
-            try:
-                folder.check(path)
-            except PairSourceError as error:
-                raise BadImageError(f"{self.name}: {error}") from error
-            file = ImageFile(folder.root / path)
+        file, folder = Path(path), self.cells.folder
         try:
-            return file.open()
-        except BadImageError as error:
+            if folder is not None and not trusted:
+                folder.check(path)
+                file = folder.root / path
+            return ImageFile(file).open()
+        except (PairSourceError, BadImageError) as error:
             raise BadImageError(f"{self.name}: {error}") from error
 
 
@@ -148,12 +136,10 @@ def is_dataset_path(path: Path) -> bool:
 def load_local(path: Path) -> datasets.Dataset:
     """A data set from a local path, never from the network. Of several splits, the one called "train" is read.
 
-    Raises PairSourceError when `datasets` is not installed, cannot read the path, or finds splits but no "train".
+    Raises PairSourceError when `datasets` cannot read the path, or finds splits but no "train".
     """
-    try:
-        import datasets
-    except ImportError as error:
-        raise PairSourceError(f"{path}: reading a data set needs `pip install datasets`") from error
+    import datasets
+
     try:
         if path.is_file():
             # Not load_dataset("parquet"), which first reports its use to the hub.
