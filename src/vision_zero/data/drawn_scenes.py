@@ -206,14 +206,11 @@ class DrawnPairs(LazyPairs):
     """Pairs `first` to `first + count - 1`."""
 
     def __init__(self, count: int, first: int) -> None:
-        self.layout = "drawings"
-        self._numbers = range(first, first + count)
-
-    def __len__(self) -> int:
-        return len(self._numbers)
+        super().__init__("drawings", count)
+        self._first = first
 
     def pair_at(self, row: int) -> ImagePair:
-        return drawn_pair(self._numbers[row])
+        return drawn_pair(self._first + row)
 
 
 def is_drawn(source: object) -> bool:

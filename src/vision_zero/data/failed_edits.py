@@ -53,13 +53,10 @@ class PairsWithFailedEdits(LazyPairs):
     def __init__(self, pairs: Sequence[ImagePair], share: float, seed: int = 0) -> None:
         if not 0 <= share <= 1:
             raise PairSourceError(f"failed_edits (share of the edited pairs) must be in 0..1, got {share}")
-        self.layout = "pairs with failed edits"
+        super().__init__("pairs with failed edits", len(pairs))
         self._pairs = pairs
         self._share = share
         self._seed = seed
-
-    def __len__(self) -> int:
-        return len(self._pairs)
 
     def pair_at(self, row: int) -> ImagePair:
         pair = self._pairs[row]

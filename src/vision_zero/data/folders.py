@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,8 +97,16 @@ def read_folder(root: Path, scenes: Path | None) -> Listing:
         return Listing("ChartQA", root, _read_chartqa(root), "charts")
     files = walk(root)
     images = [name for name in files if is_image_name(name)]
+    if not files:
+        raise PairSourceError(
+            f"{root}: the folder is empty; it should hold images, pairs, a data set or {MANIFEST_NAME}"
+        )
     if not images:
-        raise PairSourceError(_no_images_message(root, files))
+        extensions = sorted({os.path.splitext(name)[1] or "(no extension)" for name in files})
+        known = " ".join(sorted(IMAGE_EXTENSIONS))
+        raise PairSourceError(
+            f"{root}: no images among {len(files)} files ({shorten(extensions, 8)}); known extensions: {known}"
+        )
     if any(_pair_part(name) for name in images):
         return _read_pairs(root, images, frozenset(files), scenes)
     return Listing("images", root, [PairPaths(name, name) for name in images], "photos")
@@ -163,22 +172,10 @@ def _list_folder(folder: str) -> list[tuple[str, bool]]:
     return sorted(listed, reverse=True)
 
 
-def _no_images_message(root: Path, files: Sequence[str]) -> str:
-    if not files:
-        return f"{root}: the folder is empty; it should hold images, pairs, a data set or {MANIFEST_NAME}"
-    extensions = sorted({os.path.splitext(name)[1] or "(no extension)" for name in files})
-    known = " ".join(sorted(IMAGE_EXTENSIONS))
-    return f"{root}: no images among {len(files)} files ({shorten(extensions, 8)}); known extensions: {known}"
-
-
 def _pair_part(name: str) -> tuple[str, str] | None:
     """(NAME, "original" or "modified") of NAME_original.png, None for other names."""
-    stem = os.path.splitext(name)[0]
-    for part in ("original", "modified"):
-        pair_name = stem.removesuffix(f"_{part}")
-        if pair_name != stem and pair_name and not pair_name.endswith("/"):
-            return pair_name, part
-    return None
+    match = re.fullmatch(r"(.*[^/])_(original|modified)", os.path.splitext(name)[0], re.DOTALL)
+    return None if match is None else (match[1], match[2])
 
 
 def _read_pairs(root: Path, images: Sequence[str], files: frozenset[str], scenes: Path | None) -> Listing:

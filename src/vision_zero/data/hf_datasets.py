@@ -45,8 +45,7 @@ class Columns:
 
     def fields(self) -> dict[str, str]:
         """Column names by what they hold."""
-        named = {"image": self.image, "edited": self.edited, "id": self.id}
-        return {field: column for field, column in named.items() if column is not None}
+        return {field: column for field, column in vars(self).items() if column is not None}
 
 
 class Cells:
@@ -81,50 +80,34 @@ class DatasetImage:
             if len(value) != 1:
                 raise BadImageError(f"{self.name}: the list must hold one image, it holds {len(value)}")
             value = value[0]
-        path = value
-        if isinstance(value, Mapping):
-            if value.get("bytes") is not None:
-                return decode_bytes(value["bytes"], self.name)
-            path = value.get("path")
-        if isinstance(value, bytes):
-            return decode_bytes(value, self.name)
+        # `datasets` itself wrote the path of an image cell; a path in a text column is the data's own word.
+        trusted = isinstance(value, Mapping)
+        data, path = (value.get("bytes"), value.get("path")) if trusted else (value, value)
+        if isinstance(data, bytes):
+            return decode_bytes(data, self.name)
         if not isinstance(path, str) or not path:
             raise BadImageError(f"{self.name}: the cell holds no image")
-        # `datasets` itself wrote the path of an image cell; a path in a text column is the data's own word.
-        return self._open_path(path, trusted=isinstance(value, Mapping))
-
-    def _open_path(self, path: str, trusted: bool) -> Image.Image:
-        folder = self.cells.folder
-        if trusted or folder is None:
-            file = ImageFile(Path(path))
-        else:
-            try:
-                folder.check(path)
-            except PairSourceError as error:
-                raise BadImageError(f"{self.name}: {error}") from error
-            file = ImageFile(folder.root / path)
+        file, folder = Path(path), self.cells.folder
         try:
-            return file.open()
-        except BadImageError as error:
+            if folder is not None and not trusted:
+                folder.check(path)
+                file = folder.root / path
+            return ImageFile(file).open()
+        except (PairSourceError, BadImageError) as error:
             raise BadImageError(f"{self.name}: {error}") from error
 
 
 class TablePairs(LazyPairs):
     """The rows of a data set as pairs."""
 
-    layout = "data set"
-
     def __init__(
         self, dataset: datasets.Dataset, columns: Columns, domain: Domain, name: str, folder: Folder | None
     ) -> None:
+        super().__init__("data set", len(dataset))
         self._cells = Cells(dataset, columns, name, folder)
         self.columns = columns
         self._domain = domain
-        self._length = len(dataset)
         self._ids = None if columns.id is None else _ids(dataset, columns.id, name)
-
-    def __len__(self) -> int:
-        return self._length
 
     def pair_at(self, row: int) -> ImagePair:
         return ImagePair(
@@ -145,9 +128,7 @@ def is_dataset_path(path: Path) -> bool:
     """True for a local path of a `datasets` data set: save_to_disk, parquet, or imagefolder with metadata."""
     if path.is_file():
         return path.suffix.lower() == ".parquet"
-    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-        return True
-    if any((path / name).is_file() for name in _METADATA_FILES):
+    if any((path / name).is_file() for name in ("dataset_dict.json", "state.json", *_METADATA_FILES)):
         return True
     return any(any(path.glob(pattern)) for pattern in ("*.parquet", "data/*.parquet", "*/*.parquet"))
 
@@ -155,12 +136,10 @@ def is_dataset_path(path: Path) -> bool:
 def load_local(path: Path) -> datasets.Dataset:
     """A data set from a local path, never from the network. Of several splits, the one called "train" is read.
 
-    Raises PairSourceError when `datasets` is not installed, cannot read the path, or finds splits but no "train".
+    Raises PairSourceError when `datasets` cannot read the path, or finds splits but no "train".
     """
-    try:
-        import datasets
-    except ImportError as error:
-        raise PairSourceError(f"{path}: reading a data set needs `pip install datasets`") from error
+    import datasets
+
     try:
         if path.is_file():
             # Not load_dataset("parquet"), which first reports its use to the hub.

@@ -100,7 +100,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "F":
         raise BadImageError(f"{name}: the pixels are floating-point numbers, whose range is not known")
     if image.has_transparency_data:
-        return _on_white(image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return image.convert("RGB")
 
 
@@ -110,8 +110,3 @@ def _from_sixteen_bit(image: Image.Image, name: str) -> Image.Image:
     if lowest < 0 or highest > 65535:
         raise BadImageError(f"{name}: grey values from {lowest:.0f} to {highest:.0f} are not 16-bit")
     return image.convert("I").point(lambda value: value * (255 / 65535)).convert("L")
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")

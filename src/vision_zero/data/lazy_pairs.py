@@ -16,7 +16,12 @@ from vision_zero.types import Domain, ImagePair
 class LazyPairs(Sequence[ImagePair]):
     """Base of the lazy sequences. `layout` names what was read."""
 
-    layout: str
+    def __init__(self, layout: str, length: int) -> None:
+        self.layout = layout
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
 
     def pair_at(self, row: int) -> ImagePair:
         """The pair at `row`, 0 <= row < len(self)."""
@@ -36,12 +41,9 @@ class PairSubset(LazyPairs):
     """The pairs of another sequence at the given positions."""
 
     def __init__(self, pairs: LazyPairs, rows: Sequence[int]) -> None:
-        self.layout = pairs.layout
+        super().__init__(pairs.layout, len(rows))
         self._pairs = pairs
         self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
 
     def pair_at(self, row: int) -> ImagePair:
         return self._pairs.pair_at(self._rows[row])
@@ -51,20 +53,16 @@ class ListedPairs(LazyPairs):
     """Pairs of image files. `domain` is that of pairs that name none."""
 
     def __init__(self, listing: Listing, domain: Domain) -> None:
-        self.layout = listing.layout
-        self._root = listing.root
-        self._pairs = listing.pairs
+        super().__init__(listing.layout, len(listing.pairs))
+        self._listing = listing
         self._domain = domain
 
-    def __len__(self) -> int:
-        return len(self._pairs)
-
     def pair_at(self, row: int) -> ImagePair:
-        paths = self._pairs[row]
+        root, paths = self._listing.root, self._listing.pairs[row]
         return ImagePair(
             id=paths.id,
-            image=ImageFile(self._root / paths.image),
-            edited=None if paths.edited is None else ImageFile(self._root / paths.edited),
+            image=ImageFile(root / paths.image),
+            edited=None if paths.edited is None else ImageFile(root / paths.edited),
             domain=paths.domain or self._domain,
             meta=paths.meta if paths.meta is not None else {},
         )
@@ -74,13 +72,10 @@ class MixedPairs(LazyPairs):
     """Several sources one after the other. An id is SOURCE/ID, with the source's name in front."""
 
     def __init__(self, names: Sequence[str], parts: Sequence[LazyPairs]) -> None:
-        self.layout = " + ".join(part.layout for part in parts)
         self._names = names
         self._parts = parts
         self._ends = list(accumulate(len(part) for part in parts))
-
-    def __len__(self) -> int:
-        return self._ends[-1]
+        super().__init__(" + ".join(part.layout for part in parts), self._ends[-1])
 
     def pair_at(self, row: int) -> ImagePair:
         number = bisect_right(self._ends, row)

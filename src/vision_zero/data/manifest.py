@@ -78,7 +78,11 @@ def read_manifest(path: Path, fields: Mapping[str, str] | None = None) -> Listin
                 first = lines.setdefault(row.id, number)
                 if first != number:
                     raise PairSourceError(f"{where}: the id {row.id!r} is already on line {first}")
-                _check_paths(row, folder, where)
+                try:
+                    for name in filter(None, (row.image, row.edited)):
+                        folder.check(name)
+                except PairSourceError as error:
+                    raise PairSourceError(f"{where}: {error}") from error
                 rows.append(row)
     except OSError as error:
         raise PairSourceError(f"{path}: cannot be read: {error.strerror or error}") from error
@@ -87,32 +91,28 @@ def read_manifest(path: Path, fields: Mapping[str, str] | None = None) -> Listin
     return Listing("manifest", path.parent, rows, "photos")
 
 
-def _check_paths(row: PairPaths, folder: Folder, where: str) -> None:
-    for name in (row.image, row.edited):
-        if name is None:
-            continue
-        try:
-            folder.check(name)
-        except PairSourceError as error:
-            raise PairSourceError(f"{where}: {error}") from error
-
-
 def _read_line(line: bytes, where: str, number: int, fields: Mapping[str, str] | None) -> PairPaths:
     record = _parse(line, where, number)
-    names = FIELDS if fields is None else dict(fields)
-    if fields is None:
-        _refuse_unknown(record, where)
-    row_id = record.get(names["id"]) if "id" in names else f"{number:07d}"
+    names = FIELDS if fields is None else fields
+    # A misspelt "edited" would otherwise quietly turn a pair into a single image.
+    if fields is None and (unknown := sorted(record.keys() - FIELDS.keys())):
+        raise PairSourceError(
+            f"{where}: unknown keys {unknown}; a manifest has {', '.join(FIELDS)}; give `columns` for other names"
+        )
+    cells = {field: record.get(key) for field, key in names.items()}
+    row_id = cells.get("id", f"{number:07d}")
     if isinstance(row_id, bool) or not isinstance(row_id, (str, int)) or row_id == "":
         raise PairSourceError(f'{where}: "{names["id"]}" must be a text or a whole number, got {row_id!r}')
-    image = _path(record, names["image"], where)
+    image = _path(cells["image"], names["image"], where)
     if image is None:
         raise PairSourceError(f'{where}: "{names["image"]}" is missing; the keys are {sorted(record)}')
-    edited = _path(record, names["edited"], where) if "edited" in names else None
-    domain = record.get(names["domain"]) if "domain" in names else None
+    edited = _path(cells["edited"], names["edited"], where) if "edited" in names else None
+    domain, meta = cells.get("domain"), cells.get("meta")
     if domain is not None and domain not in DOMAINS:
         raise PairSourceError(f'{where}: "domain" must be one of {", ".join(DOMAINS)}, got {domain!r}')
-    return PairPaths(str(row_id), image, edited, _meta(record, names, where), domain)
+    if meta is not None and not isinstance(meta, dict):
+        raise PairSourceError(f'{where}: "meta" must be a JSON object, got {type(meta).__name__}')
+    return PairPaths(str(row_id), image, edited, None if meta is None else LazyJson(text=json.dumps(meta)), domain)
 
 
 def _parse(line: bytes, where: str, number: int) -> dict[str, Any]:
@@ -127,17 +127,7 @@ def _parse(line: bytes, where: str, number: int) -> dict[str, Any]:
     return record
 
 
-def _refuse_unknown(record: Mapping[str, Any], where: str) -> None:
-    # A misspelt "edited" would otherwise quietly turn a pair into a single image.
-    unknown = sorted(record.keys() - FIELDS.keys())
-    if unknown:
-        raise PairSourceError(
-            f"{where}: unknown keys {unknown}; a manifest has {', '.join(FIELDS)}; give `columns` for other names"
-        )
-
-
-def _path(record: Mapping[str, Any], key: str, where: str) -> str | None:
-    value = record.get(key)
+def _path(value: Any, key: str, where: str) -> str | None:
     if isinstance(value, list):
         if len(value) != 1:
             raise PairSourceError(f'{where}: "{key}" must hold one path, got {len(value)}')
@@ -147,12 +137,3 @@ def _path(record: Mapping[str, Any], key: str, where: str) -> str | None:
     if not isinstance(value, str) or not value:
         raise PairSourceError(f'{where}: "{key}" must be a path, got {value!r}')
     return value
-
-
-def _meta(record: Mapping[str, Any], names: Mapping[str, str], where: str) -> Mapping[str, Any] | None:
-    meta = record.get(names["meta"]) if "meta" in names else None
-    if meta is None:
-        return None
-    if not isinstance(meta, dict):
-        raise PairSourceError(f'{where}: "meta" must be a JSON object, got {type(meta).__name__}')
-    return LazyJson(text=json.dumps(meta))

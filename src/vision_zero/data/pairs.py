@@ -13,18 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, Union, cast
 
+from vision_zero.data import hf_datasets
 from vision_zero.data.drawn_scenes import is_drawn, read_drawn
 from vision_zero.data.folders import MANIFEST_NAME, Listing, PairSourceError, read_folder
-from vision_zero.data.hf_datasets import (
-    DatasetImage,
-    TablePairs,
-    choose_columns,
-    choose_split,
-    is_dataset,
-    is_dataset_path,
-    load_local,
-    read_columns,
-)
+from vision_zero.data.hf_datasets import DatasetImage, TablePairs
 from vision_zero.data.image_files import BadImageError, ImageFile
 from vision_zero.data.lazy_pairs import LazyPairs, ListedPairs, MixedPairs, PairSubset
 from vision_zero.data.manifest import Folder, read_manifest
@@ -90,7 +82,7 @@ def load_pairs(
 
 
 def _as_list(source: Source) -> list[OneSource]:
-    if isinstance(source, (str, Path)) or is_dataset(source) or isinstance(source, Mapping):
+    if isinstance(source, (str, Path)) or hf_datasets.is_dataset(source) or isinstance(source, Mapping):
         return [cast("OneSource", source)]
     if not isinstance(source, Sequence):
         raise PairSourceError(f"a source is a path, a datasets.Dataset or a list of these, got {type(source).__name__}")
@@ -101,9 +93,9 @@ def _as_list(source: Source) -> list[OneSource]:
 
 def _read(source: OneSource, columns: ColumnNames | None, scenes: Path | None) -> LazyPairs:
     if not isinstance(source, (str, Path)):
-        if not is_dataset(source) and not isinstance(source, Mapping):
+        if not hf_datasets.is_dataset(source) and not isinstance(source, Mapping):
             raise PairSourceError(f"a source is a path or a datasets.Dataset, got {type(source).__name__}")
-        return _read_table(choose_split(source, "the data set"), columns, "photos", "the data set", None)
+        return _read_table(hf_datasets.choose_split(source, "the data set"), columns, "photos", "the data set", None)
     if is_drawn(source):
         return read_drawn(str(source))
     domain, path = _split_domain(source)
@@ -111,9 +103,9 @@ def _read(source: OneSource, columns: ColumnNames | None, scenes: Path | None) -
         unknown = domain is None and ":" in str(source)
         known = f"; a domain before the colon is one of {', '.join(DOMAINS)}" if unknown else ""
         raise PairSourceError(f"{path}: no such file or folder{known}")
-    if is_dataset_path(path):
+    if hf_datasets.is_dataset_path(path):
         folder = Folder(path.parent if path.is_file() else path)
-        return _read_table(load_local(path), columns, domain or "photos", str(path), folder)
+        return _read_table(hf_datasets.load_local(path), columns, domain or "photos", str(path), folder)
     listing = _list_files(path, columns, scenes)
     return ListedPairs(listing, domain or listing.domain)
 
@@ -121,14 +113,14 @@ def _read(source: OneSource, columns: ColumnNames | None, scenes: Path | None) -
 def _read_table(
     dataset: datasets.Dataset, columns: ColumnNames | None, domain: Domain, name: str, folder: Folder | None
 ) -> TablePairs:
-    wanted = None if columns is None else read_columns(columns)
-    return TablePairs(dataset, choose_columns(dataset, wanted, name), domain, name, folder)
+    wanted = None if columns is None else hf_datasets.read_columns(columns)
+    return TablePairs(dataset, hf_datasets.choose_columns(dataset, wanted, name), domain, name, folder)
 
 
 def _list_files(path: Path, columns: ColumnNames | None, scenes: Path | None) -> Listing:
     manifest = path / MANIFEST_NAME if path.is_dir() else path
     if manifest.is_file() and manifest.suffix.lower() == ".jsonl":
-        return read_manifest(manifest, None if columns is None else read_columns(columns).fields())
+        return read_manifest(manifest, None if columns is None else hf_datasets.read_columns(columns).fields())
     if not path.is_dir():
         raise PairSourceError(f"{path}: a source is a folder, a .jsonl manifest or a .parquet file")
     return read_folder(path, scenes)

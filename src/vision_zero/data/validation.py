@@ -72,7 +72,11 @@ def check_pairs(
     `on_progress(opened, total)` is called after each. Raises BadImageError at the first bad pair, or lists all in the
     report with `collect`. `n_identical` counts opened pairs whose two images are equal in every pixel.
     """
-    n_edited, domains = _count(pairs)
+    n_edited = 0
+    domains: Counter[Domain] = Counter()
+    for pair in pairs:
+        n_edited += pair.edited is not None
+        domains[pair.domain] += 1
     rows = sample_rows(len(pairs), sample, seed)
     sizes: list[tuple[int, int]] = []
     bad: list[BadPair] = []
@@ -91,7 +95,8 @@ def check_pairs(
             on_progress(n_done, len(rows))
     sizes.sort(key=lambda size: (size[0] * size[1], size))
     smallest, middle, largest = (sizes[0], sizes[len(sizes) // 2], sizes[-1]) if sizes else (None, None, None)
-    return PairReport(len(pairs), n_edited, domains, len(sizes), n_identical, smallest, middle, largest, tuple(bad))
+    by_domain = dict(sorted(domains.items()))
+    return PairReport(len(pairs), n_edited, by_domain, len(sizes), n_identical, smallest, middle, largest, tuple(bad))
 
 
 def sample_rows(n_pairs: int, sample: int | None, seed: int) -> list[int]:
@@ -101,14 +106,3 @@ def sample_rows(n_pairs: int, sample: int | None, seed: int) -> list[int]:
     if sample < 0:
         raise ValueError(f"sample must not be negative, got {sample}")
     return sorted(random.Random(seed).sample(range(n_pairs), sample))
-
-
-def _count(pairs: Sequence[ImagePair]) -> tuple[int, dict[Domain, int]]:
-    """Number of pairs with an edited image, and numbers of pairs by domain."""
-    n_edited = 0
-    domains: Counter[Domain] = Counter()
-    for row in range(len(pairs)):
-        pair = pairs[row]
-        n_edited += pair.edited is not None
-        domains[pair.domain] += 1
-    return n_edited, dict(sorted(domains.items()))

@@ -27,19 +27,8 @@ from vision_zero.data.folders import MANIFEST_NAME
 from vision_zero.data.pairs import load_pairs
 from vision_zero.data.validation import sample_rows
 from vision_zero.inspect_data import contact_sheet, positive
-from vision_zero.make_data.maker import HasDefaultN, HasMaterial, HasSummary, Maker, MakerError
-from vision_zero.make_data.output import (
-    MATERIAL,
-    SHEET,
-    SUMMARY,
-    PairJob,
-    RemainingPairs,
-    make_summary,
-    open_output,
-    write_json,
-    write_manifest,
-    write_whole,
-)
+from vision_zero.make_data import output
+from vision_zero.make_data.maker import HasMaterial, HasSummary, Maker, MakerError
 from vision_zero.make_data.workers import work
 
 MAKERS: Mapping[str, str] = {
@@ -50,7 +39,6 @@ MAKERS: Mapping[str, str] = {
 """Command -> module with `add_arguments(parser)` and `from_arguments(args) -> Maker`."""
 
 DOWNLOAD = "download"
-DEFAULT_N = {"clevr": 2000, "charts": 1000, "photos": 1000}  # the sizes of the paper's three sets
 SHEET_PAIRS = 16
 NOT_KEPT = ("out", "n", "workers", "domain", "blender_python", "blender_threads", "blender_timeout")
 """Options that may differ when a run is continued (--n only upwards): they change no pair."""
@@ -66,9 +54,9 @@ def main(argv: Sequence[str] | None = None, domains: Mapping[str, str] = MAKERS)
     args, module = parse(argv, domains)
     try:
         maker: Maker = module.from_arguments(args)
-        n = number_of_pairs(args, maker)
-        with open_output(args.out, maker.name, kept_options(args, maker), n) as remaining:
-            make_all(PairJob(maker, args.seed, args.out), remaining, n, args.workers)
+        n = args.n or maker.default_n
+        with output.open_output(args.out, maker.name, kept_options(args, maker), n) as remaining:
+            make_all(output.PairJob(maker, args.seed, args.out), remaining, n, args.workers)
             return finish(args.out, maker, n)
     except KeyboardInterrupt:
         print(f"stopped; what is done is kept in {args.out}, the same command continues", file=sys.stderr)
@@ -112,17 +100,11 @@ def size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def number_of_pairs(args: argparse.Namespace, maker: Maker) -> int:
-    if args.n is not None:
-        return int(args.n)
-    return maker.default_n if isinstance(maker, HasDefaultN) else DEFAULT_N[args.domain]
-
-
 def kept_options(args: argparse.Namespace, maker: Maker) -> dict[str, Any]:
     """JSON of what the pairs depend on: the domain and all its options."""
     options = {name: as_json(value) for name, value in sorted(vars(args).items()) if name not in NOT_KEPT}
     if isinstance(maker, HasMaterial):
-        options[MATERIAL] = maker.material()
+        options[output.MATERIAL] = maker.material()
     return {"domain": args.domain, "name": maker.name, "max_attempts": maker.max_attempts, **options}
 
 
@@ -133,7 +115,7 @@ def as_json(value: object) -> object:
     return [as_json(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
-def make_all(job: PairJob, remaining: RemainingPairs, n: int, n_workers: int) -> None:
+def make_all(job: output.PairJob, remaining: output.RemainingPairs, n: int, n_workers: int) -> None:
     """Make the missing pairs with a progress bar. Prints how many were there and the speed."""
     n_there = n - len(remaining.numbers) - remaining.n_damaged
     if n_there or remaining.n_damaged:
@@ -145,8 +127,8 @@ def make_all(job: PairJob, remaining: RemainingPairs, n: int, n_workers: int) ->
         closing(work(job, remaining.numbers, n_workers)) as results,
         tqdm(total=n, initial=n - len(remaining.numbers), desc="making pairs", unit="pair", disable=None) as bar,
     ):
-        for result in results:
-            rejected += sum(result.rejects.values())
+        for rejects in results:
+            rejected += sum(rejects.values())
             bar.set_postfix(rejected=rejected, refresh=False)
             bar.update()
     if remaining.numbers:
@@ -156,9 +138,9 @@ def make_all(job: PairJob, remaining: RemainingPairs, n: int, n_workers: int) ->
 
 def finish(out: Path, maker: Maker, n: int) -> int:
     """Write manifest, summary and contact sheet. Returns the exit status."""
-    records = write_manifest(out, maker.name, n)
-    summary = make_summary(records, maker.summary() if isinstance(maker, HasSummary) else {})
-    write_json(out / SUMMARY, summary)
+    records = output.write_manifest(out, maker.name, n)
+    summary = output.make_summary(records, maker.summary() if isinstance(maker, HasSummary) else {})
+    output.write_json(out / output.SUMMARY, summary)
     for reason, count in summary["rejects"].items():
         print(f"rejected  {count:>6}  {reason}")
     for reason, count in summary["material"].get("files_left_out", {}).items():
@@ -175,10 +157,10 @@ def finish(out: Path, maker: Maker, n: int) -> int:
     pairs = load_pairs(out)
     sheet = io.BytesIO()
     contact_sheet([pairs[row] for row in sample_rows(len(pairs), SHEET_PAIRS, seed=0)]).save(sheet, "JPEG", quality=90)
-    write_whole(out / SHEET, sheet.getvalue())
+    output.write_whole(out / output.SHEET, sheet.getvalue())
     print(
         f"{summary['pairs']} pairs in {out / MANIFEST_NAME}; median share of changed pixels "
-        f"{summary['changed_pixels']['50%']:.1%}; look at {out / SHEET}"
+        f"{summary['changed_pixels']['50%']:.1%}; look at {out / output.SHEET}"
     )
     return 0
 

@@ -58,15 +58,11 @@ class Maker(Protocol):
     max_attempts: int
     """Attempts at one pair before it is given up."""
 
-    def open(self) -> AbstractContextManager[Make]: ...
-
-
-@runtime_checkable
-class HasDefaultN(Protocol):
-    """A maker whose source files set the default number of pairs."""
-
     @property
-    def default_n(self) -> int: ...
+    def default_n(self) -> int:
+        """Pairs that are made if --n is not given."""
+
+    def open(self) -> AbstractContextManager[Make]: ...
 
 
 @runtime_checkable
@@ -112,6 +108,12 @@ def changed_share(before: ImageLike, after: ImageLike) -> float:
 
 
 def add_option(parser: argparse.ArgumentParser, name: str, default: Any, help: str, **more: Any) -> None:
-    """Add an option of the type of its default; the elements' type for a list."""
+    """Add an option of the type of its default, or of its elements. A `…` in `help` is "default: %(default)s"."""
     kind = type(default[0] if isinstance(default, list) else default)
-    parser.add_argument(name, type=kind, default=default, help=help, **more)
+    parser.add_argument(name, type=kind, default=default, help=help.replace("…", "default: %(default)s"), **more)
+
+
+def option_values(args: argparse.Namespace, *names: str, prefix: str = "") -> dict[str, Any]:
+    """Parsed options by name, as arguments of a maker: without those that were not given, lists as tuples."""
+    found = {name: getattr(args, prefix + name, None) for name in names}
+    return {name: tuple(one) if isinstance(one, list) else one for name, one in found.items() if one is not None}

@@ -61,7 +61,8 @@ def open_output(out: Path, name: str, options: Mapping[str, Any], n: int) -> Ite
         try:
             _check_place(out)
             opened.enter_context(locked(out, keep_file=True))
-            _remove_parts(out)
+            for part in (*out.glob(f".*{TEMPORARY}"), *out.glob(f"*/.*{TEMPORARY}")):
+                part.unlink(missing_ok=True)
             _check_contents(out, name)
             _keep_options(out, options, n)
             remaining = _todo(out, name, n)
@@ -121,11 +122,6 @@ def _check_place(out: Path) -> None:
             raise MakerError(f"{out}: holds {found[0]} and was not begun by this program; give an empty folder")
 
 
-def _remove_parts(out: Path) -> None:
-    for part in (*out.glob(f".*{TEMPORARY}"), *out.glob(f"*/.*{TEMPORARY}")):
-        part.unlink(missing_ok=True)
-
-
 def _check_contents(out: Path, name: str) -> None:
     """Raises MakerError unless every file is one of FILES or, one folder down, a file of a pair."""
     of_a_pair = re.compile(re.escape(name) + r"_\d{6,}(_[a-z0-9_]+)?\.(png|json)")
@@ -166,15 +162,10 @@ def _keep_options(out: Path, options: Mapping[str, Any], n: int) -> None:
 def _todo(out: Path, name: str, n: int) -> RemainingPairs:
     (out / RECORDS).mkdir(exist_ok=True)
     recorded = set(os.listdir(out / RECORDS))
-    todo: list[int] = []
-    n_damaged = 0
-    for number in range(n):
-        if f"{pair_name(name, number)}.json" not in recorded:
-            todo.append(number)
-        elif not _is_whole(out, record_path(out, name, number)):
-            todo.append(number)
-            n_damaged += 1
-    return RemainingPairs(todo, n_damaged)
+    paths = {number: record_path(out, name, number) for number in range(n)}
+    missing = [number for number, path in paths.items() if path.name not in recorded]
+    damaged = [number for number, path in paths.items() if path.name in recorded and not _is_whole(out, path)]
+    return RemainingPairs(sorted([*missing, *damaged]), len(damaged))
 
 
 def _is_whole(out: Path, record: Path) -> bool:
@@ -199,15 +190,6 @@ def _read(path: Path) -> dict[str, Any]:
 # -------------------------------------------------------------------------------------------------------- pairs
 
 
-@dataclass(frozen=True)
-class PairResult:
-    """Pair `number`: whether it was given up, and its rejected attempts by reason."""
-
-    number: int
-    given_up: bool
-    rejects: Mapping[str, int]
-
-
 def pair_name(name: str, number: int) -> str:
     return f"{name}_{number:06d}"
 
@@ -218,22 +200,22 @@ def record_path(out: Path, name: str, number: int) -> Path:
 
 @dataclass(frozen=True)
 class PairJob:
-    """Job of a worker: make the pair of a number, and write it, its record last."""
+    """Job of a worker: make the pair of a number and write it, its record last. Its result: the rejects by reason."""
 
     maker: Maker
     seed: int
     out: Path
 
     @contextmanager
-    def open(self) -> Iterator[Callable[[int], PairResult]]:
+    def open(self) -> Iterator[Callable[[int], dict[str, int]]]:
         with self.maker.open() as make:
             yield lambda number: self._write(number, *attempt_pair(self.maker, make, self.seed, number))
 
     def describe(self, number: int) -> str:
         return f"pair {pair_name(self.maker.name, number)} of seed {self.seed}"
 
-    def _write(self, number: int, pair: EditedPair | None, rejects: dict[str, int]) -> PairResult:
-        """Raises MakerError for a pair that cannot be written."""
+    def _write(self, number: int, pair: EditedPair | None, rejects: dict[str, int]) -> dict[str, int]:
+        """Returns the rejects. Raises MakerError for a pair that cannot be written."""
         name = pair_name(self.maker.name, number)
         record: dict[str, Any] = {"id": name, "given_up": pair is None, "rejects": rejects}
         files: dict[str, bytes] = {}
@@ -245,7 +227,7 @@ class PairJob:
         files[f"{RECORDS}/{name}.json"] = to_json(record, f"the meta of pair {name}")
         for file, data in files.items():
             write_whole(self.out / file, data)
-        return PairResult(number, pair is None, rejects)
+        return rejects
 
 
 def to_json(value: Any, what: str) -> bytes:

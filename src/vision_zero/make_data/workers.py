@@ -10,42 +10,25 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Protocol, TypeVar, cast
+from typing import cast
 
 from vision_zero.data.folders import PairSourceError
 from vision_zero.data.image_files import BadImageError
 from vision_zero.make_data.maker import MakerError
-
-Result = TypeVar("Result")
-Returned = TypeVar("Returned", covariant=True)
+from vision_zero.make_data.output import PairJob
 
 SECONDS_TO_STOP = 10.0
 """Time for a worker to finish its number and close what it opened, before it is terminated."""
 
 # Two such threads on a shared machine are slower than one, and their number can change the last digit of a product.
 _ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
-
-
-class Job(Protocol[Returned]):
-    """Work on one number. It is pickled into the workers; `open` runs once in each."""
-
-    def open(self) -> AbstractContextManager[Callable[[int], Returned]]: ...
-
-    def describe(self, number: int) -> str:
-        """Name of the number's work in messages."""
-        ...
-
-
-@dataclass(frozen=True)
-class _Failure:
-    message: str
-    is_ours: bool
 
 
 @dataclass
@@ -55,9 +38,10 @@ class _Worker:
     number: int | None = None
 
 
-def work(job: Job[Result], numbers: Sequence[int], n_workers: int) -> Generator[Result]:
+def work(job: PairJob, numbers: Sequence[int], n_workers: int) -> Generator[dict[str, int]]:
     """Results of `job` for each number in the order of completion, from at most `n_workers` processes.
 
+    The job is pickled into the workers, and opened once in each.
     Raises MakerError when a worker dies or fails; the others are stopped first, as they are when the
     generator is closed.
     """
@@ -78,7 +62,7 @@ def work(job: Job[Result], numbers: Sequence[int], n_workers: int) -> Generator[
         _stop(workers)
 
 
-def _start(job: Job[Result]) -> _Worker:
+def _start(job: PairJob) -> _Worker:
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_run, args=(job, theirs), daemon=True)
@@ -95,21 +79,18 @@ def _give(worker: _Worker, todo: Iterator[int]) -> bool:
     return worker.number is not None
 
 
-def _receive(worker: _Worker, job: Job[Result]) -> Result:
+def _receive(worker: _Worker, job: PairJob) -> dict[str, int]:
     try:
-        result = worker.pipe.recv()
+        result: dict[str, int] | MakerError = worker.pipe.recv()
     except (EOFError, OSError):
         worker.process.join(SECONDS_TO_STOP)
         raise MakerError(_death(worker, job)) from None
-    if isinstance(result, _Failure):
-        if result.is_ours:
-            raise MakerError(result.message)
-        assert worker.number is not None
-        raise MakerError(f"{job.describe(worker.number)} cannot be made:\n{result.message}")
-    return cast("Result", result)
+    if isinstance(result, MakerError):
+        raise result
+    return result
 
 
-def _death(worker: _Worker, job: Job[Result]) -> str:
+def _death(worker: _Worker, job: PairJob) -> str:
     assert worker.number is not None
     status = worker.process.exitcode
     how = f"ended with status {status}"
@@ -135,37 +116,36 @@ def _stop(workers: list[_Worker]) -> None:
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
     """Set the environment of new processes: a library reads its number of threads when it is loaded."""
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
+    before = {name: os.environ[name] for name in _ONE_THREAD if name in os.environ}
     os.environ.update(_ONE_THREAD)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in _ONE_THREAD:
+            del os.environ[name]
+        os.environ.update(before)
 
 
-def _run(job: Job[Result], pipe: Connection) -> None:
+def _run(job: PairJob, pipe: Connection) -> None:
     """Main function of a worker. It ends after the last number, and when its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # through `finally`, so that a renderer is closed
-    number = _next(pipe)
-    if number is None:
+    numbers = iter(lambda: _next(pipe), None)
+    first = next(numbers, None)
+    if first is None:
         return
+    number = first
     try:
         with job.open() as do:
-            while number is not None:
+            for number in chain([first], numbers):
                 _tell(pipe, do(number))
-                number = _next(pipe)
     except MakerError as error:
-        _tell(pipe, _Failure(str(error), is_ours=True))
+        _tell(pipe, error)
     except (BadImageError, PairSourceError) as error:
         advice = "repair it and give the same command, or begin another --out without it"
-        _tell(pipe, _Failure(f"{error}; {advice}", is_ours=True))
+        _tell(pipe, MakerError(f"{error}; {advice}"))
     except Exception:  # a maker's own mistake: the parent shows where
-        _tell(pipe, _Failure(traceback.format_exc().rstrip(), is_ours=False))
+        _tell(pipe, MakerError(f"{job.describe(number)} cannot be made:\n{traceback.format_exc().rstrip()}"))
 
 
 def _next(pipe: Connection) -> int | None:

@@ -82,16 +82,12 @@ def _shown_fields(record: Mapping[str, Any]) -> Record:
     kept = ("step", "stage", "game", "seed", "pair", "domain", "image", "edited", "spy", "spy_view", "rules", "outcome")
     game: Record = {name: record[name] for name in (*kept, "clue_rewards", "clue_advantages")}
     game["failed_edit"] = record.get("failed_edit")
-    game["clues"] = [
-        {name: clue[name] for name in ("seat", "round", "clue", "parsed", "completion")}
-        | {"tokens": len(clue["token_ids"])}
-        for clue in record["clues"]
-    ]
-    game["votes"] = [
-        {name: vote[name] for name in ("seat", "sample", "vote", "reward", "completion")}
-        | {"tokens": len(vote["token_ids"])}
-        for vote in record["votes"]
-    ]
+    of_clues, of_votes = ("seat", "round", "clue", "parsed"), ("seat", "sample", "vote", "reward")
+    for turns, names in (("clues", of_clues), ("votes", of_votes)):
+        game[turns] = [
+            {name: one[name] for name in (*names, "completion")} | {"tokens": len(one["token_ids"])}
+            for one in record[turns]
+        ]
     n_players = GameRules(**game["rules"]).n_players
     _check(game, ("stage", "pair", "domain", "image"), lambda value: isinstance(value, str))
     _check(game, ("edited", "failed_edit"), lambda value: value is None or isinstance(value, str))
@@ -217,19 +213,13 @@ class Pictures:
         return self._by_content[content]
 
 
-@dataclass(frozen=True)
-class GamePictures:
-    """Numbers of the pictures that the civilians and the spy saw, or the reason why there are none."""
-
-    civilians: int | None
-    spy: int | None
-    missing: str | None = None
-
-
 def picture_games(
     games: Sequence[Record], pairs: Mapping[str, ImagePair], pictures: Pictures
-) -> Iterator[tuple[int, GamePictures]]:
-    """Pictures of every game, with its number in `games`; pair by pair, so that each image is opened once."""
+) -> Iterator[tuple[int, Record]]:
+    """For every game its number in `games`, and numbers of the pictures seen, or `no_image`: why there are none.
+
+    Pair by pair, so that each image is opened once.
+    """
     known: GameImages = {}
     last_pair = None
     for number, game in sorted(enumerate(games), key=lambda one: (str(one[1]["pair"]), one[0])):
@@ -238,16 +228,16 @@ def picture_games(
         try:
             civilians, spy = seen_images(game, pairs, known)
         except ValueError as error:  # BadImageError, or a name that no file can have
-            yield number, GamePictures(None, None, str(error))
+            yield number, {"image": None, "spy_image": None, "no_image": str(error)}
             continue
         known = {(0, "civilian"): civilians}
         if game["spy_view"] == "edited":
             known[0, "spy"] = spy
-        yield number, GamePictures(pictures.add(civilians), pictures.add(spy))
+        yield number, {"image": pictures.add(civilians), "spy_image": pictures.add(spy), "no_image": None}
 
 
 def game_for_page(
-    game: Record, iteration: int, seen: GamePictures, grounding: list[ClueGrounding] | None, copied: Iterable[bool]
+    game: Record, iteration: int, seen: Record, grounding: list[ClueGrounding] | None, copied: Iterable[bool]
 ) -> Record:
     """One game in the form that the page's scripts take."""
     n_players = game["rules"]["n_civilians"] + 1
@@ -268,7 +258,5 @@ def game_for_page(
         "clues": [{**clue, "marks": own} for clue, own in zip(game["clues"], marks, strict=True)],
         "rewards": game["clue_rewards"],
         "advantages": game["clue_advantages"],
-        "image": seen.civilians,
-        "spy_image": seen.spy,
-        "no_image": seen.missing,
+        **seen,
     }

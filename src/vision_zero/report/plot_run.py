@@ -56,17 +56,13 @@ PANELS: tuple[tuple[str, tuple[Series, ...]], ...] = (
 )
 
 
-class NoCurvesError(run_folder.RunFolderError):
-    """A folder that is no run, or a run that has not finished an iteration."""
-
-
 def plot_run(run: Path) -> Figure:
-    """The figure of a run folder. Raises NoCurvesError, and RunFolderError for a damaged file."""
+    """The figure of a run folder. Raises RunFolderError if it is none, has no iteration, or a file is damaged."""
     if not (run / run_folder.CONFIG).is_file():
-        raise NoCurvesError(f"{run} is not a run folder: it has no {run_folder.CONFIG}")
+        raise run_folder.RunFolderError(f"{run} is not a run folder: it has no {run_folder.CONFIG}")
     iterations = read_iterations(run)
     if not iterations:
-        raise NoCurvesError(f"{run} has not finished an iteration yet")
+        raise run_folder.RunFolderError(f"{run} has not finished an iteration yet")
     steps_per_iteration = iterations[1]["step"] - iterations[0]["step"] if len(iterations) > 1 else 1
     notes: list[str] = []
     arena = [(step / steps_per_iteration, figures) for step, figures in read_arena(run, notes)]

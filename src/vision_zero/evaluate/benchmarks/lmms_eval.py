@@ -10,14 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vision_zero.evaluate.benchmarks import processes
 from vision_zero.evaluate.benchmarks.options import BenchmarkConfig
-from vision_zero.evaluate.benchmarks.processes import (
-    ProcessFailedError,
-    ToolEnvironment,
-    started,
-    tool_variables,
-    wait_for,
-)
 from vision_zero.evaluate.benchmarks.scores import BenchmarkOutcome, NoScoreError, Outcomes, check_questions
 from vision_zero.evaluate.benchmarks.server.process import Progress, served, serving_of
 
@@ -50,7 +44,7 @@ def score(
     name: str,
     tasks: Sequence[str],
     config: BenchmarkConfig,
-    environment: ToolEnvironment,
+    environment: processes.ToolEnvironment,
     folder: Path,
 ) -> tuple[Outcomes, dict[str, int]]:
     """Outcomes by task, and the server's counts. Raises ProcessFailedError when nothing can be scored."""
@@ -66,10 +60,10 @@ def score(
             output.mkdir(parents=True)
             words = command(environment.python, name, server.url, task, output, config)
             try:
-                with started(words, log, tool_variables(), folder) as process:
-                    wait_for(process, log, progress.tick)
+                with processes.started(words, log, processes.tool_variables(), folder) as process:
+                    processes.wait_for(process, log, progress.tick)
                 outcomes[task] = read(output, task, config.metric)
-            except ProcessFailedError as error:
+            except processes.ProcessFailedError as error:
                 outcomes[task] = NoScoreError(f"lmms-eval {error}")
             except NoScoreError as error:
                 outcomes[task] = NoScoreError(f"{error} (log: {log})")

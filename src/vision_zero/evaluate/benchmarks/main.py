@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from vision_zero.evaluate.benchmarks import lmms_eval
+from vision_zero.evaluate.benchmarks import lmms_eval, processes
 from vision_zero.evaluate.benchmarks.options import (
     JUDGE_KEY,
     BenchmarkConfig,
@@ -27,12 +27,6 @@ from vision_zero.evaluate.benchmarks.options import (
     parse,
     pixel_bounds,
     settings_of,
-)
-from vision_zero.evaluate.benchmarks.processes import (
-    ProcessFailedError,
-    ToolEnvironment,
-    ending_on_sigterm,
-    inspect_environment,
 )
 from vision_zero.evaluate.benchmarks.scores import NoScoreError, Outcomes, Score, ScoreFolder, fingerprint
 from vision_zero.evaluate.benchmarks.suite import BY_NAME, judge_summary
@@ -55,7 +49,7 @@ class Entrant:
     scores: ScoreFolder
 
     @classmethod
-    def resolve(cls, model: str, options: BenchmarkOptions, environment: ToolEnvironment) -> Entrant:
+    def resolve(cls, model: str, options: BenchmarkOptions, environment: processes.ToolEnvironment) -> Entrant:
         import torch  # not before the options are parsed: it takes seconds
 
         config = options.config
@@ -95,7 +89,7 @@ class Run:
     names: list[str]
     base: Entrant
     models: list[Entrant]
-    environment: ToolEnvironment
+    environment: processes.ToolEnvironment
     failures: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def judge(self, benchmark: str) -> dict[str, Any] | None:
@@ -161,7 +155,7 @@ def main(arguments: Sequence[str]) -> None:
     if isinstance(options, BenchmarkConfig):
         fill_table(Path(str(options.fill)), Path(options.out) / RESULT)
         return
-    with ending_on_sigterm():
+    with processes.ending_on_sigterm():
         try:
             run = prepare(options)
             if options.config.dry_run:
@@ -180,14 +174,14 @@ def prepare(options: BenchmarkOptions) -> Run:
     if options.tool == "vlmevalkit":
         benchmarks = options.benchmarks()
         names = [one.kit_name for one in benchmarks]
-        environment = inspect_environment(options.python, vlmevalkit.PACKAGES, "")
+        environment = processes.inspect_environment(options.python, vlmevalkit.PACKAGES, "")
         print(judge_summary(benchmarks))
         config = options.config
         if config.judge_model and config.judge_url and any(one.needs_judge for one in benchmarks):
             check_judge(config.judge_model, config.judge_url)
     else:
         names = list(dict.fromkeys(options.config.benchmarks))
-        environment = inspect_environment(options.python, lmms_eval.PACKAGES, " --with lmms-eval")
+        environment = processes.inspect_environment(options.python, lmms_eval.PACKAGES, " --with lmms-eval")
     base = Entrant.resolve(options.base, options, environment)
     models = [Entrant.resolve(model, options, environment) for model in options.models]
     run = Run(options, names, base, models, environment)
@@ -215,7 +209,7 @@ def score(run: Run, entrant: Entrant) -> None:
             outcomes, counts = vlmevalkit.score(entrant.model, entrant.name, chosen, config, run.environment, folder)
         else:
             outcomes, counts = lmms_eval.score(entrant.model, entrant.name, todo, config, run.environment, folder)
-    except ProcessFailedError as error:
+    except processes.ProcessFailedError as error:
         outcomes, counts = {name: NoScoreError(str(error)) for name in todo}, {}
     seconds = round(time.monotonic() - began, 1)
     for name in todo:

@@ -126,11 +126,7 @@ def last_lines(log: Path, count: int = 8) -> str:
 @contextmanager
 def ending_on_sigterm() -> Iterator[None]:
     """Context in which SIGTERM raises KeyboardInterrupt, so that what was started is ended as at Ctrl-C."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:

@@ -97,9 +97,9 @@ def fingerprint(model: str, settings: Mapping[str, Any]) -> str:
         digest.update(model.encode())
         return digest.hexdigest()[:16]
     for path in sorted(folder.iterdir()):
-        if path.is_file() and (path.suffix in (".safetensors", ".json", ".jinja", ".txt") or path.suffix == ".bin"):
-            if path.name in ("trainer_state.json", BASE_FILE):
-                continue
+        if path.name in ("trainer_state.json", BASE_FILE):
+            continue
+        if path.is_file() and path.suffix in (".safetensors", ".json", ".jinja", ".txt", ".bin"):
             digest.update(f"{path.name}\0".encode())
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -101,13 +101,10 @@ def _row(name: str, model: str, found: Mapping[str, Any], result: Mapping[str, A
             f"| {label} | `{shown}` | {compared['questions']} | {base} | {own} | {gain} ({low} to {high}) | {counts} "
             f"| {paper} |"
         )
-    base, own = (_alone(found["scores"].get(one)) for one in (result["base"], model))
+    scores = (found["scores"].get(one) for one in (result["base"], model))
+    base, own = ("not scored" if score is None else _percent(score["mean"]) for score in scores)
     number = next((str(score["questions"]) for score in found["scores"].values()), "")
     return f"| {label} | `{shown}` | {number} | {base} | {own if model != result['base'] else ''} | | | {paper} |"
-
-
-def _alone(score: Mapping[str, Any] | None) -> str:
-    return "not scored" if score is None else _percent(score["mean"])
 
 
 def _percent(share: float | None, *, sign: bool = False) -> str:

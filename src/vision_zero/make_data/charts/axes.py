@@ -38,21 +38,17 @@ def scale_for(values: Sequence[float], kind: Kind, room_for_numbers: bool) -> Sc
     low, high = min(values), max(values)
     if kind in ZERO_BASED or (kind == "line" and 0 <= low <= 0.4 * high):
         low, high = min(0.0, low), max(0.0, high)
-    pad = 0.04 * (high - low)
-    if room_for_numbers:
-        pad = (0.14 if kind == "horizontal" else 0.08) * (high - low)
+    share = 0.04 if not room_for_numbers else 0.14 if kind == "horizontal" else 0.08
+    pad = share * (high - low)
     low = low - pad if low != 0 else low
     high = high + pad if high != 0 else high
     found = [float(tick) for tick in MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)]
     step = found[1] - found[0]
     slack = 1e-9 * step
     ticks = [tick for tick in found if low - step + slack < tick < high + step - slack]
-    ends = [ticks[0], ticks[-1]]
-    if ticks[-1] - high > MAX_EMPTY * step:
-        ends[1] = high
-    if low - ticks[0] > MAX_EMPTY * step:
-        ends[0] = low
-    return Scale(ends[0], ends[1], tuple(tick for tick in ticks if ends[0] <= tick <= ends[1]), decimals_of(step))
+    first = low if low - ticks[0] > MAX_EMPTY * step else ticks[0]
+    last = high if ticks[-1] - high > MAX_EMPTY * step else ticks[-1]
+    return Scale(first, last, tuple(tick for tick in ticks if first <= tick <= last), decimals_of(step))
 
 
 def decimals_of(step: float) -> int:

@@ -7,7 +7,6 @@ matplotlib's Agg draws on a `Figure` with default settings: no pyplot, no user's
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -45,12 +44,6 @@ MIN_PLOT = (0.35, 0.3)
 """Least share of the canvas's width and height for the marks."""
 
 
-@dataclass(frozen=True)
-class DrawnChart:
-    image: Image.Image
-    figure: Figure
-
-
 def draw_charts(tables: Sequence[ChartTable], kind: Kind, style: Style, size: tuple[int, int]) -> list[DrawnChart]:
     """One chart per table; the tables differ by edits. `size` is (width, height) in pixels.
 
@@ -61,25 +54,22 @@ def draw_charts(tables: Sequence[ChartTable], kind: Kind, style: Style, size: tu
         matplotlib.rcParams["text.parse_math"] = False  # a "$" of a label is a dollar
         numbers = style.theme.numbers and kind in NUMBERED
         for table in tables:
+            words = [table.title, table.row_name, *table.rows, *table.series, *table.units, "…−,.%"]
             for bold in (False, True):
-                check_letters(_words(table), font_properties(style.font, 10, bold=bold))
+                check_letters(words, font_properties(style.font, 10, bold=bold))
         y_scale = scale_for([value for table in tables for value in axis_values(table, kind)], kind, numbers)
         x_scale = scale_for(tables[0].values[0], kind, False) if kind == "scatter" else y_scale
-        charts = [_Chart(table, kind, style, size, x_scale, y_scale) for table in tables]
+        charts = [DrawnChart(table, kind, style, size, x_scale, y_scale) for table in tables]
         place = charts[0].fit_axes()
         for chart in charts[1:] if kind == "pie" else ():  # whose names move with the slices
             place = Bbox.intersection(place, chart.fit_axes()) or place
         for chart in charts:
             chart.finish(place)
-        return [DrawnChart(chart.image(), chart.figure) for chart in charts]
+        return charts
 
 
-def _words(table: ChartTable) -> list[str]:
-    return [table.title, table.row_name, *table.rows, *table.series, *table.units, "…−,.%"]
-
-
-class _Chart:
-    """One figure being drawn."""
+class DrawnChart:
+    """One chart: its figure, drawn by `finish` once the place of the axes is known, and then its image."""
 
     def __init__(
         self, table: ChartTable, kind: Kind, style: Style, size: tuple[int, int], x_scale: Scale, y_scale: Scale
@@ -103,6 +93,7 @@ class _Chart:
         draw_marks(self.marks)
         self._dress_axes()
 
+    @property
     def image(self) -> Image.Image:
         return Image.frombytes("RGBA", (self.width, self.height), bytes(self.canvas.buffer_rgba())).convert("RGB")
 
@@ -192,17 +183,8 @@ class _Chart:
 
     def _handles(self) -> list[Any]:
         if self.kind == "line":
-            return [
-                Line2D(
-                    [],
-                    [],
-                    color=colour,
-                    linewidth=self.theme.line_width,
-                    marker=self.marks.marker,
-                    markersize=0.5 * self.points,
-                )
-                for colour in self.marks.colours
-            ]
+            look = {"linewidth": self.theme.line_width, "marker": self.marks.marker, "markersize": 0.5 * self.points}
+            return [Line2D([], [], color=colour, **look) for colour in self.marks.colours]
         return [Patch(facecolor=colour, edgecolor=self.marks.edge) for colour in self.marks.colours]
 
     def _text(self, x: float, y: float, text: str, pen: Pen, colour: str, **place: Any) -> None:
@@ -220,14 +202,13 @@ class _Chart:
             axes.set_ylim(-1.02, 1.02)
             axes.axis("off")
             return
+        across = self.kind == "horizontal"
+        # Beside horizontal bars stands their baseline, wherever they start from, or the whole frame.
+        shown = ("left",) if across and len(theme.spines) < 4 else theme.spines
         for name, spine in axes.spines.items():
-            spine.set_visible(name in theme.spines)
+            spine.set_visible(name in shown)
             spine.set_color(theme.ink)
             spine.set_linewidth(0.8)
-        across = self.kind == "horizontal"
-        if across:  # the baseline of the bars, wherever they start from
-            for name, spine in axes.spines.items():
-                spine.set_visible(name == "left" or len(theme.spines) == 4)
         value_axis, row_axis = (axes.xaxis, axes.yaxis) if across else (axes.yaxis, axes.xaxis)
         self._set_scale(value_axis, self.y_scale, self.table.units[1 if self.kind == "scatter" else 0])
         tick = 0.25 * self.points if theme.ticks else 0
@@ -292,7 +273,7 @@ class _Chart:
                 raise Rejected("no room for the plot")
             self._set_place(inner)
             names = self._label_rows(inner)
-            probes = self._pie_probes(names)
+            probes = name_slices(self.marks, self.small, names) if self.kind == "pie" else []
             box = self.axes.get_tightbbox(self.renderer)
             assert box is not None  # the axes are visible
             for probe in probes:
@@ -315,14 +296,6 @@ class _Chart:
         self.axes.set_position(
             (box.x0 / self.width, box.y0 / self.height, box.width / self.width, box.height / self.height)
         )
-
-    def _pie_probes(self, names: Sequence[str]) -> list[Any]:
-        """Names of slices, drawn to be measured."""
-        if self.kind != "pie":
-            return []
-        before = list(self.axes.texts)
-        name_slices(self.marks, self.small, names)
-        return [text for text in self.axes.texts if text not in before]
 
     def _label_rows(self, place: Bbox) -> tuple[str, ...]:
         """Draw names of rows along their axis. Returns those that are placed around a pie instead."""

@@ -70,11 +70,8 @@ def propose(table: ChartTable, kind: Kind, edit: EditKind, min_difference: float
     least = min_difference * value_range(table, kind)
     if least == 0:
         return None
-    if edit == "values":
-        return _swapped_values(table, kind, least, rng)
-    if edit == "labels":
-        return _swapped_labels(table, kind, least, rng)
-    return _turned_trend(table, kind, least, rng)
+    proposals = {"values": _swapped_values, "labels": _swapped_labels, "trend": _turned_trend}
+    return proposals[edit](table, kind, least, rng)
 
 
 def _swapped_values(table: ChartTable, kind: Kind, least: float, rng: random.Random) -> Change | None:
@@ -97,11 +94,8 @@ def _swapped_labels(table: ChartTable, kind: Kind, least: float, rng: random.Ran
         return None  # its points have no names
     of_rows = [] if table.timed else _apart(list(zip(*table.values, strict=True)), least)
     of_series = [] if len(table.series) == 1 else _apart(table.values, least)
-    choices: list[tuple[Literal["rows", "series"], list[tuple[int, int]]]] = []
-    if of_rows:
-        choices.append(("rows", of_rows))
-    if of_series:
-        choices.append(("series", of_series))
+    found: list[tuple[Literal["rows", "series"], list[tuple[int, int]]]] = [("rows", of_rows), ("series", of_series)]
+    choices = [(of, pairs) for of, pairs in found if pairs]
     if not choices:
         return None
     of, pairs = rng.choice(choices)

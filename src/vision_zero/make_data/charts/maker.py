@@ -21,7 +21,7 @@ from vision_zero.make_data.charts.slices import KINDS, Kind, catalogue
 from vision_zero.make_data.charts.sources import BUILT_IN, LoadedTables, TableSourceError, load_tables
 from vision_zero.make_data.charts.styles import FONTS, PALETTES, THEMES, Style, styles
 from vision_zero.make_data.charts.tables import ChartTable
-from vision_zero.make_data.maker import EditedPair, Make, Rejected, add_option, changed_share
+from vision_zero.make_data.maker import EditedPair, Make, Rejected, add_option, changed_share, option_values
 from vision_zero.types import Domain
 
 
@@ -55,6 +55,7 @@ class ChartMaker:
     max_attempts: int = 50
     domain: Domain = "charts"
     name: str = "chart"
+    default_n = 1000  # the paper's
 
     def __post_init__(self) -> None:
         for what, given, known in (("kinds", self.kinds, KINDS), ("edits", self.edits, EDITS)):
@@ -191,9 +192,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--kinds", list(KINDS), "kinds of chart (default: all)", nargs="+", choices=KINDS)
     edits = "swap two values, swap two labels, or turn a trend round (default: all)"
     add("--edits", list(EDITS), edits, nargs="+", choices=EDITS)
-    difference = "least difference of swapped values, as a share of the values' range (default: 0.2)"
+    difference = "least difference of swapped values, as a share of the values' range (…)"
     add("--min_difference", ChartMaker.min_difference, difference)
-    parts = "most parts of one table that are charted, per kind of chart (default: 100)"
+    parts = "most parts of one table that are charted, per kind of chart (…)"
     add("--parts_per_table", ChartMaker.parts_per_table, parts)
     changed = "bounds of the share of pixels that the edit changes (default: 0.001 0.4)"
     add("--changed", list(ChartMaker.changed), changed, nargs=2, metavar=("MIN", "MAX"))
@@ -201,12 +202,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def from_arguments(args: argparse.Namespace) -> ChartMaker:
     """Raises ValueError, with the option's name, for an invalid one."""
-    return ChartMaker(
-        tables=tuple(args.tables),
-        kinds=tuple(dict.fromkeys(args.kinds)),
-        edits=tuple(dict.fromkeys(args.edits)),
-        min_difference=args.min_difference,
-        parts_per_table=args.parts_per_table,
-        changed=(args.changed[0], args.changed[1]),
-        size=getattr(args, "size", None) or ChartMaker.size,
-    )
+    kinds, edits = tuple(dict.fromkeys(args.kinds)), tuple(dict.fromkeys(args.edits))
+    others = option_values(args, "tables", "min_difference", "parts_per_table", "changed", "size")
+    return ChartMaker(kinds=kinds, edits=edits, **others)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from vision_zero.make_data.charts.axes import label_decimals, number_text
@@ -52,26 +53,37 @@ class Marks:
         share, n = self.style.theme.bar_share, len(self.table.series)
         return share if self.kind != "grouped" else max(share, 0.76) / n
 
+    @property
+    def stack(self) -> list[Sequence[float]]:
+        """Heights of the rows below each series, and above the last, if the series are stacked."""
+        heights: list[Sequence[float]] = [[0.0] * len(self.table.rows)]
+        for column in self.table.values:
+            heights.append([below + value for below, value in zip(heights[-1], column, strict=True)])
+        return heights
+
     def bar_centre(self, row: int, s: int) -> float:
         return row if self.kind != "grouped" else row + (s - (len(self.table.series) - 1) / 2) * self.bar_width
 
+    def write(self, pen: Pen, x: float, y: float, text: str, colour: str, **look: Any) -> Any:
+        """Text among the marks, centred on (x, y) unless `look` says otherwise."""
+        look = {"ha": "center", "va": "center", **look}
+        return self.axes.text(x, y, text, fontproperties=pen.font, color=colour, **look)
+
 
 def draw_marks(marks: Marks) -> None:
-    DRAW[marks.kind](marks)
+    {"line": _lines, "area": _areas, "scatter": _points, "pie": _slices}.get(marks.kind, _bars)(marks)
 
 
 def _bars(marks: Marks) -> None:
     rows = range(len(marks.table.rows))
-    base = [0.0] * len(rows)
     for s, (column, colour) in enumerate(zip(marks.table.values, marks.colours, strict=True)):
         look = {"color": colour, "edgecolor": marks.edge, "linewidth": 0.8, "zorder": 3}
         if marks.kind == "horizontal":
             marks.axes.barh(rows, column, height=marks.bar_width, **look)
             continue
         centres = [marks.bar_centre(row, s) for row in rows]
+        base = marks.stack[s if marks.kind == "stacked" else 0]
         marks.axes.bar(centres, column, width=marks.bar_width, bottom=base, **look)
-        if marks.kind == "stacked":
-            base = [below + value for below, value in zip(base, column, strict=True)]
 
 
 def _lines(marks: Marks) -> None:
@@ -95,12 +107,9 @@ def _areas(marks: Marks) -> None:
         marks.axes.fill_between(rows, column, color=colour, alpha=0.4, linewidth=0, zorder=2)
         marks.axes.plot(rows, column, color=colour, linewidth=marks.style.theme.line_width, zorder=3)
         return
-    base = [0.0] * len(rows)
-    for column, colour in zip(marks.table.values, marks.colours, strict=True):
-        upper = [below + value for below, value in zip(base, column, strict=True)]
+    for (base, upper), colour in zip(pairwise(marks.stack), marks.colours, strict=True):
         marks.axes.fill_between(rows, base, upper, color=colour, linewidth=0, zorder=2)
         marks.axes.plot(rows, upper, color=marks.style.theme.panel, linewidth=0.8, zorder=2.5)
-        base = upper
 
 
 def _points(marks: Marks) -> None:
@@ -118,18 +127,6 @@ def _slices(marks: Marks) -> None:
     }
     colours = marks.colours
     marks.axes.pie(marks.table.values[0], colors=colours, startangle=90, counterclock=False, wedgeprops=wedge)
-
-
-DRAW: Mapping[Kind, Callable[[Marks], None]] = {
-    "bar": _bars,
-    "grouped": _bars,
-    "stacked": _bars,
-    "horizontal": _bars,
-    "line": _lines,
-    "area": _areas,
-    "scatter": _points,
-    "pie": _slices,
-}
 
 
 # -------------------------------------------------------------------------------------------------- numbers and names
@@ -151,48 +148,32 @@ def write_numbers(marks: Marks, pen: Pen, *, needed: bool) -> None:
     if marks.kind == "stacked":
         _number_stacks(marks, pen, texts)
         return
-    ink = marks.style.theme.ink
+    look = {"textcoords": "offset points", "fontproperties": pen.font, "color": marks.style.theme.ink, "zorder": 4}
     for s, column in enumerate(marks.table.values):
         for row, value in enumerate(column):
             away = 0.3 * marks.points * (1 if value >= 0 else -1)
             across = marks.kind == "horizontal"
-            marks.axes.annotate(
-                texts[s][row],
-                (value, row) if across else (marks.bar_centre(row, s), value),
-                xytext=(away, 0) if across else (0, away),
-                textcoords="offset points",
-                ha=("left" if value >= 0 else "right") if across else "center",
-                va="center" if across else ("bottom" if value >= 0 else "top"),
-                fontproperties=pen.font,
-                color=ink,
-                zorder=4,
-            )
+            at = (value, row) if across else (marks.bar_centre(row, s), value)
+            offset = (away, 0) if across else (0, away)
+            ha = ("left" if value >= 0 else "right") if across else "center"
+            va = "center" if across else ("bottom" if value >= 0 else "top")
+            marks.axes.annotate(texts[s][row], at, offset, ha=ha, va=va, **look)
 
 
 def _number_stacks(marks: Marks, pen: Pen, texts: Sequence[Sequence[str]]) -> None:
     """Write numbers in the middle of every segment that is high enough."""
     inverse = marks.axes.transData.transform
     pixels_per_unit = abs(inverse((0, 1))[1] - inverse((0, 0))[1])
-    base = [0.0] * len(marks.table.rows)
     for s, column in enumerate(marks.table.values):
-        colour = on_colour(marks.colours[s])
+        base, colour = marks.stack[s], on_colour(marks.colours[s])
         for row, value in enumerate(column):
             if value * pixels_per_unit >= 1.15 * pen.line:
-                marks.axes.text(
-                    row,
-                    base[row] + value / 2,
-                    texts[s][row],
-                    ha="center",
-                    va="center",
-                    fontproperties=pen.font,
-                    color=colour,
-                    zorder=4,
-                )
-        base = [below + value for below, value in zip(base, column, strict=True)]
+                marks.write(pen, row, base[row] + value / 2, texts[s][row], colour, zorder=4)
 
 
-def name_slices(marks: Marks, pen: Pen, names: Sequence[str]) -> None:
-    """Write shares inside a pie's slices, and `names` around it, unless a legend has them."""
+def name_slices(marks: Marks, pen: Pen, names: Sequence[str]) -> list[Any]:
+    """Write shares inside a pie's slices, and `names` around it, unless a legend has them. Returns all texts."""
+    written = []
     values = marks.table.values[0]
     total, done = sum(values), 0.0
     for i, value in enumerate(values):
@@ -201,26 +182,14 @@ def name_slices(marks: Marks, pen: Pen, names: Sequence[str]) -> None:
         x, y = math.cos(angle), math.sin(angle)
         if value / total >= MIN_SLICE_WITH_NUMBER:
             middle = 0.77 if marks.style.theme.donut else 0.66
-            marks.axes.text(
-                middle * x,
-                middle * y,
-                f"{100 * value / total:.0f}%",
-                ha="center",
-                va="center",
-                fontproperties=pen.font,
-                color=on_colour(marks.colours[i]),
-            )
+            share, colour = f"{100 * value / total:.0f}%", on_colour(marks.colours[i])
+            written.append(marks.write(pen, middle * x, middle * y, share, colour))
         if names:
-            marks.axes.text(
-                SLICE_LABEL_RADIUS * x,
-                SLICE_LABEL_RADIUS * y,
-                names[i],
-                ha="center" if abs(x) < 0.2 else "left" if x > 0 else "right",
-                va="center" if abs(y) < 0.8 else "bottom" if y > 0 else "top",
-                fontproperties=pen.font,
-                color=marks.style.theme.ink,
-                linespacing=1.05,
-            )
+            ha = "center" if abs(x) < 0.2 else "left" if x > 0 else "right"
+            va = "center" if abs(y) < 0.8 else "bottom" if y > 0 else "top"
+            x, y, ink = SLICE_LABEL_RADIUS * x, SLICE_LABEL_RADIUS * y, marks.style.theme.ink
+            written.append(marks.write(pen, x, y, names[i], ink, ha=ha, va=va, linespacing=1.05))
+    return written
 
 
 def on_colour(colour: str) -> str:

@@ -207,9 +207,8 @@ def value_range(table: ChartTable, kind: Kind) -> float:
 
 def is_readable(table: ChartTable, kind: Kind) -> bool:
     """True if the values are visible in a chart of this kind: none too small, and different enough."""
-    for column in table.values:
-        if max(column) == min(column):
-            return False
+    if any(max(column) == min(column) for column in table.values):
+        return False
     values = [value for column in table.values for value in column]
     if kind in ("stacked", "area", "pie") and min(values) < 0:
         return False

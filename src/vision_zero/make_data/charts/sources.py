@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any
 
-from vision_zero.make_data.charts.tables import MAX_CSV_CHARS, RowsAre, SourceTable, TableError, Whole, parse_csv
+from vision_zero.make_data.charts.tables import MAX_CSV_CHARS, SourceTable, TableError, parse_csv
 
 BUILT_IN = ("vega", "statsmodels")
 
@@ -55,34 +55,21 @@ def load_tables(sources: Sequence[str]) -> LoadedTables:
 
 def built_in_tables(source: str) -> list[SourceTable]:
     """The tables that the package ships under the name `source`, in the order of `tables.csv`."""
-    header, *lines = _csv_lines(BUILT_IN_FOLDER / "tables.csv")
-    abouts = (dict(zip(header, line, strict=True)) for line in lines)
-    return [_built_in_table(about) for about in abouts if about["name"].startswith(f"{source}/")]
+    with open(BUILT_IN_FOLDER / "tables.csv", encoding="utf-8", newline="") as stream:
+        return [_built_in_table(about) for about in csv.DictReader(stream) if about["name"].startswith(f"{source}/")]
 
 
-def _built_in_table(about: dict[str, str]) -> SourceTable:
+def _built_in_table(about: dict[str, Any]) -> SourceTable:
     """`units` is that of all series, or one for each with `; ` between them."""
-    (row_name, *series), *lines = _csv_lines(BUILT_IN_FOLDER / f"{about['name']}.csv")
+    with open(BUILT_IN_FOLDER / f"{about['name']}.csv", encoding="utf-8", newline="") as stream:
+        (row_name, *series), *lines = csv.reader(stream)
     rows, *columns = zip(*lines, strict=True)
     units = about["units"].split("; ")
-    return SourceTable(
-        name=about["name"],
-        row_name=row_name,
-        rows=rows,
-        series=tuple(series),
-        units=tuple(units) if len(units) > 1 else tuple(units * len(series)),
-        values=tuple(tuple(_exact_number(cell) for cell in column) for column in columns),
-        rows_are=cast(RowsAre, about["rows_are"]),
-        whole=cast(Whole, about["whole"]),
-        series_name=about["series_name"],
-        title=about["title"],
-        single_title=about["single_title"],
-    )
-
-
-def _csv_lines(file: Path) -> list[list[str]]:
-    with open(file, encoding="utf-8", newline="") as stream:
-        return list(csv.reader(stream))
+    about |= {"row_name": row_name, "rows": rows, "series": tuple(series)}
+    about["units"] = tuple(units) if len(units) > 1 else tuple(units * len(series))
+    about["values"] = tuple(tuple(_exact_number(cell) for cell in column) for column in columns)
+    del about["data_set"]  # its line of data_sets.csv, with its origin
+    return SourceTable(**about)
 
 
 def _exact_number(cell: str) -> float | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import matplotlib
+from matplotlib.colors import to_rgb
 from matplotlib.font_manager import FontProperties
 
 MIN_CONTRAST = 2.0
@@ -156,16 +157,13 @@ THEMES = (
         ink="#3b3226",
         faint="#e0d6bd",
         grid="value",
-        grid_dash="-",
         ticks="out",
-        legend="right",
         title_bold=True,
         line_width=1.8,
         marker="D",
     ),
     Theme(
         "slide",
-        spines=("left", "bottom"),
         grid="value",
         faint="#ededed",
         legend="bottom",
@@ -202,17 +200,13 @@ FONTS = (
 @cache
 def styles() -> tuple[Style, ...]:
     """Every theme with every font and every palette that stands out from it."""
-    return tuple(
-        Style(theme, palette, font)
-        for theme in THEMES
-        for palette in PALETTES
-        if min(contrast(colour, theme.panel) for colour in palette.colours[:N_COLOURS]) >= least_contrast(theme)
-        for font in FONTS
-    )
-
-
-def least_contrast(theme: Theme) -> float:
-    return MIN_CONTRAST_ON_DARK if contrast(theme.panel, "#ffffff") > 4.5 else MIN_CONTRAST
+    found = []
+    for theme in THEMES:
+        least = MIN_CONTRAST_ON_DARK if contrast(theme.panel, "#ffffff") > 4.5 else MIN_CONTRAST
+        for palette in PALETTES:
+            if min(contrast(colour, theme.panel) for colour in palette.colours[:N_COLOURS]) >= least:
+                found += [Style(theme, palette, font) for font in FONTS]
+    return tuple(found)
 
 
 def contrast(one: str, other: str) -> float:
@@ -222,8 +216,7 @@ def contrast(one: str, other: str) -> float:
 
 
 def _luminance(colour: str) -> float:
-    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 

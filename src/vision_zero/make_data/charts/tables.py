@@ -105,12 +105,6 @@ class SourceTable:
     title: str = ""
     single_title: str = "{series}"
 
-    def __post_init__(self) -> None:
-        if not len(self.series) == len(self.units) == len(self.values):
-            raise ValueError(f"{self.name}: {len(self.series)} series, but {len(self.values)} columns of values")
-        if any(len(column) != len(self.rows) for column in self.values):
-            raise ValueError(f"{self.name}: a column of values is not as long as the {len(self.rows)} rows")
-
 
 def read_number(text: str) -> float | None:
     """Number of a cell: `1,234.5`, `-3`, `12%`, `$5`, `2e3`. None for anything else, also for `3,5`."""
@@ -177,11 +171,8 @@ def _cells(text: str) -> list[list[str]]:
         raise TableError("too large")
     text = text.lstrip("\ufeff").strip()
     readings = [_split(text, delimiter) for delimiter in ",;\t"]
-    for cells in readings:
-        if cells and len(cells[0]) > 1 and all(len(line) == len(cells[0]) for line in cells):
-            break
-    else:
-        cells = readings[0]
+    regular = [one for one in readings if one and len(one[0]) > 1 and all(len(line) == len(one[0]) for line in one)]
+    cells = (regular or readings)[0]
     if not cells:
         raise TableError("empty")
     if len(cells) > MAX_CSV_ROWS or len(cells[0]) > MAX_CSV_COLUMNS:

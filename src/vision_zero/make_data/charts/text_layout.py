@@ -12,7 +12,6 @@ from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
-from matplotlib.axis import Tick
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, get_font
 from matplotlib.text import Text
@@ -75,14 +74,10 @@ def shorten(text: str, width: float, pen: Pen) -> str:
 
 def fit(text: str, width: float, lines: int, pen: Pen) -> str:
     """`text` wrapped into at most `lines` lines, and shortened if necessary."""
-    wrapped = wrap(text, width, lines, pen)
-    if wrapped is not None:
-        return wrapped
-    if lines == 1:
-        return shorten(text, width, pen)
     words = text.split()
-    for n in range(len(words) - 1, 0, -1):  # as many whole words as go in
-        wrapped = wrap(" ".join(words[:n]) + " …", width, lines, pen)
+    whole = range(len(words) - 1, 0, -1) if lines > 1 else ()  # as many whole words as go in
+    for attempt in (text, *(" ".join(words[:n]) + " …" for n in whole)):
+        wrapped = wrap(attempt, width, lines, pen)
         if wrapped is not None:
             return wrapped
     return shorten(text, width, pen)
@@ -133,13 +128,9 @@ def shown_texts(figure: Figure) -> list[Text]:
             slack = 1e-6 * (high - low)
             for tick in axis.get_major_ticks():
                 if not (axes.axison and low - slack <= tick.get_loc() <= high + slack):
-                    outside |= {id(text) for text in _tick_texts(tick)}
+                    outside |= {id(tick.label1), id(tick.label2)}
     texts: Iterable[Text] = figure.findobj(Text)
     return [text for text in texts if text.get_visible() and text.get_text().strip() and id(text) not in outside]
-
-
-def _tick_texts(tick: Tick) -> tuple[Text, Text]:
-    return tick.label1, tick.label2
 
 
 def corners(text: Text, renderer: Any) -> Corners:

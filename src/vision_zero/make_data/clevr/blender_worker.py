@@ -18,6 +18,7 @@ from typing import Any
 import bpy
 
 GPU_KINDS = ("OPTIX", "CUDA", "HIP", "ONEAPI", "METAL")
+MATT, GLOSS = "ShaderNodeBsdfDiffuse", "ShaderNodeBsdfAnisotropic"
 
 
 def main() -> None:
@@ -86,14 +87,18 @@ class Studio:
 
     def __init__(self) -> None:
         self.scene = bpy.context.scene
-        self.meshes = {"sphere": sphere(), "cube": cube(), "cylinder": cylinder()}
+        self.meshes = {
+            "sphere": mesh_of("uv_sphere", segments=96, ring_count=48),
+            "cube": mesh_of("cube", size=2),
+            "cylinder": mesh_of("cylinder", vertices=128, radius=1, depth=2),
+        }
         self.materials: dict[tuple[str, tuple[float, ...]], Any] = {}
         self.lamps: dict[str, Any] = {}
         self.camera = self._link("camera", bpy.data.cameras.new("camera"))
         self.scene.camera = self.camera
         self.scene.world = bpy.data.worlds.new("world")
         self.scene.world.use_nodes = True
-        self.ground = self._link("ground", plane())
+        self.ground = self._link("ground", mesh_of("plane", size=200))
 
     def _link(self, name: str, data: Any) -> Any:
         made = bpy.data.objects.new(name, data)
@@ -155,7 +160,7 @@ class Studio:
         if key not in self.materials:
             made = bpy.data.materials.new("material")
             made.use_nodes = True
-            {"rubber": rubber, "metal": metal, "ground": matt}[one["material"]](made.node_tree, (*one["rgb"], 1))
+            shade(made.node_tree, one["material"], (*one["rgb"], 1))
             self.materials[key] = made
         return self.materials[key]
 
@@ -167,28 +172,9 @@ def look(one: Any, direction: list[float]) -> None:
     one.rotation_euler = Vector(direction).to_track_quat("-Z", "Y").to_euler()
 
 
-def sphere() -> Any:
-    bpy.ops.mesh.primitive_uv_sphere_add(segments=96, ring_count=48)
-    return taken_mesh()
-
-
-def cube() -> Any:
-    bpy.ops.mesh.primitive_cube_add(size=2)
-    return taken_mesh()
-
-
-def cylinder() -> Any:
-    bpy.ops.mesh.primitive_cylinder_add(vertices=128, radius=1, depth=2)
-    return taken_mesh()
-
-
-def plane() -> Any:
-    bpy.ops.mesh.primitive_plane_add(size=200)
-    return taken_mesh()
-
-
-def taken_mesh() -> Any:
-    """Remove the object just added and return its mesh, smooth, with an empty slot for a material."""
+def mesh_of(kind: str, **sizes: float) -> Any:
+    """The mesh of a primitive, smooth, with an empty slot for a material."""
+    getattr(bpy.ops.mesh, f"primitive_{kind}_add")(**sizes)
     added = bpy.context.object
     mesh = added.data
     mesh.polygons.foreach_set("use_smooth", [True] * len(mesh.polygons))
@@ -197,45 +183,28 @@ def taken_mesh() -> Any:
     return mesh
 
 
-def nodes_of(tree: Any) -> tuple[Any, Any]:
-    """The emptied tree's output socket, and a function that adds a shader of a kind."""
+def shade(tree: Any, material: str, colour: tuple[float, ...]) -> None:
+    """Give an empty material its shader: matt, or two of them mixed by the share of the second."""
+    shaders, share = {
+        "ground": ([(MATT, colour, 0.0)], 0.0),
+        "rubber": ([(MATT, colour, 0.0), (GLOSS, (1, 1, 1, 1), 0.6)], 0.04),
+        "metal": ([(GLOSS, colour, 0.447), (GLOSS, colour, 0.1)], 0.6),
+    }[material]
     tree.nodes.clear()
-    output = tree.nodes.new("ShaderNodeOutputMaterial")
-
-    def add(kind: str, colour: tuple[float, ...], roughness: float) -> Any:
+    surface = tree.nodes.new("ShaderNodeOutputMaterial").inputs["Surface"]
+    outputs = []
+    for kind, own_colour, roughness in shaders:
         node = tree.nodes.new(kind)
-        node.inputs["Color"].default_value = colour
+        node.inputs["Color"].default_value = own_colour
         node.inputs["Roughness"].default_value = roughness
-        return node.outputs["BSDF"]
-
-    return output.inputs["Surface"], add
-
-
-def mixed(tree: Any, first: Any, second: Any, share: float) -> Any:
-    node = tree.nodes.new("ShaderNodeMixShader")
-    node.inputs[0].default_value = share
-    tree.links.new(first, node.inputs[1])
-    tree.links.new(second, node.inputs[2])
-    return node.outputs[0]
-
-
-def matt(tree: Any, colour: tuple[float, ...]) -> None:
-    surface, add = nodes_of(tree)
-    tree.links.new(add("ShaderNodeBsdfDiffuse", colour, 0.0), surface)
-
-
-def rubber(tree: Any, colour: tuple[float, ...]) -> None:
-    surface, add = nodes_of(tree)
-    diffuse = add("ShaderNodeBsdfDiffuse", colour, 0.0)
-    gloss = add("ShaderNodeBsdfAnisotropic", (1, 1, 1, 1), 0.6)
-    tree.links.new(mixed(tree, diffuse, gloss, 0.04), surface)
-
-
-def metal(tree: Any, colour: tuple[float, ...]) -> None:
-    surface, add = nodes_of(tree)
-    blurred = add("ShaderNodeBsdfAnisotropic", colour, 0.447)
-    sharp = add("ShaderNodeBsdfAnisotropic", colour, 0.1)
-    tree.links.new(mixed(tree, blurred, sharp, 0.6), surface)
+        outputs.append(node.outputs["BSDF"])
+    if len(outputs) == 2:
+        node = tree.nodes.new("ShaderNodeMixShader")
+        node.inputs[0].default_value = share
+        for number, output in enumerate(outputs, start=1):
+            tree.links.new(output, node.inputs[number])
+        outputs = [node.outputs[0]]
+    tree.links.new(outputs[0], surface)
 
 
 if __name__ == "__main__":

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from vision_zero.make_data.clevr import render_numpy
@@ -23,7 +22,7 @@ from vision_zero.make_data.clevr.ray_tracing import object_mask, pixels_of_objec
 from vision_zero.make_data.clevr.render_blender import BLENDER_PYTHON, BlenderOptions, open_blender
 from vision_zero.make_data.clevr.scene_json import comparison_json, scene_json
 from vision_zero.make_data.clevr.scenes import ATTRIBUTES, Scene, SceneRules, edit_scene, sample_scene
-from vision_zero.make_data.maker import EditedPair, Make, MakerError, Rejected, add_option
+from vision_zero.make_data.maker import EditedPair, Make, MakerError, Rejected, add_option, option_values
 from vision_zero.types import Domain
 
 Render = Callable[[Scene, tuple[int, int]], Image.Image]
@@ -51,6 +50,7 @@ class ClevrMaker:
     blender: BlenderOptions = field(default_factory=BlenderOptions)
     domain: Domain = "scenes"
     name: str = "clevr"
+    default_n = 2000  # the paper's
     max_attempts: int = 1000
 
     def __post_init__(self) -> None:
@@ -76,35 +76,30 @@ class ClevrMaker:
     @contextmanager
     def open(self) -> Iterator[Make]:
         """Yield the function that makes pairs. With Blender, raises BlenderError if it does not start."""
-        if self.renderer == "numpy":
-            yield lambda rng, number: self._make(render_numpy.render, rng, number)
-            return
-        with open_blender(self.blender) as blender:
-            yield lambda rng, number: self._make(blender.render, rng, number)
+        with nullcontext(render_numpy) if self.renderer == "numpy" else open_blender(self.blender) as renderer:
+            yield lambda rng, number: self._make(renderer.render, rng, number)
 
     def _make(self, render: Render, rng: random.Random, number: int) -> EditedPair:
         scene = sample_scene(rng, self.rules)
         edited, changed = edit_scene(scene, rng, self.rules, self.n_edited, self.attributes)
         masks = [object_mask(one, self.size) for one in (scene, edited)]
-        for which, mask in zip(("original", "edited"), masks, strict=True):
-            if min(pixels_of_objects(mask, len(scene.objects))) < self.least_pixels:
+        visible = [pixels_of_objects(mask, len(scene.objects)) for mask in masks]
+        for which, pixels in zip(("original", "edited"), visible, strict=True):
+            if min(pixels) < self.least_pixels:
                 raise Rejected(f"an object is hidden in the {which} scene")
-        self._check_share(masks, changed)
-        described = []
-        for one, mask, part in zip((scene, edited), masks, ("original", "modified"), strict=True):
-            file, visible = f"{self.name}_{number:06d}_{part}.png", pixels_of_objects(mask, len(one.objects))
-            described.append(scene_json(one, self.size, file, number, visible))
-        comparison = comparison_json(*described)
+        shown = np.isin(masks[0], changed) | np.isin(masks[1], changed)
+        if shown.mean() < self.edit_share[0]:
+            raise Rejected("the edit is too small")
+        if shown.mean() > self.edit_share[1]:
+            raise Rejected("the edit is too large")
+        comparison = comparison_json(
+            *(
+                scene_json(one, self.size, f"{self.name}_{number:06d}_{part}.png", number, pixels)
+                for one, pixels, part in zip((scene, edited), visible, ("original", "modified"), strict=True)
+            )
+        )
         images = (render(scene, self.size), render(edited, self.size))
         return EditedPair(*images, comparison, {"scenes/comparison": comparison})
-
-    def _check_share(self, masks: Sequence[NDArray[np.int8]], changed: Sequence[int]) -> None:
-        shown = np.isin(masks[0], changed) | np.isin(masks[1], changed)
-        least, most = self.edit_share
-        if shown.mean() < least:
-            raise Rejected("the edit is too small")
-        if shown.mean() > most:
-            raise Rejected("the edit is too large")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -113,55 +108,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rules, blender = SceneRules(), BlenderOptions()
     bounds: dict[str, Any] = {"nargs": 2, "metavar": ("MIN", "MAX")}
     objects = [rules.min_objects, rules.max_objects]
-    add("--objects", objects, "objects of a scene (default: %(default)s, the paper's)", **bounds)
-    add("--edited", ClevrMaker.n_edited, "objects that change (default: %(default)s, the paper's)")
+    add("--objects", objects, "objects of a scene (…, the paper's)", **bounds)
+    add("--edited", ClevrMaker.n_edited, "objects that change (…, the paper's)")
     attributes = "what of them changes (default: colour and shape, the paper's)"
     add("--attributes", list(ClevrMaker.attributes), attributes, nargs="+", choices=list(ATTRIBUTES))
-    share = "share of the pixels that show a changed object in either image (default: %(default)s)"
+    share = "share of the pixels that show a changed object in either image (…)"
     add("--edit_share", list(ClevrMaker.edit_share), share, **bounds)
-    pixels = "pixels of every object that are seen, of 320x240 (default: %(default)s, CLEVR's)"
-    add("--min_pixels", ClevrMaker.min_pixels, pixels)
-    add("--gap", rules.gap, "least room between two objects (default: %(default)s, CLEVR's)")
-    add("--margin", rules.margin, "least distance along left-right and front-behind (default: %(default)s, CLEVR's)")
-    camera = "most that the camera moves along each axis (default: %(default)s, CLEVR's)"
-    add("--camera_jitter", rules.camera_jitter, camera)
-    lamps = "most that each lamp moves along each axis (default: %(default)s, CLEVR's)"
-    add("--lamp_jitter", rules.lamp_jitter, lamps)
-    add("--renderer", ClevrMaker.renderer, "who draws (default: %(default)s)", choices=RENDERERS)
+    add("--min_pixels", ClevrMaker.min_pixels, "pixels of every object that are seen, of 320x240 (…, CLEVR's)")
+    add("--gap", rules.gap, "least room between two objects (…, CLEVR's)")
+    add("--margin", rules.margin, "least distance along left-right and front-behind (…, CLEVR's)")
+    add("--camera_jitter", rules.camera_jitter, "most that the camera moves along each axis (…, CLEVR's)")
+    add("--lamp_jitter", rules.lamp_jitter, "most that each lamp moves along each axis (…, CLEVR's)")
+    add("--renderer", ClevrMaker.renderer, "who draws (…)", choices=RENDERERS)
     python = "Blender's Python (default: .venv-blender of `bash setup.sh --blender`)"
     parser.add_argument("--blender_python", type=Path, default=BLENDER_PYTHON, help=python)
-    add("--samples", blender.samples, "Blender's rays per pixel (default: %(default)s)")
-    threads = "threads of each worker's Blender, 0 for all cores (default: %(default)s)"
-    add("--blender_threads", blender.threads, threads)
-    add("--blender_timeout", blender.image_seconds, "seconds that Blender may take for an image (default: %(default)s)")
+    add("--samples", blender.samples, "Blender's rays per pixel (…)")
+    add("--blender_threads", blender.threads, "threads of each worker's Blender, 0 for all cores (…)")
+    add("--blender_timeout", blender.image_seconds, "seconds that Blender may take for an image (…)")
 
 
 def from_arguments(args: argparse.Namespace) -> ClevrMaker:
     """The maker of parsed options. Raises MakerError."""
     try:
-        rules = SceneRules(
-            min_objects=args.objects[0],
-            max_objects=args.objects[1],
-            gap=args.gap,
-            margin=args.margin,
-            camera_jitter=args.camera_jitter,
-            lamp_jitter=args.lamp_jitter,
-        )
-        blender = BlenderOptions(
-            python=args.blender_python,
-            samples=args.samples,
-            threads=args.blender_threads,
-            image_seconds=args.blender_timeout,
-        )
+        rules = SceneRules(*args.objects, **option_values(args, "gap", "margin", "camera_jitter", "lamp_jitter"))
+        threads, seconds = args.blender_threads, args.blender_timeout
+        blender = BlenderOptions(args.blender_python, args.samples, threads, image_seconds=seconds)
     except ValueError as error:
         raise MakerError(str(error)) from error
-    return ClevrMaker(
-        size=args.size or SIZE,
-        rules=rules,
-        n_edited=args.edited,
-        attributes=tuple(args.attributes),
-        min_pixels=args.min_pixels,
-        edit_share=(args.edit_share[0], args.edit_share[1]),
-        renderer=args.renderer,
-        blender=blender,
-    )
+    others = option_values(args, "size", "attributes", "min_pixels", "edit_share", "renderer")
+    return ClevrMaker(rules=rules, n_edited=args.edited, blender=blender, **others)

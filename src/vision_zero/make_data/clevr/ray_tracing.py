@@ -28,6 +28,7 @@ BEVELS = {"cube": 0.13, "cylinder": 0.05}
 """Width of rounded edges as a share of the radius, in both renderers."""
 
 _EXTENT = {"sphere": 1.0, "cylinder": math.sqrt(2), "cube": math.sqrt(3)}
+"""Radius of the sphere around an object that contains it, as a multiple of the object's own."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,6 @@ def dots(a: Floats, b: Floats) -> Floats:
 def unit_vectors(a: Floats) -> Floats:
     units: Floats = a / np.sqrt(dots(a, a))
     return units
-
-
-def bounding_radius(one: SceneObject) -> float:
-    """Radius of the sphere around its centre that contains it."""
-    return one.radius * _EXTENT[one.shape]
 
 
 def camera_rays(camera: Camera, size: tuple[int, int], x: Floats, y: Floats) -> Floats:
@@ -172,7 +168,7 @@ def near_ray(one: SceneObject, origins: Floats, directions: Floats, spread: floa
     """Indices of rays that may come within `spread` of an object, by the sphere around it."""
     to_centre = vector(one.centre) - origins
     along = dots(to_centre, directions)
-    bound = bounding_radius(one) + spread
+    bound = one.radius * _EXTENT[one.shape] + spread
     distance = dots(to_centre, to_centre) - along * along
     return np.flatnonzero((distance < bound * bound) & (along > -bound))
 

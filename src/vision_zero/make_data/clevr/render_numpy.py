@@ -201,10 +201,6 @@ def _encode(linear: Floats) -> NDArray[np.uint8]:
     return _SRGB[steps]
 
 
-def _srgb_table() -> NDArray[np.uint8]:
-    linear = np.arange(4096) / 4095
-    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return np.round(encoded * 255).astype(np.uint8)
-
-
-_SRGB = _srgb_table()
+_LINEAR = np.arange(4096) / 4095
+_CURVE = np.where(_LINEAR <= 0.0031308, 12.92 * _LINEAR, 1.055 * _LINEAR ** (1 / 2.4) - 0.055)
+_SRGB = np.round(_CURVE * 255).astype(np.uint8)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 from vision_zero.make_data.clevr.camera import POSITION, Camera, Vector, dot, minus
@@ -38,10 +38,6 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 
 HALF_GROUND = 3.0
 """Objects stand at x and y in -3..3."""
-
-KEY_LAMP: Vector = (6.4467, -2.9052, 4.2584)
-FILL_LAMP: Vector = (-4.6711, -4.0136, 3.0112)
-BACK_LAMP: Vector = (-1.1685, 2.646, 5.8157)
 
 
 @dataclass(frozen=True)
@@ -75,9 +71,9 @@ class SceneObject:
 class Lamps:
     """Positions of the three lamps; all of them point at the origin."""
 
-    key: Vector = KEY_LAMP
-    fill: Vector = FILL_LAMP
-    back: Vector = BACK_LAMP
+    key: Vector = (6.4467, -2.9052, 4.2584)
+    fill: Vector = (-4.6711, -4.0136, 3.0112)
+    back: Vector = (-1.1685, 2.646, 5.8157)
 
 
 @dataclass(frozen=True)
@@ -118,7 +114,7 @@ class SceneRules:
         if self.tries < 1:
             raise ValueError(f"tries must be at least 1, got {self.tries}")
         # Nearer than this to the ground a lamp or the camera would stand among the objects.
-        lowest = min(KEY_LAMP[2], FILL_LAMP[2], BACK_LAMP[2])
+        lowest = min(height for _, _, height in astuple(Lamps()))
         if self.lamp_jitter > lowest - 2 * max(SIZES.values()) or self.camera_jitter > POSITION[2] / 2:
             raise ValueError(
                 f"too much jitter: camera {self.camera_jitter} (at most {POSITION[2] / 2:.2f}), "
@@ -129,7 +125,7 @@ class SceneRules:
 def sample_scene(rng: random.Random, rules: SceneRules) -> Scene:
     """A scene that follows the rules. Raises Rejected if an object found no place in `rules.tries` tries."""
     camera = Camera(_jittered(POSITION, rules.camera_jitter, rng))
-    lamps = Lamps(*(_jittered(lamp, rules.lamp_jitter, rng) for lamp in (KEY_LAMP, FILL_LAMP, BACK_LAMP)))
+    lamps = Lamps(*(_jittered(lamp, rules.lamp_jitter, rng) for lamp in astuple(Lamps())))
     directions = camera.directions()
     axes = (directions["right"], directions["behind"])
     objects: list[SceneObject] = []
@@ -163,10 +159,8 @@ def _placed(
 
 
 def _apart(one: SceneObject, other: SceneObject, axes: Sequence[Vector], rules: SceneRules) -> bool:
-    if not _clear(one, other, rules.gap):
-        return False
     between = minus((one.x, one.y, 0.0), (other.x, other.y, 0.0))
-    return all(abs(dot(between, axis)) >= rules.margin for axis in axes)
+    return _clear(one, other, rules.gap) and all(abs(dot(between, axis)) >= rules.margin for axis in axes)
 
 
 def _clear(one: SceneObject, other: SceneObject, gap: float) -> bool:

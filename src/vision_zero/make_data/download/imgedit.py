@@ -31,14 +31,12 @@ def imgedit_candidates(files: Files, part: str | None, archives: str | None) -> 
     if part not in parts:
         raise PairSourceError(f"{files.place}: name a --part, one of {', '.join(parts) or '(no file in Parquet/)'}")
     rows, n_others = _imgedit_rows(files, f"Parquet/{part}.parquet")
-    chosen = _imgedit_archives(
-        paths, archives or part, set() if archives else {before.split("/")[0] for before in rows}
-    )
+    roots = {before.split("/")[0] for before in rows}
+    chosen = _imgedit_archives(paths, archives or part, set() if archives else roots)
     if not chosen:
         stems = sorted({match["stem"] for path in paths if (match := _archive(path)) is not None})
-        roots = sorted({before.split("/")[0] for before in rows})
         raise PairSourceError(
-            f"{files.place}: no archive in Singleturn/ is called as {part} or {shorten(roots)}; "
+            f"{files.place}: no archive in Singleturn/ is called as {part} or {shorten(sorted(roots))}; "
             f"name one with --archives: {', '.join(stems) or 'there is none'}"
         )
     yield from _imgedit_pairs(files, chosen, rows, n_others)

@@ -22,17 +22,9 @@ from tqdm import tqdm
 
 from vision_zero.data.folders import PairSourceError
 from vision_zero.inspect_data import positive
+from vision_zero.make_data.download import sets
 from vision_zero.make_data.download.imgedit import imgedit_candidates
 from vision_zero.make_data.download.output import FetchProgress, add, finish, open_output
-from vision_zero.make_data.download.sets import (
-    SETS,
-    Candidate,
-    Files,
-    Layout,
-    PublishedSet,
-    file_candidates,
-    table_rows,
-)
 from vision_zero.make_data.maker import MakerError
 from vision_zero.types import DOMAINS
 
@@ -66,31 +58,33 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m vision_zero.make_data download", description=__doc__.split("\n")[0]
     )
     add = parser.add_argument
-    add("set", help=f"{', '.join(SETS)}, or OWNER/NAME of any data set on the Hub")
+    add("set", help=f"{', '.join(sets.SETS)}, or OWNER/NAME of any data set on the Hub")
     add("--out", type=Path, required=True, help="folder, new or begun by the same command")
     add("--source", type=Path, help="folder with the set's files; fetches nothing from the network")
     add("--limit", type=positive, help="pairs to keep (default: all)")
     add("--split", help="part of the set (default: train; ultraedit-500k: FreeForm)")
     add("--revision", help="commit or tag on the Hub (default: the newest)")
     add("--columns", nargs=2, metavar=("IMAGE", "EDITED"), help="columns of a table (default: known ones)")
-    add("--layout", choices=get_args(Layout), help="how the set is laid out (default: as known)")
+    add("--layout", choices=get_args(sets.Layout), help="how the set is laid out (default: as known)")
     add("--domain", choices=DOMAINS, help="wording of the prompts (default: as known, else photos)")
     add("--part", help="imgedit: the file of Parquet/ without its ending, as remove_part5")
     add("--archives", help="imgedit: beginning of the names of the archives in Singleturn/")
     return parser.parse_args(argv)
 
 
-def chosen_set(args: argparse.Namespace) -> PublishedSet:
+def chosen_set(args: argparse.Namespace) -> sets.PublishedSet:
     """A known set, or any other of the Hub as a table, changed by the options. Raises PairSourceError."""
-    if args.set not in SETS and args.set.count("/") != 1:
-        raise PairSourceError(f"{args.set}: not a known set ({', '.join(SETS)}) and not OWNER/NAME")
+    if args.set not in sets.SETS and args.set.count("/") != 1:
+        raise PairSourceError(f"{args.set}: not a known set ({', '.join(sets.SETS)}) and not OWNER/NAME")
     changes = {name: getattr(args, name) for name in ("layout", "domain", "split") if getattr(args, name) is not None}
     if args.columns is not None:
         changes["columns"] = tuple(args.columns)
-    return replace(SETS.get(args.set, PublishedSet(args.set)), **changes)
+    return replace(sets.SETS.get(args.set, sets.PublishedSet(args.set)), **changes)
 
 
-def fetch(offered: Iterator[Candidate], published: PublishedSet, args: argparse.Namespace, done: FetchProgress) -> bool:
+def fetch(
+    offered: Iterator[sets.Candidate], published: sets.PublishedSet, args: argparse.Namespace, done: FetchProgress
+) -> bool:
     """Add candidates up to the limit. Returns True if the source has no more."""
     with tqdm(total=args.limit, initial=done.n_kept, desc=args.set, unit="pair", disable=None) as bar:
         while args.limit is None or done.n_kept < args.limit:
@@ -102,18 +96,18 @@ def fetch(offered: Iterator[Candidate], published: PublishedSet, args: argparse.
     return False
 
 
-def candidates(published: PublishedSet, args: argparse.Namespace) -> Iterator[Candidate]:
+def candidates(published: sets.PublishedSet, args: argparse.Namespace) -> Iterator[sets.Candidate]:
     """All of the set, always in the same order. Raises PairSourceError for any error of the network and the Hub."""
-    files = Files(published.repo, args.revision, args.source)
+    files = sets.Files(published.repo, args.revision, args.source)
     if args.source is not None and not args.source.is_dir():
         raise PairSourceError(f"{args.source}: no such folder; --source is a folder that holds the set's files")
     try:
         if published.layout == "table":
-            yield from table_rows(files, published)
+            yield from sets.table_rows(files, published)
         elif published.layout == "imgedit":
             yield from imgedit_candidates(files, args.part, args.archives)
         else:
-            yield from file_candidates(files, published)
+            yield from sets.file_candidates(files, published)
     except PairSourceError:
         raise
     except Exception as error:  # a dozen unrelated types from httpx, fsspec, datasets and huggingface_hub

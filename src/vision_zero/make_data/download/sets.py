@@ -196,8 +196,9 @@ def open_files(files: Files) -> Iterator[Mapping[str, Callable[[], bytes]]]:
             try:
                 if name.lower().endswith(".zip"):
                     pack = opened.enter_context(zipfile.ZipFile(folder / name))
-                    inside = [one for one in pack.infolist() if not one.is_dir()]
-                    found |= {f"{name}/{_zip_path(one)}": partial(_of_zip, pack, one) for one in inside}
+                    for one in pack.infolist():
+                        if not one.is_dir():  # some Windows programs write backslashes
+                            found[f"{name}/" + one.filename.replace("\\", "/")] = partial(_of_zip, pack, one)
                 elif name.lower().endswith(_ARCHIVES):
                     tar = opened.enter_context(tarfile.open(folder / name))
                     members = [one for one in tar if one.isfile()]
@@ -221,10 +222,6 @@ def check_end(archive: tarfile.TarFile) -> None:
         raise tarfile.ReadError("it ends without its end mark: it was cut off")
     if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):
         raise tarfile.ReadError("what follows its last whole file is neither a file nor the end mark")
-
-
-def _zip_path(member: zipfile.ZipInfo) -> str:
-    return member.filename.replace("\\", "/")  # as some Windows programs write it
 
 
 def _of_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
@@ -268,11 +265,11 @@ def _pairs(files: Files, found: Mapping[str, Callable[[], bytes]]) -> Iterator[C
         data = {part: found[path]() for part, path in parts[name].items()}
         try:
             meta = json.loads(data.get("comparison", b"{}"))
+            wrong = "" if isinstance(meta, dict) else "the scene description is no JSON object"
         except ValueError:
-            yield Candidate(name, problem="the scene description is no JSON")
-            continue
-        if not isinstance(meta, dict):
-            yield Candidate(name, problem="the scene description is no JSON object")
+            wrong = "the scene description is no JSON"
+        if wrong:
+            yield Candidate(name, problem=wrong)
             continue
         pair = pair_candidate(name, data["original"], data["modified"], meta)
         described = {f"scenes/{name}_comparison.json": data["comparison"]} if "comparison" in data else {}

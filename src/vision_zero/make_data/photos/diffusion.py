@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from PIL import Image
 
-from vision_zero.make_data.maker import MakerError, Rejected, add_option
+from vision_zero.make_data.maker import MakerError, Rejected, add_option, option_values
 from vision_zero.make_data.photos import maker
 
 EditorName = Literal["instruct-pix2pix", "flux-kontext"]
@@ -114,9 +114,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--editor_model", metavar="PATH", help="folder or Hub name (default: the authors' weights)")
     parser.add_argument("--editor_steps", type=int, help="denoising steps (default: 100; flux-kontext: 28)")
     parser.add_argument("--editor_guidance", type=float, help="weight of the words (default: 7.5; flux-kontext: 2.5)")
-    guidance = "instruct-pix2pix: weight of the original (default: %(default)s)"
-    add("--editor_image_guidance", DiffusionEditor.image_guidance, guidance)
-    area = "flux-kontext: pixels of the image it draws, shrunk to the photograph's after (default: %(default)s)"
+    add("--editor_image_guidance", DiffusionEditor.image_guidance, "instruct-pix2pix: weight of the original (…)")
+    area = "flux-kontext: pixels of the image it draws, shrunk to the photograph's after (…)"
     add("--editor_max_area", DiffusionEditor.max_area, area)
     parser.add_argument("--editor_use_cpu", action="store_true", help="leave a GPU alone")
 
@@ -125,13 +124,5 @@ def from_arguments(args: argparse.Namespace) -> maker.PhotoMaker:
     """The maker of parsed options, with its editor if there is one. Raises ValueError."""
     if args.editor == "none":
         return maker.from_arguments(args)
-    editor = DiffusionEditor(
-        name=args.editor,
-        model=args.editor_model,
-        steps=args.editor_steps,
-        guidance=args.editor_guidance,
-        image_guidance=args.editor_image_guidance,
-        max_area=args.editor_max_area,
-        use_cpu=args.editor_use_cpu,
-    )
-    return maker.from_arguments(args, editor)
+    names = ("model", "steps", "guidance", "image_guidance", "max_area", "use_cpu")
+    return maker.from_arguments(args, DiffusionEditor(args.editor, **option_values(args, *names, prefix="editor_")))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -32,6 +32,7 @@ from vision_zero.make_data.maker import (
     add_option,
     changed_pixels,
     changed_share,
+    option_values,
 )
 from vision_zero.make_data.photos.instructions import DEFAULT_TEMPLATES, read_instructions
 from vision_zero.make_data.photos.mirror import mirror
@@ -112,32 +113,32 @@ class PhotoMaker:
     @contextmanager
     def open(self) -> Iterator[Make]:
         cv2.setNumThreads(0)  # one thread: workers are processes, and pairs must not depend on a machine's cores
-        photographs = _Photographs(self.sources(), self.size)
+        pairs = self.sources()
+        photograph = lru_cache(maxsize=4)(lambda row: _opened(pairs[row], self.size))  # attempts ask for the same one
         told = read_instructions(self.instructions)
         with nullcontext() if self.editor is None else self.editor.open() as editor:
 
             def make(rng: random.Random, number: int) -> EditedPair:
-                photo, before = photographs.at(number)
+                photo, before = photograph(number % len(pairs))
                 if editor is None:
-                    edit = self._classical(photographs, number, rng)
+                    edit = self._classical(photograph, len(pairs), number, rng)
                 else:
                     edit = follow(editor, told.draw(photo, rng), before, rng)
                 return self._checked(photo, before, edit, number)
 
             yield make
 
-    def _classical(self, photographs: _Photographs, number: int, rng: random.Random) -> Edit:
+    def _classical(
+        self, photograph: Callable[[int], tuple[str, Pixels]], count: int, number: int, rng: random.Random
+    ) -> Edit:
         """An edit of a random kind. Half of the cut-outs are of the photograph itself; all, if it is the only one."""
-        _, pixels = photographs.at(number)
+        _, pixels = photograph(number % count)
         kind = rng.choice(self.edits)
-        if kind == "recolour_object":
-            return recolour_object(pixels, rng, self.max_changed)
-        if kind == "recolour_background":
-            return recolour_background(pixels, rng, self.max_changed)
-        if kind == "mirror":
-            return mirror(pixels, rng, self.max_changed)
-        same = photographs.count == 1 or rng.random() < 0.5
-        source, other = photographs.at(number if same else number + rng.randrange(1, photographs.count))
+        of_itself = {"recolour_object": recolour_object, "recolour_background": recolour_background, "mirror": mirror}
+        if kind in of_itself:
+            return of_itself[kind](pixels, rng, self.max_changed)
+        same = count == 1 or rng.random() < 0.5
+        source, other = photograph((number if same else number + rng.randrange(1, count)) % count)
         edit = paste(pixels, other, rng, same=same)
         return replace(edit, notes={**edit.notes, "source": source})
 
@@ -170,29 +171,16 @@ def follow(editor: Editor, instruction: str, pixels: Pixels, rng: random.Random)
     return Edit("instruction", edited, instruction, box_of(changed), {"editor_seed": seed})
 
 
-class _Photographs:
-    """The photographs of a set, shrunk to fit. The last few are cached: attempts at a pair ask for the same one."""
-
-    def __init__(self, pairs: Sequence[ImagePair], size: tuple[int, int] | None) -> None:
-        self.count = len(pairs)
-        self._pairs = pairs
-        self._size = size
-        self._opened = lru_cache(maxsize=4)(self._open)
-
-    def at(self, number: int) -> tuple[str, Pixels]:
-        """Name and pixels of photograph `number` modulo their count. The pixels are read-only."""
-        return self._opened(number % self.count)
-
-    def _open(self, row: int) -> tuple[str, Pixels]:
-        pair = self._pairs[row]
-        image = pair.image.open()
-        if self._size is not None:
-            image.thumbnail(self._size, Image.Resampling.LANCZOS, reducing_gap=None)
-        if min(image.size) < MIN_SIDE:
-            raise BadImageError(f"{pair.image.name}: {image.size} pixels, but editing needs {MIN_SIDE} a side")
-        pixels = np.array(image, np.uint8)
-        pixels.flags.writeable = False
-        return pair.id, pixels
+def _opened(pair: ImagePair, size: tuple[int, int] | None) -> tuple[str, Pixels]:
+    """Name and read-only pixels of a photograph, shrunk into `size`."""
+    image = pair.image.open()
+    if size is not None:
+        image.thumbnail(size, Image.Resampling.LANCZOS, reducing_gap=None)
+    if min(image.size) < MIN_SIDE:
+        raise BadImageError(f"{pair.image.name}: {image.size} pixels, but editing needs {MIN_SIDE} a side")
+    pixels = np.array(image, np.uint8)
+    pixels.flags.writeable = False
+    return pair.id, pixels
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -200,12 +188,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = partial(add_option, parser)
     parser.add_argument("--photos", nargs="+", required=True, metavar="SOURCE", help="folders with photographs")
     add("--edits", list(EDIT_KINDS), "kinds of edit (default: all)", nargs="+", choices=EDIT_KINDS)
-    least = f"least share of pixels that change by more than {VISIBLE_CHANGE} of 255 (default: %(default)s)"
+    least = f"least share of pixels that change by more than {VISIBLE_CHANGE} of 255 (…)"
     add("--min_changed", PhotoMaker.min_changed, least)
-    add("--max_changed", PhotoMaker.max_changed, "largest such share (default: %(default)s)")
-    failed = "share of the edits made to fail on purpose, half blank, half identical (default: %(default)s)"
+    add("--max_changed", PhotoMaker.max_changed, "largest such share (…)")
+    failed = "share of the edits made to fail on purpose, half blank, half identical (…)"
     add("--failed_edits", PhotoMaker.failed_edits, failed)
-    add("--failed_edits_seed", PhotoMaker.failed_edits_seed, "which ones (default: %(default)s)")
+    add("--failed_edits_seed", PhotoMaker.failed_edits_seed, "which ones (…)")
     told = "what a learned editor is told: templates (.txt) or proposals for each image (.jsonl) (default: ours)"
     # None stands for the package's own file, whose path differs between machines.
     parser.add_argument("--instructions", type=Path, help=told)
@@ -213,14 +201,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def from_arguments(args: argparse.Namespace, editor: EditorLoader | None = None) -> PhotoMaker:
     """The maker of parsed options. Raises PairSourceError."""
-    return PhotoMaker(
-        photos=tuple(args.photos),
-        edits=tuple(dict.fromkeys(args.edits)),
-        min_changed=args.min_changed,
-        max_changed=args.max_changed,
-        failed_edits=args.failed_edits,
-        failed_edits_seed=args.failed_edits_seed,
-        size=args.size,
-        editor=editor,
-        instructions=args.instructions or DEFAULT_TEMPLATES,
-    )
+    names = ("photos", "min_changed", "max_changed", "failed_edits", "failed_edits_seed", "size", "instructions")
+    return PhotoMaker(edits=tuple(dict.fromkeys(args.edits)), editor=editor, **option_values(args, *names))

@@ -44,13 +44,8 @@ def _box_to_mirror(pixels: Pixels, rng: random.Random, max_share: float) -> Box 
         crop = small[top : top + h, left : left + w]
         step = np.linalg.norm(crop - crop[:, ::-1], axis=2)
         inner = float((step[:, w // 6 : w - w // 6] > 12).mean())
-        seams = []
-        if left > 0 or left + w < width:
-            seams.append(step[:, :2].ravel())
-        if top > 0:
-            seams.append(step[:2].ravel())
-        if top + h < height:
-            seams.append(step[-2:].ravel())
+        sides = (left > 0 or left + w < width, step[:, :2]), (top > 0, step[:2]), (top + h < height, step[-2:])
+        seams = [side.ravel() for is_seam, side in sides if is_seam]
         # The worst places of a seam are what is seen.
         seam = float(np.quantile(np.concatenate(seams), 0.95)) if seams else 0.0
         moved = inner * w * h / (width * height)

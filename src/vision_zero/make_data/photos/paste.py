@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vision_zero.make_data.maker import Rejected
 from vision_zero.make_data.photos.recolour import Edit, blended, place
-from vision_zero.make_data.photos.segmentation import Alpha, Box, Pixels, Region, lab, subject
+from vision_zero.make_data.photos.segmentation import Alpha, Box, Pixels, Region, disc, lab, subject
 
 MIN_SHARE, MAX_SHARE = 0.04, 0.2
 """Share of the image that a pasted cut-out covers."""
@@ -104,8 +104,7 @@ def _ring(region: Region) -> NDArray[np.bool_]:
     """The pixels just around a region."""
     mask = region.mask.astype(np.uint8)
     reach = max(3, round(0.03 * max(mask.shape)))
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    return np.asarray((cv2.dilate(mask, disc) > 0) & (region.alpha < 0.05))
+    return np.asarray((cv2.dilate(mask, disc(reach)) > 0) & (region.alpha < 0.05))
 
 
 def _matched(piece: CutOut, pixels: Pixels) -> Pixels:

@@ -85,9 +85,7 @@ def recolour_object(pixels: Pixels, rng: random.Random, max_share: float) -> Edi
     region = next(objects(pixels, rng, max_share), None)
     if region is None:
         raise Rejected("no object stands out")
-    colour = other_colour(pixels, region.mask, rng)
-    words = f"recolour the {colour_name(pixels, region.mask)} region {place(region.box, pixels)} to {colour.name}"
-    return Edit("recolour_object", painted(pixels, region.alpha, colour), words, region.box, {"colour": colour.name})
+    return _recoloured("recolour_object", "region", pixels, region, rng)
 
 
 def recolour_background(pixels: Pixels, rng: random.Random, max_share: float) -> Edit:
@@ -95,11 +93,13 @@ def recolour_background(pixels: Pixels, rng: random.Random, max_share: float) ->
     region = background(pixels, rng, max_share)
     if region is None:
         raise Rejected("no background is told from the rest")
+    return _recoloured("recolour_background", "background", pixels, region, rng)
+
+
+def _recoloured(kind: str, noun: str, pixels: Pixels, region: Region, rng: random.Random) -> Edit:
     colour = other_colour(pixels, region.mask, rng)
-    words = f"recolour the {colour_name(pixels, region.mask)} background {place(region.box, pixels)} to {colour.name}"
-    return Edit(
-        "recolour_background", painted(pixels, region.alpha, colour), words, region.box, {"colour": colour.name}
-    )
+    words = f"recolour the {colour_name(pixels, region.mask)} {noun} {place(region.box, pixels)} to {colour.name}"
+    return Edit(kind, painted(pixels, region.alpha, colour), words, region.box, {"colour": colour.name})
 
 
 def objects(pixels: Pixels, rng: random.Random, max_share: float) -> Iterator[Region]:

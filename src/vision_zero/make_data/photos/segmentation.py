@@ -194,7 +194,7 @@ def exact(image: Pixels, rough: Mask, least_part: float = 1.0) -> Region | None:
     small = shrink(image, CUT_SIDE)
     height, width = small.shape[:2]
     resized = cv2.resize(rough.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
-    band = _disc(max(2, round(0.02 * max(height, width))))
+    band = disc(max(2, round(0.02 * max(height, width))))
     padded = resized.astype(np.uint8)
     sure = cv2.erode(padded, band, borderType=cv2.BORDER_REPLICATE)
     near = cv2.dilate(padded, band)
@@ -228,8 +228,7 @@ def _subject(data: bytes, shape: tuple[int, ...]) -> Region | None:
 
 def tidy(mask: Mask, least_part: float = 1.0) -> Mask:
     """The largest connected part, and others of `least_part` of its size, without threads and small holes."""
-    disc = _disc(max(1, round(0.008 * max(mask.shape))))
-    opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, disc)
+    opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, disc(max(1, round(0.008 * max(mask.shape)))))
     count, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
     if count < 2:
         return np.zeros_like(mask)
@@ -262,12 +261,13 @@ def _edge_contrast(small: Pixels, mask: Mask) -> float:
     colours = smooth(lab(small), 1.0)
     across, down = (cv2.Sobel(colours, cv2.CV_32F, *order) for order in ((1, 0), (0, 1)))
     gradient = np.sqrt((across**2 + down**2).sum(axis=2))
-    outline = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_GRADIENT, _disc(1)) > 0
+    outline = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_GRADIENT, disc(1)) > 0
     if not outline.any():
         return 0.0
-    near = cv2.dilate(gradient, _disc(1))  # an outline may be a pixel beside its edge
+    near = cv2.dilate(gradient, disc(1))  # an outline may be a pixel beside its edge
     return float(np.quantile(near[outline], 0.15) / (gradient.mean() + 1e-6))
 
 
-def _disc(radius: int) -> NDArray[np.uint8]:
+def disc(radius: int) -> NDArray[np.uint8]:
+    """A filled circle, for erosion and dilation."""
     return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1)), np.uint8)

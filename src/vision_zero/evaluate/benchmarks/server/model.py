@@ -72,8 +72,7 @@ def _message(message: Any, images: list[Image.Image]) -> dict[str, Any]:
         raise BadRequestError("messages: every message needs a role: system, user or assistant")
     content = message.get("content")
     if isinstance(content, str):
-        parts = [{"type": "text", "text": content}]
-        return {"role": message["role"], "content": content if message["role"] == "system" else parts}
+        content = [{"type": "text", "text": content}]
     if not isinstance(content, list):
         raise BadRequestError("messages: content must be a text or a list of parts")
     parts = [_part(part, images) for part in content]

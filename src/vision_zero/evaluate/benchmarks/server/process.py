@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 from tqdm import tqdm
@@ -53,18 +54,10 @@ class Serving:
 def serving_of(model: str, name: str, config: BenchmarkConfig, folder: Path) -> Serving:
     """A model as the options of a benchmark serve it, with requests kept in `folder`."""
     low, high = pixel_bounds(model, config)
+    kept = folder / "requests.jsonl" if config.keep_requests else None
+    same: dict[str, Any] = {one: getattr(config, one) for one in ("max_batch", "dtype", "use_cpu", "post_process")}
     return Serving(
-        model,
-        name,
-        min_pixels=low,
-        max_pixels=high,
-        max_tokens=config.max_new_tokens,
-        max_batch=config.max_batch,
-        dtype=config.dtype,
-        use_cpu=config.use_cpu,
-        post_process=config.post_process,
-        keep_requests=folder / "requests.jsonl" if config.keep_requests else None,
-        timeout=config.server_timeout,
+        model, name, low, high, config.max_new_tokens, keep_requests=kept, timeout=config.server_timeout, **same
     )
 
 

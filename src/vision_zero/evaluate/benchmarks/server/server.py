@@ -192,14 +192,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     end_with(os.getppid())
     try:
-        model = ChatModel.load(
-            args.model,
-            (args.min_pixels, args.max_pixels),
-            dtype=args.dtype,
-            use_cpu=args.use_cpu,
-            post_process=args.post_process,
-            system_prompt=args.system_prompt,
-        )
+        options = {name: getattr(args, name) for name in ("dtype", "use_cpu", "post_process", "system_prompt")}
+        model = ChatModel.load(args.model, (args.min_pixels, args.max_pixels), **options)
         print(model.check(args.model), file=sys.stderr, flush=True)
         batcher = Batcher(model, args.max_batch)
         server = ChatServer(
