@@ -259,7 +259,7 @@ class IterativeSPOConfig(GRPOConfig):
     def engine_options(self) -> EngineOptions:
         """Options of the vLLM engine of one process. The number of processes must be known (`__post_init__`)."""
         votes = self.per_device_train_batch_size * self.steps_per_generation
-        same = "float16" if self.fp16 else "bfloat16" if self.bf16 else "auto"
+        same = "bfloat16" if self.bf16 else "auto"
         return EngineOptions(
             max_num_seqs=self.vllm_max_num_seqs or votes * self.vllm_tensor_parallel_size,
             tensor_parallel_size=self.vllm_tensor_parallel_size,

@@ -135,6 +135,9 @@ class ResumableTrainer(GRPOTrainer):
         message = self.first_error(error if isinstance(error, kind) else None)
         if message is None:
             return
-        saved = save_last_iteration(self)
-        where = f"the run was saved at {saved}" if saved else "nothing was trained yet"
+        try:
+            saved = save_last_iteration(self)
+            where = f"the run was saved at {saved}" if saved else "nothing was trained yet"
+        except run_folder.WriteError as full:
+            where = f"the run could not be saved: {full}"
         raise kind(f"{message}\n{where}. {advice}") from error

@@ -91,7 +91,7 @@ class Generation:
                 gather_deepspeed3_params=self.args.ds3_gather_for_generation,
                 gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
             ) as model,
-            self.accelerator.autocast() if self.args.bf16 or self.args.fp16 else nullcontext(),
+            self.accelerator.autocast() if self.args.bf16 else nullcontext(),
         ):
             yield model
 

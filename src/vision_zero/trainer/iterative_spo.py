@@ -160,7 +160,7 @@ class IterativeSPOTrainer(ResumableTrainer):
         self.token_metrics = TokenWeightedMetrics()
         self.streaks = Streaks(shown=self.accelerator.is_main_process)
         engine = None if self.generation.engine is None else self.generation.engine.dtype
-        self.logprob_guard = LogprobGuard(self, gap_limit(self.model, args.bf16 or args.fp16, engine))
+        self.logprob_guard = LogprobGuard(self, gap_limit(self.model, args.bf16, engine))
 
     # ------------------------------------------------------------------------------------------------- one iteration
 

@@ -181,7 +181,7 @@ class ArenaCallback(TrainerCallback):
 
         def around() -> AbstractContextManager[object]:
             contexts = ExitStack()
-            if args.bf16 or args.fp16:
+            if args.bf16:
                 contexts.enter_context(self.trainer.accelerator.autocast())
             if frozen and isinstance(model, PeftModel):
                 contexts.enter_context(model.disable_adapter())
