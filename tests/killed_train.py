@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from vision_zero import run_folder
@@ -48,7 +49,7 @@ def arrange(where: str, checkpoint: str) -> None:
             remove(old)
 
         remove = run_folder.shutil.rmtree
-        run_folder.shutil = type("shutil", (), {"rmtree": staticmethod(half_removed)})
+        run_folder.shutil = SimpleNamespace(**{**vars(run_folder.shutil), "rmtree": half_removed})
     else:
         raise SystemExit(f"unknown place {where!r}")
 

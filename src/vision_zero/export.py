@@ -21,11 +21,17 @@ NOT_COPIED = (*WEIGHT_PATTERNS, ".*", "README.md", "*.md")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="a checkpoint-N folder of a run, full or LoRA")
-    parser.add_argument("target", type=Path, help="the folder to write; replaced if it is there")
+    parser.add_argument("target", type=Path, help="the folder to write, new or empty")
     parser.add_argument("--base", help="base model, if the checkpoint does not say which it was trained from")
     options = parser.parse_args()
     try:
         check_saved(options.checkpoint)
+        if options.target.is_symlink() or (
+            options.target.exists() and (not options.target.is_dir() or any(options.target.iterdir()))
+        ):
+            raise ValueError(f"{options.target} is there already; give a new folder, or remove it first")
+        if any(is_complete(folder) for folder in options.target.resolve().parents):
+            raise ValueError(f"{options.target} is inside a checkpoint, which would no longer be what was saved")
         print(export_checkpoint(options.checkpoint, options.target, options.base))
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")

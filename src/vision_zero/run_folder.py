@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import metadata
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -268,7 +269,15 @@ def mark_complete(folder: Path, mark: Path | None = None) -> None:
     for flushed in (*paths.values(), *(path for path in folder.rglob("*") if path.is_dir()), folder, folder.parent):
         _flush(flushed)
     files = {name: [path.stat().st_size, own] for (name, path), own in zip(paths.items(), hashes, strict=True)}
-    _write_atomically(mark or folder / COMPLETE, _mark_text(files, {} if mark else recorded(folder.parent)))
+    run = folder.parent
+    records, options = ({}, {}) if mark else (recorded(run), _identity(run) if (run / CONFIG).is_file() else {})
+    _write_atomically(mark or folder / COMPLETE, _mark_text(files, records, options))
+
+
+def _identity(run: Path) -> dict[str, Any]:
+    """Options that make a checkpoint one of this run; places may have been moved."""
+    options = options_at(run)
+    return {name: options.get(name) for name in FIXED_OPTIONS if name not in PLACES}
 
 
 def verify(folder: Path, mark: Path | None = None, *, model_alone: bool = False) -> None:
@@ -284,7 +293,7 @@ def verify(folder: Path, mark: Path | None = None, *, model_alone: bool = False)
         return
     kept, paths = _record(text) or {}, _files_below(folder)
     files = kept.get("files")
-    if not isinstance(files, dict) or text != _mark_text(files, kept.get("records")).encode():
+    if not isinstance(files, dict) or text != _mark_text(files, kept.get("records"), kept.get("options")).encode():
         raise RunFolderError(f"{folder} is damaged: {mark.name} is not there, or not as it was written")
     wrong = [f"{name} is missing" for name in files if name not in paths]
     wrong += [f"{name} was not saved with it" for name in paths if name not in files]
@@ -323,16 +332,21 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _mark_text(files: Mapping[str, Any], records: Any) -> str:
-    kept = {"files": files, "records": records}
+def _mark_text(files: Mapping[str, Any], records: Any, options: Any) -> str:
+    kept = {"files": files, "records": records, "options": options}
     return json.dumps({**kept, "sha256": hashlib.sha256(json.dumps(kept).encode()).hexdigest()}, indent=1)
 
 
 def recorded(output_dir: Path) -> dict[str, list[list[int]]]:
     """Steps of the lines of each file of records, and of the files of games with their sizes."""
     steps = {name: [[one["step"], 0] for one in _lines(output_dir / name)[0]] for name in (METRICS, SWITCHES, ARENA)}
-    games = sorted((output_dir / GAMES).glob("step-*.jsonl"))
-    return {**steps, GAMES: [[int(path.stem.split("-")[1]), path.stat().st_size] for path in games]}
+    return {**steps, GAMES: [[step, path.stat().st_size] for step, path in _games(output_dir)]}
+
+
+def _games(output_dir: Path) -> list[tuple[int, Path]]:
+    """Files of games by their steps; one of another name, as a copy, is none."""
+    found = [(re.fullmatch(r"step-(\d+)", path.stem), path) for path in (output_dir / GAMES).glob("step-*.jsonl")]
+    return sorted((int(match[1]), path) for match, path in found if match)
 
 
 def _lines(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
@@ -374,6 +388,9 @@ def rotate(output_dir: Path, keep: int | None) -> None:
     """Remove all but the newest `keep` complete checkpoints (None: keep all), each after its mark."""
     for checkpoint in complete_checkpoints(output_dir)[:-keep] if keep else []:
         with writing(checkpoint):
+            if checkpoint.is_symlink():  # what it names is not the run's to remove
+                checkpoint.unlink()
+                continue
             (checkpoint / COMPLETE).unlink()
             shutil.rmtree(checkpoint)
 
@@ -424,6 +441,12 @@ def find_start(output_dir: Path, resume: bool, config: Mapping[str, Any], step: 
         advice = "; ".join([REPLACED[name] for name in wrong if name in REPLACED] or [advice])
         raise RunFolderError(f"{output_dir} {', '.join(said)}; {advice}")
     complete = complete_checkpoints(output_dir)
+    unmarked = [path for path in checkpoints(output_dir) if path not in complete and (path / STATE).is_file()]
+    if len(unmarked) > 1:  # one is what a kill leaves
+        names = ", ".join(path.name for path in unmarked)
+        raise RunFolderError(
+            f"{output_dir}: {names} have no {COMPLETE}, as if a copy had left it out; copy it too, or move them away"
+        )
     if step is None and not complete:
         return None
     chosen = complete[-1] if step is None else checkpoint_path(output_dir, step)
@@ -434,6 +457,12 @@ def find_start(output_dir: Path, resume: bool, config: Mapping[str, Any], step: 
         verify(chosen)
     except RunFolderError as error:
         raise RunFolderError(f"{error}. {_instead_of(chosen, complete)}") from error
+    saved, now = (_record((chosen / COMPLETE).read_bytes()) or {}).get("options") or {}, _identity(output_dir)
+    for name in (name for name in saved if saved[name] != now[name]):
+        raise RunFolderError(
+            f"{chosen} was saved with {name}={saved[name]}, {output_dir / CONFIG} has {name}={now[name]}: it is of "
+            "another run, or that file was edited; put back what was there, or start another run"
+        )
     return chosen
 
 
@@ -449,6 +478,11 @@ def _instead_of(damaged: Path, complete: list[Path]) -> str:
     return "No other complete checkpoint is whole: put the file back, or start another run"
 
 
+def _free_name(path: Path) -> Path:
+    numbered = (path.with_name(f"{path.name}-{number}") for number in count(2))
+    return path if not path.exists() else next(one for one in numbered if not one.exists())
+
+
 def rewind(output_dir: Path, checkpoint: Path | None) -> None:
     """Drop what was recorded after `checkpoint` (None: everything), and checkpoints that are not complete.
 
@@ -457,8 +491,7 @@ def rewind(output_dir: Path, checkpoint: Path | None) -> None:
     step = step_of(checkpoint) if checkpoint else 0
     later = [path for path in complete_checkpoints(output_dir) if step_of(path) > step]
     if later:
-        number = 1 + len(list((output_dir / SET_ASIDE).glob(f"after-{step}*")))
-        aside = output_dir / SET_ASIDE / (f"after-{step}" if number == 1 else f"after-{step}-{number}")
+        aside = _free_name(output_dir / SET_ASIDE / f"after-{step}")
         shutil.copytree(output_dir, aside, ignore=shutil.ignore_patterns(SET_ASIDE, LOCK, "checkpoint-*"))
         for path in reversed(later):
             path.rename(aside / path.name)
@@ -466,13 +499,21 @@ def rewind(output_dir: Path, checkpoint: Path | None) -> None:
         print(f"{names} and what was recorded up to there are kept in {aside}", file=sys.stderr)
     for path in checkpoints(output_dir):
         if not is_complete(path):
-            print(f"{path} was not saved whole (it has no {COMPLETE}): removed", file=sys.stderr)
-            remove_incomplete(path)
+            whole = (path / STATE).is_file()  # or nearly, so it is kept
+            print(
+                f"{path} has no {COMPLETE}: " + (f"kept in {SET_ASIDE}/" if whole else "not saved whole, removed"),
+                file=sys.stderr,
+            )
+            if whole:
+                (output_dir / SET_ASIDE).mkdir(exist_ok=True)
+                path.rename(_free_name(output_dir / SET_ASIDE / path.name))
+            else:
+                remove_incomplete(path)
     lasts = {METRICS: step, SWITCHES: step - 1, ARENA: step if checkpoint else -1}
     for name, last in lasts.items():
         _drop_after(output_dir / name, last)
-    for path in (output_dir / GAMES).glob("step-*.jsonl"):
-        if int(path.stem.split("-")[1]) >= step:
+    for number, path in _games(output_dir):
+        if number >= step:
             path.unlink()
 
 

@@ -90,7 +90,7 @@ def prepare(arguments: list[str] | None, lock: ExitStack) -> tuple[IterativeSPOT
     )
     pairs = load_checked_pairs(game, state.is_main_process, processor)
     if state.is_main_process:
-        inputs = check_inputs(args, model, pairs, resume.read_state(checkpoint, config))
+        inputs = check_inputs(args, model, pairs, resume.read_state(checkpoint, config), game.template)
     arena = training_arena(game, args, pairs)
     trainer = build(game, args, model, pairs, processor)
     if arena is not None:
@@ -170,12 +170,14 @@ def find_start(args: IterativeSPOConfig, config: dict[str, Any], state: PartialS
 
 
 def check_inputs(
-    args: IterativeSPOConfig, model: ModelConfig, pairs: Any, state: dict[str, Any]
+    args: IterativeSPOConfig, model: ModelConfig, pairs: Any, state: dict[str, Any], template: str
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Fingerprints of the pairs and the model; a resumed run must have been begun with the same."""
     check_saved(model.model_name_or_path)
     prints = resume.fingerprint_pairs(pairs)
     files = resume.fingerprint_model(model.model_name_or_path, model.model_revision)
+    if Path(template).is_file():
+        files[str(Path(template).resolve())] = resume.fingerprint_file(Path(template))
     if args.resume:
         resume.check_pairs_unchanged(Path(args.output_dir), prints, state, args.seed)
         resume.check_model_unchanged(Path(args.output_dir), model.model_name_or_path, files)

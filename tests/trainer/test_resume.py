@@ -506,3 +506,93 @@ def test_the_command_compares_its_pairs(copied: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"error: the run was begun with 23 image pairs, now there are 24"):
         main(["--output_dir", str(copied), "--resume"])
     assert files_below(copied) == before
+
+
+# ------------------------------------------------------------------------------------ what people do to a run
+
+
+def refusal_of(run: Path, *words: str) -> str:
+    with pytest.raises(SystemExit) as refused:
+        main(["--output_dir", str(run), "--resume", *words])
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+@pytest.mark.fault("options changed")
+def test_options_that_were_edited_in_the_runs_own_file_are_refused(copied: Path) -> None:
+    file = copied / "config.yaml"
+    file.write_text(file.read_text().replace("\nseed: 3\n", "\nseed: 2\n"))
+    before = files_below(copied)
+    said = refusal_of(copied)
+    assert f"checkpoint-6 was saved with seed=3, {file} has seed=2" in said
+    assert files_below(copied) == before
+
+
+@pytest.mark.fault("file of a checkpoint damaged")
+def test_a_checkpoint_of_another_run_is_refused(copied: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(copied, other)
+    (other / "config.yaml").write_text((copied / "config.yaml").read_text().replace("\nseed: 3\n", "\nseed: 4\n"))
+    run_folder.mark_complete(other / "checkpoint-6")
+    shutil.rmtree(copied / "checkpoint-6")
+    shutil.copytree(other / "checkpoint-6", copied / "checkpoint-6")
+    assert "is of another run, or that file was edited" in refusal_of(copied)
+
+
+@pytest.mark.fault("file of a checkpoint damaged")
+def test_nothing_is_removed_where_a_copy_left_the_marks_out(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in copied.glob("checkpoint-*/COMPLETE"):
+        path.unlink()
+    before = files_below(copied)
+    assert "checkpoint-5, checkpoint-6 have no COMPLETE, as if a copy had left it out" in refusal_of(copied)
+    assert files_below(copied) == before
+    run_folder.mark_complete(copied / "checkpoint-5")
+    run_folder.rewind(copied, copied / "checkpoint-5")  # one without is what a kill leaves
+    assert "checkpoint-6 has no COMPLETE: kept in set_aside/" in capsys.readouterr().err
+    assert (copied / "set_aside" / "checkpoint-6" / "model.safetensors").is_file()
+    run_folder.verify(copied / "checkpoint-5")
+
+
+def test_a_template_file_that_was_edited_is_refused(tmp_path: Path) -> None:
+    template = tmp_path / "words.txt"
+    shutil.copyfile(ROOT / "src" / "vision_zero" / "game" / "templates" / "compact.txt", template)
+    run = tmp_path / "run"
+    train_well(run, iterations=1, save_steps=1, template=template)
+    template.write_text(template.read_text() + "\n")
+    assert f"{template} is not as it was when the run was begun" in refusal_of(run, "--iterations", "2")
+
+
+def test_files_beside_those_of_the_games_are_none_of_them(copied: Path) -> None:
+    copy = shutil.copyfile(copied / "games" / "step-000001.jsonl", copied / "games" / "step-000001 (copy).jsonl")
+    assert [step for step, _ in run_folder.recorded(copied)["games"]] == list(range(6))
+    run_folder.rewind(copied, copied / "checkpoint-5")
+    assert copy.is_file()
+
+
+def test_a_checkpoint_on_another_disk_is_unlinked_and_not_removed(copied: Path, tmp_path: Path) -> None:
+    (copied / "checkpoint-5").rename(tmp_path / "elsewhere")
+    (copied / "checkpoint-5").symlink_to(tmp_path / "elsewhere")
+    run_folder.rotate(copied, 1)
+    assert checkpoints(copied) == ["checkpoint-6"]
+    run_folder.verify(tmp_path / "elsewhere")
+
+
+def test_a_damaged_export_is_made_again(copied: Path) -> None:
+    weights = copied / "checkpoint-6" / "export" / "model.safetensors"
+    whole = weights.read_bytes()
+    DAMAGES["flipped"](weights, whole)
+    finished = train_well(copied, **LONG, resume=True)
+    assert "export is damaged: model.safetensors has other bytes than were saved; it is made again" in finished.output
+    assert weights.read_bytes() == whole
+
+
+@pytest.mark.parametrize("there", ["a run", "a checkpoint", "a file", "inside"])
+def test_an_export_replaces_nothing(copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str) -> None:
+    (tmp_path / "file").write_text("kept")
+    places = {"a run": copied, "a checkpoint": copied / "checkpoint-5", "a file": tmp_path / "file"}
+    target = places.get(there, copied / "checkpoint-5" / "hf")
+    before = files_below(tmp_path)
+    monkeypatch.setattr("sys.argv", ["export", str(copied / "checkpoint-6"), str(target)])
+    with pytest.raises(SystemExit, match="is inside a checkpoint" if there == "inside" else "is there already"):
+        export.main()
+    assert files_below(tmp_path) == before

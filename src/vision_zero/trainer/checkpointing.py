@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -91,9 +92,15 @@ class ResumableTrainer(GRPOTrainer):
         Under ZeRO-3 a model that is split would wait for the other processes.
         """
         target = checkpoint / run_folder.EXPORT
-        if not target.exists():
-            with zero3_disabled(self.args), run_folder.writing(target):
-                export_checkpoint(checkpoint, target)
+        if target.exists():
+            try:
+                run_folder.verify(target, checkpoint / run_folder.EXPORTED)
+                return target
+            except run_folder.RunFolderError as error:
+                print(f"{error}; it is made again", file=sys.stderr)
+                shutil.rmtree(target)
+        with zero3_disabled(self.args), run_folder.writing(target):
+            export_checkpoint(checkpoint, target)
         return target
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

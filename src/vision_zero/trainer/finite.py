@@ -43,15 +43,19 @@ def keep_batch(output_dir: Path, step: int, rank: int, batch: Mapping[str, Any])
     return f" The batch is kept at {file}."
 
 
-def how_to_go_on(output_dir: Path, advice: str = ", with a lower learning_rate if need be") -> str:
-    """What to do after a stop: the last good checkpoint, named."""
+LOWER = ", with a lower learning_rate if need be"
+
+
+def how_to_go_on(output_dir: Path, advice: str = LOWER) -> str:
+    """What to do after a stop: the last good checkpoint, named. A resumed run keeps its learning rate."""
     try:
         complete = run_folder.complete_checkpoints(output_dir)
     except OSError:  # a lost mount
-        return f"--resume goes on from the last good checkpoint{advice}"
+        return "--resume goes on from the last good checkpoint"
     if not complete:
         return f"There is no checkpoint yet; start again{advice}"
-    return f"The last good checkpoint is {complete[-1]}; --resume goes on from it{advice}"
+    other = f", or another run{advice}: --model_name_or_path {complete[-1]}" if advice == LOWER else advice
+    return f"The last good checkpoint is {complete[-1]}; --resume goes on from it{other}"
 
 
 def stop_unless_finite(

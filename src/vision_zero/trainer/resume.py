@@ -96,7 +96,7 @@ def fingerprint_pairs(pairs: Sequence[ImagePair]) -> list[dict[str, Any]]:
 def _fingerprint(image: ImageSource, sized: bool, read: bool) -> str:
     if isinstance(image, ImageFile):
         try:
-            return _digest(image.path) if read else str(image.path.stat().st_size) if sized else ""
+            return fingerprint_file(image.path) if read else str(image.path.stat().st_size) if sized else ""
         except OSError:
             return "cannot be read"
     if isinstance(image, DatasetImage) and read:
@@ -107,7 +107,7 @@ def _fingerprint(image: ImageSource, sized: bool, read: bool) -> str:
     return ""
 
 
-def _digest(path: Path) -> str:
+def fingerprint_file(path: Path) -> str:
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
@@ -126,7 +126,7 @@ def fingerprint_model(name: str, revision: str | None) -> dict[str, str]:
     except (OSError, ValueError, HFValidationError):
         return {}
     files = [path for path in sorted(folder.iterdir()) if path.suffix in MODEL_FILES and path.is_file()]
-    return {path.name: _digest(path) for path in files}
+    return {path.name: fingerprint_file(path) for path in files}
 
 
 def check_pairs_unchanged(
@@ -171,12 +171,15 @@ def check_model_unchanged(output_dir: Path, name: str, now: Mapping[str, str]) -
     if not file.is_file():
         print(f"{file} is not there (the run is of an earlier version): the model is not compared", file=sys.stderr)
         return
-    old = json.loads(file.read_text("utf-8"))
-    names = old.keys() | now.keys() if Path(name).is_dir() else old.keys() & now.keys()  # a cache is filled by parts
+    try:
+        old = dict(json.loads(file.read_text("utf-8")))
+    except (ValueError, TypeError) as error:
+        raise RunFolderError(f"{file} is damaged: {error}; {PUT_BACK}") from error
+    both, either = old.keys() & now.keys(), old.keys() | now.keys()
+    names = both | {one for one in either if Path(name).is_dir() and "/" not in one}  # a cache is filled by parts
     if other := sorted(one for one in names if old.get(one) != now.get(one)):
-        raise RunFolderError(
-            f"model {name}: {other[0]} is not as it was when the run was begun, which is held against it: {PUT_BACK}"
-        )
+        what = other[0] if "/" in other[0] else f"model {name}: {other[0]}"
+        raise RunFolderError(f"{what} is not as it was when the run was begun, which is held against it: {PUT_BACK}")
 
 
 def write_inputs(output_dir: Path, pairs: Sequence[Mapping[str, Any]], model: Mapping[str, str]) -> None:
