@@ -23,7 +23,7 @@ from vision_zero import ranks, run_folder
 from vision_zero.export import export_checkpoint
 from vision_zero.models import write_base, zero3_disabled
 from vision_zero.trainer.finite import stop_unless_finite
-from vision_zero.trainer.last_iteration import LastIteration, save_last_iteration
+from vision_zero.trainer.last_iteration import LastIteration, save_and_say_where
 from vision_zero.trainer.trl_without_vllm import GRPOTrainer
 
 
@@ -38,6 +38,17 @@ def _whole_or_removed(checkpoint: Path) -> Iterator[None]:
             if not run_folder.is_complete(checkpoint):
                 shutil.rmtree(checkpoint, ignore_errors=True)
         raise
+
+
+def _is_whole(export: Path, mark: Path) -> bool:
+    """Whether an export is there and as it was written. A damaged one is told, and replaced by `export_checkpoint`."""
+    try:
+        if export.exists():
+            run_folder.verify(export, mark)
+        return export.exists()
+    except run_folder.RunFolderError as error:
+        print(f"{error}; it is made again", file=sys.stderr)
+        return False
 
 
 class ResumableTrainer(GRPOTrainer):
@@ -92,13 +103,8 @@ class ResumableTrainer(GRPOTrainer):
         Under ZeRO-3 a model that is split would wait for the other processes.
         """
         target = checkpoint / run_folder.EXPORT
-        if target.exists():
-            try:
-                run_folder.verify(target, checkpoint / run_folder.EXPORTED)
-                return target
-            except run_folder.RunFolderError as error:
-                print(f"{error}; it is made again", file=sys.stderr)
-                shutil.rmtree(target)
+        if _is_whole(target, checkpoint / run_folder.EXPORTED):
+            return target
         with zero3_disabled(self.args), run_folder.writing(target):
             export_checkpoint(checkpoint, target)
         return target
@@ -142,9 +148,4 @@ class ResumableTrainer(GRPOTrainer):
         message = self.first_error(error if isinstance(error, kind) else None)
         if message is None:
             return
-        try:
-            saved = save_last_iteration(self)
-            where = f"the run was saved at {saved}" if saved else "nothing was trained yet"
-        except run_folder.WriteError as full:
-            where = f"the run could not be saved: {full}"
-        raise kind(f"{message}\n{where}. {advice}") from error
+        raise kind(f"{message}\n{save_and_say_where(self)}. {advice}") from error

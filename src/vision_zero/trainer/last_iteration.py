@@ -45,3 +45,12 @@ def save_last_iteration(trainer: Any) -> Path | None:
             trainer.last_iteration.put_back(trainer)
         trainer._save_checkpoint(trainer.model, trial=None)
     return next(reversed(run_folder.complete_checkpoints(folder)), None)
+
+
+def save_and_say_where(trainer: Any) -> str:
+    """`save_last_iteration`, in words; a save that fails too is no reason to forget why the run ends."""
+    try:
+        saved = save_last_iteration(trainer)
+    except run_folder.WriteError as error:
+        return f"the run could not be saved: {error}"
+    return f"the run was saved at {saved}" if saved else "nothing was trained yet"
