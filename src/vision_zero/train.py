@@ -79,18 +79,18 @@ def prepare(arguments: list[str] | None, lock: ExitStack) -> tuple[IterativeSPOT
     """
     game, args, model = parse(arguments)
     if ranks.watch is not None:
-        ranks.watch.advice = lambda: how_to_go_on(Path(args.output_dir), "")
+        ranks.watch.advice = lambda: how_to_go_on(Path(args.output_dir))
     if args.deepspeed:
         start_deepspeed(on_cpu=args.use_cpu)
     state = PartialState()
     config = resolved(game, args, model)
-    checkpoint = find_start(args, config, state, lock)
+    checkpoint, saved = find_start(args, config, state, lock)
     processor = load_processor(
         model.model_name_or_path, game.min_pixels, game.max_pixels, trust_remote_code=args.trust_remote_code
     )
     pairs = load_checked_pairs(game, state.is_main_process, processor)
     if state.is_main_process:
-        inputs = check_inputs(args, model, pairs, resume.read_state(checkpoint, config), game.template)
+        inputs = check_inputs(args, model, pairs, saved, game.template)
     arena = training_arena(game, args, pairs)
     trainer = build(game, args, model, pairs, processor)
     if arena is not None:
@@ -150,23 +150,26 @@ def start_deepspeed(on_cpu: bool) -> None:
         deepspeed.init_distributed("gloo")  # by itself it would choose a backend that needs an accelerator
 
 
-def find_start(args: IterativeSPOConfig, config: dict[str, Any], state: PartialState, lock: ExitStack) -> Path | None:
-    """`run_folder.find_start` by the main process, told to all; what it refuses stops all of them."""
+def find_start(
+    args: IterativeSPOConfig, config: dict[str, Any], state: PartialState, lock: ExitStack
+) -> tuple[Path | None, dict[str, Any]]:
+    """`run_folder.find_start` and the state in what it found, by the main process; what it refuses stops all."""
     output_dir = Path(args.output_dir)
     answer: list[Any] = [None, None]
     if state.is_main_process:
         try:
             if output_dir.is_dir() or not output_dir.exists():
                 lock.enter_context(locked(output_dir))
-            answer[0] = run_folder.find_start(output_dir, args.resume, config, args.resume_from)
-            resume.read_state(answer[0], config)
+            found = run_folder.find_start(output_dir, args.resume, config, args.resume_from)
+            answer[0] = found, resume.read_state(found, config)
         except (ValueError, OSError) as error:
             answer[1] = error
     if state.num_processes > 1:
         torch.distributed.broadcast_object_list(answer)
     if answer[1] is not None:
         raise answer[1]
-    return answer[0]
+    checkpoint, saved = answer[0]
+    return checkpoint, saved
 
 
 def check_inputs(

@@ -91,7 +91,7 @@ CHOICES = {  # 8-bit optimizers need bitsandbytes, which is not installed with t
     "optim": ("adamw_torch", "adamw_torch_fused", "sgd"),
     "importance_sampling_level": ("token", "sequence"),
 }
-VLLM_CHOICES = {  # 8-bit optimizers need bitsandbytes, which is not installed with this
+VLLM_CHOICES = {
     "vllm_mode": ("colocate", "server"),
     "vllm_dtype": (None, "auto", "float32", "bfloat16", "float16"),
     "vllm_model_impl": ("vllm", "auto", "transformers"),

@@ -43,18 +43,19 @@ def keep_batch(output_dir: Path, step: int, rank: int, batch: Mapping[str, Any])
     return f" The batch is kept at {file}."
 
 
-LOWER = ", with a lower learning_rate if need be"
+def how_to_go_on(output_dir: Path, when: str = "", *, slower: bool = False) -> str:
+    """What to do after a stop: the last good checkpoint, named, and `when` it can go on.
 
-
-def how_to_go_on(output_dir: Path, advice: str = LOWER) -> str:
-    """What to do after a stop: the last good checkpoint, named. A resumed run keeps its learning rate."""
+    `slower`: a lower learning rate may be needed, which is another run's, as a resumed one keeps its own.
+    """
+    lower = ", with a lower learning_rate if need be" if slower else when
     try:
         complete = run_folder.complete_checkpoints(output_dir)
     except OSError:  # a lost mount
         return "--resume goes on from the last good checkpoint"
     if not complete:
-        return f"There is no checkpoint yet; start again{advice}"
-    other = f", or another run{advice}: --model_name_or_path {complete[-1]}" if advice == LOWER else advice
+        return f"There is no checkpoint yet; start again{lower}"
+    other = f", or another run{lower}: --model_name_or_path {complete[-1]}" if slower else when
     return f"The last good checkpoint is {complete[-1]}; --resume goes on from it{other}"
 
 
@@ -84,5 +85,5 @@ def stop_unless_finite(
 def stop_not_finite(trainer: Trainer, what: str, kept: str = "") -> NoReturn:
     raise NotFiniteError(
         f"after step {trainer.state.global_step}: {what}, so nothing more is trained or saved.{kept} "
-        + how_to_go_on(Path(trainer.args.output_dir))
+        + how_to_go_on(Path(trainer.args.output_dir), slower=True)
     )

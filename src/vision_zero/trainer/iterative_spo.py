@@ -341,12 +341,14 @@ class IterativeSPOTrainer(ResumableTrainer):
             loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         finally:
             self.beta = own_beta
-        stop_unless_finite(self, {"loss": loss.detach()}, inputs)
-        self.logprob_guard.add(self._last_logps, inputs)
         mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
         last = (self._step + 1) % (self.args.steps_per_generation * self.num_iterations) == 0
-        counts = torch.tensor([mask.sum(), STOP.over() and not last], dtype=torch.float32, device=mask.device)
-        n_tokens, n_stopped = self.accelerator.reduce(counts, reduction="sum").tolist()
+        own = [mask.sum(), STOP.over() and not last, not torch.isfinite(loss)]
+        counts = torch.tensor(own, dtype=torch.float32, device=mask.device)
+        n_tokens, n_stopped, n_broken = self.accelerator.reduce(counts, reduction="sum").tolist()
+        if n_broken:
+            stop_unless_finite(self, {"loss": loss.detach()}, inputs)
+        self.logprob_guard.add(self._last_logps, inputs)
         if n_stopped:
             STOP.leave_together(self.gather, True)
         self.token_metrics.take(self._metrics["train"], n_tokens)

@@ -72,7 +72,7 @@ class LogprobGuard:
         raise LogprobGapError(
             f"{words} ({LOGPROB_GAP}mean, at most {self.limit:g}; the largest is {largest:.3g}). That is no rounding: "
             "who played has other weights, other images or another prompt, and nothing would be learnt. Nothing of "
-            f"this iteration was trained.{where} {how_to_go_on(folder, '')}"
+            f"this iteration was trained.{where} {how_to_go_on(folder)}"
         )
 
 

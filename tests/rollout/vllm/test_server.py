@@ -83,6 +83,12 @@ def engine_for(
     return engine
 
 
+def trainer_with(server: RunningServer, folder: Path, processor: ProcessorMixin, **options: Any) -> Any:
+    """A trainer of two iterations, if not said otherwise, whose games are played by `server`."""
+    options = {"iterations": 2, "vllm_mode": "server", "vllm_server_base_url": server.url, **options}
+    return make_trainer(folder, processor=processor, pairs=random_pairs(size=SIZE), use_vllm=True, **options)
+
+
 def some_games() -> list[Game]:
     return tiny_games(4, pairs=noise_pairs(4, size=SIZE), n_rounds=2, n_votes=3)
 
@@ -278,16 +284,7 @@ def test_the_server_has_the_weights_that_train(
 ) -> None:
     """Two iterations of the real trainer: what the server samples is what the model in training would."""
     monkeypatch.setattr(module, "ServerEngine", DiskEngine)
-    trainer = make_trainer(
-        tmp_path,
-        processor=processor,
-        pairs=random_pairs(size=SIZE),
-        iterations=3,
-        learning_rate=1e-2,
-        use_vllm=True,
-        vllm_mode="server",
-        vllm_server_base_url=server.url,
-    )
+    trainer = trainer_with(server, tmp_path, processor, iterations=3, learning_rate=1e-2)
     trainer.train()
     name = LOGPROB_GAP + "mean"
     gaps = [line[name] for line in trainer.state.log_history if name in line]
@@ -451,15 +448,7 @@ def test_a_reply_of_another_shape_ends_a_run_after_a_checkpoint(
                 return super().policy()
 
         monkeypatch.setattr(module, "ServerEngine", RudeEngine)
-        trainer = make_trainer(
-            tmp_path,
-            processor=processor,
-            pairs=random_pairs(size=SIZE),
-            iterations=2,
-            use_vllm=True,
-            vllm_mode="server",
-            vllm_server_base_url=server.url,
-        )
+        trainer = trainer_with(server, tmp_path, processor)
         saved = tmp_path / "checkpoint-1"
         with pytest.raises(VLLMServerError, match=rf"KeyError: 'choices'.*\nthe run was saved at {saved}\. Start"):
             trainer.train()
@@ -470,15 +459,7 @@ def test_a_lost_server_ends_a_run_after_a_checkpoint(
     server: RunningServer, tmp_path: Path, processor: ProcessorMixin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "ServerEngine", hanging_engine(hang_at=1, group=server.process.pid))
-    trainer = make_trainer(
-        tmp_path,
-        processor=processor,
-        pairs=random_pairs(size=SIZE),
-        iterations=2,
-        use_vllm=True,
-        vllm_mode="server",
-        vllm_server_base_url=server.url,
-    )
+    trainer = trainer_with(server, tmp_path, processor)
     saved = tmp_path / "checkpoint-1"
     said = rf"no completion for {SILENCE} s .*\nthe run was saved at {saved}\. Start the server again .* with --resume"
     try:

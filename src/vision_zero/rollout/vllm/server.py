@@ -71,10 +71,9 @@ class ServerEngine(VLLMGeneration):
             if self.accelerator.is_main_process:
                 self.check_device()  # before a server is waited for
                 self.connection.wait_until_up()
-                check_server(self.connection, self.sampling.temperature)
+                config = check_server(self.connection, self.sampling.temperature)
                 self.vllm_client = self.weight_channel()
-                info = self.connection.call("GET", "/server_info", params={"config_format": "json"}).json()
-                self.dtype = str(info["vllm_config"]["model_config"]["dtype"])  # as torch.bfloat16
+                self.dtype = str(config["dtype"])  # as torch.bfloat16
         self.dtype = gather_object([self.dtype])[0]
 
     def check_device(self) -> None:
@@ -150,8 +149,11 @@ class WeightClient(VLLMClient):
         return json_of(self.connection.call("POST", url.removeprefix(self.base_url), **content))
 
 
-def check_server(connection: ServerConnection, temperature: float) -> None:
-    """Set the server's temperature. Raises VLLMServerError for a server without the required options."""
+def check_server(connection: ServerConnection, temperature: float) -> dict[str, Any]:
+    """Set the server's temperature. Returns what it says of its model.
+
+    Raises VLLMServerError for a server without the required options.
+    """
     url = connection.options.url
     info = connection.call("GET", "/server_info", params={"config_format": "json"})
     if info.status_code == 404:
@@ -160,7 +162,8 @@ def check_server(connection: ServerConnection, temperature: float) -> None:
             f"old weights: {START} with VLLM_SERVER_DEV_MODE=1 in its environment"
         )
     with reading(info.request.url, said := json_of(info)):
-        mode = said["vllm_config"]["model_config"]["logprobs_mode"]
+        config = dict(said["vllm_config"]["model_config"])
+        mode = config["logprobs_mode"]
     if mode != "raw_logprobs":
         raise VLLMServerError(
             f"the vLLM server at {url} has logprobs_mode={mode}, which leaves out what top-k and banned tokens leave "
@@ -179,6 +182,7 @@ def check_server(connection: ServerConnection, temperature: float) -> None:
     with reading(scaled.request.url, said := json_of(scaled)):
         if {worker["temperature"] for worker in said["results"]} != {temperature or 1.0}:
             raise ValueError(f"not all workers divide by the temperature {temperature}")
+    return config
 
 
 def drop_caches(connection: ServerConnection) -> None:
