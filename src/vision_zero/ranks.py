@@ -99,8 +99,13 @@ def join(rendezvous_timeout: float, timeout: float, backend: str | None) -> None
     watch.judge.start()
     if backend is not None:
         tcp.set_timeout(limit := timedelta(seconds=timeout))
-        group = PrefixStore("group", tcp)
+        group = PrefixStore(f"group{_restarts()}", tcp)
         torch.distributed.init_process_group(backend, store=group, rank=rank, world_size=world_size(), timeout=limit)
+
+
+def _restarts() -> str:
+    """How often torchrun has begun again, in the names of keys: its store keeps those of the attempt before."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
 
 
 def _torchrun_keeps_store() -> bool:
@@ -135,7 +140,7 @@ class Watch:
         self.keys = [str(one) for one in range(world_size())]
         self.own: dict[str, Any] = {"doing": "starting", "since": time.strftime("%X"), "arrived": 0}
         self.own |= {"host": socket.gethostname(), "pid": os.getpid(), "machine": _machine()}
-        self.store = PrefixStore(f"watch{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", tcp)
+        self.store = PrefixStore(f"watch{_restarts()}", tcp)
         self.store.set(str(rank), json.dumps(self.own))
         self.signs: list[dict[str, Any]] = []
         self.answered = self.progress = time.monotonic()

@@ -199,6 +199,11 @@ def open_folder(args: IterativeSPOConfig, config: dict[str, Any], checkpoint: Pa
     run_folder.write_changes(output_dir, config, run_folder.step_of(checkpoint) if checkpoint else 0)
     if checkpoint:
         resume.restore_records(output_dir, checkpoint)
+        if (then := len(list(checkpoint.glob("rng_state*.pth")))) != (now := PartialState().num_processes):
+            print(
+                f"resumed on {now} processes (was {then}): its games are the same, sums round otherwise",
+                file=sys.stderr,
+            )
     print(f"resuming from {checkpoint or 'the beginning: there is no complete checkpoint'}", file=sys.stderr)
 
 

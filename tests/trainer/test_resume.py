@@ -41,7 +41,7 @@ from vision_zero.game.spy_game import pair_of_game
 from vision_zero.models import check_model, check_saved
 from vision_zero.report.page import make_report
 from vision_zero.run_folder import STATE, RunFolderError, complete_checkpoints, read_json_lines
-from vision_zero.train import main
+from vision_zero.train import main, open_folder
 from vision_zero.trainer import resume
 
 KILLS = 30
@@ -516,6 +516,21 @@ def refusal_of(run: Path, *words: str) -> str:
         main(["--output_dir", str(run), "--resume", *words])
     assert "\n" not in str(refused.value)
     return str(refused.value)
+
+
+def test_fewer_iterations_than_are_done_are_refused(copied: Path) -> None:
+    before = files_below(copied)
+    said = refusal_of(copied, "--iterations", "5")
+    assert f"error: iterations=5, but {copied / 'checkpoint-6'} is of iteration 6" in said
+    assert files_below(copied) == before
+
+
+def test_another_number_of_processes_is_told(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (copied / "checkpoint-6" / "rng_state.pth").rename(copied / "checkpoint-6" / "rng_state_0.pth")
+    (copied / "checkpoint-6" / "rng_state_1.pth").touch()
+    game, args, model = parse(["--output_dir", str(copied), "--resume"])
+    open_folder(args, resolved(game, args, model), copied / "checkpoint-6")
+    assert "resumed on 1 processes (was 2)" in capsys.readouterr().err
 
 
 @pytest.mark.fault("options changed")

@@ -24,15 +24,17 @@ LEAST = {
     ),
     "grace": 0,
     **dict.fromkeys(("vllm_max_num_seqs", "vllm_block_size", "vllm_tensor_parallel_size", "vllm_request_timeout"), 1),
-    **dict.fromkeys(("learning_rate", "weight_decay", "max_grad_norm", "adam_beta1", "adam_beta2", "adam_epsilon"), 0),
+    **dict.fromkeys(("learning_rate", "weight_decay", "max_grad_norm", "adam_beta1", "adam_beta2"), 0),
+    "adam_epsilon": 1e-15,  # 0 divides by 0 where a gradient has always been 0
     **dict.fromkeys(("epsilon", "epsilon_high", "off_policy_mask_threshold", "top_entropy_quantile"), 0),
     **dict.fromkeys(("warmup_steps", "logging_steps", "vllm_importance_sampling_clip_min"), 0),
     **dict.fromkeys(("rendezvous_timeout", "ddp_timeout"), 1),
     "delta": 1,
     "logprob_tokens": 1,
     "num_generations": 2,
+    "temperature": 0.01,
 }
-"""Smallest allowed values. A group of one vote has no advantage."""
+"""Smallest allowed values. A group of one vote has no advantage; sampling at less than 0.01 is decided by rounding."""
 MOST = dict.fromkeys(("top_entropy_quantile", "adam_beta1", "adam_beta2"), 1)
 REFUSED = {
     "games are sampled by temperature, top_k and top_p": "min_p repetition_penalty generation_kwargs use_cache "
@@ -129,6 +131,8 @@ def refuse_without_switch(options: Any, switch: str, *beginnings: str) -> None:
 def check_options(args: GRPOConfig) -> None:
     """Raises ValueError, with name and value, for an option that would not have its documented effect."""
     refuse(args, NOT_USED)
+    if any("\ud800" <= one <= "\udfff" for one in str(args.output_dir)):  # bytes of a path that are no text
+        raise ValueError(f"output_dir={args.output_dir!r} is not UTF-8, so safetensors could not save to it")
     for one in fields(args):
         if isinstance(number := getattr(args, one.name), float) and not math.isfinite(number):
             raise ValueError(f"{one.name}={number} must be a finite number")
@@ -155,8 +159,6 @@ def check_options(args: GRPOConfig) -> None:
         _check_vllm(args)
     if args.arena_games < 4 or args.arena_games % 2:
         raise ValueError(f"arena_games={args.arena_games} must be even and at least 4: every deal is played twice")
-    if args.temperature <= 0:
-        raise ValueError(f"temperature={args.temperature} must be positive: sampled completions are what is trained on")
     if args.train_stages == "both" and args.kl_weight("clue") != args.kl_weight("decision"):
         raise ValueError(
             f"train_stages=both has rows of both stages in one batch, which has one KL weight: kl_clue="

@@ -52,6 +52,8 @@ def read_state(checkpoint: Path | None, config: Mapping[str, Any]) -> dict[str, 
             f"{checkpoint} holds parts of different moments: trainer_state.json is of step {step}, {run_folder.STATE} "
             f"of iteration {iteration} ({per_iteration} steps and {games} games each) with {dealt} games dealt"
         )
+    if iteration > config["iterations"]:
+        raise RunFolderError(f"iterations={config['iterations']}, but {checkpoint} is of iteration {iteration}")
     return dict(state)
 
 
