@@ -276,8 +276,8 @@ def leave(trainer: IterativeSPOTrainer) -> NoReturn:
         lost = trainer.state.global_step - (run_folder.step_of(saved) if saved else 0)
         where = f"the run is saved at {saved}" if saved else "nothing is saved" if lost else "nothing was trained yet"
         where += f" (the {lost} steps after it are lost: they are no whole iteration)" if lost else ""
-        n = os.environ.get("LOCAL_WORLD_SIZE")  # torchrun's; DeepSpeed needs it for one process too
-        program = f"torchrun --nproc_per_node {n}" if n else "python"
+        several = trainer.accelerator.num_processes > 1 or trainer.args.deepspeed  # which needs torchrun for one, too
+        program = f"torchrun --nproc_per_node {os.environ.get('LOCAL_WORLD_SIZE', 1)}" if several else "python"
         command = f"{program} -m vision_zero.train --output_dir {shlex.quote(trainer.args.output_dir)} --resume true"
         tqdm.write(f"stopped by {signal.Signals(number).name}: {where}; continue with: {command}", file=sys.stderr)
     trainer.accelerator.wait_for_everyone()
