@@ -84,7 +84,6 @@ def find_benchmarks(names: Sequence[str], own: Sequence[str] = ()) -> list[Bench
 
 
 def judge_summary(benchmarks: Sequence[Benchmark]) -> str:
-    """One line on which benchmarks need a judge."""
     judged = [one.kit_name for one in benchmarks if one.needs_judge]
     free = [one.kit_name for one in benchmarks if not one.needs_judge]
     return f"need a judge: {', '.join(judged) or 'none'}; scored without one: {', '.join(free) or 'none'}"

@@ -27,8 +27,6 @@ from vision_zero.types import Domain
 
 @dataclass(frozen=True)
 class PlannedPair:
-    """A pair before it is drawn."""
-
     table: ChartTable
     edited: ChartTable
     change: Change

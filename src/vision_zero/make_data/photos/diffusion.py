@@ -106,7 +106,6 @@ class OpenEditor:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of photographs and of learned editors."""
     maker.add_arguments(parser)
     add = partial(add_option, parser)
     editors = "an editor that follows words, in place of --edits"

@@ -184,7 +184,6 @@ def _opened(pair: ImagePair, size: tuple[int, int] | None) -> tuple[str, Pixels]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of photographs."""
     add = partial(add_option, parser)
     parser.add_argument("--photos", nargs="+", required=True, metavar="SOURCE", help="folders with photographs")
     add("--edits", list(EDIT_KINDS), "kinds of edit (default: all)", nargs="+", choices=EDIT_KINDS)

@@ -111,7 +111,6 @@ class ColocatedEngine(VLLMGeneration):
 
     @property
     def inner_model(self) -> torch.nn.Module:
-        """The model inside the engine."""
         return self.engine.model_executor.driver_worker.model_runner.model
 
     def policy(self) -> VLLMPolicy | TensorParallelPolicy:
