@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from itertools import accumulate
 
 from vision_zero.types import Vote
 
@@ -142,12 +143,5 @@ def read_vote(text: str, n_players: int) -> Vote:
 
 def _closing_brace(text: str, start: int) -> int | None:
     """Index of the brace that closes the one before `start`; None if it is never closed."""
-    depth = 1
-    for position in range(start, len(text)):
-        if text[position] == "{":
-            depth += 1
-        elif text[position] == "}":
-            depth -= 1
-            if depth == 0:
-                return position
-    return None
+    depths = accumulate(((one == "{") - (one == "}") for one in text[start:]), initial=1)
+    return next((start + n - 1 for n, depth in enumerate(depths) if depth == 0), None)

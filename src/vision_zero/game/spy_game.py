@@ -110,10 +110,7 @@ def open_turns(game: Game) -> list[Turn]:
 
 
 def answer(game: Game, turn: Turn, completion: Completion) -> Game:
-    """The game after `completion` of `turn`. Votes are kept in the order of `vote_turns`.
-
-    Raises ValueError for a turn that is not open.
-    """
+    """The game after a completion, votes in the order of `vote_turns`. Raises ValueError if the turn is not open."""
     if turn not in open_turns(game):
         raise ValueError(f"turn {turn} of game {game.index} cannot be answered now")
     if turn.stage == "decision":

@@ -76,10 +76,7 @@ COMPLETION_REWARDS: Mapping[str, Callable[[Clue | CastVote], float]] = {"format"
 
 
 def plurality(votes: Sequence[Vote], n_players: int) -> int | None:
-    """The seat with the most votes; None for a tie or if no vote names a seat. N/A and invalid are no candidates.
-
-    Raises ValueError for a vote that is no seat.
-    """
+    """The seat with the most votes; None for a tie, or if no vote names one. Raises ValueError for no such seat."""
     counts = _votes_by_seat(votes, n_players)
     most = max(counts, default=0)
     return counts.index(most) + 1 if most > 0 and counts.count(most) == 1 else None

@@ -84,10 +84,7 @@ class StageSchedule(ABC):
         return average / (1 - self.rho**self._n_averaged) if self.debias and self._n_averaged else average
 
     def update(self, accuracy: float, na_rate: float) -> Stage:
-        """The next iteration's stage, given one iteration's accuracy and N/A rate.
-
-        Raises ValueError for a share outside 0..1.
-        """
+        """The next iteration's stage, given one's accuracy and N/A rate. Raises ValueError for a share outside 0..1."""
         for name, share in (("accuracy", accuracy), ("na_rate", na_rate)):
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} must be in 0..1, got {share}")
@@ -134,10 +131,7 @@ class StageSchedule(ABC):
 
 @dataclass(eq=False)
 class StageSwitch(StageSchedule):
-    """Switch of Iterative-SPO (module docstring), starting in the decision stage; defaults are the paper's.
-
-    Raises ValueError for a value out of its range.
-    """
+    """Switch of Iterative-SPO (see the module), from the decision stage on. Raises ValueError for a value out of range."""
 
     rho: float = 0.95
     """Decay of both averages."""
@@ -203,10 +197,7 @@ class FixedStage(StageSchedule):
 
 
 class CycleStages(StageSchedule):
-    """Fixed number of iterations per stage, in turn, starting with the decision stage (public code).
-
-    Raises ValueError unless both lengths are at least 1.
-    """
+    """A cycle of iterations of the decision stage, then the clue stage (public code). Raises ValueError below 1."""
 
     def __init__(self, decision_steps: int, clue_steps: int, *, rho: float = 0.95, debias: bool = False) -> None:
         super().__init__("decision", rho, debias)

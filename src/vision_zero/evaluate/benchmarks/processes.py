@@ -50,10 +50,7 @@ def tool_variables() -> dict[str, str]:
 
 
 def inspect_environment(python: Path, packages: Sequence[str], setup: str) -> ToolEnvironment:
-    """The environment of a tool's Python.
-
-    Raises ValueError, naming the script that makes the environment, where `packages` are not in it.
-    """
+    """Raises ValueError, naming the script that makes a tool's environment, where `packages` are not in it."""
     advice = f"make the environment with: bash run_scripts/setup_vlmevalkit.sh{setup}"
     if not python.is_file():
         raise ValueError(f"{python} is not there; {advice}")

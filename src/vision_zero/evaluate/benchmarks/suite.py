@@ -65,10 +65,7 @@ def own_choice_set(name: str) -> Benchmark:
 
 
 def find_benchmarks(names: Sequence[str], own: Sequence[str] = ()) -> list[Benchmark]:
-    """The benchmarks of `names` (or groups of them), each once, in order; `own` are sets of the user's.
-
-    Raises ValueError for a name that is none of these.
-    """
+    """Benchmarks by name or group, each once, in order; `own` are sets of the user's. Raises ValueError for others."""
     found: dict[str, Benchmark] = {}
     for name in (one for asked in names for one in GROUPS.get(asked, (asked,))):
         if name in BY_NAME:

@@ -41,10 +41,7 @@ class Matchup:
 
 @dataclass(frozen=True)
 class GameOutcome:
-    """Outcome of one game of one match-up.
-
-    `pair`: id of its image pair. `image_swapped_votes`: on the same clues with another game's image, None: none.
-    """
+    """Outcome of a game on a pair, its id. `image_swapped_votes`: on its clues with another game's image, or None."""
 
     summary: GameSummary
     pair: str

@@ -45,10 +45,7 @@ MIN_PLOT = (0.35, 0.3)
 
 
 def draw_charts(tables: Sequence[ChartTable], kind: Kind, style: Style, size: tuple[int, int]) -> list[DrawnChart]:
-    """One chart per table; the tables differ by edits. `size` is (width, height) in pixels.
-
-    Raises Rejected if texts do not fit.
-    """
+    """One chart per table; the tables differ by edits. `size`: (width, height). Raises Rejected if texts do not fit."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams["text.parse_math"] = False  # a "$" of a label is a dollar

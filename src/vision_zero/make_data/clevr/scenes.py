@@ -85,10 +85,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class SceneRules:
-    """Rules of random scenes. Distances are in CLEVR's units: a large object is 1.4 wide.
-
-    Raises ValueError for numbers that no scene can satisfy.
-    """
+    """Rules of random scenes, in CLEVR's units (a large object: 1.4). Raises ValueError if no scene can keep them."""
 
     min_objects: int = 4
     max_objects: int = 6

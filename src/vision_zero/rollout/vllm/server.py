@@ -39,10 +39,7 @@ START = "start it with run_scripts/vllm_server.sh, or"
 
 
 class ServerEngine(VLLMGeneration):
-    """Server of this run, with TRL's weight sync. All processes call its methods together.
-
-    An error of one process is raised on all of them, as VLLMServerError.
-    """
+    """Server of a run, with TRL's weight sync. All processes call its methods, and raise VLLMServerError, together."""
 
     def __init__(
         self,
@@ -150,10 +147,7 @@ class WeightClient(VLLMClient):
 
 
 def check_server(connection: ServerConnection, temperature: float) -> dict[str, Any]:
-    """Set the server's temperature. Returns what it says of its model.
-
-    Raises VLLMServerError for a server without the required options.
-    """
+    """What the server says of its model, its temperature set. Raises VLLMServerError for one without our options."""
     url = connection.options.url
     info = connection.call("GET", "/server_info", params={"config_format": "json"})
     if info.status_code == 404:

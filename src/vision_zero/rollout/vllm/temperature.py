@@ -17,10 +17,7 @@ def logit_makers(model: Any) -> list[LogitsProcessor]:
 
 
 def put_temperature_into_logits(model: Any, temperature: float) -> None:
-    """Divide all logits of `model`, inside a vLLM worker, by `temperature` (0: greedy, divided by 1).
-
-    Raises RuntimeError for a model without such layers.
-    """
+    """Divide all logits of a worker's model by `temperature` (0: 1). Raises RuntimeError if it has no such layers."""
     makers = logit_makers(model)
     if not makers:
         raise RuntimeError(f"{type(model).__name__} has no place where logits are made")
