@@ -131,7 +131,7 @@ class StageSchedule(ABC):
 
 @dataclass(eq=False)
 class StageSwitch(StageSchedule):
-    """Switch of Iterative-SPO (see the module), from the decision stage on. Raises ValueError for a value out of range."""
+    """Switch of Iterative-SPO (see the module), from the decision stage on. Raises ValueError for wrong options."""
 
     rho: float = 0.95
     """Decay of both averages."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
@@ -95,7 +95,7 @@ class ChartMaker:
     @property
     def drawn_kinds(self) -> tuple[Kind, ...]:
         """The kinds that can have one of the edits."""
-        return tuple(kind for kind in self.kinds if EDITS_OF[kind] & set(self.edits))
+        return tuple(kind for kind in self.kinds if any(kind in EDITABLE[edit] for edit in self.edits))
 
     def plan(self, rng: random.Random) -> PlannedPair:
         """Draw kind, style, table and change of a pair. Raises Rejected if no change of the table is visible."""
@@ -103,7 +103,7 @@ class ChartMaker:
         kind = rng.choice(list(parts))
         style = rng.choice(styles())
         table = rng.choice(parts[kind])
-        edits = [edit for edit in self.edits if edit in EDITS_OF[kind]]
+        edits = [edit for edit in self.edits if kind in EDITABLE[edit]]
         rng.shuffle(edits)
         for edit in edits:
             change = propose(table, kind, edit, self.min_difference, rng)
@@ -153,11 +153,12 @@ class ChartMaker:
         }
 
 
-EDITS_OF: dict[Kind, set[EditKind]] = {
-    kind: {"values"} | ({"labels"} if kind != "scatter" else set()) | ({"trend"} if kind in TRENDING else set())
-    for kind in KINDS
+EDITABLE: Mapping[EditKind, Collection[Kind]] = {
+    "values": KINDS,
+    "labels": [kind for kind in KINDS if kind != "scatter"],
+    "trend": TRENDING,
 }
-"""Edits by kind of chart: points have no labels to swap, and only lines, areas and points have a trend."""
+"""Kinds of chart by edit: points have no labels to swap, and only lines, areas and points have a trend."""
 
 
 # Cached by options, as a maker is pickled into workers and asks often.
