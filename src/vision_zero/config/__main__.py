@@ -28,7 +28,7 @@ source in brackets is a choice of this repository.
 Beside these, `python -m vision_zero.train` takes every option of TRL 1.16's `GRPOConfig` (output, saving, logging,
 DeepSpeed, optimizer) and of its `ModelConfig` (`--model_name_or_path`, `--dtype`, `--attn_implementation`,
 `--use_peft` and the `--lora_*` options); `--help` lists them all. `max_steps`, `gradient_accumulation_steps` and
-`steps_per_generation` follow from the ones below. `--use_vllm` plays the games with vLLM: docs/rollouts.md. An option
+`steps_per_generation` follow from the ones below. `--use_vllm` plays the games with vLLM: docs/training.md. An option
 that would not have its documented effect in this trainer is refused by name: the last table. A test holds that each of
 TRL's is used, passed on or refused. Options of vLLM are refused without `--use_vllm`, those of LoRA without
 `--use_peft`, and full training of 16-bit weights (`--dtype bfloat16`) where no optimizer steps float32 masters, as
