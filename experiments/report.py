@@ -46,9 +46,8 @@ def effects(study: Study, done: Done) -> str:
     if plain is None:
         return "One seed: no difference can be shown."
     text = (
-        f"{len(study.seeds)} seeds, {study.final_games} games at the end of a run, {study.curve_games} along its "
-        "curve. Smallest difference of win rates that can show (two-sided 95%, power 0.8), by the games alone: "
-        f"{plain:.3f}"
+        f"{len(study.seeds)} seeds, {study.final_games} games at the end, {study.curve_games} at a point of the curve. "
+        f"Smallest difference of win rates that can show by the games alone: {plain:.3f}"
     )
     spread = seed_deviation(study, done)
     if spread is None:
