@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Serve a model with vLLM for training in vllm_mode=server. Start it first, on GPUs that do not train (docs/rollouts.md).
+# Serve a model with vLLM for training in vllm_mode=server. Start it first, on GPUs that do not train (docs/training.md).
 #
 #   CUDA_VISIBLE_DEVICES=6,7 bash run_scripts/vllm_server.sh [any option of vllm serve]
 #   DRY_RUN=1 bash run_scripts/vllm_server.sh                      # check, print the command and stop

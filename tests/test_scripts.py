@@ -423,7 +423,7 @@ WITH_AN_ENGINE = {
 
 
 def test_metrics_page_names_what_is_logged_and_nothing_else(trained: Path) -> None:
-    page = (ROOT / "docs" / "metrics.md").read_text()
+    page = (ROOT / "docs" / "runs.md").read_text()
     described = re.findall(r"^\| `([\w/]+)`", page, re.MULTILINE)
     assert len(described) == len(set(described))
     logged = set().union(*(line.keys() for line in run_folder.read_json_lines(trained / "metrics.jsonl")))

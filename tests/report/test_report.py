@@ -448,7 +448,7 @@ def test_several_updates_per_iteration_share_its_place() -> None:
 
 
 def test_the_metrics_page_explains_every_figure_of_an_arena_and_says_what_to_do(run: Path) -> None:
-    page = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text()
+    page = (Path(__file__).resolve().parents[2] / "docs" / "runs.md").read_text()
     figures = set(read_json_lines(run / "arena.jsonl")[-1]["figures"])
     own = re.findall(r"^\| figure `([\w/]+)`", page, re.MULTILINE)
     assert len(own) == len(set(own))

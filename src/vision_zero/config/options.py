@@ -89,7 +89,7 @@ class IterativeSPOConfig(GRPOConfig):
         1800, "Seconds without a sign of another process, or in a collective, after which all end, on a CPU too (TRL)"
     )
 
-    # Playing with vLLM (--use_vllm true; TRL's options for it and how it works: docs/rollouts.md)
+    # Playing with vLLM (--use_vllm true; TRL's options for it and how it works: docs/training.md)
     lock_step: bool = option(False, "Games wait for each other after every turn, as without vLLM; same games, slower")
     vllm_max_num_seqs: int | None = option(
         None,

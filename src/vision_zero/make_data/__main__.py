@@ -3,7 +3,7 @@
     python -m vision_zero.make_data clevr --out my/scenes --n 2000
     python -m vision_zero.make_data download magicbrush --out my/magicbrush --limit 1000
 
-Pair k of a seed is the same whatever --n, --workers or the order they were made in (docs/making-data.md).
+Pair k of a seed is the same whatever --n, --workers or the order they were made in (docs/data.md).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
     python -m vision_zero.report RUN --curves      draws win rate, votes and clues over training (run.png)
     python -m vision_zero.report RUN --game        draws a recorded game (game.png); --step N --game K choose it
 
-None of them loads a model or needs a network (docs/report.md).
+None of them loads a model or needs a network (docs/runs.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Charts of the page of a run, from its log, its arena and its clues. What they mean: docs/metrics.md.
+"""Charts of the page of a run, from its log, its arena and its clues. What they mean: docs/runs.md.
 
 A chart whose numbers a run does not have says why (`missing`) and is not drawn.
 """

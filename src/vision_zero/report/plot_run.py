@@ -1,6 +1,6 @@
 """Picture of the curves of a run: `python -m vision_zero.report RUN --curves`.
 
-It has, from metrics.jsonl and arena.jsonl (docs/metrics.md), the win rate against the frozen start, the share of games
+It has, from metrics.jsonl and arena.jsonl (docs/runs.md), the win rate against the frozen start, the share of games
 in which the spy is found, and the share of true clues. Bands are clue stages. A run that is not finished, or has no
 arena, is drawn as far as it goes.
 """

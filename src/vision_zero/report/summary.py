@@ -31,7 +31,7 @@ ROWS: tuple[tuple[str, str, int], ...] = (
     ("gradient norm", "grad_norm", 2),
     ("seconds per iteration", "step_time", 1),
 )
-"""Rows of the summary: words, name in metrics.jsonl (docs/metrics.md), decimals."""
+"""Rows of the summary: words, name in metrics.jsonl (docs/runs.md), decimals."""
 
 Metrics = Mapping[str, Any]
 
@@ -93,7 +93,7 @@ def stage_means(by_stage: Mapping[str, Sequence[Metrics]]) -> str:
 def file_locations(run: Path) -> str:
     """Paths of the run's files, and the lines that load its last export."""
     lines = [
-        f"every number  {run / run_folder.METRICS}  (docs/metrics.md says what they mean)",
+        f"every number  {run / run_folder.METRICS}  (docs/runs.md says what they mean)",
         f"every game    {run / run_folder.GAMES}/  (a page with all: python -m vision_zero.report {run})",
     ]
     exports = [path / run_folder.EXPORT for path in run_folder.complete_checkpoints(run)]

@@ -195,7 +195,7 @@ def check_player(
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise SelfCheckError(
             f"model {name} would not be played as it is trained and judged: {reason}. Give a model of another family, "
-            "or repair its files; docs/rollouts.md names families that are right"
+            "or repair its files; docs/training.md names families that are right"
         ) from error
     lengths = " and ".join(str(len(said.prompt_ids)) for said in replies)
     return f"self-check: prompts of {lengths} tokens as apply_chat_template has them; gap of log-probs {gap:.1e}"
