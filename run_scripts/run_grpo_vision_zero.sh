@@ -86,7 +86,7 @@ options=(
     --rollout_batch_size 256                            # completions that transformers generates at once in a process [ours]
     --gradient_checkpointing true                       # [paper]
     # the win rate against the frozen start, on pairs that are not trained on
-    --holdout 0.05                                      # share of the pairs that is kept out [ours]
+    --holdout 0.1                                       # share of the pairs that is kept out [ours]
     --arena_every 50                                    # iterations from one win rate to the next, and first and last; 0: none [ours]
     --arena_games 100                                   # of each, as much as 2 iterations of rollouts [ours]
     # what is kept

@@ -173,7 +173,7 @@ prepare_wandb() { # FOLDER: where wandb writes; offline without a key. Sets `tra
     export WANDB_DATA_DIR="${WANDB_DATA_DIR:-$WANDB_DIR/wandb/data}" # images of games, which a later sync needs
     if [ -z "${WANDB_MODE:-}" ] && [ -z "${WANDB_API_KEY:-}" ] &&
         ! grep -qs 'api\.wandb\.ai' "${NETRC:-${HOME:-}/.netrc}"; then
-        export WANDB_MODE=offline
+        export WANDB_MODE=offline WANDB_QUIET=true # the banner says where
     fi
     tracker="$tracker (${WANDB_MODE:-online}) in $WANDB_DIR/wandb"
 }
