@@ -75,7 +75,8 @@ count_gpus() { # how many GPUs a process sees; as CUDA does it, up to the first 
         IFS=', ' read -ra gpus <<<"$CUDA_VISIBLE_DEVICES"
     fi
     for gpu in "${gpus[@]}"; do
-        [[ "$gpu" =~ ^([0-9]+|GPU-.+|MIG.*)$ && " $seen " != *" $gpu "* ]] || break
+        [[ "$gpu" =~ ^([0-9]+|GPU-.+|MIG.*)$ ]] || break
+        if [[ " $seen " == *" $gpu "* ]]; then seen="" && break; fi # one that is named twice: none at all
         seen+="$gpu "
         if [[ "$gpu" == MIG* ]]; then break; fi # a process can use one slice of a GPU
     done
@@ -83,13 +84,15 @@ count_gpus() { # how many GPUs a process sees; as CUDA does it, up to the first 
 }
 
 check_gpus() { # FOUND ASKED WHAT: dies where no GPU is found and NUM_GPUS was not given, or fewer than NUM_GPUS are found
+    local wrong=""
     if [ -z "$2" ] && [ "$1" = 0 ]; then
-        die "no GPU found (nvidia-smi -L, CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES-not set});" \
-            "NUM_GPUS=0 $3 on the CPU, NUM_GPUS=8 DRY_RUN=1 shows the command for another machine"
+        wrong="no GPU found (nvidia-smi -L, CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES-not set})"
+    elif [ "$NUM_GPUS" -gt "$1" ]; then
+        wrong="NUM_GPUS=$NUM_GPUS, but this machine shows $1"
     fi
-    if [ "$NUM_GPUS" -le "$1" ]; then return; fi
-    [ "$DRY_RUN" = 1 ] || die "NUM_GPUS=$NUM_GPUS, but this machine shows $1; NUM_GPUS=0 $3 on the CPU"
-    echo "$script: warning: NUM_GPUS=$NUM_GPUS, but this machine shows $1" >&2
+    if [ -z "$wrong" ]; then return; fi
+    [ "$DRY_RUN" = 1 ] || die "$wrong; NUM_GPUS=0 $3 on the CPU"
+    echo "$script: warning: $wrong; without DRY_RUN this stops here. The command is that of NUM_GPUS=$NUM_GPUS:" >&2
 }
 
 check_model() { # NAME MODEL: dies of a path that holds no model; other names are the Hub's

@@ -148,23 +148,25 @@ check_shares() { # dies of games that the processes cannot share, which the prog
 }
 
 decide_vllm() { # `--use_vllm auto` of the command becomes true where there is a GPU and vLLM is installed, else false
-    local at decided=false
-    if [ "${value[use_vllm]-}" != auto ]; then return; fi
-    if [ "$NUM_GPUS" -gt 0 ] &&
-        python -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec("vllm"))' 2>/dev/null; then
-        decided=true
-        # Games of other options fit too; Qwen2.5-VL's own 128,000 would need 7 GB of cache for one prompt.
-        if [ -z "${value[vllm_max_model_length]-}" ] && [ "${value[vllm_mode]-}" != server ]; then command+=(--vllm_max_model_length 32768); fi
+    local at
+    if [ "${value[use_vllm]-}" = auto ]; then
+        value[use_vllm]=false
+        if [ "$NUM_GPUS" -gt 0 ] &&
+            python -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec("vllm"))' 2>/dev/null; then
+            value[use_vllm]=true
+            # Long enough for any game; with Qwen2.5-VL's own 128,000 one prompt would need 7 GB of cache.
+            if [ -z "${value[vllm_max_model_length]-}" ] && [ "${value[vllm_mode]-}" != server ]; then
+                command+=(--vllm_max_model_length 32768)
+            fi
+        fi
     fi
-    value[use_vllm]="$decided"
     for at in "${!command[@]}"; do
         case "${command[at]}" in
-            --use_vllm=auto | --use-vllm=auto) command[at]="--use_vllm=$decided" ;;
-            auto) if [[ "${command[at - 1]}" == --use[_-]vllm ]]; then command[at]="$decided"; fi ;;
+            --use_vllm=auto | --use-vllm=auto) command[at]="--use_vllm=${value[use_vllm]}" ;;
+            auto) if [[ "${command[at - 1]}" == --use[_-]vllm ]]; then command[at]="${value[use_vllm]}"; fi ;;
         esac
     done
 }
-
 
 prepare_wandb() { # FOLDER: where wandb writes; offline without a key. Sets `tracker`, its words for a reader
     tracker="${value[report_to]-none}"
