@@ -131,7 +131,11 @@ class ArenaCallback(TrainerCallback):
         # Before the first step the policy is its start: then it is not played twice.
         new = self._player(self._policy()) if state.global_step else match.start
         shown = state.is_local_process_zero and not args.disable_tqdm
-        with self._whole_weights(), game_bar("arena", *match.size(CROSS_PLAY), shown=shown) as match.on_call:
+        with game_bar("arena", *match.size(CROSS_PLAY), shown=shown) as match.on_call, ExitStack() as whole:
+            # ZeRO-3 splits both models: every process gathers them, and then plays its own games.
+            for split in (self.trainer.model_wrapped, self.trainer.ref_model) if is_deepspeed_zero3_enabled() else ():
+                if split is not None:
+                    whole.enter_context(unwrap_model_for_generation(split, self.trainer.accelerator))
             result = match.against(new, CROSS_PLAY)
         seconds = time.perf_counter() - started
         figures = result.figures
@@ -164,14 +168,6 @@ class ArenaCallback(TrainerCallback):
         start = self._policy() if self._start_model is None else self._start_model
         player = self._player(start, frozen=True)
         return Match(self.arena, player, part=(process, n_processes), gather=self._gather)
-
-    def _whole_weights(self) -> ExitStack:
-        """Context in which every process has all weights of both models, which ZeRO-3 splits: it plays by itself."""
-        trainer, contexts = self.trainer, ExitStack()
-        if is_deepspeed_zero3_enabled():
-            for split in filter(None, (trainer.model_wrapped, trainer.ref_model)):
-                contexts.enter_context(unwrap_model_for_generation(split, trainer.accelerator))
-        return contexts
 
     def _policy(self) -> PreTrainedModel:
         return self.trainer.accelerator.unwrap_model(self.trainer.model)
