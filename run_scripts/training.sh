@@ -175,9 +175,10 @@ prepare_wandb() { # FOLDER: where wandb writes; offline without a key. Sets `tra
     export WANDB_DATA_DIR="${WANDB_DATA_DIR:-$WANDB_DIR/wandb/data}" # images of games, which a later sync needs
     if [ -z "${WANDB_MODE:-}" ] && [ -z "${WANDB_API_KEY:-}" ] &&
         ! grep -qs 'api\.wandb\.ai' "${NETRC:-${HOME:-}/.netrc}"; then
-        export WANDB_MODE=offline WANDB_QUIET=true # the banner says where
+        export WANDB_MODE=offline WANDB_SILENT="${WANDB_SILENT:-true}" # seven lines, of which the banner has what matters
     fi
     tracker="$tracker (${WANDB_MODE:-online}) in $WANDB_DIR/wandb"
+    if [ "${WANDB_MODE:-}" = offline ]; then tracker+=", to send later: wandb sync $WANDB_DIR/wandb/offline-run-*"; fi
 }
 
 
@@ -195,7 +196,7 @@ say_what_starts() { # the banner; whoever resumes is told by the program what it
 run          $output_dir
 images       ${value[images]}; model: ${value[model_name_or_path]}
 processes    $processes, DeepSpeed: $DEEPSPEED; $player (--use_vllm)
-tracker      $tracker; metrics.jsonl and games/ are in the run's folder in any case
+tracker      $tracker; metrics.jsonl and games/ are in the run's folder
 unlike configs/paper_v2.yaml:$(unlike "$root/configs/paper_v2.yaml")
 afterwards   python -m vision_zero.report $output_dir --summary
 REPORT
