@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import signal
 import sys
+import warnings
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,9 +16,16 @@ from vision_zero.rollout.stopping import STATUS, STOP, StoppedError
 
 if __name__ == "__main__":
     STOP.listen()  # before the imports, which take seconds
+    if os.environ.get("RANK", "0") == "0" and not {"-h", "--help"} & {*sys.argv}:
+        print("vision_zero.train: loading torch, transformers and TRL", file=sys.stderr, flush=True)
 
+# Others' messages that say nothing to a run's user, here and in `silence`; all others are shown.
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings of a connection have a page of C++ each
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental; TRL is pinned
+if os.environ.get("RANK", "0") != "0":
+    os.environ.pop("WANDB_MODE", None)  # transformers prints it when it is imported; rank 0 alone reports
 
+import accelerate
 import torch
 import torch.distributed
 from accelerate import PartialState
@@ -24,6 +33,7 @@ from peft import PeftConfig
 from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import PrinterCallback, ProcessorMixin, ProgressCallback
+from transformers.utils.logging import disable_progress_bar
 from trl import ModelConfig, get_peft_config
 
 from vision_zero import ranks, run_folder
@@ -78,6 +88,7 @@ def prepare(arguments: list[str] | None, lock: ExitStack) -> tuple[IterativeSPOT
     The folder of the run is locked until `lock` is closed.
     """
     game, args, model = parse(arguments)
+    silence(args)
     if ranks.watch is not None:
         ranks.watch.advice = lambda: how_to_go_on(Path(args.output_dir))
     if args.deepspeed:
@@ -99,6 +110,18 @@ def prepare(arguments: list[str] | None, lock: ExitStack) -> tuple[IterativeSPOT
         resume.write_inputs(Path(args.output_dir), *inputs)
         open_folder(args, config, checkpoint)
     return trainer, checkpoint
+
+
+def silence(args: IterativeSPOConfig) -> None:
+    """Leave out messages of other packages that say nothing to a run's user, each by its name."""
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)  # DeepSpeed's calls
+    logging.getLogger("transformers.trainer_utils").addFilter(  # players have their own end and padding
+        lambda record: not record.getMessage().startswith("The tokenizer has new PAD/BOS/EOS tokens")
+    )
+    if not sys.stderr.isatty():  # bars of loaded files, which only a terminal redraws
+        disable_progress_bar()
+    if not args.deepspeed:  # accelerate imports it to ask whether a model is its, and it says that there is no GPU
+        accelerate.utils.other.is_deepspeed_available = lambda: False
 
 
 def load_checked_pairs(game: GameConfig, main_process: bool, processor: ProcessorMixin | None = None) -> Any:

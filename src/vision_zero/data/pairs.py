@@ -165,7 +165,7 @@ def _take_split(pairs: LazyPairs, split: Split | None, holdout: float, seed: int
     if not 0 < n_heldout < len(pairs):
         raise PairSourceError(
             f"split={split} needs a holdout that leaves pairs on both sides: "
-            f"{holdout} of {len(pairs)} pairs is {n_heldout}"
+            f"{holdout} of {len(pairs)} pairs is {n_heldout}; give another --holdout, or --holdout 0 --arena_every 0"
         )
     heldout = set(random.Random(seed).sample(range(len(pairs)), n_heldout))
     return PairSubset(pairs, array("L", (row for row in range(len(pairs)) if (row in heldout) == (split == "heldout"))))
