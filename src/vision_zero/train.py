@@ -10,10 +10,11 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vision_zero.rollout.stopping import STATUS, STOP, StoppedError
+from vision_zero.rollout.stopping import STATUS, STOP, StoppedError, end_with_reader
 
 if __name__ == "__main__":
     STOP.listen()  # before the imports, which take seconds
+    end_with_reader(go_on=True)
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings of a connection have a page of C++ each
 
