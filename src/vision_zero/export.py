@@ -36,7 +36,9 @@ def main() -> None:
     options = parser.parse_args()
     try:
         if (options.checkpoint / CONFIG).is_file():
-            raise ValueError(f"{options.checkpoint} is a run; give one of {', '.join(find_models([options.checkpoint]))}")
+            raise ValueError(
+                f"{options.checkpoint} is a run; give one of {', '.join(find_models([options.checkpoint]))}"
+            )
         if options.target is None:
             raise ValueError(f"no folder to write to: python -m vision_zero.export {options.checkpoint} FOLDER")
         check_saved(options.checkpoint)

@@ -33,12 +33,20 @@ CAPTION = 20
 FONT = ImageFont.load_default(size=13)
 
 
-def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+def at_least(least: int) -> Callable[[str], int]:
+    """Type of an argument that is a whole number of at least `least`."""
+
+    def whole_number(text: str) -> int:
+        if not text.lstrip("-").isdecimal():
+            raise argparse.ArgumentTypeError(f"must be a whole number, got {text}")
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
+        return int(text)
+
+    return whole_number
+
+
+positive = at_least(1)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -139,7 +139,7 @@ MARK = "written by vision_zero"
 
 
 def check_own(path: Path, option: str, mark: str = MARK, *, at_start: bool = False) -> None:
-    """Check that a file is new, empty, or one of this program's own, which has the `mark` in it, `at_start` or anywhere.
+    """Check that a file is new, empty, or of this program's own, which have the `mark` in them, `at_start` or anywhere.
 
     Raises RunFolderError, with the name of the option, for any other.
     """

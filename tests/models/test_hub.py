@@ -79,7 +79,14 @@ for name in sys.argv[1:]:
 
 def ask(endpoint: str, cache: Path, *names: str, **more: str) -> tuple[list[str], str]:
     """What each name of a model leads to, and stderr. None takes long."""
-    environment = {**ENVIRONMENT, "HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "HF_HUB_OFFLINE": "0", "NO_PROXY": "*", **more}
+    environment = {
+        **ENVIRONMENT,
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(cache),
+        "HF_HUB_OFFLINE": "0",
+        "NO_PROXY": "*",
+        **more,
+    }
     words = [sys.executable, "-c", CODE, *names]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True, timeout=60)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
@@ -99,7 +106,7 @@ def test_each_answer_has_its_own_line(endpoint: str, tmp_path: Path) -> None:
         "403": "is gated: accept its terms",
         "adapter": "is an adapter (LoRA) of Qwen/Qwen2.5-VL-3B-Instruct, no whole model: merge",
         "404-EntryNotFound": "is no model: it has no config.json",
-        "404-EntryNotFound-GGUF": "is quantized, which cannot be trained or played here: give the model it was made from, as owner/404",
+        "404-EntryNotFound-GGUF": "give the model it was made from, as owner/404-EntryNotFound",
         "500": "cannot be reached: ",
         "503": "HF_ENDPOINT with a mirror",
         "429": "cannot be reached: ",

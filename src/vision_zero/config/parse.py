@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from transformers.hf_argparser import string_to_bool
@@ -36,7 +36,12 @@ _TYPES = {field.name: str(field.type) for part in PARTS for field in dataclasses
 Options = tuple[GameConfig, IterativeSPOConfig, ModelConfig]
 
 
-class _Parser(TrlParser):
+class _OneLine(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)  # printed once, by one of the processes
+
+
+class _Parser(_OneLine, TrlParser):
     def set_defaults_with_config(self, *, where: str = "the file of --config", **values: Any) -> list[str]:
         """Checked values of the file as defaults. Raises ValueError, naming the option."""
         actions = {action.dest: action for action in reversed(self._actions)}  # --x stands before its --no_x
@@ -121,7 +126,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
 
 def _options_of_the_run(arguments: Sequence[str]) -> dict[str, Any]:
     """Options of the run that `--resume` or `--resume_from` continues, {} without them. Raises RunFolderError."""
-    first = argparse.ArgumentParser(usage=USAGE, add_help=False, allow_abbrev=False)
+    first = _OneLine(usage=USAGE, add_help=False, allow_abbrev=False)
     first.add_argument("--config", type=lambda file: yaml.safe_load(Path(file).read_text("utf-8")), default={})
     first.add_argument("--output_dir", "--output-dir")
     first.add_argument("--resume", nargs="?", const=True, type=string_to_bool)

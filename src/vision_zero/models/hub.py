@@ -43,7 +43,9 @@ def file_of_hub(name: str, file: str) -> Path | None:
     if constants.is_offline_mode():
         if isinstance(cached, str) or isinstance(try_to_load_from_cache(name, "config.json"), str):
             return Path(cached) if isinstance(cached, str) else None
-        raise ValueError(f"{no_folder}, nor such a model in the Hub's cache, and HF_HUB_OFFLINE is set: unset it, or {advice}")
+        raise ValueError(
+            f"{no_folder}, nor such a model in the Hub's cache, and HF_HUB_OFFLINE is set: unset it, or {advice}"
+        )
     found: list[Path | Exception] = []
 
     def fetch() -> None:

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from vision_zero.data.image_files import BadImageError
+from vision_zero.inspect_data import at_least
 from vision_zero.rollout.stopping import end_with_reader
 from vision_zero.run_folder import CONFIG, RunFolderError, check_own, read_config
 
@@ -95,20 +96,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.out is not None and page and args.out.suffix.lower() not in (".html", ".htm"):
         parser.error(f"--out {args.out}: must end in .html")  # else a slip would overwrite another file
     return args
-
-
-def at_least(least: int) -> Callable[[str], int]:
-    """Type of an argument that is a whole number of at least `least`."""
-
-    def whole_number(text: str) -> int:
-        if not text.lstrip("-").isdecimal():
-            raise argparse.ArgumentTypeError(f"must be a whole number, got {text}")
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
-        return value
-
-    return whole_number
 
 
 def check_run(run: Path) -> None:

@@ -77,7 +77,11 @@ def read_arena(run: Path, notes: list[str]) -> list[tuple[int, Figures]]:
 
 def win_rate(step: int, figures: Figures, steps_per_iteration: int) -> str:
     """The win rate of a line of arena.jsonl in words, with those of both roles."""
-    roles = [f"as the {role} {figures[name][0]:.2f}" for role, name in (("table", "as_table"), ("spy", "as_spy")) if name in figures]
+    roles = [
+        f"as the {role} {figures[name][0]:.2f}"
+        for role, name in (("table", "as_table"), ("spy", "as_spy"))
+        if name in figures
+    ]
     value = Interval(*figures["win_rate"]) if "win_rate" in figures else "not known"
     return "; ".join([f"{value} against the start, after iteration {step // steps_per_iteration}", *roles])
 

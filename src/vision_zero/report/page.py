@@ -162,7 +162,7 @@ def readable_pairs(config: Mapping[str, Any], names: set[str], notes: list[str])
     try:
         return pairs_of(config, names)
     except (PairSourceError, OSError, ValueError, TypeError, AttributeError) as error:  # options of other types too
-        notes.append(f"the run's image source cannot be read here, so its images are looked for by their names and clues are not judged: {error}")
+        notes.append(f"the run's image source cannot be read here, so clues are not judged: {error}")
         return {}
 
 

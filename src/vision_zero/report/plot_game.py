@@ -47,7 +47,9 @@ def find_game(run: Path, step: int | None = None, game: int | None = None) -> Re
             try:
                 return shown_fields(record)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise NoGameError(f"{path} holds what is not a recorded game ({type(error).__name__}: {error})") from error
+                raise NoGameError(
+                    f"{path} holds what is not a recorded game ({type(error).__name__}: {error})"
+                ) from error
     raise NoGameError(f"{path} has no game {game}; it holds {', '.join(str(one.get('game')) for one in records)}")
 
 
@@ -78,7 +80,9 @@ def plot_game(record: Record, pairs: Mapping[str, ImagePair] | None = None) -> F
 
 def _drawable(text: str) -> str:
     """The text without what no font has: control characters and lone surrogates."""
-    return "".join(letter if letter.isprintable() or letter.isspace() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    return "".join(
+        letter if letter.isprintable() or letter.isspace() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
 
 
 def save_with_few_colours(figure: Figure, out: Path) -> None:

@@ -111,7 +111,10 @@ def save_figure(draw: Callable[[], Figure], out: Path) -> None:
 
     A name that matplotlib would change, or cannot draw to, is refused first.
     """
-    kind, known = out.suffix[1:].lower(), FigureCanvasBase.get_supported_filetypes().keys() - {"pgf", "raw", "rgba", "svgz"}
+    kind, known = (
+        out.suffix[1:].lower(),
+        FigureCanvasBase.get_supported_filetypes().keys() - {"pgf", "raw", "rgba", "svgz"},
+    )
     if out.is_dir() or kind not in known:
         raise run_folder.RunFolderError(f"--out {out}: must be a file that ends in one of .{', .'.join(sorted(known))}")
     run_folder.check_own(out, "--out")

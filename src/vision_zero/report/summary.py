@@ -1,6 +1,6 @@
 """Summary of a run in one screen: `python -m vision_zero.report RUN --summary`.
 
-Reads arena.jsonl, metrics.jsonl, switches.jsonl and config.yaml of a run folder, finished or not; nothing is loaded or trained.
+Reads the records and config.yaml of a run folder, finished or not; nothing is loaded or trained.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Signals that end a run: SIGINT, SIGTERM and SIGUSR1; and what becomes of a program whose output nobody reads on.
+"""Signals that end a run: SIGINT, SIGTERM and SIGUSR1; and the end of a program whose output nobody reads.
 
-The first signal is noted. Before training nothing can be lost, and the process ends; later the trainer looks at `STOP` where
-all processes can leave together. A second one ends the process at once. A thread receives them, since Python's own
-handlers wait for calls that wait for other processes. Nothing heavy is imported, so that a program listens early.
+The first signal is noted. Before training nothing can be lost, and the process ends; later the trainer looks at `STOP`
+where all processes can leave together. A second one ends the process at once. A thread receives them, since Python's
+own handlers wait for calls that wait for other processes. Nothing heavy is imported, so that a program listens early.
 """
 
 from __future__ import annotations

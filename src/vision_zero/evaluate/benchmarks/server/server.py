@@ -24,7 +24,6 @@ from typing import Any
 
 from vision_zero.evaluate.benchmarks.server.model import (
     NO_ANSWER,
-    BadRequestError,
     ChatAnswer,
     ChatModel,
     ChatRequest,
