@@ -295,9 +295,9 @@ def said_of(monkeypatch: pytest.MonkeyPatch, *words: object) -> str:
 
 def test_main_says_what_to_give(full: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     last = folder_of(full)
-    assert f"error: {last.parent} is a run; give one of {folder_of(full, 1)}, {last}" == said_of(
-        monkeypatch, last.parent
-    )
+    run = shutil.copytree(last.parent, tmp_path / "run")
+    (run / "config.yaml").write_text("iterations: 1\n")
+    assert f"error: {run} is a run; give one of {run}/checkpoint-1, {run}/checkpoint-2" == said_of(monkeypatch, run)
     assert f"error: no folder to write to: python -m vision_zero.export {last} FOLDER" == said_of(monkeypatch, last)
     (tmp_path / "config.yaml").write_text("iterations: 1\n")
     assert "without a complete checkpoint" in said_of(monkeypatch, tmp_path, tmp_path / "new")

@@ -13,7 +13,7 @@ from pathlib import Path
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-HUB_SECONDS = 8.0
+HUB_SECONDS = 6.0
 """For a file of a few kB. A server that drips its bytes is not waited for longer."""
 OWNER_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 

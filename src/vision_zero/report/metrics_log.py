@@ -82,8 +82,9 @@ def win_rate(step: int, figures: Figures, steps_per_iteration: int) -> str:
         for role, name in (("table", "as_table"), ("spy", "as_spy"))
         if name in figures
     ]
-    value = Interval(*figures["win_rate"]) if "win_rate" in figures else "not known"
-    return "; ".join([f"{value} against the start, after iteration {step // steps_per_iteration}", *roles])
+    rate: Any = figures.get("win_rate")
+    said = Interval(*rate) if rate else "not known"
+    return "; ".join([f"{said} against the start, after iteration {step // steps_per_iteration}", *roles])
 
 
 def note_older_intervals(file: Path, lines: Sequence[Line], notes: list[str]) -> None:

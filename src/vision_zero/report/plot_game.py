@@ -111,8 +111,8 @@ def draw_clues(axes: Axes, clues: Sequence[Record], spy: int, clue_lines: Sequen
         name = f"player {clue['seat']}" + (" (spy)" if clue["seat"] == spy else "")
         axes.text(0.0, y, name, fontsize=10, va="top", color=colour)
         style = "normal" if clue["parsed"] else "italic"
-        look: dict[str, Any] = {"fontsize": 10, "va": "top", "color": "black", "style": style, "linespacing": 1.15}
-        axes.text(0.17, y, "\n".join(lines), parse_math=False, **look)  # "$" is a dollar
+        said = "\n".join(lines)
+        axes.text(0.17, y, said, fontsize=10, va="top", style=style, linespacing=1.15, parse_math=False)
         y -= line_height * len(lines)
 
 

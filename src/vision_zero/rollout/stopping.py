@@ -39,7 +39,7 @@ class _Pipe(io.FileIO):
         super().__init__(number, "w", closefd=False)
         self.go_on = go_on
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except BrokenPipeError:
