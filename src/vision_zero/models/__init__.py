@@ -120,19 +120,21 @@ def base_folder(name_or_path: str) -> Path:
     raise FileNotFoundError(f"base model {name_or_path!r} was not found; give its folder with --base ({reason})")
 
 
-def check_model(model: str) -> str:
-    """Check that `model` exists. Returns the name of the model with its other files: a checkpoint's base, else `model`.
+def files_of(model: str) -> str:
+    """The name of the model that has the config, processor and tokenizer of `model`: a checkpoint's base, or itself."""
+    path = Path(model)
+    return base_of(path) if is_adapter(path) or (path / BASE_FILE).is_file() else model
 
-    Raises ValueError or OSError for what is no model, and for an incomplete checkpoint of a run.
-    """
+
+def check_model(model: str) -> str:
+    """`files_of` a model that is there. Raises ValueError or OSError for what is none, and incomplete checkpoints."""
     path = Path(model)
     check_saved(path)
     if is_adapter(path):
         check_no_pointers(path)
     else:
         check_config(model)
-    files = base_of(path) if is_adapter(path) or (path / BASE_FILE).is_file() else model
-    check_files(files)
+    check_files(files := files_of(model))
     return files
 
 

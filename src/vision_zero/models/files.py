@@ -60,7 +60,7 @@ def check_config(name: str, *, trust_remote_code: bool = False) -> None:
         check_no_pointers(folder)
     found = _file(name, "config.json")
     if found is None:
-        raise ValueError(f"model {name} {_without_config(name)}")
+        raise ValueError(f"model {name}: it {_without_config(name)}")
     config = read_object(name, found)
     for part in (config, *(one for one in config.values() if isinstance(one, dict))):
         for asked in (part[key] for key in QUANTIZED_KEYS if part.get(key)):
