@@ -16,6 +16,7 @@ from tests.report.test_plot_game import make_run
 from vision_zero import evaluate, inspect_data, report
 from vision_zero.evaluate.benchmarks.server.server import main as serve
 from vision_zero.export import check_target
+from vision_zero.make_data.__main__ import main as make_data
 from vision_zero.run_folder import RunFolderError, check_appendable
 
 BENCHMARKS = ("vlmevalkit", str(TINY_VLM), "--base", str(TINY_VLM), "--benchmarks", "MMStar", "--dry_run", "true")
@@ -186,3 +187,28 @@ def test_an_export_goes_to_a_free_place(
 def test_of_drawn_pairs_too(tmp_path: Path) -> None:
     assert inspect_data.main([str(DRAWN), "--sheet", str(tmp_path / "sheet.webp"), "--sheet_pairs", "2"]) == 0
     assert inspect_data.main([str(DRAWN), "--sheet", str(tmp_path / "sheet.webp"), "--sheet_pairs", "2"]) == 0
+
+
+@pytest.mark.parametrize("text", ['{"repo": "mine"}', '{"url": "mine"}', "[]"])
+def test_a_folder_of_somebody_else_is_not_continued(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "source.json").write_text(text)
+    if "repo" in text:
+        (out / "photo.jpg").write_text("mine")
+    assert make_data(["download", "magicbrush", "--source", str(DRAWN), "--out", str(out)]) == 1
+    assert "source.json: was not written by this program; give an empty folder" in capsys.readouterr().err
+    (out / "source.json").rename(out / "options.json")
+    before = contents(out)
+    assert make_data(["clevr", "--n", "1", "--out", str(out)]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+    assert {file: data for file, data in contents(out).items() if file.name != ".lock"} == before
+
+
+def test_options_of_another_program_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "options.json").write_text('{"n": 1}')
+    assert make_data(["clevr", "--n", "1", "--out", str(tmp_path)]) == 1
+    assert "options.json: has no whole number n and domain" in capsys.readouterr().err
+    assert (tmp_path / "options.json").read_text() == '{"n": 1}'
