@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import ExifTags, Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from vision_zero.data.contamination import DEFAULT_DISTANCE, N_BITS, HashedImages, hash_images, shared_images
@@ -22,6 +22,8 @@ from vision_zero.data.folders import PairSourceError
 from vision_zero.data.image_files import BadImageError
 from vision_zero.data.pairs import load_pairs
 from vision_zero.data.validation import PairReport, check_pairs, open_pair, sample_rows
+from vision_zero.rollout.stopping import end_with_reader
+from vision_zero.run_folder import MARK, RunFolderError, check_own
 from vision_zero.types import ImagePair
 
 CELL = 200
@@ -31,18 +33,28 @@ CAPTION = 20
 FONT = ImageFont.load_default(size=13)
 
 
-def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+def at_least(least: int) -> Callable[[str], int]:
+    """Type of an argument that is a whole number of at least `least`."""
+
+    def whole_number(text: str) -> int:
+        if not text.lstrip("-").isdecimal():
+            raise argparse.ArgumentTypeError(f"must be a whole number, got {text}")
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
+        return int(text)
+
+    return whole_number
+
+
+positive = at_least(1)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     args = parse(argv)
     try:
+        if args.sheet is not None:
+            check_own(args.sheet, "--sheet")
         sources = args.source[0] if len(args.source) == 1 else args.source
         pairs = load_pairs(sources, columns=columns(args.columns), scenes=args.scenes)
         with progress("opening pairs", "pair") as show:
@@ -54,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.sheet is not None:
             save_sheet(pairs, args.sheet, args.sheet_pairs, args.seed)
         shares = bool(args.against) and report_shared_images(pairs, args.against, args.against_columns, args.distance)
-    except (PairSourceError, OSError) as error:
+    except (PairSourceError, RunFolderError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 1 if report.bad or shares else 0
@@ -151,12 +163,19 @@ def report_table(source: str, pairs: Sequence[ImagePair], report: PairReport) ->
     return "\n".join(f"{name:<22} {value}" for name, value in lines)
 
 
+def marked() -> Image.Exif:
+    """What a picture that is written has in it, so that it can be replaced when it is written again."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Software] = MARK
+    return exif
+
+
 def save_sheet(pairs: Sequence[ImagePair], path: Path, n_pairs: int, seed: int) -> None:
     """Write a grid of sampled pairs. Raises PairSourceError for a file type that Pillow cannot write."""
     if path.suffix.lower() not in Image.registered_extensions():
         raise PairSourceError(f"{path}: not a file type for an image; try .jpg")
     shown = [pairs[row] for row in sample_rows(len(pairs), n_pairs, seed)]
-    contact_sheet(shown).save(path)
+    contact_sheet(shown).save(path, exif=marked())
     print(f"{'contact sheet':<22} {path}, {len(shown)} pairs")
 
 
@@ -203,4 +222,5 @@ def fitted(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
 
 
 if __name__ == "__main__":
+    end_with_reader()
     sys.exit(main())

@@ -134,8 +134,26 @@ def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
             file.write(json.dumps(value) + "\n")
 
 
-def check_appendable(path: Path, option: str) -> None:
-    """Check that a file can be opened to append to it. Raises RunFolderError with the name of the option."""
+MARK = "written by vision_zero"
+"""In pictures that are written, by which they are known when they are to be replaced."""
+
+
+def check_own(path: Path, option: str, mark: str = MARK, *, at_start: bool = False) -> None:
+    """Check that a file is new, empty, or of this program's own, which have the `mark` in them, `at_start` or anywhere.
+
+    Raises RunFolderError, with the name of the option, for any other.
+    """
+    try:
+        content = path.read_bytes() if path.is_file() else b""
+    except OSError as error:
+        raise RunFolderError(f"{option} {path}: cannot be read: {error.strerror}") from error
+    if content and not (content.startswith(mark.encode()) if at_start else mark.encode() in content):
+        raise RunFolderError(f"{option} {path}: is there and was not written by this command; give another name")
+
+
+def check_appendable(path: Path, option: str, begin: str) -> None:
+    """`check_own` of a file whose lines `begin` so, and that can be opened to append to it. Raises RunFolderError."""
+    check_own(path, option, begin, at_start=True)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a"):
@@ -340,10 +358,10 @@ def _mark_text(files: Mapping[str, Any], records: Any, options: Any) -> str:
 def recorded(output_dir: Path) -> dict[str, list[list[int]]]:
     """Steps of the lines of each file of records, and of the files of games with their sizes."""
     steps = {name: [[one["step"], 0] for one in _lines(output_dir / name)[0]] for name in (METRICS, SWITCHES, ARENA)}
-    return {**steps, GAMES: [[step, path.stat().st_size] for step, path in _games(output_dir)]}
+    return {**steps, GAMES: [[step, path.stat().st_size] for step, path in game_files(output_dir)]}
 
 
-def _games(output_dir: Path) -> list[tuple[int, Path]]:
+def game_files(output_dir: Path) -> list[tuple[int, Path]]:
     """Files of games by their steps; one of another name, as a copy, is none."""
     found = [(re.fullmatch(r"step-(\d+)", path.stem), path) for path in (output_dir / GAMES).glob("step-*.jsonl")]
     return sorted((int(match[1]), path) for match, path in found if match)
@@ -512,7 +530,7 @@ def rewind(output_dir: Path, checkpoint: Path | None) -> None:
     lasts = {METRICS: step, SWITCHES: step - 1, ARENA: step if checkpoint else -1}
     for name, last in lasts.items():
         _drop_after(output_dir / name, last)
-    for number, path in _games(output_dir):
+    for number, path in game_files(output_dir):
         if number >= step:
             path.unlink()
 

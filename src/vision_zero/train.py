@@ -12,10 +12,11 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vision_zero.rollout.stopping import STATUS, STOP, StoppedError
+from vision_zero.rollout.stopping import STATUS, STOP, StoppedError, end_with_reader
 
 if __name__ == "__main__":
     STOP.listen()  # before the imports, which take seconds
+    end_with_reader(go_on=True)
     if os.environ.get("RANK", "0") == "0" and not {"-h", "--help"} & {*sys.argv}:
         print("vision_zero.train: loading torch, transformers and TRL", file=sys.stderr, flush=True)
 

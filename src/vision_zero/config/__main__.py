@@ -5,6 +5,7 @@ A test holds the page to this output, so it cannot say anything else than `optio
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import re
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 from vision_zero.config.checks import NOT_USED
 from vision_zero.config.game import GameConfig
 from vision_zero.config.options import IterativeSPOConfig
+from vision_zero.rollout.stopping import end_with_reader
 
 HEAD = """# Options
 
@@ -84,4 +86,7 @@ def page() -> str:
 
 
 if __name__ == "__main__":
+    end_with_reader()
+    parser = argparse.ArgumentParser(prog="python -m vision_zero.config", description=__doc__)
+    parser.parse_args()
     sys.stdout.write(page())

@@ -139,8 +139,8 @@ def _keep_options(out: Path, options: Mapping[str, Any], n: int) -> None:
     now = json.loads(to_json({**options, "n": n}, "options"))
     if path.is_file():
         kept = written = _read(path)
-        if type(kept.get("n")) is not int:
-            raise MakerError(f"{path}: has no whole number n; remove the folder and make it again")
+        if type(kept.get("n")) is not int or "domain" not in kept:
+            raise MakerError(f"{path}: has no whole number n and domain, it is not of this program; give another --out")
         if not any((out / RECORDS).glob("*.json")):
             kept = now  # it ended before its first pair, say for a misspelt option
         different = [key for key in sorted(kept.keys() | now.keys()) if key != "n" and kept.get(key) != now.get(key)]

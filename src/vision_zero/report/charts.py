@@ -77,9 +77,11 @@ def build_charts(
     """All charts in the order of the page. `steps`: every line of metrics.jsonl, `iterations` those with games."""
     played = _Log(iterations, steps_per_iteration, first=True)
     trained = _Log(steps, steps_per_iteration)
+    win_rates = _arena_charts([(step / steps_per_iteration, figures) for step, figures in arena])
     return [
+        *(win_rates if arena else []),
         *_switch_charts(played, config),
-        *_arena_charts([(step / steps_per_iteration, figures) for step, figures in arena]),
+        *(win_rates if not arena else []),
         *_clue_charts(clues),
         *_game_charts(played),
         *_training_charts(trained),

@@ -1,6 +1,6 @@
 """Summary of a run in one screen: `python -m vision_zero.report RUN --summary`.
 
-Reads metrics.jsonl, switches.jsonl and config.yaml of a run folder, finished or not; nothing is loaded or trained.
+Reads the records and config.yaml of a run folder, finished or not; nothing is loaded or trained.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from vision_zero import run_folder
+from vision_zero.report.metrics_log import read_arena, win_rate
 
 WINDOW = 5
 """At most this many iterations at the beginning and at the end of a stage are averaged; fewer in a short stage."""
@@ -45,7 +46,9 @@ def summarize_run(run: Path) -> str:
         stage: [line for line in iterations if (line["stage/is_clue"] > 0.5) == (stage == "clue")]
         for stage in ("decision", "clue")
     }
+    arena, steps = read_arena(run, []), run_folder.steps_per_iteration(config)
     parts = [
+        *(f"win rate    {win_rate(step, figures, steps)}" for step, figures in arena[-1:]),
         progress(run, config["iterations"], by_stage),
         stage_means({stage: lines for stage, lines in by_stage.items() if lines}),
         file_locations(run),

@@ -61,6 +61,9 @@ def open_output(out: Path, source: Mapping[str, Any], limit: int | None) -> Fetc
     now = json.loads(json.dumps(dict(source)))
     if (out / SOURCE).is_file():
         before = read_json(out / SOURCE)
+        alone = set(os.listdir(out)) == {SOURCE}  # it failed before its first pair
+        if not isinstance(before, dict) or "repo" not in before or not (alone or (out / JOURNAL).is_file()):
+            raise PairSourceError(f"{out / SOURCE}: was not written by this program; give an empty folder")
         different = [name for name in sorted(now.keys() | before.keys()) if now.get(name) != before.get(name)]
         if different and (out / JOURNAL).is_file():  # else it failed before its first pair, say for a misspelt option
             named = "; ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in different)
