@@ -106,7 +106,8 @@ def load_checked_pairs(game: GameConfig, main_process: bool, processor: Processo
 
     The main process says what is in them; with the run's `processor`, how many tokens an image is.
     """
-    pairs = game.pairs("train")
+    pairs: Any = game.pairs("train")
+    notes = pairs.notes
     noisy = PairsWithFailedEdits(pairs, game.failed_edits)
     if game.failed_edits:
         if game.spy_view in ("blank", "masked"):
@@ -121,6 +122,8 @@ def load_checked_pairs(game: GameConfig, main_process: bool, processor: Processo
             )
         if game.failed_edits and not report.n_edited:
             raise ValueError(f"failed_edits={game.failed_edits} changes nothing: no pair has an edited image")
+        for note in notes:
+            print(note, file=sys.stderr)
         opened = f"{report.n_opened} opened, {len(report.bad)} bad"
         print(f"{len(pairs)} image pairs, {report.n_edited} with an edited image; {opened}", file=sys.stderr)
         if processor is not None and processor.chat_template and report.median_size and report.max_size:

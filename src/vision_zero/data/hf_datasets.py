@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from vision_zero.data.folders import PairSourceError
-from vision_zero.data.image_files import BadImageError, ImageFile, decode_bytes
+from vision_zero.data.columns import Columns, choose_columns, choose_splits, split_of
+from vision_zero.data.errors import LFS_ADVICE, BadImageError, PairSourceError, is_lfs_pointer
+from vision_zero.data.folders import unused, walk
+from vision_zero.data.image_files import ImageFile, decode_bytes
 from vision_zero.data.lazy_pairs import LazyPairs
 from vision_zero.data.manifest import Folder
 from vision_zero.types import Domain, ImagePair
@@ -22,30 +25,8 @@ from vision_zero.types import Domain, ImagePair
 if TYPE_CHECKING:
     import datasets
 
-KNOWN_COLUMNS: tuple[tuple[str, str], ...] = (
-    ("original_image", "edited_image"),  # instructpix2pix-clip-filtered
-    ("input_image", "edited_image"),  # instructpix2pix-1000-samples
-    ("source_img", "target_img"),  # MagicBrush
-    ("src_img", "edited_img"),  # OmniEdit
-    ("source_image", "edited_image"),  # UltraEdit
-    ("input_images", "output_images"),  # ImgEdit: lists of one path
-)
-"""Column names (before, after) that published sets use."""
-
-_METADATA_FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Columns to read. Without `id`, the row's number is the id."""
-
-    image: str
-    edited: str | None = None
-    id: str | None = None
-
-    def fields(self) -> dict[str, str]:
-        """Column names by what they hold."""
-        return {field: column for field, column in vars(self).items() if column is not None}
+_SAVED = ("dataset_dict.json", "state.json")
+"""Files that `save_to_disk` writes."""
 
 
 class Cells:
@@ -73,8 +54,8 @@ class DatasetImage:
     def name(self) -> str:
         return f"{self.cells.name}, row {self.row}, column {self.column}"
 
-    def open(self) -> Image.Image:
-        """The whole image, RGB. Raises BadImageError."""
+    def content(self) -> bytes | ImageFile:
+        """The encoded image, or the file that holds it. Raises BadImageError."""
         value = self.cells.read(self.column, self.row)
         if isinstance(value, list):
             if len(value) != 1:
@@ -84,16 +65,25 @@ class DatasetImage:
         trusted = isinstance(value, Mapping)
         data, path = (value.get("bytes"), value.get("path")) if trusted else (value, value)
         if isinstance(data, bytes):
-            return decode_bytes(data, self.name)
+            return data
         if not isinstance(path, str) or not path:
             raise BadImageError(f"{self.name}: the cell holds no image")
-        file, folder = Path(path), self.cells.folder
+        folder = self.cells.folder
+        if folder is None or trusted:
+            return ImageFile(Path(path))
         try:
-            if folder is not None and not trusted:
-                folder.check(path)
-                file = folder.root / path
-            return ImageFile(file).open()
-        except (PairSourceError, BadImageError) as error:
+            return ImageFile(folder.root / folder.check(path))
+        except PairSourceError as error:
+            raise BadImageError(f"{self.name}: {error}") from error
+
+    def open(self) -> Image.Image:
+        """The whole image, RGB. Raises BadImageError."""
+        content = self.content()
+        if isinstance(content, bytes):
+            return decode_bytes(content, self.name)
+        try:
+            return content.open()
+        except BadImageError as error:
             raise BadImageError(f"{self.name}: {error}") from error
 
 
@@ -101,9 +91,19 @@ class TablePairs(LazyPairs):
     """The rows of a data set as pairs."""
 
     def __init__(
-        self, dataset: datasets.Dataset, columns: Columns, domain: Domain, name: str, folder: Folder | None
+        self,
+        dataset: datasets.Dataset,
+        columns: Columns | None,
+        domain: Domain,
+        name: str,
+        folder: Folder | None = None,
+        notes: tuple[str, ...] = (),
     ) -> None:
-        super().__init__("data set", len(dataset))
+        import datasets
+
+        super().__init__("data set", len(dataset), notes)
+        images = [column for column, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
+        columns = choose_columns(dataset.column_names, images, columns, name)
         self._cells = Cells(dataset, columns, name, folder)
         self.columns = columns
         self._domain = domain
@@ -125,81 +125,68 @@ def is_dataset(source: object) -> bool:
 
 
 def is_dataset_path(path: Path) -> bool:
-    """True for a local path of a `datasets` data set: save_to_disk, parquet, or imagefolder with metadata."""
+    """True for a local path of a `datasets` data set: save_to_disk or parquet."""
     if path.is_file():
         return path.suffix.lower() == ".parquet"
-    if any((path / name).is_file() for name in ("dataset_dict.json", "state.json", *_METADATA_FILES)):
-        return True
-    return any(any(path.glob(pattern)) for pattern in ("*.parquet", "data/*.parquet", "*/*.parquet"))
+    return any((path / name).is_file() for name in _SAVED) or bool(_parquet_files(path))
 
 
-def load_local(path: Path) -> datasets.Dataset:
-    """A data set from a local path, never from the network. Of several splits, the one called "train" is read.
+def _parquet_files(path: Path) -> list[str]:
+    """Parquet files of a folder, at most two folders deep (data/, default/train/)."""
+    found = {file for depth in ("", "*/", "*/*/") for file in path.glob(depth + "*.parquet") if file.is_file()}
+    names = sorted(file.relative_to(path).as_posix() for file in found)
+    return [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
 
-    Raises PairSourceError when `datasets` cannot read the path, or finds splits but no "train".
+
+def load_local(path: Path, wanted: str | None) -> tuple[datasets.Dataset, tuple[str, ...]]:
+    """A data set from a local path, never from the network, and notes: which splits and files are not read.
+
+    Raises PairSourceError when `datasets` cannot read the path, or it is not clear which split is meant.
     """
     import datasets
 
     try:
         if path.is_file():
-            # Not load_dataset("parquet"), which first reports its use to the hub.
-            loaded = datasets.Dataset.from_parquet(str(path))
-        elif (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-            loaded = datasets.load_from_disk(str(path))
-        else:
-            loaded = datasets.load_dataset(str(path))
+            return _read_parquet([path]), ()
+        if any((path / name).is_file() for name in _SAVED):
+            return choose_split(datasets.load_from_disk(str(path)), str(path), wanted)
+        splits: dict[str, list[str]] = {}
+        for name in _parquet_files(path):
+            splits.setdefault(split_of(name), []).append(name)
+        found = {split: f"{len(files)} files, as {files[0]}" for split, files in splits.items()}
+        chosen, notes = choose_splits(found, str(path), wanted)
+        files = sorted(name for split in chosen for name in splits[split])
+        used = {name for some in splits.values() for name in some}  # those of other splits are told with them
+        return _read_parquet([path / name for name in files]), notes + unused(path, walk(path), used, ())
+    except PairSourceError:
+        raise
     except Exception as error:  # whatever datasets, pyarrow or the files' owner raise: the user needs the path first
+        pointers = [file for file in sorted({path, *path.rglob("*")}) if file.is_file() and is_lfs_pointer(file)]
+        if pointers:
+            raise PairSourceError(f"{pointers[0]} {LFS_ADVICE}") from error
         raise PairSourceError(f"{path}: `datasets` cannot read it: {' '.join(str(error).split())}") from error
-    return choose_split(loaded, str(path))
 
 
-def choose_split(loaded: Any, name: str) -> datasets.Dataset:
-    """The data set itself, its only split, or the one called "train". Raises PairSourceError otherwise."""
-    if not isinstance(loaded, Mapping):
-        return loaded
-    if len(loaded) == 1:
-        return next(iter(loaded.values()))
-    if "train" in loaded:
-        return loaded["train"]
-    raise PairSourceError(f'{name}: has the splits {", ".join(loaded)} and none called "train"; give one split alone')
+def _read_parquet(files: Sequence[Path]) -> datasets.Dataset:
+    """The rows of some files. Their names are taken literally: `datasets` itself sees patterns in [ and *."""
+    import datasets
+    from datasets.data_files import DataFilesDict, DataFilesList
+
+    names = [os.path.abspath(file) for file in files]
+    # `datasets` keeps a copy in its cache, which it knows by this.
+    changed = [(name, str(os.stat(name).st_mtime_ns), str(os.stat(name).st_size)) for name in names]
+    return datasets.Dataset.from_parquet(DataFilesDict(train=DataFilesList(names, changed)), split="train")
 
 
-def read_columns(columns: Sequence[str] | Mapping[str, str]) -> Columns:
-    """Columns as a user names them: (image,), (image, edited), or {"image": ..., "edited": ..., "id": ...}."""
-    if isinstance(columns, Mapping):
-        unknown = sorted(columns.keys() - {"image", "edited", "id"})
-        if unknown or "image" not in columns:
-            raise PairSourceError(f"columns must name image, and may name edited and id; got {dict(columns)}")
-        return Columns(**columns)
-    if isinstance(columns, str) or not 1 <= len(columns) <= 2:
-        raise PairSourceError(f"columns must be (image, edited) or (image,); got {columns!r}")
-    return Columns(*columns)
+def choose_split(loaded: Any, name: str, wanted: str | None) -> tuple[datasets.Dataset, tuple[str, ...]]:
+    """The data set itself or its split that is read (`columns.choose_splits`), and notes."""
+    import datasets
 
-
-def choose_columns(dataset: datasets.Dataset, columns: Columns | None, name: str) -> Columns:
-    """The columns given, if the table has them; else those of a published set; else the only image column.
-
-    Raises PairSourceError with the table's column names when a column is missing or the choice is not clear.
-    """
-    present = f"{name}: the columns are {', '.join(dataset.column_names)}"
-    if columns is not None:
-        missing = [column for column in columns.fields().values() if column not in dataset.column_names]
-        if missing:
-            raise PairSourceError(f"{present}; there is no {', '.join(missing)}")
-        return columns
-    known = [pair for pair in KNOWN_COLUMNS if set(pair) <= set(dataset.column_names)]
-    if len(known) == 1:
-        return Columns(*known[0])
-    if known:
-        found = " or ".join(f"{image} -> {edited}" for image, edited in known)
-        raise PairSourceError(f"{present}; it could be {found}: name them with columns")
-    import datasets  # imported already: `dataset` is one of its objects
-
-    images = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
-    if len(images) == 1:
-        return Columns(images[0])
-    reason = f"which of {', '.join(images)} to read is not clear" if images else "none of them holds images"
-    raise PairSourceError(f"{present}; {reason}: name them with columns")
+    splits = loaded if isinstance(loaded, Mapping) else {"": loaded}
+    chosen, notes = choose_splits({split: f"{len(rows)} rows" for split, rows in splits.items()}, name, wanted)
+    return (
+        datasets.concatenate_datasets([splits[split] for split in chosen]) if len(chosen) > 1 else splits[chosen[0]]
+    ), notes
 
 
 def _ids(dataset: datasets.Dataset, column: str, name: str) -> list[str]:

@@ -6,15 +6,23 @@ often somebody else's file, and its images are copied into game records.
 
 from __future__ import annotations
 
+import csv
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from vision_zero.data.folders import LazyJson, Listing, PairPaths, PairSourceError
+from vision_zero.data.columns import Columns, choose_columns, choose_splits, split_of
+from vision_zero.data.errors import LFS_ADVICE, LFS_POINTER, MAX_WORD, PairSourceError, is_lfs_pointer
+from vision_zero.data.folders import LazyJson, Listing, PairPaths, as_on_disk, unused, walk
 from vision_zero.types import DOMAINS
 
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+_FILE_NAME = re.compile(r"(?:(.+)_)?file_name(s?)")
 FIELDS: dict[str, str] = {"id": "id", "image": "image", "edited": "edited", "domain": "domain", "meta": "meta"}
 
 
@@ -26,20 +34,30 @@ class Folder:
         self._real_root = os.path.realpath(root)
         self._listings: dict[str, dict[str, bool]] = {}
 
-    def check(self, relative: str) -> None:
-        """Raises PairSourceError unless `relative` names a file in this folder, links followed."""
+    def check(self, relative: str) -> str:
+        """The file's path as it is on the disk. Raises PairSourceError unless it is in this folder, links followed."""
+        if relative.startswith("data:") or (len(relative) > MAX_WORD and " " not in relative):
+            raise PairSourceError(
+                f"{relative}: not a path; images in a table are paths of files: write this one to a file"
+            )
+        if "\\" in relative and not os.path.lexists(self.root / relative):  # written on Windows
+            relative = relative.replace("\\", "/")
         if os.path.isabs(relative) or "\0" in relative:
             raise PairSourceError(f"{relative!r}: paths must be relative to {self.root}")
         parent, name = os.path.split(relative)
         listing = self._listings.get(parent)
         if listing is None:
             listing = self._listings[parent] = self._list(parent, relative)
+        if name in listing:
+            if listing[name]:  # a link
+                self._check_inside(os.path.join(self.root, relative), relative)
+            return relative
         # Asked directly if not listed: some file systems fold the case or the Unicode form of names.
-        is_link = listing.get(name, True)
-        if is_link:
-            self._check_inside(os.path.join(self.root, relative), relative)
-        if name not in listing and not os.path.isfile(os.path.join(self.root, relative)):
+        file = as_on_disk(self.root / relative)
+        self._check_inside(str(file), relative)
+        if not file.is_file():
             raise PairSourceError(f"{os.path.join(self.root, relative)}: no such file")
+        return os.path.relpath(file, self.root)
 
     def _list(self, parent: str, relative: str) -> dict[str, bool]:
         folder = os.path.join(self.root, parent)
@@ -47,8 +65,8 @@ class Folder:
         try:
             with os.scandir(folder) as entries:
                 return {entry.name: entry.is_symlink() for entry in entries if entry.is_file()}
-        except FileNotFoundError as error:
-            raise PairSourceError(f"{os.path.join(self.root, relative)}: no such file") from error
+        except FileNotFoundError:
+            return {}
         except OSError as error:
             raise PairSourceError(f"{folder}: cannot be listed: {error.strerror or error}") from error
 
@@ -78,17 +96,21 @@ def read_manifest(path: Path, fields: Mapping[str, str] | None = None) -> Listin
                 first = lines.setdefault(row.id, number)
                 if first != number:
                     raise PairSourceError(f"{where}: the id {row.id!r} is already on line {first}")
-                try:
-                    for name in filter(None, (row.image, row.edited)):
-                        folder.check(name)
-                except PairSourceError as error:
-                    raise PairSourceError(f"{where}: {error}") from error
-                rows.append(row)
+                rows.append(_checked(row, folder, where))
     except OSError as error:
         raise PairSourceError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not rows:
         raise PairSourceError(f"{path}: the manifest is empty")
     return Listing("manifest", path.parent, rows, "photos")
+
+
+def _checked(row: PairPaths, folder: Folder, where: str) -> PairPaths:
+    """The row with its paths as they are on the disk. Raises PairSourceError, which begins with `where`."""
+    try:
+        image, edited = folder.check(row.image), None if row.edited is None else folder.check(row.edited)
+    except PairSourceError as error:
+        raise PairSourceError(f"{where}: {error}") from error
+    return row if (image, edited) == (row.image, row.edited) else replace(row, image=image, edited=edited)
 
 
 def _read_line(line: bytes, where: str, number: int, fields: Mapping[str, str] | None) -> PairPaths:
@@ -121,7 +143,8 @@ def _parse(line: bytes, where: str, number: int) -> dict[str, Any]:
         if b"\\ud" in line.lower():  # half of a surrogate pair parses, but cannot be a file name nor be written again
             json.dumps(record, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise PairSourceError(f"{where}: not valid JSON: {error}") from error
+        reason = LFS_ADVICE if line.startswith(LFS_POINTER) else f"not valid JSON: {error}"
+        raise PairSourceError(f"{where}: {reason}") from error
     if not isinstance(record, dict):
         raise PairSourceError(f"{where}: expected a JSON object, got {type(record).__name__}")
     return record
@@ -137,3 +160,97 @@ def _path(value: Any, key: str, where: str) -> str | None:
     if not isinstance(value, str) or not value:
         raise PairSourceError(f'{where}: "{key}" must be a path, got {value!r}')
     return value
+
+
+# --------------------------------------------------------------------------------------- image folders with metadata
+
+
+def metadata_files(root: Path) -> list[Path]:
+    """Files that describe the images of a folder: in it, else in its folders, at most two deep (train/, data/train/).
+
+    A file of this name without a column `file_name` or `*_file_name` is about something else.
+    """
+    for depth in ("", "*/", "*/*/"):
+        found = sorted(path for name in METADATA for path in root.glob(depth + name) if _image_columns(_columns(path)))
+        for one, other in pairwise(found):
+            if one.parent == other.parent:
+                raise PairSourceError(f"{one.parent}: has {one.name} and {other.name}; move one of them away")
+        if found:
+            return found
+    return []
+
+
+def _columns(path: Path) -> list[str]:
+    if path.suffix == ".parquet" and not is_lfs_pointer(path):
+        import pyarrow.parquet
+
+        return list(pyarrow.parquet.read_schema(path).names)
+    return list(next(_records(path), (0, {}))[1])
+
+
+def _image_columns(keys: Iterable[str]) -> dict[str, str]:
+    """Name of an image column, as `datasets` names it, by the key of its paths: `image` of `file_name`."""
+    found = {}
+    for key in keys:
+        if match := _FILE_NAME.fullmatch(key):
+            found[key] = match[1] or f"image{match[2]}"
+    return found
+
+
+def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line, record) of a metadata file. Raises PairSourceError."""
+    try:
+        if is_lfs_pointer(path):
+            raise PairSourceError(f"{path} {LFS_ADVICE}")
+        if path.suffix == ".parquet":
+            import pyarrow.parquet
+
+            yield from enumerate(pyarrow.parquet.read_table(path).to_pylist(), start=1)
+        elif path.suffix == ".csv":
+            with open(path, encoding="utf-8-sig", newline="") as stream:
+                yield from enumerate(csv.DictReader(stream), start=2)
+        else:
+            with open(path, "rb") as lines:
+                for number, line in enumerate(lines, start=1):
+                    if line.strip():
+                        yield number, _parse(line, f"{path}, line {number}", number)
+    except PairSourceError:
+        raise
+    except (OSError, ValueError, csv.Error) as error:
+        raise PairSourceError(f"{path}: cannot be read: {error}") from error
+
+
+def read_metadata(root: Path, files: Sequence[Path], columns: Columns | None, wanted: str | None) -> Listing:
+    """The rows of an image folder's metadata as pairs; without an id column, the row's number is the id.
+
+    `file_name` holds the paths of the column image, `X_file_name` those of X, from the file's own folder on. Of folders
+    that are called as splits (train/, test/) one is read (`columns.choose_splits`). Raises PairSourceError.
+    """
+    splits: dict[str, list[Path]] = {}
+    for file in files:
+        splits.setdefault(split_of(file.parent.relative_to(root).as_posix()), []).append(file)
+    found = {split: f"{len(some)} folders, as {some[0].parent}" for split, some in splits.items()}
+    chosen, notes = choose_splits(found, str(root), wanted)
+    folder = Folder(root)
+    rows: list[PairPaths] = []
+    ids: set[str] = set()
+    for file in sorted(path for split in chosen for path in splits[split]):
+        names = {key: key for key in _columns(file)} | _image_columns(_columns(file))
+        keys = {column: key for key, column in names.items()}
+        picked = choose_columns(list(keys), list(_image_columns(_columns(file)).values()), columns, str(file))
+        for number, record in _records(file):
+            where = f"{file}, line {number}"
+            cells = {field: record.get(keys[column]) for field, column in picked.fields().items()}
+            row_id = str(cells["id"]) if picked.id else f"{len(rows):07d}"
+            if row_id in ids:
+                raise PairSourceError(f"{where}: the {picked.id} {row_id!r} is there already")
+            ids.add(row_id)
+            image = _path(cells["image"], keys[picked.image], where)
+            if image is None:
+                raise PairSourceError(f"{where}: {keys[picked.image]!r} is missing")
+            edited = _path(cells["edited"], keys[str(picked.edited)], where) if picked.edited else None
+            near = file.parent.relative_to(root)
+            row = PairPaths(row_id, str(near / image), None if edited is None else str(near / edited))
+            rows.append(_checked(row, folder, where))
+    used = {file.relative_to(root).as_posix() for file in files}
+    return Listing("data set", root, rows, "photos", notes + unused(root, walk(root), used, rows))

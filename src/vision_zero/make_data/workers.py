@@ -19,8 +19,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import cast
 
-from vision_zero.data.folders import PairSourceError
-from vision_zero.data.image_files import BadImageError
+from vision_zero.data.errors import BadImageError, PairSourceError
 from vision_zero.make_data.maker import MakerError
 from vision_zero.make_data.output import PairJob
 

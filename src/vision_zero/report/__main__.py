@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vision_zero.data.image_files import BadImageError
+from vision_zero.data.errors import BadImageError
 from vision_zero.run_folder import CONFIG, RunFolderError
 
 ANY_GAME = -1
