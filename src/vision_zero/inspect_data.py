@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     try:
         sources = args.source[0] if len(args.source) == 1 else args.source
-        pairs = load_pairs(sources, columns=columns(args.columns), scenes=args.scenes, **reading(args))
+        pairs = load_pairs(sources, columns=columns(args.columns), scenes=args.scenes, **reading_options(args))
         with progress("opening pairs", "pair") as show:
             sample = None if args.all else args.sample
             report = check_pairs(pairs, sample, args.seed, on_progress=show, collect=True)
@@ -94,7 +94,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", metavar="NAME", help=SPLIT_HELP)
 
 
-def reading(args: argparse.Namespace) -> dict[str, str | None]:
+def reading_options(args: argparse.Namespace) -> dict[str, str | None]:
     """Arguments of `load_pairs` from the options of `add_reading`."""
     return {"pair_by": args.pair_by, "dataset_split": args.split}
 

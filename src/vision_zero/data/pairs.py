@@ -11,7 +11,7 @@ import os
 import random
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union, cast
 
@@ -22,7 +22,6 @@ from vision_zero.data.errors import BadImageError, PairSourceError
 from vision_zero.data.folders import (
     CONTACT_SHEET,
     MANIFEST_NAME,
-    Listing,
     as_on_disk,
     is_image_name,
     read_folder,
@@ -94,13 +93,8 @@ def load_pairs(
     the pairs, so the same source gives the same parts. Raises PairSourceError for anything that does not fit.
     """
     sources = _as_list(source)
-    options = _Options(
-        None if columns is None else read_columns(columns),
-        None if scenes is None else Path(scenes),
-        pair_by,
-        dataset_split,
-    )
-    parts = [_read(one, options) for one in sources]
+    named, described = None if columns is None else read_columns(columns), None if scenes is None else Path(scenes)
+    parts = [_read(one, named, described, pair_by, dataset_split) for one in sources]
     for one, part in zip(sources, parts, strict=True):
         if not len(part):
             raise PairSourceError(f"{_describe([one])}: no pairs")
@@ -127,22 +121,14 @@ def _as_list(source: Source) -> list[OneSource]:
     return list(source)
 
 
-@dataclass(frozen=True)
-class _Options:
-    """How every source is read; see `load_pairs`."""
-
-    columns: Columns | None
-    scenes: Path | None
-    pair_by: str | None
-    split: str | None
-
-
-def _read(source: OneSource, options: _Options) -> LazyPairs:
+def _read(
+    source: OneSource, columns: Columns | None, scenes: Path | None, pair_by: str | None, split: str | None
+) -> LazyPairs:
     if not isinstance(source, (str, Path)):
         if not hf_datasets.is_dataset(source) and not isinstance(source, Mapping):
             raise PairSourceError(f"a source is a path or a datasets.Dataset, got {type(source).__name__}")
-        dataset, notes = hf_datasets.choose_split(source, "the data set", options.split)
-        return TablePairs(dataset, options.columns, "photos", "the data set", notes=notes)
+        dataset, notes = hf_datasets.choose_split(source, "the data set", split)
+        return TablePairs(dataset, columns, "photos", "the data set", notes=notes)
     if is_drawn(source):
         return read_drawn(str(source))
     domain, path = _split_domain(source)
@@ -156,23 +142,21 @@ def _read(source: OneSource, options: _Options) -> LazyPairs:
         file.parent == path or file.suffix == ".parquet" for file in described
     ):
         folder = Folder(path.parent if path.is_file() else path)
-        dataset, notes = hf_datasets.load_local(path, options.split)
-        return TablePairs(dataset, options.columns, domain or "photos", str(path), folder, notes)
-    listing = _list_files(path, described, options)
-    return ListedPairs(listing, domain or listing.domain)
-
-
-def _list_files(path: Path, described: Sequence[Path], options: _Options) -> Listing:
+        dataset, notes = hf_datasets.load_local(path, split)
+        return TablePairs(dataset, columns, domain or "photos", str(path), folder, notes)
     if described:
-        return read_metadata(path, described, options.columns, options.split)
-    manifest = path / MANIFEST_NAME if path.is_dir() else path
-    if manifest.is_file() and manifest.suffix.lower() == ".jsonl":
-        listing = read_manifest(manifest, None if options.columns is None else options.columns.fields())
+        listing = read_metadata(path, described, columns, split)
+    elif (
+        manifest := path / MANIFEST_NAME if path.is_dir() else path
+    ).suffix.lower() == ".jsonl" and manifest.is_file():
+        listing = read_manifest(manifest, None if columns is None else columns.fields())
         images = filter(is_image_name, walk(path)) if path.is_dir() else ()  # a file by itself is all that was given
-        return replace(listing, notes=unused(path, images, {CONTACT_SHEET}, listing.pairs))
-    if not path.is_dir():
+        listing = replace(listing, notes=unused(path, images, {CONTACT_SHEET}, listing.pairs))
+    elif path.is_dir():
+        listing = read_folder(path, scenes, pair_by)
+    else:
         raise PairSourceError(f"{path}: a source is a folder, a .jsonl manifest or a .parquet file")
-    return read_folder(path, options.scenes, options.pair_by)
+    return ListedPairs(listing, domain or listing.domain)
 
 
 def source_options(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from vision_zero.data.folders import is_image_name
 from vision_zero.data.pairs import load_pairs
 from vision_zero.game.spy_game import deal, turn_seed
-from vision_zero.inspect_data import positive
+from vision_zero.inspect_data import add_reading, positive, reading_options
 from vision_zero.make_data.charts.tables import SourceTable, TableError, parse_csv
 from vision_zero.make_data.maker import MakerError
 from vision_zero.make_data.output import write_whole
@@ -183,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
     tables = TablesFolder(args.out)
     try:
-        pairs = list(load_pairs(str(args.charts)))[: args.limit]
+        pairs = list(load_pairs(str(args.charts), **reading_options(args)))[: args.limit]
         tables.begin()
         missing = tables.missing(pairs)
         if missing:
@@ -225,6 +225,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m vision_zero.make_data.charts.read_charts", description="Read the tables of charts with a model."
     )
     parser.add_argument("charts", type=Path, metavar="CHARTS_FOLDER", help="folder of chart images, such as ChartQA's")
+    add_reading(parser)
     parser.add_argument("--model", required=True, help="vision-language model: folder, checkpoint, or name on the Hub")
     parser.add_argument("--out", type=Path, required=True, metavar="TABLES_FOLDER", help="where NAME.csv are written")
     parser.add_argument("--limit", type=positive, help="read the first so many charts (default: all)")

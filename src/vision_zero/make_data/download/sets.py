@@ -291,10 +291,12 @@ def _pairs(files: Files, found: Mapping[str, Callable[[], bytes]]) -> Iterator[C
             continue
         try:
             data = {part: found[path]() for part, path in parts[name].items()}
+        except TooLargeError as error:
+            yield Candidate(name, problem=str(error))
+            continue
+        try:
             meta = json.loads(data.get("comparison", b"{}"))
             wrong = "" if isinstance(meta, dict) else "the scene description is no JSON object"
-        except TooLargeError as error:
-            wrong = str(error)
         except ValueError:
             wrong = "the scene description is no JSON"
         if wrong:
