@@ -17,9 +17,9 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from vision_zero.data.columns import ALL
 from vision_zero.data.contamination import DEFAULT_DISTANCE, N_BITS, HashedImages, hash_images, shared_images
 from vision_zero.data.errors import BadImageError, PairSourceError, printable
+from vision_zero.data.hf_datasets import ALL
 from vision_zero.data.pairs import PAIR_BY_HELP, SPLIT_HELP, LazyPairs, load_pairs
 from vision_zero.data.validation import PairReport, check_pairs, open_pair, sample_rows
 from vision_zero.types import ImagePair

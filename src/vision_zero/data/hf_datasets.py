@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from vision_zero.data.columns import Columns, choose_columns, choose_splits, split_of
-from vision_zero.data.errors import LFS_ADVICE, BadImageError, PairSourceError, is_lfs_pointer
-from vision_zero.data.folders import unused, walk
+from vision_zero.data.errors import LFS_ADVICE, LFS_POINTER, BadImageError, PairSourceError, is_lfs_pointer
+from vision_zero.data.folders import as_on_disk, unused, walk
 from vision_zero.data.image_files import ImageFile, decode_bytes
 from vision_zero.data.lazy_pairs import LazyPairs
 from vision_zero.data.manifest import Folder
@@ -25,8 +25,37 @@ from vision_zero.types import Domain, ImagePair
 if TYPE_CHECKING:
     import datasets
 
+ALL = "all"
+
+KNOWN_COLUMNS: tuple[tuple[str, str], ...] = (
+    ("original_image", "edited_image"),  # instructpix2pix-clip-filtered
+    ("input_image", "edited_image"),  # instructpix2pix-1000-samples
+    ("source_img", "target_img"),  # MagicBrush
+    ("src_img", "edited_img"),  # OmniEdit
+    ("source_image", "edited_image"),  # UltraEdit
+    ("input_images", "output_images"),  # ImgEdit: lists of one path
+)
+"""Column names (before, after) that published sets use."""
+
+_SHARD = re.compile(r"(\w[\w.-]*?)-\d{5}-of-\d{5}.*")
+_SPLIT_WORD = re.compile(r"(?:^|[^a-z0-9])(train(?:ing)?|test|eval|valid(?:ation)?|val|dev)(?:$|[^a-z])")
+
+_METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 _SAVED = ("dataset_dict.json", "state.json")
 """Files that `save_to_disk` writes."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns to read. Without `id`, the row's number is the id."""
+
+    image: str
+    edited: str | None = None
+    id: str | None = None
+
+    def fields(self) -> dict[str, str]:
+        """Column names by what they hold."""
+        return {field: column for field, column in vars(self).items() if column is not None}
 
 
 class Cells:
@@ -70,7 +99,7 @@ class DatasetImage:
             raise BadImageError(f"{self.name}: the cell holds no image")
         folder = self.cells.folder
         if folder is None or trusted:
-            return ImageFile(Path(path))
+            return ImageFile(as_on_disk(Path(path)))
         try:
             return ImageFile(folder.root / folder.check(path))
         except PairSourceError as error:
@@ -125,17 +154,33 @@ def is_dataset(source: object) -> bool:
 
 
 def is_dataset_path(path: Path) -> bool:
-    """True for a local path of a `datasets` data set: save_to_disk or parquet."""
+    """True for a local path of a `datasets` data set: save_to_disk, parquet, or an image folder with metadata."""
     if path.is_file():
         return path.suffix.lower() == ".parquet"
-    return any((path / name).is_file() for name in _SAVED) or bool(_parquet_files(path))
+    return any((path / name).is_file() for name in _SAVED) or bool(_tables(path))
 
 
-def _parquet_files(path: Path) -> list[str]:
-    """Parquet files of a folder, at most two folders deep (data/, default/train/)."""
-    found = {file for depth in ("", "*/", "*/*/") for file in path.glob(depth + "*.parquet") if file.is_file()}
-    names = sorted(file.relative_to(path).as_posix() for file in found)
-    return [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+def _tables(path: Path) -> list[str]:
+    """Files of a folder that hold the rows, at most two folders deep (data/, default/train/).
+
+    These are its metadata files, which name images, or else its parquet files.
+    """
+    found: dict[bool, set[str]] = {True: set(), False: set()}
+    for depth in ("", "*/", "*/*/"):
+        for file in (one for pattern in (*_METADATA, "*.parquet") for one in path.glob(depth + pattern)):
+            is_metadata = file.name in _METADATA and _names_files(file)
+            if is_metadata or file.suffix == ".parquet":
+                found[is_metadata].add(file.relative_to(path).as_posix())
+        if any(found.values()):
+            break
+    return sorted(name for name in found[True] or found[False] if not any(p.startswith(".") for p in name.split("/")))
+
+
+def _names_files(metadata: Path) -> bool:
+    """True for metadata of images; a file of this name may be about something else."""
+    with open(metadata, "rb") as stream:
+        start = stream.read() if metadata.suffix == ".parquet" else stream.readline()
+    return b"file_name" in start or start.startswith(LFS_POINTER)
 
 
 def load_local(path: Path, wanted: str | None) -> tuple[datasets.Dataset, tuple[str, ...]]:
@@ -147,17 +192,18 @@ def load_local(path: Path, wanted: str | None) -> tuple[datasets.Dataset, tuple[
 
     try:
         if path.is_file():
-            return _read_parquet([path]), ()
+            return _read_file(path), ()
         if any((path / name).is_file() for name in _SAVED):
             return choose_split(datasets.load_from_disk(str(path)), str(path), wanted)
         splits: dict[str, list[str]] = {}
-        for name in _parquet_files(path):
+        for name in _tables(path):
             splits.setdefault(split_of(name), []).append(name)
         found = {split: f"{len(files)} files, as {files[0]}" for split, files in splits.items()}
         chosen, notes = choose_splits(found, str(path), wanted)
-        files = sorted(name for split in chosen for name in splits[split])
-        used = {name for some in splits.values() for name in some}  # those of other splits are told with them
-        return _read_parquet([path / name for name in files]), notes + unused(path, walk(path), used, ())
+        tables = [_read_file(path / name) for name in sorted(name for split in chosen for name in splits[split])]
+        read = datasets.concatenate_datasets(tables)
+        used = {name for some in splits.values() for name in some} | _files_in(read, path)
+        return read, notes + unused(path, walk(path), used, ())
     except PairSourceError:
         raise
     except Exception as error:  # whatever datasets, pyarrow or the files' owner raise: the user needs the path first
@@ -167,15 +213,31 @@ def load_local(path: Path, wanted: str | None) -> tuple[datasets.Dataset, tuple[
         raise PairSourceError(f"{path}: `datasets` cannot read it: {' '.join(str(error).split())}") from error
 
 
-def _read_parquet(files: Sequence[Path]) -> datasets.Dataset:
-    """The rows of some files. Their names are taken literally: `datasets` itself sees patterns in [ and *."""
-    import datasets
+def _read_file(file: Path) -> datasets.Dataset:
+    """The rows of a parquet or metadata file. Its path is taken literally: load_dataset sees patterns in [ and *."""
     from datasets.data_files import DataFilesDict, DataFilesList
+    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
+    from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+    from datasets.packaged_modules.parquet.parquet import Parquet
 
-    names = [os.path.abspath(file) for file in files]
+    name, about = os.path.abspath(file), file.stat()
     # `datasets` keeps a copy in its cache, which it knows by this.
-    changed = [(name, str(os.stat(name).st_mtime_ns), str(os.stat(name).st_size)) for name in names]
-    return datasets.Dataset.from_parquet(DataFilesDict(train=DataFilesList(names, changed)), split="train")
+    files = DataFilesList([name], [(name, str(about.st_mtime_ns), str(about.st_size))])
+    kind, builder = ("imagefolder", ImageFolder) if file.name in _METADATA else ("parquet", Parquet)
+    built = builder(data_files=DataFilesDict(train=files), hash=_PACKAGED_DATASETS_MODULES[kind][1])
+    built.download_and_prepare()
+    return built.as_dataset(split="train")
+
+
+def _files_in(dataset: datasets.Dataset, folder: Path) -> set[str]:
+    """Files of `folder` that the image cells name."""
+    import datasets
+
+    columns = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
+    tables = dataset.with_format("arrow").iter(1000) if columns else ()
+    cells = (cell["path"] for table in tables for name in columns for cell in table.column(name).to_pylist() if cell)
+    root = os.path.abspath(folder)
+    return {os.path.relpath(as_on_disk(Path(path)), root) for path in cells if path and path.startswith(root)}
 
 
 def choose_split(loaded: Any, name: str, wanted: str | None) -> tuple[datasets.Dataset, tuple[str, ...]]:
@@ -187,6 +249,76 @@ def choose_split(loaded: Any, name: str, wanted: str | None) -> tuple[datasets.D
     return (
         datasets.concatenate_datasets([splits[split] for split in chosen]) if len(chosen) > 1 else splits[chosen[0]]
     ), notes
+
+
+def read_columns(columns: Sequence[str] | Mapping[str, str]) -> Columns:
+    """Columns as a user names them: (image,), (image, edited), or {"image": ..., "edited": ..., "id": ...}."""
+    if isinstance(columns, Mapping):
+        unknown = sorted(columns.keys() - {"image", "edited", "id"})
+        if unknown or "image" not in columns:
+            raise PairSourceError(f"columns must name image, and may name edited and id; got {dict(columns)}")
+        return Columns(**columns)
+    if isinstance(columns, str) or not 1 <= len(columns) <= 2:
+        raise PairSourceError(f"columns must be (image, edited) or (image,); got {columns!r}")
+    return Columns(*columns)
+
+
+def choose_columns(present: Sequence[str], images: Sequence[str], columns: Columns | None, name: str) -> Columns:
+    """The columns given, if the table has them; else those of a published set; else the only one of `images`.
+
+    Raises PairSourceError with the table's column names when a column is missing or the choice is not clear.
+    """
+    said = f"{name}: the columns are {', '.join(present)}"
+    if columns is not None:
+        missing = [column for column in columns.fields().values() if column not in present]
+        if missing:
+            raise PairSourceError(f"{said}; there is no {', '.join(missing)}")
+        return columns
+    known = [pair for pair in KNOWN_COLUMNS if set(pair) <= set(present)]
+    if len(known) == 1:
+        return Columns(*known[0])
+    if known:
+        found = " or ".join(f"{image} -> {edited}" for image, edited in known)
+        raise PairSourceError(f"{said}; it could be {found}: name them with columns")
+    if len(images) == 1:
+        return Columns(images[0])
+    reason = f"which of {', '.join(images)} to read is not clear" if images else "none of them holds images"
+    raise PairSourceError(f"{said}; {reason}: name them with columns")
+
+
+def split_of(path: str) -> str:
+    """Split that the path of a file in a data set names, as `data/train-00000-of-00003.parquet`; empty for none."""
+    stem = path.removesuffix(".parquet")
+    if match := _SHARD.fullmatch(stem.rsplit("/", 1)[-1]):
+        return match[1]
+    named = {"train" if word == "training" else word for word in _SPLIT_WORD.findall(stem.lower())}
+    return named.pop() if len(named) == 1 else ""
+
+
+def choose_splits(found: Mapping[str, str], name: str, wanted: str | None) -> tuple[list[str], tuple[str, ...]]:
+    """The splits that are read, and a note about the others. `found`: what each split holds, for messages.
+
+    It is the one `wanted` (`all`: every one), the only one, or the one called train. Raises PairSourceError where none
+    of these is there, and where only some of the files name a split.
+    """
+    said = ", ".join(f"{split or '(no split)'} ({what})" for split, what in found.items())
+    if wanted == ALL or (wanted is None and len(found) == 1):
+        return list(found), ()
+    if wanted is None and "" in found:
+        raise PairSourceError(
+            f"{name}: the names of only some files have a split in them: {said}; say which to read with --split NAME, "
+            "or --split all"
+        )
+    chosen = wanted or "train"
+    if chosen not in found:
+        raise PairSourceError(
+            f'{name}: has the splits {", ".join(filter(None, found)) or "(no names)"} and none called "{chosen}"; give '
+            "--split NAME, or --split all"
+        )
+    left = ", ".join(f"{split or '(no split)'} ({what})" for split, what in found.items() if split != chosen)
+    return [chosen], (
+        f"{name}: the split {chosen} is read ({found[chosen]}), not {left}; --split says which",
+    ) if left else ()
 
 
 def _ids(dataset: datasets.Dataset, column: str, name: str) -> list[str]:

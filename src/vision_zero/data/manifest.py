@@ -6,23 +6,17 @@ often somebody else's file, and its images are copied into game records.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from vision_zero.data.columns import Columns, choose_columns, choose_splits, split_of
-from vision_zero.data.errors import LFS_ADVICE, MAX_WORD, PairSourceError, is_lfs_pointer
-from vision_zero.data.folders import LazyJson, Listing, PairPaths, as_on_disk, unused, walk
+from vision_zero.data.errors import LFS_ADVICE, LFS_POINTER, MAX_WORD, PairSourceError
+from vision_zero.data.folders import LazyJson, Listing, PairPaths, as_on_disk
 from vision_zero.types import DOMAINS
 
-METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-_FILE_NAME = re.compile(r"(?:(.+)_)?file_name(s?)")
 FIELDS: dict[str, str] = {"id": "id", "image": "image", "edited": "edited", "domain": "domain", "meta": "meta"}
 
 
@@ -83,55 +77,33 @@ def read_manifest(path: Path, fields: Mapping[str, str] | None = None) -> Listin
     are allowed, and without an "id" the line's number is the id. A value may be a list of one path. Raises
     PairSourceError with the line's number.
     """
-    rows = _read_rows(path, fields, Folder(path.parent), {})
+    folder = Folder(path.parent)
+    rows: list[PairPaths] = []
+    lines: dict[str, int] = {}
+    try:
+        with open(path, "rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                if not line.strip():
+                    continue
+                where = f"{path}, line {number}"
+                row = _read_line(line, where, number, fields)
+                first = lines.setdefault(row.id, number)
+                if first != number:
+                    raise PairSourceError(f"{where}: the id {row.id!r} is already on line {first}")
+                try:
+                    image, edited = (name and folder.check(name) for name in (row.image, row.edited))
+                except PairSourceError as error:
+                    raise PairSourceError(f"{where}: {error}") from error
+                rows.append(replace(row, image=image, edited=edited))
+    except OSError as error:
+        raise PairSourceError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not rows:
         raise PairSourceError(f"{path}: the manifest is empty")
     return Listing("manifest", path.parent, rows, "photos")
 
 
-def _read_rows(
-    path: Path, fields: Mapping[str, str] | None, folder: Folder, lines: dict[str, int], first: int | None = None
-) -> list[PairPaths]:
-    """Rows of one file. `lines` are those of the ids so far; rows without one count from `first`."""
-    near = os.path.relpath(path.parent, folder.root) if path.parent != folder.root else ""
-    rows: list[PairPaths] = []
-    for number, record in _records(path):
-        where = f"{path}, line {number}"
-        row = _read_record(record, where, number if first is None else first + len(rows), fields)
-        if lines.setdefault(row.id, number) != number:
-            raise PairSourceError(f"{where}: the id {row.id!r} is already on line {lines[row.id]}")
-        try:
-            image, edited = (name and folder.check(os.path.join(near, name)) for name in (row.image, row.edited))
-        except PairSourceError as error:
-            raise PairSourceError(f"{where}: {error}") from error
-        rows.append(replace(row, image=str(image), edited=edited))
-    return rows
-
-
-def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line, record) of a JSONL, CSV or parquet file. Raises PairSourceError."""
-    try:
-        if is_lfs_pointer(path):
-            raise PairSourceError(f"{path} {LFS_ADVICE}")
-        if path.suffix == ".parquet":
-            import pyarrow.parquet
-
-            yield from enumerate(pyarrow.parquet.read_table(path).to_pylist(), start=1)
-        elif path.suffix == ".csv":
-            with open(path, encoding="utf-8-sig", newline="") as stream:
-                yield from enumerate(csv.DictReader(stream), start=2)
-        else:
-            with open(path, "rb") as lines:
-                for number, line in enumerate(lines, start=1):
-                    if line.strip():
-                        yield number, _parse(line, f"{path}, line {number}", number)
-    except PairSourceError:
-        raise
-    except (OSError, ValueError, csv.Error) as error:
-        raise PairSourceError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-
-
-def _read_record(record: dict[str, Any], where: str, number: int, fields: Mapping[str, str] | None) -> PairPaths:
+def _read_line(line: bytes, where: str, number: int, fields: Mapping[str, str] | None) -> PairPaths:
+    record = _parse(line, where, number)
     names = FIELDS if fields is None else fields
     # A misspelt "edited" would otherwise quietly turn a pair into a single image.
     if fields is None and (unknown := sorted(record.keys() - FIELDS.keys())):
@@ -160,7 +132,8 @@ def _parse(line: bytes, where: str, number: int) -> dict[str, Any]:
         if b"\\ud" in line.lower():  # half of a surrogate pair parses, but cannot be a file name nor be written again
             json.dumps(record, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise PairSourceError(f"{where}: not valid JSON: {error}") from error
+        reason = LFS_ADVICE if line.startswith(LFS_POINTER) else f"not valid JSON: {error}"
+        raise PairSourceError(f"{where}: {reason}") from error
     if not isinstance(record, dict):
         raise PairSourceError(f"{where}: expected a JSON object, got {type(record).__name__}")
     return record
@@ -176,53 +149,3 @@ def _path(value: Any, key: str, where: str) -> str | None:
     if not isinstance(value, str) or not value:
         raise PairSourceError(f'{where}: "{key}" must be a path, got {value!r}')
     return value
-
-
-# --------------------------------------------------------------------------------------- image folders with metadata
-
-
-def metadata_files(root: Path) -> list[Path]:
-    """Files that describe the images of a folder: in it, else in its folders, at most two deep (train/, data/train/).
-
-    A file of this name without a column `file_name` or `*_file_name` is about something else.
-    """
-    for depth in ("", "*/", "*/*/"):
-        found = sorted(path for name in METADATA for path in root.glob(depth + name) if _image_columns(_columns(path)))
-        for one, other in pairwise(found):
-            if one.parent == other.parent:
-                raise PairSourceError(f"{one.parent}: has {one.name} and {other.name}; move one of them away")
-        if found:
-            return found
-    return []
-
-
-def _columns(path: Path) -> list[str]:
-    return list(next(_records(path), (0, {}))[1])
-
-
-def _image_columns(keys: Iterable[str]) -> dict[str, str]:
-    """Name of an image column, as `datasets` names it, by the key of its paths: `image` of `file_name`."""
-    matches = {key: _FILE_NAME.fullmatch(key) for key in keys}
-    return {key: match[1] or f"image{match[2]}" for key, match in matches.items() if match}
-
-
-def read_metadata(root: Path, files: Sequence[Path], columns: Columns | None, wanted: str | None) -> Listing:
-    """The rows of an image folder's metadata as pairs; without an id column, the row's number is the id.
-
-    `file_name` holds the paths of the column image, `X_file_name` those of X, from the file's own folder on. Of folders
-    that are called as splits (train/, test/) one is read (`columns.choose_splits`). Raises PairSourceError.
-    """
-    splits: dict[str, list[Path]] = {}
-    for file in files:
-        splits.setdefault(split_of(file.parent.relative_to(root).as_posix()), []).append(file)
-    found = {split: f"{len(some)} folders, as {some[0].parent}" for split, some in splits.items()}
-    chosen, notes = choose_splits(found, str(root), wanted)
-    folder, rows, lines = Folder(root), list[PairPaths](), dict[str, int]()
-    for file in sorted(path for split in chosen for path in splits[split]):
-        images = _image_columns(_columns(file))
-        keys = {images.get(key, key): key for key in _columns(file)}
-        picked = choose_columns(list(keys), list(images.values()), columns, str(file))
-        fields = {field: keys[column] for field, column in picked.fields().items()}
-        rows += _read_rows(file, fields, folder, lines, first=len(rows))
-    used = {file.relative_to(root).as_posix() for file in files}
-    return Listing("data set", root, rows, "photos", notes + unused(root, walk(root), used, rows))

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union, cast
 
 from vision_zero.data import hf_datasets
-from vision_zero.data.columns import ALL, Columns, read_columns
 from vision_zero.data.drawn_scenes import is_drawn, read_drawn
 from vision_zero.data.errors import BadImageError, PairSourceError
 from vision_zero.data.folders import (
@@ -28,10 +27,10 @@ from vision_zero.data.folders import (
     unused,
     walk,
 )
-from vision_zero.data.hf_datasets import DatasetImage, TablePairs
+from vision_zero.data.hf_datasets import ALL, Columns, DatasetImage, TablePairs, read_columns
 from vision_zero.data.image_files import ImageFile
 from vision_zero.data.lazy_pairs import LazyPairs, ListedPairs, MixedPairs, PairSubset
-from vision_zero.data.manifest import Folder, metadata_files, read_manifest, read_metadata
+from vision_zero.data.manifest import Folder, read_manifest
 from vision_zero.data.pairing import NONE
 from vision_zero.data.validation import MAX_ASPECT_DIFFERENCE, BadPair, PairReport, check_pairs, open_pair
 from vision_zero.types import DOMAINS, Domain
@@ -87,7 +86,7 @@ def load_pairs(
     `columns` names what is read from data sets, or keys of a manifest with other names: (image, edited) or
     {"image": ..., "edited": ..., "id": ...}. `scenes` is the folder of NAME_comparison.json of a folder of pairs.
     `pair_by` says which image files of a folder are pairs (`pairing`), `dataset_split` which split of a data set is
-    read (`columns.choose_splits`).
+    read (`hf_datasets.choose_splits`).
 
     `split` takes the train or the held-out part: `holdout` is the held-out share, drawn from `seed` over the order of
     the pairs, so the same source gives the same parts. Raises PairSourceError for anything that does not fit.
@@ -137,18 +136,11 @@ def _read(
         unknown = domain is None and ":" in str(source)
         known = f"; a domain before the colon is one of {', '.join(DOMAINS)}" if unknown else ""
         raise PairSourceError(f"{path}: no such file or folder{known}")
-    described = metadata_files(path) if path.is_dir() else []
-    if hf_datasets.is_dataset_path(path) and not any(
-        file.parent == path or file.suffix == ".parquet" for file in described
-    ):
+    if hf_datasets.is_dataset_path(path):
         folder = Folder(path.parent if path.is_file() else path)
         dataset, notes = hf_datasets.load_local(path, split)
         return TablePairs(dataset, columns, domain or "photos", str(path), folder, notes)
-    if described:
-        listing = read_metadata(path, described, columns, split)
-    elif (
-        manifest := path / MANIFEST_NAME if path.is_dir() else path
-    ).suffix.lower() == ".jsonl" and manifest.is_file():
+    if (manifest := path / MANIFEST_NAME if path.is_dir() else path).suffix.lower() == ".jsonl" and manifest.is_file():
         listing = read_manifest(manifest, None if columns is None else columns.fields())
         images = filter(is_image_name, walk(path)) if path.is_dir() else ()  # a file by itself is all that was given
         listing = replace(listing, notes=unused(path, images, {CONTACT_SHEET}, listing.pairs))

@@ -18,9 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from vision_zero.data.columns import KNOWN_COLUMNS
 from vision_zero.data.errors import LFS_ADVICE, PairSourceError, is_lfs_pointer, shorten
 from vision_zero.data.folders import is_image_name, walk
+from vision_zero.data.hf_datasets import KNOWN_COLUMNS
 from vision_zero.data.image_files import IMAGE_EXTENSIONS
 from vision_zero.types import Domain
 
