@@ -44,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     try:
         sources = args.source[0] if len(args.source) == 1 else args.source
-        pairs = load_pairs(sources, columns=columns(args.columns), scenes=args.scenes, **reading_options(args))
+        pairs = load_pairs(
+            sources, columns=columns(args.columns), scenes=args.scenes, pair_by=args.pair_by, dataset_split=args.split
+        )
         with progress("opening pairs", "pair") as show:
             sample = None if args.all else args.sample
             report = check_pairs(pairs, sample, args.seed, on_progress=show, collect=True)
@@ -92,11 +94,6 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     """Options of every command that opens a source."""
     parser.add_argument("--pair_by", metavar="BEFORE,AFTER", help=PAIR_BY_HELP)
     parser.add_argument("--split", metavar="NAME", help=SPLIT_HELP)
-
-
-def reading_options(args: argparse.Namespace) -> dict[str, str | None]:
-    """Arguments of `load_pairs` from the options of `add_reading`."""
-    return {"pair_by": args.pair_by, "dataset_split": args.split}
 
 
 def columns(named: Sequence[str] | None) -> Mapping[str, str] | None:

@@ -125,8 +125,8 @@ def read_folder(root: Path, scenes: Path | None, pair_by: str | None = None) -> 
     described = _comparisons(root, sorted(pairs), files, scenes)
     rows = [PairPaths(name, *pairs[name], described.get(name)) for name in sorted(pairs)]
     used = {f"{name}_comparison.json" for name in described} if scenes is None else set()
-    notes = (f"{root}: pairs are {reading}",) if str(reading) != DOCUMENTED else ()
-    notes += unused(root, files, used, rows)
+    told = () if str(reading) == DOCUMENTED else (f"{root}: pairs are {reading}",)
+    notes = (*told, *unused(root, files, used, rows))
     return Listing("pairs", root, rows, "scenes" if described else "photos", notes)
 
 

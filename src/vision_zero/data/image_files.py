@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
@@ -102,25 +103,24 @@ def _decoded(stream: IO[bytes], name: str) -> Image.Image:
     return turned.convert("RGB")
 
 
-def _eight_bit(
-    image: Image.Image, name: str, tags: TiffImagePlugin.ImageFileDirectory_v2 | dict[int, int]
-) -> Image.Image:
+def _eight_bit(image: Image.Image, name: str, tags: Mapping[int, Any]) -> Image.Image:
     """Grey of 9 to 16 bits as 8 bits; `tags` are those of a TIFF. Raises BadImageError for other depths.
 
     Pillow's own conversion clips at 255, which turns almost every such image white.
     """
-    bits = max(tags[_BITS]) if tags else 16
+    bits, sign = max(tags.get(_BITS, (16,))), max(tags.get(_SIGN, (1,)))
     if image.mode == "F":
         raise BadImageError(f"{name}: its pixels are floating-point numbers of {bits} bits, whose range is not known")
     lowest, highest = (float(value) for value in image.convert("I").getextrema())  # type: ignore[arg-type]
-    if bits > 16 or lowest < 0 or max(tags.get(_SIGN, (1,))) == 2:
+    if bits > 16 or sign != 1 or lowest < 0 or highest >= 2**bits:
         raise BadImageError(
             f"{name}: its grey values are whole numbers of {bits} bits from {lowest:.0f} to {highest:.0f}, whose range "
             "is not known; save it with 8 or 16 bits"
         )
-    scale = 255 / (2**bits - 1)
-    inverted = tags.get(_WHITE_IS_ZERO) == 0
-    return image.convert("I").point(lambda value: value * (-scale if inverted else scale) + 255 * inverted).convert("L")
+    scale, offset = 255 / (2**bits - 1), 0
+    if tags.get(_WHITE_IS_ZERO) == 0:
+        scale, offset = -scale, 255
+    return image.convert("I").point(lambda value: value * scale + offset).convert("L")
 
 
 def _pixels_alone(data: bytes) -> bytes:
@@ -145,20 +145,17 @@ def _reason(error: Exception, data: bytes) -> str:
     for kind in _FORMATS:  # Image.open drops what the decoder of the format said, such as an unknown depth
         factory, accept = Image.OPEN[kind]
         if accept is not None and accept(data[:16]) is True:
+            depth, stream = "", io.BytesIO(data)
+            with suppress(Exception):
+                tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])  # raises for other formats
+                stream.seek(tags.next)
+                tags.load(stream)
+                depth = f" of {tags[_BITS]} bits a sample"
             try:
                 factory(io.BytesIO(data), "")
             except Exception as reason:
-                return f"a {kind} file that cannot be decoded: {reason}{_tiff_depth(data) if kind == 'TIFF' else ''}"
+                return f"a {kind} file{depth} that cannot be decoded: {reason}"
     return f"not an image of a known format ({', '.join(_FORMATS)})"
-
-
-def _tiff_depth(data: bytes) -> str:
-    with suppress(Exception):
-        tags, stream = TiffImagePlugin.ImageFileDirectory_v2(data[:8]), io.BytesIO(data)
-        stream.seek(tags.next)
-        tags.load(stream)
-        return f"; {' '.join(map(str, tags[_BITS]))} bits a sample"
-    return ""
 
 
 def check_size(size: tuple[int, int], name: str) -> None:

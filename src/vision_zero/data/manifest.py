@@ -91,7 +91,7 @@ def read_manifest(path: Path, fields: Mapping[str, str] | None = None) -> Listin
                 if first != number:
                     raise PairSourceError(f"{where}: the id {row.id!r} is already on line {first}")
                 try:
-                    image, edited = (name and folder.check(name) for name in (row.image, row.edited))
+                    image, edited = folder.check(row.image), row.edited and folder.check(row.edited)
                 except PairSourceError as error:
                     raise PairSourceError(f"{where}: {error}") from error
                 rows.append(replace(row, image=image, edited=edited))

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from vision_zero.data.folders import is_image_name
 from vision_zero.data.pairs import load_pairs
 from vision_zero.game.spy_game import deal, turn_seed
-from vision_zero.inspect_data import add_reading, positive, reading_options
+from vision_zero.inspect_data import add_reading, positive
 from vision_zero.make_data.charts.tables import SourceTable, TableError, parse_csv
 from vision_zero.make_data.maker import MakerError
 from vision_zero.make_data.output import write_whole
@@ -183,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
     tables = TablesFolder(args.out)
     try:
-        pairs = list(load_pairs(str(args.charts), **reading_options(args)))[: args.limit]
+        pairs = list(load_pairs(str(args.charts), pair_by=args.pair_by, dataset_split=args.split))[: args.limit]
         tables.begin()
         missing = tables.missing(pairs)
         if missing:

@@ -188,15 +188,15 @@ def _cells(text: str) -> tuple[list[list[str]], str]:
 
 
 def _without_index(header: list[str], lines: list[list[str]]) -> tuple[list[str], list[list[str]]]:
-    """The table without the numbers of its rows that a data frame was saved with, if a column of names follows."""
-    while (
-        len(header) > 2
-        and re.fullmatch(r"|index|level_\d+|unnamed: [\d.]+", header[0].strip().lower())
-        and all(len(line) == len(header) and line[0].strip().isdecimal() for line in lines)
-        and time_order([line[0] for line in lines]) is None
-        and (time_order([line[1] for line in lines]) or not all(read_number(line[1]) is not None for line in lines))
-    ):
-        header, lines = header[1:], [line[1:] for line in lines]
+    """The table without the row numbers that a data frame was saved with, if a column of names or times follows."""
+    columns = list(zip(header, *lines, strict=False)) if {len(line) for line in lines} == {len(header)} else []
+    for number, (title, *cells) in enumerate(columns):
+        times = time_order(cells) is not None
+        if number and (times or not all(read_number(cell) is not None for cell in cells)):
+            return header[number:], [line[number:] for line in lines]
+        is_index = re.fullmatch(r"|index|level_\d+|unnamed: [\d.]+", title.strip().lower())
+        if not is_index or times or not all(cell.strip().isdecimal() for cell in cells):
+            break
     return header, lines
 
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from vision_zero.data.pairs import load_pairs
 from vision_zero.game.parsing import read_clue
-from vision_zero.inspect_data import add_reading, reading_options
+from vision_zero.inspect_data import add_reading
 from vision_zero.make_data.photos.instructions import MAX_CHARS
 from vision_zero.rollout.game_images import GameImage
 from vision_zero.rollout.load_policy import Loading, load_player
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     args = parse(argv)
     try:
-        pairs = load_pairs(args.photos, **reading_options(args))
+        pairs = load_pairs(args.photos, pair_by=args.pair_by, dataset_split=args.split)
         done = finished(args.out)
         rows = [row for row in range(len(pairs)) if pairs[row].id not in done]
         n_unreadable = sum(not readable for readable in done.values())
