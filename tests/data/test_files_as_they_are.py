@@ -206,7 +206,11 @@ PARQUETS: dict[str, tuple[dict[str, int], str | None, int | str]] = {
     "train is told": ({"data/train-00000-of-00001.parquet": 2, "data/test-00000-of-00001.parquet": 1}, None, 2),
     "test is asked for": ({"data/train-00000-of-00001.parquet": 2, "data/test-00000-of-00001.parquet": 1}, "test", 1),
     "all": ({"data/train-00000-of-00001.parquet": 2, "data/test-00000-of-00001.parquet": 1}, "all", 3),
-    "only some": ({"cats.parquet": 2, "my_test.parquet": 1}, None, "only some files have a split.*--split"),
+    "only some": (
+        {"cats.parquet": 2, "my_test.parquet": 1},
+        None,
+        "files of test and files of no split; give --split NAME",
+    ),
     "none is train": ({"val.parquet": 2, "test.parquet": 1}, None, 'none called "train"; give --split NAME'),
     "no such": ({"train.parquet": 2, "test.parquet": 1}, "dev", 'splits test, train and none called "dev"'),
 }

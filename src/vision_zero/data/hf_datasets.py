@@ -200,9 +200,11 @@ def load_local(path: Path, wanted: str | None) -> tuple[datasets.Dataset, tuple[
             splits.setdefault(split_of(name), []).append(name)
         found = {split: f"{len(files)} files, as {files[0]}" for split, files in splits.items()}
         chosen, notes = choose_splits(found, str(path), wanted)
-        tables = [_read_file(path / name) for name in sorted(name for split in chosen for name in splits[split])]
-        read = datasets.concatenate_datasets(tables)
-        used = {name for some in splits.values() for name in some} | _files_in(read, path)
+        files = sorted(path / name for split in chosen for name in splits[split])
+        read = datasets.concatenate_datasets([_read_file(file) for file in files])
+        used = {name for some in splits.values() for name in some}
+        if files[0].name in _METADATA:
+            used |= _files_in(read, path)
         return read, notes + unused(path, walk(path), used, ())
     except PairSourceError:
         raise
@@ -230,25 +232,21 @@ def _read_file(file: Path) -> datasets.Dataset:
 
 
 def _files_in(dataset: datasets.Dataset, folder: Path) -> set[str]:
-    """Files of `folder` that the image cells name."""
-    import datasets
-
-    columns = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
-    tables = dataset.with_format("arrow").iter(1000) if columns else ()
-    cells = (cell["path"] for table in tables for name in columns for cell in table.column(name).to_pylist() if cell)
-    root = os.path.abspath(folder)
-    return {os.path.relpath(as_on_disk(Path(path)), root) for path in cells if path and path.startswith(root)}
+    """Files of `folder` that the cells of an image folder name."""
+    rows = dataset.with_format("arrow")[:]
+    cells = (cell for name in dataset.column_names for cell in rows.column(name).to_pylist() if isinstance(cell, dict))
+    paths = (as_on_disk(Path(cell["path"])) for cell in cells if cell.get("path"))
+    return {os.path.relpath(path, os.path.abspath(folder)) for path in paths}
 
 
 def choose_split(loaded: Any, name: str, wanted: str | None) -> tuple[datasets.Dataset, tuple[str, ...]]:
-    """The data set itself or its split that is read (`columns.choose_splits`), and notes."""
+    """The data set itself or its split that is read (`choose_splits`), and notes."""
     import datasets
 
     splits = loaded if isinstance(loaded, Mapping) else {"": loaded}
     chosen, notes = choose_splits({split: f"{len(rows)} rows" for split, rows in splits.items()}, name, wanted)
-    return (
-        datasets.concatenate_datasets([splits[split] for split in chosen]) if len(chosen) > 1 else splits[chosen[0]]
-    ), notes
+    read = [splits[split] for split in chosen]
+    return read[0] if len(read) == 1 else datasets.concatenate_datasets(read), notes
 
 
 def read_columns(columns: Sequence[str] | Mapping[str, str]) -> Columns:
@@ -301,24 +299,18 @@ def choose_splits(found: Mapping[str, str], name: str, wanted: str | None) -> tu
     It is the one `wanted` (`all`: every one), the only one, or the one called train. Raises PairSourceError where none
     of these is there, and where only some of the files name a split.
     """
-    said = ", ".join(f"{split or '(no split)'} ({what})" for split, what in found.items())
     if wanted == ALL or (wanted is None and len(found) == 1):
         return list(found), ()
-    if wanted is None and "" in found:
-        raise PairSourceError(
-            f"{name}: the names of only some files have a split in them: {said}; say which to read with --split NAME, "
-            "or --split all"
+    chosen = "" if wanted is None and "" in found else wanted or "train"
+    if not chosen or chosen not in found:
+        names = ", ".join(filter(None, found)) or "(no names)"
+        wrong = (
+            f'the splits {names} and none called "{chosen}"' if chosen else f"files of {names} and files of no split"
         )
-    chosen = wanted or "train"
-    if chosen not in found:
-        raise PairSourceError(
-            f'{name}: has the splits {", ".join(filter(None, found)) or "(no names)"} and none called "{chosen}"; give '
-            "--split NAME, or --split all"
-        )
+        raise PairSourceError(f"{name}: has {wrong}; give --split NAME, or --split all")
     left = ", ".join(f"{split or '(no split)'} ({what})" for split, what in found.items() if split != chosen)
-    return [chosen], (
-        f"{name}: the split {chosen} is read ({found[chosen]}), not {left}; --split says which",
-    ) if left else ()
+    told = f"{name}: the split {chosen} is read ({found[chosen]}), not {left}; --split says which"
+    return [chosen], (told,) if left else ()
 
 
 def _ids(dataset: datasets.Dataset, column: str, name: str) -> list[str]:

@@ -36,16 +36,7 @@ from vision_zero.rollout.sampling import Sampling
 from vision_zero.run_folder import append_json_line, read_json_lines
 from vision_zero.types import GameRules, ImagePair, Prompt, Turn
 
-PROMPT = """\
-The image shows a chart. Write down the numbers that it shows as a table in CSV.
-
-- The first line names the columns: first what the rows stand for, then every series of the chart, named as the chart
-  names it (for a chart with a single series, what is measured).
-- Then one line for every bar, slice, point in time or category: its label, then its value in every series.
-- Numbers are plain digits with a point for decimals: no thousands separators, no units. If the chart shows no number
-  for a mark, estimate it from the axis. Put a label that has a comma in it in double quotes.
-
-Reply with the CSV alone."""
+PROMPT = Path(__file__).with_suffix(".txt").read_text("utf-8").rstrip("\n")
 
 UNREADABLE = "unreadable.jsonl"
 """Beside the tables: one line for each chart without one, with the reason and the completion."""

@@ -204,5 +204,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def from_arguments(args: argparse.Namespace, editor: EditorLoader | None = None) -> PhotoMaker:
     """The maker of parsed options. Raises PairSourceError."""
-    names = ["photos", "min_changed", "max_changed", "failed_edits", "failed_edits_seed", "size", "instructions", "pair_by", "split"]
-    return PhotoMaker(edits=tuple(dict.fromkeys(args.edits)), editor=editor, **option_values(args, *names))
+    names = ("photos", "min_changed", "max_changed", "failed_edits", "failed_edits_seed", "size", "instructions")
+    return PhotoMaker(
+        edits=tuple(dict.fromkeys(args.edits)), editor=editor, **option_values(args, *names, "pair_by", "split")
+    )

@@ -27,13 +27,7 @@ from vision_zero.rollout.sampling import Sampling
 from vision_zero.run_folder import append_json_line, read_json_lines
 from vision_zero.types import Game, GameRules, ImagePair, Prompt, Turn
 
-QUESTION = """\
-Look at this photograph. Propose one change to it that an image editor can make and that anybody would notice who knows
-the picture: give one thing another colour or material, add a thing, take one away, swap one for another, or change what
-is behind it. Name the thing and where it is, as this photograph shows it. Change one thing only; the rest stays.
-
-Think first if you want to, then write the change as one order to the editor, of at most 25 words, inside \\boxed{}.
-"""
+QUESTION = Path(__file__).with_suffix(".txt").read_text("utf-8")
 
 
 @dataclass(frozen=True)
