@@ -116,8 +116,13 @@ def _readings(images: Sequence[str], forms: Sequence[str], pairs: Sequence[tuple
     """All readings with an image on some side, those of one form together."""
     words = "|".join(sorted({re.escape(word) for pair in pairs for word in pair if word}, key=len, reverse=True))
     marked: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    patterns = (
+        re.compile(rf"(?is)(.+)[_. -]({words}){_KIND}"),
+        re.compile(rf"(?is)({words}){_KIND}[_. -](.+)"),
+        re.compile(rf"(?i)(?:(?:image|img|photo|picture)s?[_ -])?({words})s?{_KIND}"),
+    )
     for file in images:
-        for form, word, name in _marks(os.path.splitext(file)[0], words):
+        for form, word, name in _marks(os.path.splitext(file)[0], *patterns):
             marked[form, word].append((name, file))
     readings = [
         Reading(form, pair) for form in forms for pair in pairs if marked[form, pair[1]] or marked[form, pair[0]]
@@ -134,18 +139,19 @@ def _readings(images: Sequence[str], forms: Sequence[str], pairs: Sequence[tuple
     return readings
 
 
-def _marks(stem: str, words: str) -> Iterator[tuple[str, str, str]]:
+def _marks(
+    stem: str, suffix: re.Pattern[str], prefix: re.Pattern[str], alone: re.Pattern[str]
+) -> Iterator[tuple[str, str, str]]:
     """(form, word, NAME) of every word at the end or the beginning of a file's name, or of a folder in its path."""
-    alone = rf"(?i)(?:(?:image|img|photo|picture)s?[_ -])?({words})s?{_KIND}"
     *folders, base = stem.split("/")
-    if match := re.fullmatch(rf"(?is)(.*[^/])[_. -]({words}){_KIND}", stem):
-        yield SUFFIX, match[2].lower(), match[1]
-    if match := re.fullmatch(rf"(?is)({words}){_KIND}[_. -](.+)", base):
+    if match := suffix.fullmatch(base):
+        yield SUFFIX, match[2].lower(), "/".join((*folders, match[1]))
+    if match := prefix.fullmatch(base):
         yield PREFIX, match[1].lower(), "/".join((*folders, match[2]))
-    if match := re.fullmatch(alone, base):
+    if match := alone.fullmatch(base):
         yield FILE, match[1].lower(), "/".join(folders) or _ONE
     for place, folder in enumerate(folders):
-        if match := re.fullmatch(alone, folder):
+        if match := alone.fullmatch(folder):
             yield FOLDER, match[1].lower(), "/".join((*folders[:place], *folders[place + 1 :], base))
 
 
