@@ -41,7 +41,8 @@ PLACES = ("images", "arena_images", "scenes_dir", "model_name_or_path")
 """Options that are paths: another spelling of the same path is no change."""
 FIXED_OPTIONS = (
     *("seed", "games_per_iteration", "updates_per_iteration", "num_iterations", "schedule"),
-    *("images", "scenes_dir", "columns", "holdout", "failed_edits", "civilians", "rounds", "spy_view", "mask_share"),
+    *("images", "scenes_dir", "columns", "pair_by", "split", "holdout", "failed_edits"),
+    *("civilians", "rounds", "spy_view", "mask_share"),
     *("voter", "template", "num_generations", "model_name_or_path", "model_revision"),
     *("use_peft", "lora_r", "lora_alpha", "lora_target_modules", "lora_target_parameters", "lora_modules_to_save"),
     *("lora_task_type", "use_rslora", "use_dora"),
@@ -447,7 +448,9 @@ def find_start(output_dir: Path, resume: bool, config: Mapping[str, Any], step: 
             )
         return None
     changed = changed_options(output_dir, config, step)
-    wrong = [name for name in changed if name in (*FIXED_OPTIONS, *REMOVED_OPTIONS) and any(changed[name])]
+    # An older run was not asked how its pairs are read: whatever is answered now, resume.py compares the pairs.
+    fixed = {*FIXED_OPTIONS, *REMOVED_OPTIONS} - ({"pair_by", "split"} - read_config(output_dir).keys())
+    wrong = [name for name in changed if name in fixed and any(changed[name])]
     if wrong:  # an older run does not name an option that is off
         said = [
             f"was started with {name}={changed[name][0]} and cannot go on with "

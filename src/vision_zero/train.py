@@ -130,12 +130,11 @@ def load_checked_pairs(game: GameConfig, main_process: bool, processor: Processo
 
     The main process says what is in them; with the run's `processor`, how many tokens an image is.
     """
-    pairs = game.pairs("train")
-    noisy = PairsWithFailedEdits(pairs, game.failed_edits)
-    if game.failed_edits:
-        if game.spy_view in ("blank", "masked"):
-            raise ValueError(f"failed_edits={game.failed_edits} changes nothing with spy_view={game.spy_view}")
-        pairs = noisy
+    read = game.pairs("train")
+    noisy = PairsWithFailedEdits(read, game.failed_edits)
+    pairs = noisy if game.failed_edits else read
+    if game.failed_edits and game.spy_view in ("blank", "masked"):
+        raise ValueError(f"failed_edits={game.failed_edits} changes nothing with spy_view={game.spy_view}")
     if main_process:
         report = check_pairs(pairs, collect=game.on_bad_image == "skip")
         if game.spy_view == "edited" and report.n_edited < report.n_pairs:
@@ -145,6 +144,8 @@ def load_checked_pairs(game: GameConfig, main_process: bool, processor: Processo
             )
         if game.failed_edits and not report.n_edited:
             raise ValueError(f"failed_edits={game.failed_edits} changes nothing: no pair has an edited image")
+        for note in read.notes:
+            print(note, file=sys.stderr)
         opened = f"{report.n_opened} opened, {len(report.bad)} bad"
         print(f"{len(pairs)} image pairs, {report.n_edited} with an edited image; {opened}", file=sys.stderr)
         if processor is not None and processor.chat_template and report.median_size and report.max_size:

@@ -27,13 +27,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vision_zero.data.folders import MANIFEST_NAME, PairSourceError, read_json
+from vision_zero.data.errors import PairSourceError
+from vision_zero.data.folders import CONTACT_SHEET, MANIFEST_NAME, read_json
 from vision_zero.folder_lock import LOCK, FolderLockedError, locked
 from vision_zero.make_data.maker import VISIBLE_CHANGE, EditedPair, Maker, MakerError, attempt_pair, changed_share
 
 MATERIAL = "material"
 """Key in options.json of the fingerprint of the user's files."""
-OPTIONS, SUMMARY, SHEET = "options.json", "summary.json", "sheet.jpg"
+OPTIONS, SUMMARY, SHEET = "options.json", "summary.json", CONTACT_SHEET
 FILES = frozenset({OPTIONS, SUMMARY, SHEET, LOCK, MANIFEST_NAME})
 IMAGES, RECORDS = "images", "records"
 TEMPORARY = ".part"

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vision_zero.data.image_files import BadImageError
+from vision_zero.data.errors import BadImageError
 from vision_zero.inspect_data import at_least
 from vision_zero.rollout.stopping import end_with_reader
 from vision_zero.run_folder import CONFIG, RunFolderError, check_own, read_config

@@ -60,7 +60,7 @@ def training_arena(game: GameConfig, args: IterativeSPOConfig, trained_on: Seque
             "arena_every plays on pairs that are not trained on, and there are none: give --holdout a share of the "
             "pairs, or --arena_images a source of its own, as drawn:200@heldout"
         )
-    pairs = load_pairs(args.arena_images) if args.arena_images else game.pairs("heldout")
+    pairs = load_pairs(args.arena_images, pair_by=game.pair_by) if args.arena_images else game.pairs("heldout")
     if args.arena_images and (shared := shared_ids(pairs, trained_on)):
         raise ValueError(
             f"--arena_images {' '.join(args.arena_images)}: {len(shared)} of its {len(pairs)} pairs are trained on, as "

@@ -24,7 +24,7 @@ from vision_zero.types import GameRules
 if TYPE_CHECKING:
     from vision_zero.rollout.load_policy import Loading
 
-OF_IMAGES = ("images", "scenes_dir", "columns", "holdout")
+OF_IMAGES = ("images", "scenes_dir", "columns", "pair_by", "split", "holdout")
 """Options taken from the run together or not at all: a run's split says nothing about other images."""
 RENAMED = {"model_name_or_path": "reference", "num_generations": "votes"}
 

@@ -19,8 +19,9 @@ from typing import Any
 
 from PIL import Image
 
-from vision_zero.data.folders import MANIFEST_NAME, PairSourceError, read_json
-from vision_zero.data.image_files import BadImageError, decode_bytes
+from vision_zero.data.errors import BadImageError, PairSourceError
+from vision_zero.data.folders import MANIFEST_NAME, read_json
+from vision_zero.data.image_files import decode_bytes
 from vision_zero.data.validation import open_pair
 from vision_zero.make_data.download.sets import Candidate
 from vision_zero.make_data.maker import MakerError
