@@ -599,7 +599,8 @@ def describe(output_dir: Path, config: Mapping[str, Any]) -> None:
 
     The options come last: they make the folder a run that can be resumed, which must have the others.
     """
-    versions = sorted(f"{package.name}=={package.version}" for package in metadata.distributions())
+    packages = (package.metadata for package in metadata.distributions())  # each look at it parses a file
+    versions = sorted(f"{package['Name']}=={package['Version']}" for package in packages)
     status = _git("log", "-1", "--format=%H %cI %s") + _git("status", "--short")
     for name, text in zip(CODE, (status, _git("diff", "HEAD"), "\n".join(versions) + "\n"), strict=True):
         _write_atomically(output_dir / name, text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import shlex
@@ -88,6 +89,7 @@ def prepare(arguments: list[str] | None, lock: ExitStack) -> tuple[IterativeSPOT
 
     The folder of the run is locked until `lock` is closed.
     """
+    gc.freeze()  # what is imported stays: collections need not look through it
     game, args, model = parse(arguments)
     silence(args)
     if ranks.watch is not None:
