@@ -137,8 +137,6 @@ class Clue:
 
 @dataclass(frozen=True)
 class CastVote:
-    """Answered vote turn."""
-
     turn: Turn
     completion: Completion
     vote: Vote

@@ -6,8 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from transformers import IntervalStrategy
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from transformers.trainer_pt_utils import AcceleratorConfig
@@ -37,78 +39,10 @@ LEAST = {
 }
 """Smallest allowed values. A group of one vote has no advantage; sampling at less than 0.01 is decided by rounding."""
 MOST = dict.fromkeys(("top_entropy_quantile", "adam_beta1", "adam_beta2"), 1)
-REFUSED = {
-    "games are sampled by temperature, top_k and top_p": "min_p repetition_penalty generation_kwargs use_cache "
-    "cache_implementation use_transformers_continuous_batching transformers_continuous_batching_config "
-    "use_transformers_paged",
-    "use format_weight": "reward_weights",
-    "use vllm_importance_sampling_clip_max": "vllm_importance_sampling_cap",
-    "--resume continues from the last complete checkpoint of output_dir": "resume_from_checkpoint",
-    "a run is resumed exactly, from whole checkpoints of finished iterations (save_steps), on "
-    "storage that all nodes share; its export/ holds the model alone": "save_only_model ignore_data_skip "
-    "enable_jit_checkpoint restore_callback_states_from_checkpoint save_on_each_node",
-    "upload the export/ of a complete checkpoint, as with hf upload": "push_to_hub hub_token hub_private_repo "
-    "hub_model_id hub_strategy hub_always_push hub_revision",
-    "games are dealt by seed, games_per_iteration in each of iterations, and open their images": "data_seed "
-    "num_train_epochs train_sampling_strategy length_column_name dataloader_drop_last dataloader_num_workers "
-    "dataloader_persistent_workers dataloader_prefetch_factor dataloader_multiprocessing_context dataloader_in_order "
-    "accelerator_config",
-    "a run trains; arena_every and python -m vision_zero.evaluate measure its policy": "do_train do_eval do_predict "
-    "eval_steps eval_delay eval_on_start per_device_eval_batch_size prediction_loss_only eval_do_concat_batches "
-    "eval_use_gather_object eval_accumulation_steps include_for_metrics batch_eval_metrics bf16_full_eval "
-    "fp16_full_eval num_generations_eval load_best_model_at_end metric_for_best_model greater_is_better",
-    "the loss is GRPO's, of loss_type grpo or dapo, with beta": "label_smoothing_factor label_names "
-    "sapo_temperature_neg sapo_temperature_pos vespo_k_pos vespo_lambda_pos vespo_k_neg vespo_lambda_neg "
-    "average_tokens_across_devices multi_objective_aggregation entropy_coef use_adaptive_entropy entropy_coef_min "
-    "entropy_coef_max entropy_coef_delta entropy_target",
-    "a reference that moves is not saved; use kl_clue and kl_decision": "sync_ref_model ref_model_mixup_alpha "
-    "ref_model_sync_steps",
-    "the policy that plays, or the reference, would not be the one that trains; leave it out": "cast_lm_head_to_fp32 "
-    "neftune_noise_alpha use_liger_kernel liger_kernel_config torch_compile torch_compile_backend torch_compile_mode "
-    "chat_template_kwargs",
-    "processes that share split weights (ZeRO-3) would wait for each other for ever": "ds3_gather_for_generation",
-    "metrics.jsonl and games/ of output_dir have all of it, and wandb_games shows games in W&B": "log_completions "
-    "log_multimodal num_completions_to_print log_unique_prompts log_completions_hub_repo include_num_input_tokens_seen "
-    "skip_memory_metrics debug",
-    "seed fixes games and tokens; sampling has steps without a deterministic form on GPUs": "full_determinism",
-    "its loss scaling meets infinite gradients, which stop a run; use bf16": "fp16",
-    "optim is AdamW, with adam_beta1, adam_beta2 and adam_epsilon, or SGD": "optim_args optim_target_modules",
-    "an export has the base model's precision": "load_in_8bit load_in_4bit bnb_4bit_quant_type use_bnb_nested_quant "
-    "bnb_4bit_quant_storage",
-    "adapters are plain LoRA on linear layers; use lora_target_modules": "use_dora lora_target_parameters "
-    "lora_modules_to_save lora_task_type",
-    "give a folder, as hf download --revision makes it, so that its processor is the same": "model_revision",
-    "completions are free text, and games have no tools": "vllm_structured_outputs_regex max_tool_calling_iterations",
-    "use deepspeed (configs/deepspeed) and torchrun, or a smaller per_device_train_batch_size": "auto_find_batch_size "
-    "fsdp fsdp_config parallelism_config ddp_static_graph local_rank",
-}
-"""Options that this trainer would ignore or that would break it (names, by what to do instead)."""
-NOT_USED = {name: f"is not supported: {instead}" for instead, names in REFUSED.items() for name in names.split()} | {
-    **dict.fromkeys(("shuffle_dataset", "remove_unused_columns"), "must stay False: games are dealt in order"),
-    "logging_nan_inf_filter": "must stay False: a loss that is not finite stops the run",
-    "max_completion_length": "is not used; set max_clue_tokens and max_vote_tokens",
-    "generation_batch_size": "is not used; set games_per_iteration",
-    "eval_strategy": "would move the stage averages; evaluate its checkpoints in a run of their own",
-}
-CHOICES = {  # 8-bit optimizers need bitsandbytes, which is not installed with this
-    "optim": ("adamw_torch", "adamw_torch_fused", "sgd"),
-    "importance_sampling_level": ("token", "sequence"),
-}
-VLLM_CHOICES = {
-    "vllm_mode": ("colocate", "server"),
-    "vllm_dtype": (None, "auto", "float32", "bfloat16", "float16"),
-    "vllm_model_impl": ("vllm", "auto", "transformers"),
-    "vllm_importance_sampling_mode": ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask"),
-}
-OF_THE_SERVER = {
-    "vllm_tensor_parallel_size": "NUM_GPUS",
-    "vllm_dtype": "DTYPE",
-    "vllm_enforce_eager": "EAGER",
-    "vllm_gpu_memory_utilization": "GPU_MEMORY",
-    "vllm_max_model_length": "MAX_MODEL_LEN",
-    **dict.fromkeys(("vllm_block_size", "vllm_enable_sleep_mode", "vllm_model_impl"), "an option of vllm serve"),
-}
-"""Options of an engine in this process, each with its equivalent for run_scripts/vllm_server.sh."""
+_TABLES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
+REFUSED: dict[str, str] = _TABLES["refused"]
+NOT_USED = {name: f"is not supported: {instead}" for instead, names in REFUSED.items() for name in names.split()}
+NOT_USED |= _TABLES["not_used"]
 
 
 def refuse(options: Any, reasons: Mapping[str, str]) -> None:
@@ -148,7 +82,7 @@ def check_options(args: GRPOConfig) -> None:
             raise ValueError(f"{name}={getattr(args, name)} must be at most {most}")
     if str(args.pad_to_multiple_of).startswith(("-", "0")):
         raise ValueError(f"pad_to_multiple_of={args.pad_to_multiple_of} must be at least 1")
-    _check_choices(args, CHOICES)
+    _check_choices(args, _TABLES["choices"])
     if IntervalStrategy(args.logging_strategy) is not IntervalStrategy.STEPS:
         raise ValueError("logging_strategy must be steps: metrics.jsonl is what is left of a run")
     if args.loss_type not in LOSS_TYPES:
@@ -189,7 +123,7 @@ def _check_choices(args: GRPOConfig, choices: Mapping[str, Sequence[str | None]]
 def _check_vllm(args: GRPOConfig) -> None:
     if find_spec("vllm") is None:
         raise ValueError("use_vllm=True, but vLLM is not installed here: bash setup.sh installs it")
-    _check_choices(args, VLLM_CHOICES)
+    _check_choices(args, _TABLES["vllm_choices"])
     if not 0 < args.vllm_gpu_memory_utilization <= 1:
         raise ValueError(f"vllm_gpu_memory_utilization={args.vllm_gpu_memory_utilization} must be a share, up to 1")
     for name in ("vllm_importance_sampling_clip_max", "vllm_max_model_length"):
@@ -216,4 +150,4 @@ def _check_server(args: GRPOConfig) -> None:
     if url is not None and not url.startswith(("http://", "https://")):
         raise ValueError(f"vllm_server_base_url={url} must be http://HOST:PORT")
     told = "is for vllm_mode=colocate; a server is told when it is started: {} of run_scripts/vllm_server.sh"
-    refuse(args, {name: told.format(instead) for name, instead in OF_THE_SERVER.items()})
+    refuse(args, {name: told.format(instead) for name, instead in _TABLES["of_the_server"].items()})

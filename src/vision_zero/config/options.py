@@ -291,17 +291,8 @@ class IterativeSPOConfig(GRPOConfig):
 
     def make_schedule(self) -> StageSchedule:
         if self.schedule == "iterative":
-            return StageSwitch(
-                self.rho,
-                self.acc_up,
-                self.err_up,
-                self.na_up,
-                self.na_down,
-                self.k_min,
-                self.patience or None,
-                self.debias,
-                reset_averages=self.reset_averages,
-            )
+            names = ("rho", "acc_up", "err_up", "na_up", "na_down", "k_min", "debias", "reset_averages")
+            return StageSwitch(**{name: getattr(self, name) for name in names}, patience=self.patience or None)
         if self.schedule == "cycle":
             return CycleStages(self.cycle_decision, self.cycle_clue, rho=self.rho, debias=self.debias)
         return FixedStage(self.schedule, rho=self.rho, debias=self.debias)

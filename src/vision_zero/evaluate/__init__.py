@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run `python -m vision_zero.evaluate`."""
     from vision_zero.evaluate.__main__ import main as run
 
     run(arguments)

@@ -4,19 +4,7 @@ All prompts of one game share the longest possible prefix, which a serving engin
 every player and for the voters), then the public clues in the order they were said (append-only), and only then round,
 seat, role and own earlier reasoning.
 
-A template is one text file of named sections, `== name ==` on a line of its own, with `$placeholders`:
-
-    rules          for everybody              $n_players $n_civilians $n_rounds
-    clues          heading above the clues    -
-    no_clues       in place of any clue       -
-    clue_line      one public clue            $round $seat $clue
-    civilian       a civilian's clue turn     $round $seat $n_rounds $thoughts
-    spy_blank      a spy's clue turn, by what the spy sees, same placeholders as `civilian`
-    spy_edited
-    spy_masked
-    thoughts       own earlier reasoning      $round $reasoning   (in place of $thoughts, once per earlier round)
-    observer       the neutral vote           $n_players
-    voter          a civilian's vote          $seat $n_players $thoughts
+A template is one text file of named sections, `== name ==` on a line of its own, with `$placeholders`.
 """
 
 from __future__ import annotations
@@ -31,19 +19,19 @@ from pathlib import Path
 from vision_zero.game.spy_game import view_of
 from vision_zero.types import COMPACT, DOMAINS, TEMPLATES, Game, Prompt, Role, Turn
 
+_CLUE_TURN = frozenset({"round", "seat", "n_rounds", "thoughts"})
 PLACEHOLDERS: Mapping[str, frozenset[str]] = {
-    "rules": frozenset({"n_players", "n_civilians", "n_rounds"}),
-    "clues": frozenset(),
-    "no_clues": frozenset(),
-    "clue_line": frozenset({"round", "seat", "clue"}),
-    "civilian": frozenset({"round", "seat", "n_rounds", "thoughts"}),
-    "spy_blank": frozenset({"round", "seat", "n_rounds", "thoughts"}),
-    "spy_edited": frozenset({"round", "seat", "n_rounds", "thoughts"}),
-    "spy_masked": frozenset({"round", "seat", "n_rounds", "thoughts"}),
-    "thoughts": frozenset({"round", "reasoning"}),
-    "observer": frozenset({"n_players"}),
-    "voter": frozenset({"seat", "n_players", "thoughts"}),
+    "rules": frozenset({"n_players", "n_civilians", "n_rounds"}),  # for everybody
+    "clues": frozenset(),  # heading above the clues
+    "no_clues": frozenset(),  # in place of any clue
+    "clue_line": frozenset({"round", "seat", "clue"}),  # one public clue
+    "civilian": _CLUE_TURN,
+    **dict.fromkeys(("spy_blank", "spy_edited", "spy_masked"), _CLUE_TURN),  # a spy's clue turn, by what the spy sees
+    "thoughts": frozenset({"round", "reasoning"}),  # in place of $thoughts, once per earlier round: own reasoning
+    "observer": frozenset({"n_players"}),  # the neutral vote
+    "voter": frozenset({"seat", "n_players", "thoughts"}),  # a civilian's vote
 }
+"""Sections of a template, and the placeholders that each may use."""
 SHIPPED_TEMPLATES = (*DOMAINS, COMPACT)
 
 

@@ -103,7 +103,6 @@ def changed_pixels(before: ImageLike, after: ImageLike) -> npt.NDArray[np.bool_]
 
 
 def changed_share(before: ImageLike, after: ImageLike) -> float:
-    """Share of the changed pixels, 0 to 1."""
     return float(changed_pixels(before, after).mean())
 
 

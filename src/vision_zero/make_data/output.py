@@ -240,7 +240,6 @@ def to_json(value: Any, what: str) -> bytes:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON with `write_whole`."""
     write_whole(path, (json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode())
 
 

@@ -187,7 +187,6 @@ def judge_clues(
 
 
 def _interval(values: Sequence[tuple[float, str]]) -> tuple[float, float | None, float | None]:
-    """The mean of values, each given with its game's pair, and its interval."""
     interval = Interval.of_mean([value for value, _ in values], pairs=[pair for _, pair in values], resamples=500)
     return interval.value, interval.low, interval.high
 

@@ -50,7 +50,6 @@ def _unpickled(key: str) -> GameImage:
 
 
 def blank_image(size: tuple[int, int]) -> Image.Image:
-    """Uniform image, `size` = (width, height) pixels."""
     return Image.new("RGB", size, BLANK_COLOUR)
 
 

@@ -67,7 +67,6 @@ class _Prefix:
 
 
 def common_length(left: Sequence[int], right: Sequence[int]) -> int:
-    """Length of the common prefix, in tokens."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))
 
 

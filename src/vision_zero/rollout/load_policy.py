@@ -38,8 +38,6 @@ class ModelPlayer:
 
 @dataclass(frozen=True)
 class Loading:
-    """Options of loading a model and sampling from it."""
-
     sampling: Sampling
     max_batch: int = 256
     min_pixels: int | None = None

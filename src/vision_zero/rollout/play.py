@@ -109,7 +109,6 @@ class _Batch:
         return requests
 
     def record_completion(self, request: TurnRequest, completion: Completion) -> Game:
-        """The request's game after its turn."""
         index = request.turn.game
         self.games[index] = answer(self.games[index], request.turn, completion)
         return self.games[index]

@@ -47,8 +47,6 @@ class PromptTooLongError(RuntimeError):
 
 
 class Policy(Protocol):
-    """Interface of a model or scripted player."""
-
     def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         """One completion per request, in the order of `requests`."""
         ...

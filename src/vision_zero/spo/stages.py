@@ -17,12 +17,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from vision_zero.types import Stage
 
 SwitchReason = Literal["rule", "patience", "cycle"]
+STATE = ("stage", "dwell", "iteration", "_accuracy", "_na", "_n_averaged", "last_reason")
+"""Attributes of a schedule that are saved, beside its history."""
 
 
 @dataclass(frozen=True)
@@ -105,17 +107,8 @@ class StageSchedule(ABC):
 
     def _switch(self, reason: SwitchReason) -> None:
         next_stage: Stage = "clue" if self.stage == "decision" else "decision"
-        self.history.append(
-            SwitchEvent(
-                iteration=self.iteration,
-                from_stage=self.stage,
-                to_stage=next_stage,
-                reason=reason,
-                accuracy_average=self.accuracy_average,
-                na_average=self.na_average,
-                dwell=self.dwell,
-            )
-        )
+        averages = self.accuracy_average, self.na_average
+        self.history.append(SwitchEvent(self.iteration, self.stage, next_stage, reason, *averages, self.dwell))
         self.stage = next_stage
         self.dwell = 0
 
@@ -123,13 +116,7 @@ class StageSchedule(ABC):
         """State as JSON values, without the options, which are in the run's configuration."""
         return {
             "schedule": type(self).__name__,
-            "stage": self.stage,
-            "dwell": self.dwell,
-            "iteration": self.iteration,
-            "accuracy": self._accuracy,
-            "na": self._na,
-            "n_averaged": self._n_averaged,
-            "last_reason": self.last_reason,
+            **{name.removeprefix("_"): getattr(self, name) for name in STATE},
             "history": [asdict(event) for event in self.history],
         }
 
@@ -140,61 +127,46 @@ class StageSchedule(ABC):
                 f"this state is of schedule {state['schedule']}, not {type(self).__name__}: "
                 "resume with the schedule the run was started with"
             )
-        self.stage = state["stage"]
-        self.dwell = state["dwell"]
-        self.iteration = state["iteration"]
-        self._accuracy = state["accuracy"]
-        self._na = state["na"]
-        self._n_averaged = state["n_averaged"]
-        self.last_reason = state["last_reason"]
+        for name in STATE:
+            setattr(self, name, state[name.removeprefix("_")])
         self.history = [SwitchEvent(**event) for event in state["history"]]
 
 
+@dataclass(eq=False)
 class StageSwitch(StageSchedule):
     """Switch of Iterative-SPO (module docstring), starting in the decision stage; defaults are the paper's.
-
-    Args:
-        rho: decay of both averages.
-        acc_up: accuracy average from which the decision stage may end.
-        err_up: error average (1 - accuracy average) from which the clue stage may end.
-        na_up: N/A average from which the clue stage may end.
-        na_down: N/A average up to which the decision stage may end.
-        k_min: iterations a stage lasts at least before the rule may end it.
-        patience: iterations after which a stage ends regardless of the averages; None: never.
-        debias: compare averages divided by 1 - rho^t, t the iterations in them (not in the paper).
-        reset_averages: start both averages again at 0 at a switch (not in the paper).
 
     Raises ValueError for a value out of its range.
     """
 
-    def __init__(
-        self,
-        rho: float = 0.95,
-        acc_up: float = 0.9,
-        err_up: float = 0.4,
-        na_up: float = 0.5,
-        na_down: float = 0.1,
-        k_min: int = 5,
-        patience: int | None = 20,
-        debias: bool = False,
-        *,
-        reset_averages: bool = False,
-    ) -> None:
-        super().__init__("decision", rho, debias)
-        for name, threshold in (("acc_up", acc_up), ("err_up", err_up), ("na_up", na_up), ("na_down", na_down)):
-            if not 0 <= threshold <= 1:
-                raise ValueError(f"{name} must be in 0..1, got {threshold}")
-        if k_min < 0:
-            raise ValueError(f"k_min must not be negative, got {k_min}")
-        if patience is not None and patience < 1:
-            raise ValueError(f"patience must be at least 1, or None to turn it off, got {patience}")
-        self.acc_up = acc_up
-        self.err_up = err_up
-        self.na_up = na_up
-        self.na_down = na_down
-        self.k_min = k_min
-        self.patience = patience
-        self.reset_averages = reset_averages
+    rho: float = 0.95
+    """Decay of both averages."""
+    acc_up: float = 0.9
+    """Accuracy average from which the decision stage may end."""
+    err_up: float = 0.4
+    """Error average (1 - accuracy average) from which the clue stage may end."""
+    na_up: float = 0.5
+    """N/A average from which the clue stage may end."""
+    na_down: float = 0.1
+    """N/A average up to which the decision stage may end."""
+    k_min: int = 5
+    """Iterations a stage lasts at least before the rule may end it."""
+    patience: int | None = 20
+    """Iterations after which a stage ends regardless of the averages; None: never."""
+    debias: bool = False
+    """Compare averages divided by 1 - rho^t, t the iterations in them (not in the paper)."""
+    reset_averages: bool = field(default=False, kw_only=True)
+    """Start both averages again at 0 at a switch (not in the paper)."""
+
+    def __post_init__(self) -> None:
+        super().__init__("decision", self.rho, self.debias)
+        for name in ("acc_up", "err_up", "na_up", "na_down"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in 0..1, got {getattr(self, name)}")
+        if self.k_min < 0:
+            raise ValueError(f"k_min must not be negative, got {self.k_min}")
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"patience must be at least 1, or None to turn it off, got {self.patience}")
 
     def _reason_to_switch(self) -> SwitchReason | None:
         if self.dwell >= self.k_min and self._rule_holds():

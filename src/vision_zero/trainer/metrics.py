@@ -50,7 +50,7 @@ def iteration_metrics(
         "votes/for_spy": sum(game.votes.count(game.spy) for game in games) / len(games),
         "votes/right": sum(game.votes.count(game.spy) for game in games) / len(votes),
         "votes/invalid": sum(vote == 0 for vote in votes) / len(votes),
-        "votes/zero_variance_games": sum(_all_equal(scores.of(g.game).vote_rewards) for g in games) / len(games),
+        "votes/zero_variance_games": sum(len(set(scores.of(g.game).vote_rewards)) == 1 for g in games) / len(games),
         "clues/unparsed": sum(game.unparsed_clues for game in games) / n_clues,
         "length/clue": sum(clue_lengths) / n_clues,
         "length/vote": sum(vote_lengths) / len(votes),
@@ -59,10 +59,6 @@ def iteration_metrics(
         **{f"stage/switched_by_{name}": float(schedule.last_reason == name) for name in ("rule", "patience", "cycle")},
     }
     return {name: float(value) for name, value in values.items()}
-
-
-def _all_equal(values: Sequence[float]) -> bool:
-    return len(set(values)) == 1
 
 
 def log_iteration(log: MutableMapping[str, list[float]], metrics: Mapping[str, float]) -> None:

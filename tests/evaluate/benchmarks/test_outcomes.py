@@ -10,8 +10,7 @@ import pytest
 from vision_zero.evaluate.benchmarks import lmms_eval
 from vision_zero.evaluate.benchmarks.scores import NoScoreError
 from vision_zero.evaluate.benchmarks.suite import BY_NAME, own_choice_set
-from vision_zero.evaluate.benchmarks.vlmevalkit.outcomes import benchmark_outcome, read_status
-from vision_zero.evaluate.benchmarks.vlmevalkit.run import forget_judgements
+from vision_zero.evaluate.benchmarks.vlmevalkit.run import benchmark_outcome, forget_judgements, read_status
 from vision_zero.evaluate.bootstrap import compare_questions
 
 RESULTS = Path(__file__).parent / "benchmark_results"

@@ -31,7 +31,7 @@ from vision_zero.evaluate.benchmarks.server.process import READY
 from vision_zero.evaluate.benchmarks.suite import BENCHMARKS, BY_NAME
 from vision_zero.evaluate.benchmarks.vlmevalkit import reader
 from vision_zero.evaluate.benchmarks.vlmevalkit.config import direct_entry
-from vision_zero.evaluate.benchmarks.vlmevalkit.outcomes import benchmark_outcome
+from vision_zero.evaluate.benchmarks.vlmevalkit.run import benchmark_outcome
 
 NAME, N = "drawn_shapes", 40
 ASKED = questions(N)

@@ -11,6 +11,7 @@ from tiny_vlm.scripted import FunctionPlayer, NoisyPlayer, OraclePlayer, RandomP
 from vision_zero.data.drawn_scenes import drawn_pairs
 from vision_zero.data.pairs import BadImageError
 from vision_zero.evaluate.win_rate.arena import Arena, Matchup, make_arena
+from vision_zero.evaluate.win_rate.match import CachedPolicy
 from vision_zero.evaluate.win_rate.metrics import (
     CROSS_PLAY,
     FROZEN,
@@ -22,7 +23,6 @@ from vision_zero.evaluate.win_rate.metrics import (
     Figures,
     win_rate_figures,
 )
-from vision_zero.evaluate.win_rate.reply_cache import CachedPolicy
 from vision_zero.rollout.policy import Policy, TokenLimits, TurnRequest
 from vision_zero.types import Completion, GameRules, ImagePair, Vote
 

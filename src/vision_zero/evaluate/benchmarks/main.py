@@ -110,7 +110,6 @@ class Run:
             return None
 
     def result(self) -> dict[str, Any]:
-        """The content of result.json."""
         entrants = (self.base, *self.models)
         return {
             "tool": self.options.tool,

@@ -53,7 +53,6 @@ GroundingByRole = Mapping[Role, ClueGrounding]
 
 
 def is_described(pair: ImagePair) -> bool:
-    """Whether the source describes the pair's image."""
     return "original_scene" in pair.meta or "objects" in pair.meta
 
 

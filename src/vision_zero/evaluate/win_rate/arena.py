@@ -27,8 +27,6 @@ Part = tuple[int, int]
 
 @dataclass(frozen=True)
 class Matchup:
-    """Names of the players in each role."""
-
     civilians: str
     spy: str
     voters: str

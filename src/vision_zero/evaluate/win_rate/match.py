@@ -6,8 +6,8 @@ Every model meets the same cached completions and empty model caches, so its fig
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vision_zero.evaluate.win_rate.arena import Arena, GameOutcome, Matchup, Part
@@ -21,13 +21,17 @@ from vision_zero.evaluate.win_rate.metrics import (
     play_figures,
     win_rate_figures,
 )
-from vision_zero.evaluate.win_rate.reply_cache import CachedPolicy
+from vision_zero.rollout.policy import Policy, TurnRequest
+from vision_zero.types import Completion
 
 if TYPE_CHECKING:
     from vision_zero.rollout.load_policy import ModelPlayer
 
 Gather = Callable[[list[GameOutcome]], list[GameOutcome]]
 """All processes' outcomes from those of each; with one process, the same."""
+CacheKey = tuple[str, str, int]
+"""Image key, prompt, seed: what a completion depends on. Scripted players look at the game too, which these determine
+for a given deal."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,26 @@ class MatchResult:
             for what, name in (("clues", "clues/unparsed"), ("votes", "votes/invalid"))
             if figures[name].value == 1
         ]
+
+
+class CachedPolicy:
+    """A policy that answers as `policy` and looks up what it was asked before or what `cache` holds at the start.
+
+    Prompt tokens and log-probabilities are dropped, since nobody trains on an evaluation: texts and lengths stay.
+    """
+
+    def __init__(self, policy: Policy, cache: Mapping[CacheKey, Completion] | None = None) -> None:
+        self.policy = policy
+        self.cache: dict[CacheKey, Completion] = dict(cache or {})
+
+    def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
+        keys = [(request.image.key, request.prompt.text, request.seed) for request in requests]
+        new = {key: request for key, request in zip(keys, requests, strict=True) if key not in self.cache}
+        if new:
+            completions = self.policy.answer(list(new.values()))
+            for key, completion in zip(new, completions, strict=True):
+                self.cache[key] = replace(completion, prompt_ids=(), logprobs=())
+        return [self.cache[key] for key in keys]
 
 
 class Match:

@@ -16,8 +16,6 @@ MAX_EMPTY = 0.4
 
 @dataclass(frozen=True)
 class Scale:
-    """A value axis: ends, ticks, and decimals of their labels."""
-
     low: float
     high: float
     ticks: tuple[float, ...]
@@ -52,7 +50,6 @@ def scale_for(values: Sequence[float], kind: Kind, room_for_numbers: bool) -> Sc
 
 
 def decimals_of(step: float) -> int:
-    """Decimals that ticks at this step need."""
     return next((d for d in range(7) if abs(step - round(step, d)) < 1e-9 * step), 7)
 
 

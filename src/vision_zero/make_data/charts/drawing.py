@@ -217,8 +217,7 @@ class DrawnChart:
             direction=theme.ticks or "out",
             length=tick,
             width=0.8,
-            color=theme.ink,
-            labelcolor=theme.ink,
+            colors=theme.ink,
             pad=0.42 * self.points,
         )
         # The first label of the row axis stands beside the lowest of the value axis, and must not touch it.

@@ -47,7 +47,6 @@ class Change:
 
 
 def apply(table: ChartTable, change: Change) -> ChartTable:
-    """The edited table."""
     if change.edit == "labels":
         names = list(table.rows if change.of == "rows" else table.series)
         for index, name in zip(change.indices, change.after, strict=True):

@@ -27,8 +27,6 @@ from vision_zero.types import Domain
 
 @dataclass(frozen=True)
 class PlannedPair:
-    """A pair before it is drawn."""
-
     table: ChartTable
     edited: ChartTable
     change: Change
@@ -155,12 +153,8 @@ class ChartMaker:
         }
 
 
-EDITS_OF: Mapping[Kind, frozenset[EditKind]] = {
-    kind: frozenset(
-        edit
-        for edit in EDITS
-        if not (edit == "labels" and kind == "scatter") and not (edit == "trend" and kind not in TRENDING)
-    )
+EDITS_OF: dict[Kind, set[EditKind]] = {
+    kind: {"values"} | ({"labels"} if kind != "scatter" else set()) | ({"trend"} if kind in TRENDING else set())
     for kind in KINDS
 }
 """Edits by kind of chart: points have no labels to swap, and only lines, areas and points have a trend."""

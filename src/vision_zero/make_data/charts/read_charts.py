@@ -37,7 +37,6 @@ from vision_zero.run_folder import append_json_line, read_json_lines
 from vision_zero.types import GameRules, ImagePair, Prompt, Turn
 
 PROMPT = Path(__file__).with_suffix(".txt").read_text("utf-8").rstrip("\n")
-
 UNREADABLE = "unreadable.jsonl"
 """Beside the tables: one line for each chart without one, with the reason and the completion."""
 

@@ -56,7 +56,6 @@ def catalogue(tables: Sequence[SourceTable], kind: Kind, parts_per_table: int) -
 
 
 def parts(table: SourceTable, kind: Kind, limit: int) -> list[ChartTable]:
-    """Up to `limit` distinct parts of one table."""
     rng = random.Random(f"vision-zero/charts/{table.name}/{kind}")
     found: dict[str, ChartTable] = {}
     for _ in range(2 * limit):
@@ -100,7 +99,6 @@ def _part(table: SourceTable, kind: Kind, rng: random.Random) -> ChartTable | No
 
 
 def _time_window(table: SourceTable, shape: SizeRange, rng: random.Random) -> list[int] | None:
-    """Random rows at equal steps."""
     steps = [step for step in STEPS if (len(table.rows) - 1) // step + 1 >= shape.rows[0]]
     if not steps:
         return None
@@ -191,7 +189,6 @@ def _title(table: SourceTable, series: Sequence[int], rows: Sequence[int]) -> st
 
 
 def _by_size(part: ChartTable) -> ChartTable:
-    """The rows of a single series, largest first."""
     order = sorted(range(len(part.rows)), key=lambda r: -part.values[0][r])
     rows = tuple(part.rows[r] for r in order)
     values = tuple(part.values[0][r] for r in order)

@@ -1,17 +1,15 @@
-"""Styles of charts: a theme (frame, grid, places of title and legend), a palette and a font of matplotlib's own.
-
-A theme is combined only with palettes that contrast with its panel.
-"""
+"""Styles of charts: a theme (frame, grid, places of title and legend), a palette and a font, all in `styles.yaml`."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import matplotlib
+import yaml
 from matplotlib.colors import to_rgb
 from matplotlib.font_manager import FontProperties
 
@@ -25,7 +23,7 @@ N_COLOURS = 5
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours are hex. `spines` are the lines of the frame that are drawn, `grid` those across the panel.
+    """`spines` are the lines of the frame that are drawn, `grid` those across the panel.
 
     `unit_above` puts the values' unit under the title in place of beside the axis; `numbers` writes values on bars and
     then leaves the value axis out if `axis_with_numbers` is False.
@@ -36,7 +34,7 @@ class Theme:
     panel: str = "#ffffff"
     ink: str = "#222222"
     faint: str = "#d9d9d9"
-    spines: tuple[str, ...] = ("left", "bottom")
+    spines: Sequence[str] = ("left", "bottom")
     grid: Literal["", "value", "both"] = ""
     grid_dash: str = "-"
     ticks: Literal["", "in", "out"] = ""
@@ -61,7 +59,7 @@ class Palette:
 
 @dataclass(frozen=True)
 class Font:
-    """Files in matplotlib's own folder of fonts, so that a chart's bytes do not depend on the machine."""
+    """Names of files in matplotlib's own folder of fonts."""
 
     name: str
     regular: str
@@ -80,17 +78,10 @@ class Style:
         return f"{self.theme.name}/{self.palette.name}/{self.font.name}"
 
 
-def _described() -> dict[str, list[dict[str, Any]]]:
-    """Themes (their fields that are not the default), palettes and fonts of styles.json."""
-    kinds: dict[str, list[dict[str, Any]]] = json.loads(Path(__file__).with_suffix(".json").read_text("utf-8"))
-    for one in (one for kind in kinds.values() for one in kind):
-        one.update({name: tuple(value) for name, value in one.items() if isinstance(value, list)})
-    return kinds
-
-
-THEMES = tuple(Theme(**theme) for theme in _described()["themes"])
-PALETTES = tuple(Palette(**palette) for palette in _described()["palettes"])
-FONTS = tuple(Font(**font) for font in _described()["fonts"])
+_TABLES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
+THEMES = tuple(Theme(name, **fields) for name, fields in _TABLES["themes"].items())
+PALETTES = tuple(Palette(name, tuple(colours)) for name, colours in _TABLES["palettes"].items())
+FONTS = tuple(Font(name, **fields) for name, fields in _TABLES["fonts"].items())
 
 
 @cache

@@ -61,7 +61,6 @@ class LightRays:
 
 
 def lights_of(lamps: Lamps) -> tuple[Light, ...]:
-    """The three lamps and the sun."""
     described = (
         (lamps.key, KEY_WATTS, KEY_COLOUR),
         (lamps.fill, FILL_WATTS, FILL_COLOUR),

@@ -103,7 +103,6 @@ class ClevrMaker:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of CLEVR pairs."""
     add = partial(add_option, parser)
     rules, blender = SceneRules(), BlenderOptions()
     bounds: dict[str, Any] = {"nargs": 2, "metavar": ("MIN", "MAX")}

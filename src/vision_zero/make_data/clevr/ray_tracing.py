@@ -87,7 +87,6 @@ def pixel_centres(size: tuple[int, int]) -> tuple[Floats, Floats]:
 
 
 def crossing(one: SceneObject, origins: Floats, directions: Floats) -> Crossing:
-    """Crossing of rays with an object."""
     if one.shape == "sphere":
         return _cross_sphere(one, origins, directions)
     origins, directions = to_object(one, origins - vector(one.centre)), to_object(one, directions)
@@ -198,6 +197,5 @@ def object_mask(scene: Scene, size: tuple[int, int]) -> NDArray[np.int8]:
 
 
 def pixels_of_objects(mask: NDArray[np.int8], n_objects: int) -> tuple[int, ...]:
-    """Number of pixels of each object in a mask."""
     counts = np.bincount(mask.ravel() + 1, minlength=n_objects + 1)[1:]
     return tuple(int(count) for count in counts)

@@ -78,8 +78,6 @@ class Lamps:
 
 @dataclass(frozen=True)
 class Scene:
-    """Complete input of a renderer."""
-
     objects: tuple[SceneObject, ...]
     camera: Camera = field(default_factory=Camera)
     lamps: Lamps = Lamps()

@@ -7,36 +7,33 @@ the options of `maker` and those of the editors.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any
 
 from PIL import Image
 
 from vision_zero.make_data.maker import MakerError, Rejected, add_option, option_values
 from vision_zero.make_data.photos import maker
 
-EditorName = Literal["instruct-pix2pix", "flux-kontext"]
-EDITORS: tuple[EditorName, ...] = get_args(EditorName)
-
-MODELS: Mapping[EditorName, str] = {
-    "instruct-pix2pix": "timbrooks/instruct-pix2pix",
-    "flux-kontext": "black-forest-labs/FLUX.1-Kontext-dev",
+EDITORS = {
+    "instruct-pix2pix": ("timbrooks/instruct-pix2pix", 100, 7.5),
+    "flux-kontext": ("black-forest-labs/FLUX.1-Kontext-dev", 28, 2.5),
 }
+"""The authors' weights, steps and guidance, by the editor's name."""
 
 
 @dataclass(frozen=True)
 class DiffusionEditor:
     """Options of an editor. Raises ValueError for invalid ones.
 
-    `model` is a folder or a name on the Hub; None takes the authors' weights. `steps` and `guidance` None take the
-    authors' values: 100 steps, 7.5 for InstructPix2Pix, 28 steps, 2.5 for FLUX Kontext. `image_guidance` is
-    InstructPix2Pix's second scale, the weight of the original; FLUX Kontext has none.
+    `model` is a folder or a name on the Hub. `model`, `steps` and `guidance` None take the authors' (EDITORS).
+    `image_guidance` is InstructPix2Pix's second scale, the weight of the original; FLUX Kontext has none.
     """
 
-    name: EditorName
+    name: str
     model: str | None = None
     steps: int | None = None
     guidance: float | None = None
@@ -61,7 +58,7 @@ class DiffusionEditor:
 
         kinds = {"instruct-pix2pix": StableDiffusionInstructPix2PixPipeline, "flux-kontext": FluxKontextPipeline}
         on_gpu = torch.cuda.is_available() and not self.use_cpu
-        model = self.model or MODELS[self.name]
+        model = self.model or EDITORS[self.name][0]
         try:
             pipeline = kinds[self.name].from_pretrained(model, dtype=torch.bfloat16 if on_gpu else torch.float32)
         except (OSError, ValueError, RuntimeError) as error:
@@ -85,10 +82,9 @@ class OpenEditor:
         # On the CPU whatever the device: the noise, and with it the edit, does not depend on the kind of GPU.
         generator = torch.Generator("cpu").manual_seed(seed)
         own: dict[str, Any] = {"width": image.width, "height": image.height, "max_area": self.options.max_area}
-        steps, guidance = 28, 2.5
         if self.options.name == "instruct-pix2pix":
             own = {"image_guidance_scale": self.options.image_guidance}
-            steps, guidance = 100, 7.5
+        _, steps, guidance = EDITORS[self.options.name]
         result = self.pipeline(
             prompt=instruction,
             image=image,
@@ -106,7 +102,6 @@ class OpenEditor:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of photographs and of learned editors."""
     maker.add_arguments(parser)
     add = partial(add_option, parser)
     editors = "an editor that follows words, in place of --edits"

@@ -186,7 +186,6 @@ def _opened(pair: ImagePair, size: tuple[int, int] | None) -> tuple[str, Pixels]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of photographs."""
     add = partial(add_option, parser)
     parser.add_argument("--photos", nargs="+", required=True, metavar="SOURCE", help="folders with photographs")
     add_reading(parser)

@@ -101,7 +101,6 @@ def paste(pixels: Pixels, source: Pixels, rng: random.Random, *, same: bool) -> 
 
 
 def _ring(region: Region) -> NDArray[np.bool_]:
-    """The pixels just around a region."""
     mask = region.mask.astype(np.uint8)
     reach = max(3, round(0.03 * max(mask.shape)))
     return np.asarray((cv2.dilate(mask, disc(reach)) > 0) & (region.alpha < 0.05))

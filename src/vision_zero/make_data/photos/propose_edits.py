@@ -63,7 +63,6 @@ def propose(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status."""
     args = parse(argv)
     try:
         pairs = load_pairs(args.photos, pair_by=args.pair_by, dataset_split=args.split)

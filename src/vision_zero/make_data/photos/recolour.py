@@ -174,7 +174,6 @@ def other_colour(pixels: Pixels, mask: Mask, rng: random.Random) -> Colour:
 
 
 def colour_name(pixels: Pixels, mask: Mask) -> str:
-    """Name of the median colour of a region."""
     hue, saturation, value = _median_hsv(pixels, mask)
     if value < 0.2:
         return "black"

@@ -56,7 +56,6 @@ class Region:
 
     @property
     def share(self) -> float:
-        """Share of the image's pixels."""
         return float(self.mask.mean())
 
     @property
@@ -100,7 +99,6 @@ def lab(image: Pixels) -> NDArray[np.float32]:
 
 
 def smooth(image: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-    """The image blurred by a Gaussian of `sigma` pixels."""
     return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.float32)
 
 

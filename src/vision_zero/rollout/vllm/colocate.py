@@ -111,7 +111,6 @@ class ColocatedEngine(VLLMGeneration):
 
     @property
     def inner_model(self) -> torch.nn.Module:
-        """The model inside the engine."""
         return self.engine.model_executor.driver_worker.model_runner.model
 
     def policy(self) -> VLLMPolicy | TensorParallelPolicy:
@@ -231,6 +230,8 @@ class TensorParallelPolicy:
     Counters are an even share of the group's, so that their sum over processes counts every token once.
     """
 
+    prefilled_tokens = reused_tokens = new_tokens = 0.0
+
     def __init__(self, policy: VLLMPolicy, group: torch.distributed.ProcessGroup) -> None:
         self.policy = policy
         self.group = group
@@ -251,20 +252,10 @@ class TensorParallelPolicy:
                 self._images.setdefault(key, GameImage(key, Image.frombytes("RGB", size, data)))
             group_requests += [replace(request, image=self._images[request.image.key]) for request in some]
         completions = self.policy.answer(group_requests)
+        for counter in ("prefilled_tokens", "reused_tokens", "new_tokens"):
+            setattr(self, counter, getattr(self.policy, counter) / self.size)
         start = sum(len(some) for some, *_ in gathered[: self.rank])
         return completions[start : start + len(requests)]
-
-    @property
-    def new_tokens(self) -> float:
-        return self.policy.new_tokens / self.size
-
-    @property
-    def prefilled_tokens(self) -> float:
-        return self.policy.prefilled_tokens / self.size
-
-    @property
-    def reused_tokens(self) -> float:
-        return self.policy.reused_tokens / self.size
 
     def _new_pixels(self, requests: Sequence[TurnRequest]) -> Pixels:
         """Pixels of images that this process has not sent yet: a pickled `GameImage` is its key alone."""

@@ -216,7 +216,7 @@ class ServerPolicy(QueuedPolicy):
         self._builder = RequestBuilder(model, processor, sampling)
         self._waiting: dict[str, _PendingTurn] = {}
         self._n_submitted = 0
-        self._encoded: dict[str, _EncodedImage] = {}
+        self._images: dict[str, dict[str, str]] = {}
         self._server_has: set[str] = set()
         self._last: tuple[tuple[str, str], _PendingTurn] | None = None
 
@@ -250,13 +250,12 @@ class ServerPolicy(QueuedPolicy):
             self._last = (key, _PendingTurn(request, unexpanded, ids))
         return replace(self._last[1], request=request)
 
-    def _image_parts(self, image: GameImage) -> list[dict[str, Any]]:
+    def _image_parts(self, image: GameImage) -> list[dict[str, str]]:
         """Equivalent parts of a request: the image by its name, if the server has had it, and with its pixels."""
-        if image.key not in self._encoded:
-            self._encoded[image.key] = _EncodedImage.of(image)
-        encoded = self._encoded[image.key]
-        named = {"type": "image_url", "uuid": encoded.name}
-        whole = {**named, "url": encoded.url}
+        if image.key not in self._images:
+            self._images[image.key] = image_part(image)
+        whole = self._images[image.key]
+        named = {name: whole[name] for name in ("type", "uuid")}
         return [named, whole] if image.key in self._server_has else [whole]
 
     def _completion(self, pending: _PendingTurn, content: Any) -> Completion:
@@ -301,16 +300,10 @@ class _PendingTurn:
     prompt_ids: list[int]
 
 
-@dataclass(frozen=True)
-class _EncodedImage:
-    """Image as a data URL. Its `name` is a hash of its pixels, because a server may outlive a run's image keys."""
-
-    name: str
-    url: str
-
-    @classmethod
-    def of(cls, image: GameImage) -> _EncodedImage:
-        name = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
-        file = io.BytesIO()
-        image.save(file, "PNG", compress_level=1)  # without loss, and quick
-        return cls(name, "data:image/png;base64," + base64.b64encode(file.getvalue()).decode())
+def image_part(image: GameImage) -> dict[str, str]:
+    """Part of a request. Its `uuid` is a hash of the pixels, because a server may outlive a run's image keys."""
+    name = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
+    file = io.BytesIO()
+    image.save(file, "PNG", compress_level=1)  # without loss, and quick
+    url = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return {"type": "image_url", "uuid": name, "url": url}
