@@ -7,13 +7,16 @@
 #                  answers and CPU elsewhere
 #   --browser      also Chromium, for pictures of the HTML reports (apt-get, Debian)
 #   --blender      also Blender's Python module, in an environment of its own, and its system libraries (apt-get, Debian)
-#   --force        install again, even if nothing changed since the last time
+#   --force        install again, even if nothing changed since the last time, or another clone is installed there
 #
 # Goes into the active virtual or conda environment. With none active, into .venv beside this file, made with Python
-# 3.11 or 3.12. A second run returns at once unless the requirements, pyproject.toml or the stack have changed.
+# 3.11, 3.12 or 3.13. A second run returns at once unless the requirements, pyproject.toml or the stack have changed. An
+# environment in which another clone is installed is left alone without --force. DRY_RUN=1 says what would be done.
 
 set -Eeuo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+# shellcheck source=run_scripts/launch.sh
+source "$(dirname "${BASH_SOURCE[0]}")/run_scripts/launch.sh"
+cd "$root"
 
 FLASH_ATTN="flash-attn==2.8.3.post2"  # optional: SDPA computes the same attention
 FLASH_ATTN_TIMEOUT="20m"              # without a ready-made wheel it compiles for hours; that is not what setup is for
@@ -40,10 +43,6 @@ for argument in "$@"; do
         --browser) browser=1 ;;
         --blender) blender=1 ;;
         --force) force=1 ;;
-        -h | --help)
-            sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-            exit 0
-            ;;
         *) die "unknown argument '$argument' (see bash setup.sh --help)" ;;
     esac
 done
@@ -63,6 +62,7 @@ apt_install() {
         as_root=(sudo)
     fi
     say "apt-get install ${missing[*]}"
+    if [ "$DRY_RUN" = 1 ]; then return; fi
     "${as_root[@]}" apt-get update -qq
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
@@ -79,11 +79,13 @@ fi
 
 step="finding a Python environment"
 
-is_supported() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; }
+is_supported() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
+NEEDED="Python 3.11, 3.12 or 3.13 is needed (TRL needs 3.11 or later)"
+CONDA="conda create -n vision-zero python=3.11 && conda activate vision-zero"
 
 find_python() {
     local name candidate
-    for name in python3.11 python3.12 python3 python; do
+    for name in python3.11 python3.12 python3.13 python3 python; do
         # Every match on the PATH: the first may be a version manager's stub that does not run.
         while read -r candidate; do
             if is_supported "$candidate"; then
@@ -98,17 +100,18 @@ find_python() {
 if [ -n "${VIRTUAL_ENV:-}" ] || [ -n "${CONDA_PREFIX:-}" ]; then
     environment="${VIRTUAL_ENV:-$CONDA_PREFIX}"
     python="$environment/bin/python"
-    [ -x "$python" ] || die "the active environment $environment has no Python; deactivate it, or put Python 3.11 in it"
-    is_supported "$python" || die "the active environment $environment has $("$python" -V 2>&1); 3.11 or 3.12 is needed"
+    [ -x "$python" ] || die "the active environment $environment has no Python; deactivate it, or make one: $CONDA"
+    is_supported "$python" || die "the active environment $environment has $("$python" -V 2>&1). $NEEDED; make one: $CONDA"
 else
     environment="$PWD/.venv"
     python="$environment/bin/python"
     if ! { [ -x "$python" ] && is_supported "$python" && "$python" -m pip --version >/dev/null 2>&1; }; then
-        base=$(find_python) || die "no Python 3.11 or 3.12 on the PATH. On Debian or Ubuntu: apt-get install python3.11 python3.11-venv"
+        base=$(find_python) || die "none on the PATH. $NEEDED. With conda: $CONDA; on Debian or Ubuntu: apt-get install python3.11 python3.11-venv"
         version=$("$base" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
         "$base" -c 'import ensurepip, venv' 2>/dev/null ||
             die "$base cannot make virtual environments. On Debian or Ubuntu: apt-get install python$version-venv"
         say "making .venv with $base (Python $version)"
+        if [ "$DRY_RUN" = 1 ]; then exit 0; fi
         "$base" -m venv --clear "$environment"
     fi
 fi
@@ -142,6 +145,32 @@ PYTHON
 )
 if [ "$force" = 0 ] && [ "$installed_fingerprint" = "$fingerprint" ]; then
     say "$environment is up to date ($stack stack); --force installs again"
+    exit 0
+fi
+
+# Two clones share an environment only when somebody says so: the one would train with the other's code.
+others="$("$python" - "$root" <<'PYTHON'
+import json, pathlib, sys, urllib.parse, urllib.request
+from importlib import metadata
+
+root = pathlib.Path(sys.argv[1])
+for name in ("vision-zero", "vision_zero"):
+    try:
+        written = json.loads(metadata.distribution(name).read_text("direct_url.json") or "{}")
+    except (metadata.PackageNotFoundError, ValueError):
+        continue
+    url = urllib.parse.urlparse(written.get("url", ""))
+    folder = pathlib.Path(urllib.request.url2pathname(url.path))
+    if url.scheme == "file" and folder.is_dir() and folder.resolve() != root.resolve():
+        print(folder)
+        break
+PYTHON
+)"
+[ -z "$others" ] || [ "$force" = 1 ] ||
+    die "$environment has vision_zero of another clone, $others, which would use the code of $root from then on." \
+        "Give this clone its own environment (deactivate; bash setup.sh), or take that one over with --force"
+if [ "$DRY_RUN" = 1 ]; then
+    say "would install the $stack stack into $environment ($("$python" -V))"
     exit 0
 fi
 rm -f "$stamp"

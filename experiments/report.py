@@ -2,6 +2,7 @@
 
 A section stands between `<!-- study NAME -->` and `<!-- end of study NAME -->`; whatever is written outside of these
 stays. Sections of studies that have none yet are put behind the last one. A test holds the page to the result files.
+`--curve` prints in numbers what the plots draw.
 
 Means and differences are over seeds with Student's t (`over_seeds`); a difference is taken seed by seed against the
 study's first arm.
@@ -45,9 +46,8 @@ def effects(study: Study, done: Done) -> str:
     if plain is None:
         return "One seed: no difference can be shown."
     text = (
-        f"{len(study.seeds)} seeds, {study.final_games} games at the end of a run, {study.curve_games} along its "
-        "curve. Smallest difference of win rates that can show (two-sided 95%, power 0.8), by the games alone: "
-        f"{plain:.3f}"
+        f"{len(study.seeds)} seeds, {study.final_games} games at the end, {study.curve_games} at a point of the curve. "
+        f"Smallest difference of win rates that can show by the games alone: {plain:.3f}"
     )
     spread = seed_deviation(study, done)
     if spread is None:
@@ -103,7 +103,6 @@ def section(study: Study, lines: list[Line]) -> str:
         for (arm, _), runs in failed.items():
             n_failed[arm] += len(runs)
         parts.append(main_table(study, done, n_failed))
-        parts.append(curve_table(study, done))
         parts.append(detail_table(study, done))
     elif done:
         parts.append(transfer_table(study, done))
@@ -129,9 +128,14 @@ def renewed(page: str, sections: Mapping[str, str]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python experiments/report.py", description="Renew docs/results.md.")
     parser.add_argument("studies", nargs="*", metavar="STUDY", help="these studies only; none: all that have results")
+    parser.add_argument("--curve", action="store_true", help="print the win rate along the curves, and renew nothing")
     asked = parser.parse_args(arguments)
     known = load_studies(STUDIES)
     check_names(known, asked.studies)
+    if asked.curve:
+        for name in asked.studies or known:
+            print(f"{name}\n\n{curve_table(known[name], latest(read_results(name, RESULTS), known[name]))}\n")
+        return 0
     renewed_now = renew(PAGE, IMAGES, known, RESULTS, asked.studies)
     for name in dict.fromkeys(asked.studies or known):
         print(f"{'renewed' if name in renewed_now else 'no results of'} {name}")

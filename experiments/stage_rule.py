@@ -1,15 +1,17 @@
-"""Switches of the stage rule at constant accuracies: `python experiments/stage_rule.py > docs/stage-rule.md`.
+"""Switches of the stage rule at constant accuracies: `python experiments/stage_rule.py` renews them in docs/method.md.
 
 The vote accuracy and the N/A rate are held constant, so that what is seen is the rule alone: `vision_zero.spo.stages`
-as training uses it. A test holds the page to this output.
+as training uses it. The page has the table of the paper's constants; those of all variants are printed. A test holds
+the page to this output.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from vision_zero.spo.stages import StageSwitch, SwitchReason
@@ -30,32 +32,33 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "`--k_min 10`": {"k_min": 10},
 }
 
-HEAD = """# The stage rule, without the game
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "method.md"
+START, END = "<!-- stage rule: start -->", "<!-- stage rule: end -->"
 
-Made by `python experiments/stage_rule.py`; a test compares. The rule (`src/vision_zero/spo/stages.py`) is fed the same
-vote accuracy (share of games whose plurality vote is the spy) and the same N/A rate in every iteration: what it does
-then, it does by itself. A cell lists the first four stages, decision, clue, decision, clue: how many iterations each
-lasts and what ends it, `r` the rule or `p` patience; `∞` means that it never ends. Training starts in the decision
-stage, averages start at 0. An accuracy of 0.6 or 0.9 is the threshold itself, where with
-`--debias true` rounding decides.
+HEAD = """## What the stage rule does by itself
 
-## What to read in it
+Here the rule (`src/vision_zero/spo/stages.py`) is fed the same accuracy and the same N/A rate in every iteration.
 
 * Decision → clue needs an *average* accuracy of 0.9. At a constant accuracy below 0.9 the average never gets there,
-  whatever the options: such a decision stage ends by patience, after {patience} iterations, or never. Nor does it
-  where more than a tenth of the votes are N/A: τ_na↓ is 0.1.
-* The averages start at 0 and so read as errors at first: the first clue stage begins after {patience} iterations with
-  {covered:.0%} of the true accuracy in the average and ends by the rule after K_min = {k_min} iterations up to an
-  accuracy of {zero_start}, although up to 40% of errors are allowed. Above, nothing but patience ends it.
+  whatever the options: the decision stage ends by patience, after {patience} iterations, or never. The same holds
+  where more than a tenth of the votes are N/A.
+* The averages start at 0 and so read as errors at first. The first clue stage begins after {patience} iterations with
+  {covered:.0%} of the true accuracy in the average. It ends by the rule after {k_min} iterations up to an accuracy of
+  {zero_start}, although up to 40% of errors are allowed. Above, nothing but patience ends it.
 * Once the averages have converged, the clue stage ends by the rule up to an accuracy of 0.6. From there to 0.9 both
   stages end by patience alone: the schedule is a fixed cycle.
 * Bias-corrected averages (`--debias true`) take away the second point, not the first. For a model whose accuracy stays
-  below 0.9 it is the thresholds that decide (`--acc_up`, `--err_up`).
-
-## Borders
+  below 0.9 the thresholds decide (`--acc_up`, `--err_up`). [What real runs do](results.md#the-stage-rule).
 
 The largest accuracy, without N/A votes, up to which a clue stage ends by the rule, and the smallest from which a
-decision stage ever does. `always` and `never` hold for any accuracy.
+decision stage ever does (`always` and `never`: for any accuracy):
+
+"""
+
+CELLS = """
+With the paper's constants, by accuracy and N/A rate. A cell has the first four stages, decision, clue, decision, clue:
+how many iterations each lasts and what ends it, `r` the rule or `p` patience. An accuracy of 0.6 or 0.9 is the
+threshold itself. `python experiments/stage_rule.py` makes this section, and prints the tables of all lines above.
 
 """
 
@@ -85,10 +88,16 @@ def stage_ends(accuracy: float, na_rate: float, n: int, options: Mapping[str, An
 
 
 def table(options: Mapping[str, Any]) -> str:
+    """The first stages by accuracy and N/A rate; neighbouring accuracies that give the same share a line."""
     lines = ["| accuracy | " + " | ".join(f"N/A {rate:g}" for rate in NA_RATES) + " |", "|---" * 5 + "|"]
-    for accuracy in ACCURACIES:
-        cells = [" ".join(map(str, stage_ends(accuracy, rate, STAGES_SHOWN, options))) for rate in NA_RATES]
-        lines.append(f"| {accuracy:.1f} | {' | '.join(cells)} |")
+    rows = [
+        (accuracy, [" ".join(map(str, stage_ends(accuracy, rate, STAGES_SHOWN, options))) for rate in NA_RATES])
+        for accuracy in ACCURACIES
+    ]
+    for cells, same in groupby(rows, key=lambda row: row[1]):
+        accuracies = [f"{accuracy:.1f}" for accuracy, _ in same]
+        name = accuracies[0] if len(accuracies) == 1 else f"{accuracies[0]} to {accuracies[-1]}"
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -125,16 +134,21 @@ def borders() -> str:
     return "\n".join(lines)
 
 
-def page() -> str:
-    """docs/stage-rule.md."""
+def section() -> str:
+    """The part of docs/method.md between the markers."""
     paper = StageSwitch()
     zero_start = border(lambda accuracy: clue_stage_ends_by_rule(accuracy, 1, {}))
     covered = 1 - paper.rho ** (paper.patience or 0)
-    parts = [HEAD.format(patience=paper.patience, k_min=paper.k_min, zero_start=zero_start, covered=covered), borders()]
-    for name, options in VARIANTS.items():
-        parts.append(f"\n\n## {name}\n\n{table(options)}")
-    return "".join(parts) + "\n"
+    head = HEAD.format(patience=paper.patience, k_min=paper.k_min, zero_start=zero_start, covered=covered)
+    return f"\n{head}{borders()}\n{CELLS}{table({})}\n\n"
+
+
+def main() -> None:
+    before, rest = PAGE.read_text("utf-8").split(START)
+    _, after = rest.split(END)
+    PAGE.write_text(f"{before}{START}\n{section()}{END}{after}", "utf-8")
+    print("\n\n".join(f"{name}\n\n{table(options)}" for name, options in VARIANTS.items()))
 
 
 if __name__ == "__main__":
-    sys.stdout.write(page())
+    main()

@@ -13,7 +13,8 @@ from study import Study
 Done = Mapping[tuple[str, int], Line]
 CROSS_PLAY = ("as_table", "as_spy", "table_gain", "spy_gain", "civilians_gain", "voters_gain", "together")
 PLAY = ("votes/right", "votes/na", "votes/invalid", "image_gain", "grounding/civilian/true", "grounding/spy/true")
-TRAINING = ("reward/civilian", "reward/spy", "advantage/civilian", "advantage/spy")
+TRAINING = ("reward/spy", "advantage/spy")
+"""The civilians' are minus these divided by their number: the game is zero-sum."""
 
 ABOVE_HALF = (
     ("votes for N/A", "training", "stage/na_rate"),
@@ -127,7 +128,10 @@ def curve_table(study: Study, done: Done) -> str:
 
 
 def detail_table(study: Study, done: Done) -> str:
-    """Means over seeds, without intervals: the parts of the win rate, and figures of training."""
+    """Means over seeds, without intervals: the parts of the win rate, and figures of training.
+
+    A line that would say the same nothing of every arm (no figure, or that a share was never above half) is left out.
+    """
     signed = {"table_gain", "spy_gain", "civilians_gain", "voters_gain", "together", "image_gain"}
     names = (*CROSS_PLAY, *PLAY)
     rows = [
@@ -138,6 +142,7 @@ def detail_table(study: Study, done: Done) -> str:
         rows.append(
             [f"{text} above half at iteration", *(above_half(done, arm.name, part, figure) for arm in study.arms)]
         )
+    rows = [row for row in rows if set(row[1:]) not in ({"–"}, {"never"})]
     return markdown(["mean over seeds", *(f"`{arm.name}`" for arm in study.arms)], rows)
 
 

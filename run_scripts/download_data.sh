@@ -7,7 +7,7 @@
 #   DRY_RUN=1 SET=magicbrush bash run_scripts/download_data.sh                # print the command only
 #
 # A fetch that was stopped continues with the same command. Change a value below, or set it in the environment for one
-# run. docs/making-data.md lists the sets.
+# run. docs/data.md lists the sets.
 
 set -euo pipefail
 # shellcheck source=run_scripts/launch.sh

@@ -7,7 +7,7 @@
 # Once before: bash run_scripts/setup_vlmevalkit.sh. Change a value below, or set it in the environment. Options given
 # as arguments win over both. A second run goes on where the first one stopped. Sources of the values: [VLMEvalKit] its
 # own table for Qwen2.5-VL, [ours] a choice of this repository. What needs a judge, and what comes out:
-# docs/benchmarks.md.
+# docs/evaluation.md.
 
 set -euo pipefail
 # shellcheck source=run_scripts/launch.sh

@@ -9,11 +9,8 @@
 # Change a value below, or set it in the environment for one run. What is checked: docs/gpu-checklist.md.
 
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-die() {
-    echo "gpu_checklist.sh: error: $*" >&2
-    exit 1
-}
+# shellcheck source=run_scripts/launch.sh
+source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
 
 DEVICE="${DEVICE:-cuda}"                                # cuda (the first visible GPU) or cpu
 SIZE="${SIZE:-full}"                                    # full: the published sizes; tiny: for a CPU
@@ -52,9 +49,5 @@ else
     command+=("$@")
 fi
 
-if [ "$DRY_RUN" = 1 ]; then
-    printf '%q ' "${command[@]}"
-    echo
-    exit 0
-fi
+stop_if_dry
 exec "${command[@]}"

@@ -1,32 +1,123 @@
 # shellcheck shell=bash
-# What the scripts beside this one share; they source it. `root` is the repository, `command` what a script runs.
+# What the scripts beside this one share. They source it first: it answers --help, and reads DRY_RUN. `root` is the
+# repository, `command` what a script runs, `variables` what only that has in its environment.
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 command=()
-environment=() # NAME=VALUE, of the command alone
+variables=() # NAME=VALUE, of the command alone
 given=" " # variables that were set for this command, before a script's own values
 for name in $(compgen -e); do
     if [ -n "${!name}" ]; then given+="$name "; fi
 done
 
+script="${VISION_ZERO_SCRIPT:-$(basename "$0")}" # the one that the user called
 die() {
-    echo "$(basename "$0"): error: $*" >&2
+    echo "$script: error: $*" >&2
     exit 1
 }
 
-holds_a_run() { # FOLDER: whether more is in it than the lock of a run that was ended before it began
-    [ -n "$(find "$1" -mindepth 1 -maxdepth 1 ! -name .lock 2>/dev/null)" ]
+for argument in "$@"; do
+    case "$argument" in
+        -h | --help) # the script's header
+            sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
+            exit 0
+            ;;
+    esac
+done
+
+switch() { # NAME: a variable that is on or off becomes 1 or 0
+    case "${!1:-0}" in
+        1 | true | yes) printf -v "$1" 1 ;;
+        0 | false | no) printf -v "$1" 0 ;;
+        *) die "$1=${!1} must be 1 or 0" ;;
+    esac
+}
+switch DRY_RUN
+
+is_number() { [[ "$1" =~ ^[0-9]+$ ]]; }
+
+# ------------------------------------------------------------------------------------------- variables of the environment
+
+warn_of_misspelt() { # NAMES, or NAME:FLAG: a line for each variable that is one of them but for a letter, or for two swapped
+    compgen -e | awk -v names="$*" -v script="$script" '
+        function near(a, b) {
+            while (a != "" && substr(a, 1, 1) == substr(b, 1, 1)) { a = substr(a, 2); b = substr(b, 2) }
+            while (a != "" && b != "" && substr(a, length(a)) == substr(b, length(b))) {
+                a = substr(a, 1, length(a) - 1); b = substr(b, 1, length(b) - 1)
+            }
+            if (length(a) <= 1 && length(b) <= 1) return 1
+            return length(a) == 2 && a == substr(b, 2) substr(b, 1, 1)
+        }
+        function key(name) { gsub("_", "", name); return toupper(name) }
+        BEGIN {
+            n = split(names, known, " ")
+            for (i = 1; i <= n; i++) { split(known[i], part, ":"); name[i] = part[1]; exact[name[i]] = 1; flag[i] = part[2] }
+        }
+        !($0 in exact) {
+            for (i = 1; i <= n; i++) if (length(name[i]) >= 6 && near(key($0), key(name[i]))) {
+                print script ": warning: " $0 " is set, and nothing reads it; did you mean " (flag[i] ? flag[i] : name[i]) "?"
+                next
+            }
+        }' >&2
+}
+# Those that a script reads at its top.
+# shellcheck disable=SC2046 # names have no spaces
+warn_of_misspelt $(sed -n 's/^\([A-Z_]*\)="\${\1:-.*/\1/p' "$0")
+
+# ---------------------------------------------------------------------------------------------------------- the machine
+
+count_gpus() { # how many GPUs a process sees; as CUDA does it, up to the first of CUDA_VISIBLE_DEVICES that is none
+    local gpu gpus=() seen=""
+    if [ -z "${CUDA_VISIBLE_DEVICES+set}" ]; then
+        mapfile -t gpus < <(nvidia-smi -L 2>/dev/null | sed -n 's/^GPU \([0-9]*\):.*/\1/p; s/^ *MIG .*/MIG/p')
+        if [[ " ${gpus[*]} " == *" MIG "* ]]; then gpus=(MIG); fi
+    else
+        IFS=', ' read -ra gpus <<<"$CUDA_VISIBLE_DEVICES"
+    fi
+    for gpu in "${gpus[@]}"; do
+        [[ "$gpu" =~ ^([0-9]+|GPU-.+|MIG.*)$ ]] || break
+        if [[ " $seen " == *" $gpu "* ]]; then seen="" && break; fi # one that is named twice: none at all
+        seen+="$gpu "
+        if [[ "$gpu" == MIG* ]]; then break; fi # a process can use one slice of a GPU
+    done
+    wc -w <<<"$seen"
 }
 
-count_gpus() {
-    local gpus
-    if [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then
-        IFS=, read -ra gpus <<<"$CUDA_VISIBLE_DEVICES"
-    else
-        mapfile -t gpus < <(nvidia-smi -L 2>/dev/null | grep '^GPU')
+check_gpus() { # FOUND ASKED WHAT: dies where no GPU is found and NUM_GPUS was not given, or fewer than NUM_GPUS are found
+    local wrong=""
+    if [ -z "$2" ] && [ "$1" = 0 ]; then
+        wrong="no GPU found (nvidia-smi -L, CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES-not set})"
+    elif [ "$NUM_GPUS" -gt "$1" ]; then
+        wrong="NUM_GPUS=$NUM_GPUS, but this machine shows $1"
     fi
-    echo "${#gpus[@]}"
+    if [ -z "$wrong" ]; then return; fi
+    [ "$DRY_RUN" = 1 ] || die "$wrong; NUM_GPUS=0 $3 on the CPU"
+    echo "$script: warning: $wrong; without DRY_RUN this stops here. The command is that of NUM_GPUS=$NUM_GPUS:" >&2
 }
+
+check_model() { # NAME MODEL: dies of a path that holds no model; other names are the Hub's
+    case "$2" in
+        /* | ./* | ../* | data/* | */*/*) ;;
+        *) [ -d "$2" ] || return 0 ;;
+    esac
+    [ -f "$2/config.json" ] || [ -f "$2/adapter_config.json" ] || die "$1: $2 holds no model (no config.json)"
+}
+
+activated=0
+# shellcheck disable=SC2034 # for the script
+activate() { # the environment that setup.sh made, unless another one is active; a dry run does without
+    if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
+        if [ -f "$root/.venv/bin/activate" ]; then
+            # shellcheck source=/dev/null
+            source "$root/.venv/bin/activate"
+            activated=1
+        elif [ "$DRY_RUN" = 0 ]; then
+            die "nothing is installed yet: run bash $root/setup.sh"
+        fi
+    fi
+}
+
+# ---------------------------------------------------------------------------------------------------------- the command
 
 option() { # NAME VALUE: adds --NAME VALUE to the command, unless VALUE is empty
     if [ -n "$2" ]; then command+=("--$1" "$2"); fi
@@ -38,33 +129,55 @@ options() { # NAME VALUES: the same for several values, separated by spaces
     if [ "${#values[@]}" -gt 0 ]; then command+=("--$1" "${values[@]}"); fi
 }
 
-set_by() { # VARIABLE WORDS: adds the words to the command; at a resume, where the run's own options stand, if it was given
-    if [ "$RESUME" != 1 ] || [[ "$given" == *" $1 "* ]]; then command+=("${@:2}"); fi
-}
-
 stop_if_dry() { # with DRY_RUN=1 prints the command, quoted for a shell, and stops
     if [ "$DRY_RUN" = 1 ]; then
-        printf '%q ' "${environment[@]}" "${command[@]}"
+        printf '%q ' "${variables[@]}" "${command[@]}"
         echo
         exit 0
     fi
 }
 
-activate() { # the environment that setup.sh made, unless another one is active
-    if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
-        [ -f "$root/.venv/bin/activate" ] || die "nothing is installed yet: run bash $root/setup.sh"
-        # shellcheck source=/dev/null
-        source "$root/.venv/bin/activate"
+# ---------------------------------------------------------------------------------------------------------------- a run
+
+# shellcheck disable=SC2034 # RESUME is for the script
+asks_to_resume() { # ARGUMENTS: RESUME becomes 1 where they say so
+    local all=" $* "
+    switch RESUME
+    case "${all//resume-from/resume_from}" in
+        *" --resume false "* | *" --resume=false "*) ;;
+        *" --resume "* | *" --resume="* | *" --resume_from "* | *" --resume_from="*) RESUME=1 ;;
+    esac
+}
+
+check_run_folder() { # FOLDER CONTINUE ANOTHER: dies of one to resume that is not there, of another that holds a run
+    if [ "$RESUME" = 1 ]; then
+        [ -d "$1" ] || die "there is no run $1 to resume; start it without RESUME=1 and --resume"
+    # A lock alone is left by a run that was ended before it began.
+    elif [ -n "$(find "$1" -mindepth 1 -maxdepth 1 ! -name .lock 2>/dev/null)" ]; then
+        echo "$script: error: $1 holds a run already, and it stays as it is." >&2
+        echo "  continue it with $2" >&2
+        echo "  look at it with python -m vision_zero.report $1 --summary" >&2
+        echo "  start another one with $3" >&2
+        exit 1
     fi
 }
 
+run_on_this_cpu() { # the environment of the small runs of this repository's own model
+    export OMP_NUM_THREADS="$THREADS" HF_HUB_OFFLINE=1 # everything it needs is in the repository
+    export TOKENIZERS_PARALLELISM=false
+}
+
+export TORCH_CPP_LOG_LEVEL="${TORCH_CPP_LOG_LEVEL:-ERROR}"         # of torchrun too: a warning of a connection is a page of C++
 export PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 # what torchrun passes on; by itself it dies of USR1
 # Seconds that torchrun then waits (by itself 30): for --grace twice, and for a checkpoint.
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-1800}"
 
 become_command() { # signals to this script reach the command, whose status is the script's
-    if [ "${command[0]}" = torchrun ]; then command=(python "$root/run_scripts/torchrun.py" "${command[@]:1}"); fi
-    exec env "${environment[@]}" "${command[@]}"
+    if [ "${command[0]}" = torchrun ]; then
+        command=(python "$root/run_scripts/torchrun.py" "${command[@]:1}")
+        export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # torchrun would set it too, with a warning
+    fi
+    exec env "${variables[@]}" "${command[@]}"
 }
 
 run() { # COMMAND: its status; signals to this script are passed on, where bash would wait for the command's end

@@ -5,7 +5,7 @@
 #   DRY_RUN=1 OUT=my/charts bash run_scripts/make_charts.sh       # print the command only
 #
 # A run that was stopped continues with the same command. Change a value below, or set it in the environment for one
-# run. `python -m vision_zero.make_data charts --help` says what each option means; docs/making-charts.md shows it.
+# run. `python -m vision_zero.make_data charts --help` says what each option means; docs/data.md shows it.
 
 set -euo pipefail
 # shellcheck source=run_scripts/launch.sh

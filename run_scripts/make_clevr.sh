@@ -5,7 +5,7 @@
 #   DRY_RUN=1 OUT=my/clevr bash run_scripts/make_clevr.sh       # print the command only
 #
 # A run that was stopped continues with the same command. Change a value below, or set it in the environment for one
-# run. `python -m vision_zero.make_data clevr --help` says what each option means; docs/making-clevr.md shows it.
+# run. `python -m vision_zero.make_data clevr --help` says what each option means; docs/data.md shows it.
 
 set -euo pipefail
 # shellcheck source=run_scripts/launch.sh

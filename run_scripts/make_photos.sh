@@ -5,7 +5,7 @@
 #   DRY_RUN=1 OUT=my/photos bash run_scripts/make_photos.sh       # print the command only
 #
 # A run that was stopped continues with the same command. Change a value below, or set it in the environment for one
-# run. `python -m vision_zero.make_data photos --help` says what each option means; docs/making-photos.md shows it.
+# run. `python -m vision_zero.make_data photos --help` says what each option means; docs/data.md shows it.
 
 set -euo pipefail
 # shellcheck source=run_scripts/launch.sh

@@ -1,31 +1,34 @@
 #!/usr/bin/env bash
-# Train LoRA adapters on one GPU: run_grpo_vision_zero.sh with other values and no DeepSpeed.
+# Train LoRA adapters on one GPU: run_grpo_vision_zero.sh with other options and no DeepSpeed.
 #
 #   IMAGES_DIR=my/images bash run_scripts/run_lora_1gpu.sh [any option of python -m vision_zero.train]
 #
-# Every variable of run_grpo_vision_zero.sh works here too (RESUME=1, DRY_RUN=1, RUN_NAME=...). The values below are this
-# repository's choices for one large GPU, [ours]: the paper trains all weights on 8 GPUs and says nothing about LoRA.
+# Every variable of run_grpo_vision_zero.sh works here too (RESUME=1, DRY_RUN=1, RUN_NAME=...), and its options stand
+# where none is named here. The values are this repository's choices for one large GPU, [ours]: the paper trains all
+# weights on 8 GPUs and says nothing about LoRA.
 
 set -euo pipefail
+# shellcheck source=run_scripts/launch.sh
+source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
 
+export VISION_ZERO_SCRIPT=run_lora_1gpu.sh
 export NUM_GPUS="${NUM_GPUS:-1}"                        # 0 runs on the CPU
 export DEEPSPEED="${DEEPSPEED:-none}"                   # ZeRO has nothing to share out on one GPU
-if [ "${RESUME:-0}" != 1 ]; then                          # a run that is resumed has its own
-    export DTYPE="${DTYPE:-bfloat16}"                       # of the frozen weights; the adapters are kept in float32
-    export GAMES="${GAMES:-32}"                             # per iteration [paper: 128]
-    export MICRO_BATCH="${MICRO_BATCH:-4}"                  # completions per forward and backward pass; memory only
-    export ROLLOUT_BATCH="${ROLLOUT_BATCH:-64}"             # completions generated at once; memory only
-    export LEARNING_RATE="${LEARNING_RATE:-1e-4}"           # ten times that of full training [ours, not tuned]
-fi
 
-lora=(--use_peft true)
-add() { # NAME VALUE DEFAULT: adds --NAME VALUE, or the default unless the run is resumed
-    if [ -n "$2" ]; then lora+=("--$1" "$2"); elif [ "${RESUME:-0}" != 1 ]; then lora+=("--$1" "$3"); fi
-}
-add lora_r "${LORA_R:-}" 32                             # rank of the adapters [TRL: 16]
-add lora_alpha "${LORA_ALPHA:-}" 64                     # scale: adapters count LORA_ALPHA / LORA_R [TRL: 32]
-add lora_dropout "${LORA_DROPOUT:-}" 0.0                # 0: with dropout, training would not see the policy that played [TRL: 0.05]
-# Which layers, as a regular expression: attention and MLP of the language model, not the vision encoder.
-add lora_target_modules "${LORA_TARGETS:-}" ".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+options=(
+    --use_peft true                                     # adapters instead of all weights
+    --lora_r 32                                         # rank of the adapters [TRL: 16]
+    --lora_alpha 64                                     # scale: adapters count lora_alpha / lora_r [TRL: 32]
+    --lora_dropout 0.0                                  # with dropout, training would not see the policy that played [TRL: 0.05]
+    # Which layers, as a regular expression: attention and MLP of the language model, not the vision encoder.
+    --lora_target_modules ".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+    --dtype bfloat16                                    # of the frozen weights; the adapters are kept in float32
+    --games_per_iteration 32                            # [paper: 128]
+    --learning_rate 1.0e-4                              # ten times that of full training [not tuned]
+    --rollout_batch_size 64                             # completions generated at once; memory only
+    --arena_games 40                                    # of each win rate, as much as 3 iterations of rollouts
+)
 
-exec bash "$(dirname "${BASH_SOURCE[0]}")/run_grpo_vision_zero.sh" "${lora[@]}" "$@"
+asks_to_resume "$@"
+case " $RESUME $* " in *" 1 "* | *" --config "* | *" --config="*) options=() ;; esac # these have options of their own
+exec bash "$root/run_scripts/run_grpo_vision_zero.sh" "${options[@]}" "$@"

@@ -2,6 +2,7 @@
 # Install Blender's Python module into .venv-blender, for `make_data clevr --renderer blender`.
 #
 #   bash run_scripts/setup_blender.sh [--force]
+#   DRY_RUN=1 bash run_scripts/setup_blender.sh       # say what would be done
 #
 #   --force   install again
 #
@@ -9,25 +10,19 @@
 # bound to one version of Python, large, and under the GPL: it never goes into the environment of everything else.
 
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=run_scripts/launch.sh
+source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
+cd "$root"
 
 BPY="bpy==4.2.23"                       # the long-term release for Python 3.11; later ones want numpy < 2 beside them
 ENVIRONMENT="$PWD/.venv-blender"
 
 say() { echo "setup_blender.sh: $*"; }
-die() {
-    echo "setup_blender.sh: error: $*" >&2
-    exit 1
-}
 
 force=0
 for argument in "$@"; do
     case "$argument" in
         --force) force=1 ;;
-        -h | --help)
-            sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-            exit 0
-            ;;
         *) die "unknown argument '$argument' (see bash run_scripts/setup_blender.sh --help)" ;;
     esac
 done
@@ -55,6 +50,7 @@ find_python() {
 
 base=$(find_python) || die "$BPY needs a Python 3.11 that can make environments. On Debian: apt-get install python3.11-venv"
 say "$BPY into $ENVIRONMENT, with $base (350 MB to fetch, 1 GB installed)"
+if [ "$DRY_RUN" = 1 ]; then exit 0; fi
 "$base" -m venv --clear "$ENVIRONMENT"
 "$python" -m pip --disable-pip-version-check --no-input install -qq --progress-bar off "$BPY"
 "$python" -c 'import bpy; print("setup_blender.sh: Blender", bpy.app.version_string)' ||

@@ -2,6 +2,7 @@
 # Make the environment in which benchmarks are scored: VLMEvalKit's (.venv-vlmevalkit) or lmms-eval's (.venv-lmms-eval).
 #
 #   bash run_scripts/setup_vlmevalkit.sh [--with lmms-eval] [--cpu | --gpu] [--force]
+#   DRY_RUN=1 bash run_scripts/setup_vlmevalkit.sh       # say what would be done
 #
 #   --with         vlmevalkit or lmms-eval; without it: vlmevalkit
 #   --cpu, --gpu   which torch; without either: GPU where an NVIDIA driver answers and CPU elsewhere
@@ -11,7 +12,9 @@
 # about 6 GB each. A second run returns at once unless the requirements or the choice have changed.
 
 set -Eeuo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=run_scripts/launch.sh
+source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
+cd "$root"
 
 VLMEVALKIT="ms-vlmeval==0.0.20"         # VLMEvalKit 0.2rc1 as a package; without the 66 it asks for
 LMMS_EVAL="lmms-eval==0.7.3"
@@ -38,10 +41,6 @@ while [ "$#" -gt 0 ]; do
             stack="${1#--}"
             ;;
         --force) force=1 ;;
-        -h | --help)
-            sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-            exit 0
-            ;;
         *) die "unknown argument '$1' (see bash run_scripts/setup_vlmevalkit.sh --help)" ;;
     esac
     shift
@@ -80,6 +79,7 @@ fi
 
 step="making $environment"
 say "making $environment with $python ($("$python" -V), $stack)"
+if [ "$DRY_RUN" = 1 ]; then exit 0; fi
 "$python" -m venv --clear "$environment" || die "$python cannot make virtual environments; on Debian: apt-get install python3-venv"
 pip_install() {
     "$environment/bin/python" -m pip --disable-pip-version-check --no-input install -qq --progress-bar off "$@"

@@ -3,6 +3,7 @@
 # one core for most of a minute, goes on beside the tests.
 #
 #   bash run_scripts/test.sh [--all] [pytest arguments, e.g. -k stages]
+#   DRY_RUN=1 bash run_scripts/test.sh       # say what would be run
 #
 #   --all          also the slow tests (training runs of minutes)
 #
@@ -10,7 +11,9 @@
 # page of a run. Where it is not installed and cannot be, these are skipped, and say so.
 
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=run_scripts/launch.sh
+source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
+cd "$root"
 
 WORKERS=2                               # test processes
 export OMP_NUM_THREADS=1                # two torch threads on a shared machine are many times slower than one
@@ -29,13 +32,17 @@ fi
 
 section() { printf '\n=== %s\n' "$*"; }
 
+if [ "$DRY_RUN" = 1 ]; then
+    echo "bash setup.sh; ruff; mypy; import-linter; shellcheck; python -m pytest -n $WORKERS --dist loadfile ${selection[*]} $*"
+    exit 0
+fi
+
 section "setup"
 if [ "$browser" = 0 ] || ! bash setup.sh --browser; then
     if [ "$browser" = 1 ]; then echo "test.sh: no Chromium (why: above): the tests that open a page will be skipped"; fi
     bash setup.sh
 fi
-# shellcheck source=/dev/null
-[ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] || source .venv/bin/activate
+activate
 
 section "ruff: lint"
 ruff check .

@@ -31,26 +31,16 @@ THREADS="${THREADS:-1}"                 # of torch: two on a shared machine are 
 RESUME="${RESUME:-0}"                   # 1: continue the run in OUT
 DRY_RUN="${DRY_RUN:-0}"                 # 1: print the commands and stop
 
-if [ "$RESUME" != 1 ] && holds_a_run "$OUT"; then
-    echo "toy_selfplay.sh: error: $OUT holds a run already, and it stays as it is." >&2
-    echo "  continue it:       RESUME=1 OUT=$OUT bash run_scripts/toy_selfplay.sh" >&2
-    echo "  start another one: OUT=runs/another bash run_scripts/toy_selfplay.sh" >&2
-    exit 1
-fi
-if [ "$RESUME" = 1 ] && [ ! -d "$OUT" ]; then
-    echo "toy_selfplay.sh: error: there is no run $OUT to resume; start it without RESUME=1" >&2
-    exit 1
-fi
+asks_to_resume "$@"
+again="bash run_scripts/toy_selfplay.sh"
+check_run_folder "$OUT" "RESUME=1 OUT=$OUT $again" "OUT=runs/another $again"
 
-train=(python -m vision_zero.train --config experiments/base.yaml --output_dir "$OUT")
+command=(python -m vision_zero.train --config experiments/base.yaml --output_dir "$OUT")
 if [ "$RESUME" = 1 ]; then
-    train=(python -m vision_zero.train --output_dir "$OUT" --resume true)
+    command=(python -m vision_zero.train --output_dir "$OUT" --resume true)
 else
     SEED="${SEED:-1}"
 fi
-option() { # NAME VALUE: adds --NAME VALUE to the training command, unless VALUE is empty
-    if [ -n "$2" ]; then train+=("--$1" "$2"); fi
-}
 option seed "$SEED"
 option model_name_or_path "$MODEL"
 option iterations "$ITERATIONS"
@@ -61,7 +51,7 @@ option rounds "$ROUNDS"
 option learning_rate "$LEARNING_RATE"
 option arena_every "$ARENA_EVERY"
 option arena_games "$ARENA_GAMES"
-train+=("$@")
+command+=("$@")
 evaluate=(python -m vision_zero.evaluate win-rate "$OUT" --drawn "$HELDOUT" --games "$FINAL_GAMES" --use_cpu true
     --out "$OUT/evaluation.jsonl")
 summarize=(python -m vision_zero.report "$OUT" --summary)
@@ -69,7 +59,7 @@ draw=(python -m vision_zero.report "$OUT" --curves --out "$OUT/run.png")
 page=(python -m vision_zero.report "$OUT")
 
 if [ "$DRY_RUN" = 1 ]; then
-    printf '%q ' "${train[@]}"
+    printf '%q ' "${command[@]}"
     printf '\n'
     printf '%q ' "${evaluate[@]}"
     printf '\n'
@@ -77,17 +67,10 @@ if [ "$DRY_RUN" = 1 ]; then
 fi
 
 bash setup.sh
-if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
-    # shellcheck source=/dev/null
-    source .venv/bin/activate
-fi
-
-export OMP_NUM_THREADS="$THREADS"
-export HF_HUB_OFFLINE=1             # everything it needs is in the repository
-export TRL_EXPERIMENTAL_SILENCE=1   # rollout_func is marked experimental; TRL is pinned
-export TOKENIZERS_PARALLELISM=false
+activate
+run_on_this_cpu
 echo "toy_selfplay.sh: training in $OUT"
-run "${train[@]}"
+run "${command[@]}"
 
 printf '\n=== against the model it started from, and cross-play\n'
 "${evaluate[@]}"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Serve a model with vLLM for training in vllm_mode=server. Start it first, on GPUs that do not train (docs/rollouts.md).
+# Serve a model with vLLM for training in vllm_mode=server. Start it first, on GPUs that do not train (docs/training.md).
 #
 #   CUDA_VISIBLE_DEVICES=6,7 bash run_scripts/vllm_server.sh [any option of vllm serve]
 #   DRY_RUN=1 bash run_scripts/vllm_server.sh                      # check, print the command and stop
@@ -26,7 +26,7 @@ MAX_PIXELS="${MAX_PIXELS:-}"                            # --max_pixels; empty: t
 
 HOST="${HOST:-127.0.0.1}"                               # who may ask: this machine alone [ours]; what changes weights has no password [vLLM: all]
 PORT="${PORT:-8000}"                                    # --vllm_server_port [vLLM, TRL]
-NUM_GPUS="${NUM_GPUS:-$(count_gpus)}"                   # all that it sees, tensor-parallel [ours; vLLM: 1]; 0: the CPU, where only tests can send weights
+NUM_GPUS="${NUM_GPUS:-}"                                # empty: all that it sees, tensor-parallel [ours; vLLM: 1]; 0: the CPU, where only tests can send weights
 DTYPE="${DTYPE:-}"                                      # empty: bfloat16 on GPUs, float32 on the CPU, as training [ours]
 GPU_MEMORY="${GPU_MEMORY:-0.9}"                         # share of each GPU's memory [vLLM: 0.92]
 MAX_NUM_SEQS="${MAX_NUM_SEQS:-256}"                     # completions it works on at once [ours]
@@ -36,13 +36,13 @@ DRY_RUN="${DRY_RUN:-0}"                                 # 1: check, print the co
 
 # ---------------------------------------------------------------------------------------------------------------- check
 
-case "$MODEL" in
-    /* | ./* | ../* | data/*) [ -f "$MODEL/config.json" ] || die "MODEL: $MODEL holds no model (no config.json)" ;;
-esac
-[[ "$NUM_GPUS" =~ ^[0-9]+$ ]] || die "NUM_GPUS=$NUM_GPUS is not a number"
+check_model MODEL "$MODEL"
+found="$(count_gpus)" asked="$NUM_GPUS" NUM_GPUS="${NUM_GPUS:-$(count_gpus)}"
+is_number "$NUM_GPUS" || die "NUM_GPUS=$NUM_GPUS is not a number"
 for pixels in "$MIN_PIXELS" "$MAX_PIXELS"; do
     [[ "$pixels" =~ ^[0-9]*$ ]] || die "MIN_PIXELS and MAX_PIXELS must be numbers, not $pixels"
 done
+check_gpus "$found" "$asked" serves
 
 # ---------------------------------------------------------------------------------------------------------- the command
 
@@ -81,7 +81,7 @@ else
 fi
 command+=("$@")
 
-environment=(VLLM_SERVER_DEV_MODE=1) # the calls that give it new weights and drop its caches
+variables=(VLLM_SERVER_DEV_MODE=1) # the calls that give it new weights and drop its caches
 stop_if_dry
 
 # ------------------------------------------------------------------------------------------------------------------ run

@@ -286,6 +286,47 @@ def test_main_says_what_is_wrong_in_one_line(tmp_path: Path, monkeypatch: pytest
         export_main()
 
 
+def said_of(monkeypatch: pytest.MonkeyPatch, *words: object) -> str:
+    monkeypatch.setattr(sys, "argv", ["export", *map(str, words)])
+    with pytest.raises(SystemExit) as stopped:
+        export_main()
+    return str(stopped.value)
+
+
+def test_main_says_what_to_give(full: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    last = folder_of(full)
+    run = shutil.copytree(last.parent, tmp_path / "run")
+    (run / "config.yaml").write_text("iterations: 1\n")
+    assert f"error: {run} is a run; give one of {run}/checkpoint-1, {run}/checkpoint-2" == said_of(monkeypatch, run)
+    assert f"error: no folder to write to: python -m vision_zero.export {last} FOLDER" == said_of(monkeypatch, last)
+    (tmp_path / "config.yaml").write_text("iterations: 1\n")
+    assert "without a complete checkpoint" in said_of(monkeypatch, tmp_path, tmp_path / "new")
+    shutil.copytree(last, tmp_path / "checkpoint-2")
+    (tmp_path / "checkpoint-2" / "COMPLETE").unlink()
+    assert "checkpoint-2 is not complete" in said_of(monkeypatch, tmp_path / "checkpoint-2", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_came_to_the_target_meanwhile_is_kept(full: Any, tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "mine").write_text("mine")
+    with pytest.raises(OSError, match="not empty"):
+        export_checkpoint(folder_of(full), target)
+    assert content(target) == {"mine": b"mine"}
+
+
+def test_an_adapter_from_elsewhere_is_merged_into_the_base_that_it_names(lora: Any, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(folder_of(lora) / name, adapter)
+    config = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": str(BENCH_MODEL)}))
+    merged = export_checkpoint(adapter, tmp_path / "merged")
+    assert (merged / WEIGHTS).read_bytes() == (folder_of(lora) / "export" / WEIGHTS).read_bytes()
+
+
 # --------------------------------------------------------------------------------------------------------------- LoRA
 
 

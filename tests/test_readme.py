@@ -24,7 +24,7 @@ OTHER_FLAGS = {
     "batch", "max_tokens", "model", "use_cpu",  # make_data.charts.read_charts
     "config", "name", "standalone", "nproc_per_node",  # TrlParser, torchrun, VLMEvalKit
     "game", "out", "sheet", "step", "curves", "summary",  # inspect_data, report
-    "drawn", "games", "other_seed", "with",  # evaluate
+    "drawn", "games", "other_seed", "reference", "with",  # evaluate
     "evaluation", "image_size", "logdir",  # report, tensorboard
     "collect",  # gpu_checklist.sh --collect-wheels
     "against", "against_columns", "distance",  # inspect_data
@@ -46,13 +46,72 @@ def page(request: pytest.FixtureRequest) -> Path:
     return request.param
 
 
-def test_links_and_paths_exist(page: Path) -> None:
-    text = page.read_text()
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
-    missing = [link for link in links if not (page.parent / link).exists()]
-    paths = re.findall(r"\b(?:configs|run_scripts|docs|src|data|tests)/[\w./-]+\w", text)
-    missing += [path for path in paths if not (ROOT / path).exists()]
-    assert missing == []
+def prose(page: Path) -> str:
+    """The page without code: fenced, indented by four spaces, or between backticks."""
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"`[^`\n]*`", "", re.sub(r"(?m)(?<=\n\n)(?: {4}.*\n)+", "", text))
+
+
+def anchors(page: Path) -> set[str]:
+    """What `#...` may name: its headings as GitHub writes them, `-1`, `-2` behind those that come again."""
+    found: dict[str, int] = {}
+    for heading in re.findall(r"^#{1,6} +(.+?)\s*$", page.read_text("utf-8"), re.MULTILINE):
+        text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
+        anchor = re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+        found[anchor] = found.get(anchor, -1) + 1
+    return {f"{anchor}-{n}" if n else anchor for anchor, most in found.items() for n in range(most + 1)}
+
+
+def broken_links(page: Path) -> list[str]:
+    """Relative links of a page whose file, or whose heading in it, is not there."""
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    return broken
+
+
+@pytest.mark.parametrize("linking", [*PAGES, ROOT / "experiments" / "README.md"], ids=lambda path: path.name)
+def test_links_lead_to_a_file_and_a_heading(linking: Path) -> None:
+    assert broken_links(linking) == []
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
+    """Also beside links that are right, and not in code."""
+    there = tmp_path / "there.md"
+    there.write_text("# Why `a_b`, the 2nd?\n\n## Same\n\n## Same\n")
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# Top\n\n[a](there.md) [b](there.md#why-a_b-the-2nd) [c](#top) [d](there.md#same-1) [e](https://x.y/z#w)\n"
+        "`[f](gone.md)`\n\n    [g](gone.md)\n\n[h](gone.md) [i](there.md#same-2) ![j](gone.png) [k](#bottom)\n"
+    )
+    assert broken_links(page) == ["gone.md", "there.md#same-2", "gone.png", "#bottom"]
+
+
+def test_the_documentation_is_few_pages_that_open_with_what_they_answer() -> None:
+    pages = sorted(ROOT.glob("docs/**/*.md"))
+    assert len(pages) <= 9, f"{len(pages)} pages in docs/, at most 9: {[page.name for page in pages]}"
+    for page in pages:
+        title, _, opening, *_ = page.read_text("utf-8").splitlines()
+        assert title.startswith("# ")
+        assert opening.startswith("This page answers"), page.name
+
+
+def test_results_begin_with_one_page_of_findings() -> None:
+    before, _, _ = (ROOT / "docs" / "results.md").read_text("utf-8").partition("\n## Studies\n")
+    findings = before.partition("\n## How it was measured\n")[0]
+    assert "\n## Findings\n" in findings
+    assert len(findings.splitlines()) <= 60
+    assert "\n|" not in findings  # tables stand behind
+
+
+def test_paths_exist(page: Path) -> None:
+    paths = re.findall(r"\b(?:configs|run_scripts|docs|src|data|tests)/[\w./-]+\w", page.read_text())
+    assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
 def test_modules_exist(page: Path) -> None:

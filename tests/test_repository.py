@@ -129,6 +129,17 @@ def test_the_root_of_the_package_has_few_entries() -> None:
     assert len(entries) <= MOST_ENTRIES, f"{len(entries)} entries in src/vision_zero, at most {MOST_ENTRIES}: {entries}"
 
 
+def test_the_container_is_made_of_what_is_pinned() -> None:
+    """It could not be built here: what can be read of it is."""
+    lines = (ROOT / "requirements" / "Dockerfile").read_text().splitlines()
+    assert "Not built yet" in lines[0]
+    (base,) = (line.split()[1] for line in lines if line.startswith("FROM"))
+    assert re.fullmatch(r"nvidia/cuda:\d+\.\d+\.\d+-devel-ubuntu24\.04", base)  # whose Python is 3.12
+    assert [line for line in lines if line.startswith(("COPY", "RUN bash"))] == ["COPY . .", "RUN bash setup.sh --gpu"]
+    left_out = (ROOT / "requirements" / "Dockerfile.dockerignore").read_text().split()
+    assert {".git", ".venv*", "runs"} <= set(left_out)
+
+
 def test_the_package_is_small() -> None:
     n_lines = sum(len(path.read_bytes().splitlines()) for path in PACKAGE.rglob("*.py"))
     assert n_lines <= MOST_LINES, (

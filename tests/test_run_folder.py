@@ -210,6 +210,13 @@ def test_an_option_that_an_older_run_does_not_name_was_off(tmp_path: Path) -> No
         run_folder.find_start(tmp_path, True, {**CONFIG, "freeze_vision": True})
 
 
+@pytest.mark.parametrize("name", ["pair_by", "split"])
+def test_an_older_run_that_was_not_asked_how_its_pairs_are_read_may_answer(name: str, tmp_path: Path) -> None:
+    """Its pairs are compared with those it began with, so an answer cannot change them."""
+    run_folder.describe(tmp_path, {key: value for key, value in CONFIG.items() if key != name})
+    assert run_folder.find_start(tmp_path, True, {**CONFIG, name: "none"}) is None
+
+
 def test_changed_options_are_those_that_differ(tmp_path: Path) -> None:
     run_folder.describe(tmp_path, {**CONFIG, "resume": False, "images": ["a", "b"], "gone": 1})
     now = {**CONFIG, "resume": True, "images": ["a"], "beta": 0.1, "new": None}

@@ -9,22 +9,44 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from trl import ModelConfig
 
 from tests.process_helpers import run_program
 from vision_zero import run_folder
 from vision_zero.config import __main__ as configuration
+from vision_zero.config.game import GameConfig
+from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.evaluate.win_rate.callback import HIGH, LOGGED, LOW, SECONDS
 from vision_zero.report import main as report
 from vision_zero.report import summary
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ROOT / "run_scripts"
+OPTIONS = {option.name for config in (GameConfig, IterativeSPOConfig, ModelConfig) for option in fields(config)}
 BENCH_MODEL = ROOT / "tests" / "models" / "bench_model"
 PHOTOS, DRAWN = ROOT / "data" / "photos", ROOT / "data" / "drawn"
+
+ALL_SCRIPTS = [ROOT / "setup.sh", *sorted(SCRIPTS.glob("*.sh"))]
+SOURCED = {"launch.sh", "training.sh"}
+READ = {
+    name
+    for script in ALL_SCRIPTS
+    for name in re.findall(r'^(?:export )?([A-Z_]+)="\$\{\1:-', script.read_text(), re.MULTILINE)
+} | {"CUDA_VISIBLE_DEVICES"}
+"""Variables that the scripts read."""
+FORMER = {
+    name: flag or name.lower()
+    for name, flag in re.findall(
+        r"([A-Z_]+)(?::([a-z_]+))?", (SCRIPTS / "training.sh").read_text().split('FORMER="')[1].split('"')[0]
+    )
+}
+"""Variables that the training scripts read until they became flags."""
 
 PARSE = """
 import json, sys
@@ -40,9 +62,7 @@ for arguments in json.loads(sys.argv[1]):
 
 def bash(script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a script from a folder that is not the repository's, with nothing of ours in its environment."""
-    scripts = "".join((SCRIPTS / name).read_text() for name in ("run_grpo_vision_zero.sh", "vllm_server.sh"))
-    ours = set(re.findall(r"^(?:export )?([A-Z_0-9]+)=", scripts, re.MULTILINE))
-    kept = {name: value for name, value in os.environ.items() if name not in ours | {"RUN_DIR", "THREADS"}}
+    kept = {name: value for name, value in os.environ.items() if name not in READ | {*FORMER}}
     environment = {
         **kept,
         "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}",
@@ -69,6 +89,10 @@ def command(script: str, *arguments: str, **variables: str) -> list[str]:
     return shlex.split(finished.stdout)
 
 
+def words(**options: object) -> list[str]:
+    return [word for name, value in options.items() for word in (f"--{name}", str(value))]
+
+
 def flags(line: list[str]) -> list[str]:
     return line[line.index("vision_zero.train") + 1 :]
 
@@ -86,22 +110,23 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Mapping[str
         "lora": command(lora, **images),
         "changed": command(
             grpo,
-            "--debias",
-            "true",
+            *words(
+                civilians=3,
+                games_per_iteration=16,
+                updates_per_iteration=2,
+                save_every=5,
+                kl_clue=0.01,
+                max_pixels=76800,
+                na_reward=0.25,
+                debias="true",
+            ),
             IMAGES_DIR=f"{PHOTOS},scenes:{DRAWN}",
             OUTPUT_BASE_DIR=base,
             SCENES_DIR=str(DRAWN / "scenes"),
             MODEL=str(BENCH_MODEL),
             NUM_GPUS="0",
-            CIVILIANS="3",
-            GAMES="16",
-            UPDATES="2",
-            SAVE_EVERY="5",
-            KL_CLUE="0.01",
-            MAX_PIXELS="76800",
-            NA_REWARD="0.25",
-            DEBIAS="false",
         ),
+        "preset": command(grpo, "--config", str(ROOT / "configs" / "public_code.yaml"), **images, NUM_GPUS="0"),
         "quickstart": command("quickstart.sh", RUN_DIR=f"{base}/quickstart"),
         "quickstart changed": command("quickstart.sh", "--iterations", "7", RUN_DIR=f"{base}/quickstart"),
     }
@@ -116,21 +141,28 @@ def expect(options: Mapping[str, str], **wanted: object) -> None:
     assert {name: options.get(name, options) for name in wanted} == {name: str(value) for name, value in wanted.items()}
 
 
+@pytest.mark.parametrize("script", ALL_SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_clean(script: Path) -> None:
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    subprocess.run([str(Path(sys.executable).parent / "shellcheck"), "-x", str(script)], cwd=ROOT, check=True)
+
+
 @pytest.mark.parametrize(
-    "name",
-    [
-        "gpu_checklist.sh",
-        "quickstart.sh",
-        "run_grpo_vision_zero.sh",
-        "run_lora_1gpu.sh",
-        "test.sh",
-        "toy_selfplay.sh",
-        "vllm_server.sh",
-    ],
+    "script", [path for path in ALL_SCRIPTS if path.name not in SOURCED], ids=lambda path: path.name
 )
-def test_scripts_are_clean(name: str) -> None:
-    subprocess.run(["bash", "-n", str(SCRIPTS / name)], check=True)
-    subprocess.run([str(Path(sys.executable).parent / "shellcheck"), "-x", str(SCRIPTS / name)], cwd=ROOT, check=True)
+@pytest.mark.parametrize("asked", ["--help", "-h"])
+def test_help_is_the_header_and_nothing_is_done(script: Path, asked: str, tmp_path: Path) -> None:
+    """Asked after other words too. Nothing is installed, made or started: there is no Python to do it with."""
+    (tmp_path / "python").symlink_to("/bin/false")
+    for arguments in ([asked], ["--iterations", "3", asked]):
+        variables = {"RUN_DIR": str(tmp_path / "run"), "OUT": str(tmp_path / "run"), "VIRTUAL_ENV": str(tmp_path)}
+        finished = bash(str(script), *arguments, **variables, PATH=f"{tmp_path}:{os.environ['PATH']}")
+        header = script.read_text().split("\n\n")[0].splitlines()[1:]
+        assert (finished.returncode, finished.stderr) == (0, "")
+        assert finished.stdout.splitlines()[: len(header)] == [
+            line.removeprefix("#").removeprefix(" ") for line in header
+        ]
+    assert [path.name for path in tmp_path.iterdir()] == ["python"]
 
 
 def test_eight_gpus_with_zero3_are_one_variable_away() -> None:
@@ -157,6 +189,7 @@ def test_script_has_the_papers_values(parsed: Mapping[str, Mapping[str, str]]) -
     values = {name: options.get(name, options).removeprefix("SchedulerType.").lower() for name in preset}
     assert values == {name: str(value).lower() for name, value in preset.items()}
     expect(options, model_name_or_path="Qwen/Qwen2.5-VL-7B-Instruct", run_name="first", report_to=["wandb"])
+    expect(options, holdout=0.1, arena_every=50)  # every run measures its win rate
     assert options["output_dir"].endswith("/first")
 
 
@@ -179,13 +212,25 @@ def test_variables_and_arguments_reach_the_options(parsed: Mapping[str, Mapping[
     )
 
 
+def test_a_preset_takes_the_place_of_the_scripts_options(parsed: Mapping[str, Mapping[str, str]]) -> None:
+    """As flags they would win over the file."""
+    expect(parsed["preset"], civilians=3, iterations=280, games_per_iteration=64, max_clue_tokens=1024, rae_alpha=0.9)
+    expect(parsed["preset"], use_cpu=True, images=[str(PHOTOS)], holdout=0.0)
+
+
+VARIABLES = [
+    *("IMAGES_DIR", "SCENES_DIR", "MODEL", "OUTPUT_BASE_DIR", "RUN_NAME", "RESUME", "DRY_RUN", "NUM_GPUS"),
+    *("NUM_PROCESSES", "DEEPSPEED", "REPORT_TO", "WANDB_PROJECT"),
+]
+OWN = {"IMAGES_DIR": str(PHOTOS), "NUM_GPUS": "0", "RUN_NAME": "run", "OUTPUT_BASE_DIR": "/nowhere"}
+
+
 def test_every_variable_changes_the_command() -> None:
     """A variable that nothing reads would be a lie at the top of the script."""
     script = (SCRIPTS / "run_grpo_vision_zero.sh").read_text()
     variables = re.findall(r'^([A-Z_]+)="\$\{\1:-', script, re.MULTILINE)
-    assert len(variables) > 50
-    own = {"IMAGES_DIR": str(PHOTOS), "NUM_GPUS": "0", "RUN_NAME": "run", "OUTPUT_BASE_DIR": "/nowhere"}
-    usual = command("run_grpo_vision_zero.sh", **own)
+    assert variables == VARIABLES
+    usual = command("run_grpo_vision_zero.sh", **OWN)
     values = {
         "IMAGES_DIR": str(DRAWN),
         "SCENES_DIR": str(DRAWN),
@@ -193,15 +238,208 @@ def test_every_variable_changes_the_command() -> None:
         "NUM_GPUS": "1",
         "NUM_PROCESSES": "2",
         "DEEPSPEED": str(ROOT / "configs/deepspeed/zero2.json"),
-        "DEBIAS": "true",
     }
     outside = {"DRY_RUN", "WANDB_PROJECT", "RESUME"}  # not options: tested below, or read by wandb
     silent = [
         name
         for name in variables
-        if name not in outside and command("run_grpo_vision_zero.sh", **{**own, name: values.get(name, "7")}) == usual
+        if name not in outside and command("run_grpo_vision_zero.sh", **{**OWN, name: values.get(name, "7")}) == usual
     ]
     assert silent == []
+
+
+def test_every_former_variable_is_refused_with_its_flag() -> None:
+    assert len(FORMER) > 55
+    assert {*FORMER.values()} <= OPTIONS
+    for script in ("run_grpo_vision_zero.sh", "run_lora_1gpu.sh"):
+        variables = dict.fromkeys(FORMER, "a b")
+        refused = bash(script, DRY_RUN="1", **OWN, **variables)
+        assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
+        told = dict(re.findall(r"--(\w+) (a\\ b)", refused.stderr))
+        assert {*told} == {*FORMER.values()}
+
+
+@pytest.mark.parametrize(
+    ("name", "flag"),
+    [("ITERATIONS", "iterations"), ("GAMES", "games_per_iteration"), ("KL_WEIGHT", "beta"),
+     ("SAVE_EVERY", "save_every"), ("LORA_TARGETS", "lora_target_modules"),
+     ("MICRO_BATCH", "per_device_train_batch_size"),
+     ("NUM_GENERATIONS", "num_generations"), ("ARENA_EVERY", "arena_every"), ("USE_VLLM", "use_vllm")],
+)  # fmt: skip
+def test_one_former_variable(name: str, flag: str) -> None:
+    """Those named as a flag of the script are refused too, though no script ever read them."""
+    refused = bash("run_grpo_vision_zero.sh", DRY_RUN="1", **OWN, **{name: "7"})
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.endswith(f"put it after the script's name: --{flag} 7\n")
+    assert bash("run_grpo_vision_zero.sh", DRY_RUN="1", **OWN, **{name: ""}).returncode == 0  # as one that is not set
+
+
+@pytest.mark.parametrize(
+    ("script", "name", "meant"),
+    [
+        ("run_grpo_vision_zero.sh", "IMAGE_DIR", "IMAGES_DIR"),
+        ("run_grpo_vision_zero.sh", "RUN_NMAE", "RUN_NAME"),
+        ("run_grpo_vision_zero.sh", "num_processes", "NUM_PROCESSES"),
+        ("run_grpo_vision_zero.sh", "REPORTTO", "REPORT_TO"),
+        ("run_grpo_vision_zero.sh", "ITERATION", "--iterations"),
+        ("run_grpo_vision_zero.sh", "GENERATION", "--num_generations"),
+        ("run_lora_1gpu.sh", "DEEPSPED", "DEEPSPEED"),
+        ("run_lora_1gpu.sh", "LORA_ALHPA", "--lora_alpha"),
+        ("quickstart.sh", "THREAD", "THREADS"),
+        ("toy_selfplay.sh", "ARENA_GAME", "ARENA_GAMES"),
+        ("make_clevr.sh", "OBJEKTS", "OBJECTS"),
+        ("vllm_server.sh", "GPU_MEMROY", "GPU_MEMORY"),
+        ("eval_vlmevalkit.sh", "BENCHMARK", "BENCHMARKS"),
+    ],
+)
+def test_a_misspelt_variable_is_told(script: str, name: str, meant: str, tmp_path: Path) -> None:
+    own = {
+        **OWN,
+        "NUM_GPUS": "0",
+        "RUN_DIR": str(tmp_path / "a"),
+        "OUT": str(tmp_path / "b"),
+        "MODEL": str(BENCH_MODEL),
+    }
+    warned = bash(script, DRY_RUN="1", **own, **{name: "7"})
+    assert warned.returncode == 0
+    assert f"{script}: warning: {name} is set, and nothing reads it; did you mean {meant}?\n" in (
+        warned.stderr.replace("run_grpo_vision_zero.sh: warning", f"{script}: warning")
+    )
+    assert warned.stderr.count(f"{name} is set") == 1
+
+
+def test_other_variables_are_nobodys_business() -> None:
+    others = dict.fromkeys(("MODELS", "HOSTNAME", "K_MINS", "CUDA_HOME", "WANDB_MODE", "GAME", "RUNNER", "PORTS"), "7")
+    assert bash("run_grpo_vision_zero.sh", DRY_RUN="1", **OWN, **others).stderr == ""
+
+
+@pytest.mark.parametrize(("word", "dry"), [("true", True), ("yes", True), ("1", True), ("maybe", None), ("2", None)])
+def test_a_dry_run_is_no_guess(word: str, dry: bool | None) -> None:
+    """DRY_RUN=true once trained."""
+    finished = bash("run_grpo_vision_zero.sh", **OWN, DRY_RUN=word)
+    if dry:
+        assert finished.stdout.startswith("python -m vision_zero.train ")
+    else:
+        assert (finished.returncode, finished.stdout) == (1, "")
+        assert f"DRY_RUN={word} must be 1 or 0" in finished.stderr
+
+
+GPUS = "".join(f"GPU {n}: NVIDIA A100 (UUID: GPU-{n}a)\n" for n in range(4))
+SLICED = (
+    "GPU 0: NVIDIA A100 (UUID: GPU-0a)\n  MIG 1g.5gb Device 0: (UUID: MIG-1)\n  MIG 1g.5gb Device 1: (UUID: MIG-2)\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("visible", "shown", "count"),
+    [
+        (None, "", 0),
+        (None, GPUS, 4),
+        (None, SLICED, 1),
+        ("", GPUS, 0),
+        ("-1", GPUS, 0),
+        ("NoDevFiles", GPUS, 0),
+        ("0", GPUS, 1),
+        ("0,1,3", GPUS, 3),
+        ("0, 1", GPUS, 2),
+        ("2,", GPUS, 1),
+        ("1,-1,2", GPUS, 1),
+        ("1,1", GPUS, 0),
+        ("GPU-0a,GPU-3a", GPUS, 2),
+        ("MIG-1", SLICED, 1),
+        ("MIG-GPU-0a/1/0", SLICED, 1),
+        ("MIG-1,MIG-2", SLICED, 1),
+    ],
+)
+def test_gpus_are_counted_as_cuda_counts_them(visible: str | None, shown: str, count: int, tmp_path: Path) -> None:
+    assert run_with_gpus(tmp_path, visible, shown, 'source "$1"; count_gpus') == str(count)
+
+
+def run_with_gpus(folder: Path, visible: str | None, shown: str, program: str) -> str:
+    """What a bash program prints where nvidia-smi shows these GPUs; its $1 is launch.sh."""
+    (folder / "nvidia-smi").write_text(f"#!/bin/sh\nprintf '%s' '{shown}'\n")
+    (folder / "nvidia-smi").chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if name not in READ}
+    environment |= {"PATH": f"{folder}:{os.environ['PATH']}"} | (
+        {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    )
+    arguments = ["bash", "-c", program, "bash", str(SCRIPTS / "launch.sh")]
+    return subprocess.run(arguments, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.parametrize("script", ["run_grpo_vision_zero.sh", "vllm_server.sh"])
+@pytest.mark.parametrize("visible", ["", "-1"])
+def test_no_gpu_is_told_and_nothing_starts(script: str, visible: str, tmp_path: Path) -> None:
+    variables = {"IMAGES_DIR": str(PHOTOS), "MODEL": str(BENCH_MODEL), "OUTPUT_BASE_DIR": str(tmp_path)}
+    finished = bash(script, **variables, CUDA_VISIBLE_DEVICES=visible)
+    assert (finished.returncode, len(finished.stderr.splitlines())) == (1, 1)
+    assert f"no GPU found (nvidia-smi -L, CUDA_VISIBLE_DEVICES={visible}); NUM_GPUS=0 " in finished.stderr
+    assert list(tmp_path.iterdir()) == []
+    dry = bash(script, **variables, CUDA_VISIBLE_DEVICES=visible, DRY_RUN="1")  # may be for another machine
+    assert (dry.returncode, "no GPU found" in dry.stderr) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("variables", "arguments", "use_vllm"),
+    [
+        ({"NUM_GPUS": "0"}, [], "false"),
+        ({"NUM_GPUS": "2"}, [], "true"),
+        ({"NUM_GPUS": "0"}, ["--use_vllm", "true"], "true"),
+        ({"NUM_GPUS": "2"}, ["--use-vllm=false"], "false"),
+        ({"NUM_GPUS": "2"}, ["--use_vllm=auto"], "true"),
+        ({"NUM_GPUS": "2", "PATH": "{folder}"}, [], "false"),
+    ],
+)
+def test_vllm_plays_where_it_and_a_gpu_are(
+    variables: dict[str, str], arguments: list[str], use_vllm: str, tmp_path: Path
+) -> None:
+    """The last case has a Python without vLLM."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    python.chmod(0o755)
+    path = variables.get("PATH", "").format(folder=f"{tmp_path}:{os.environ['PATH']}")
+    given = {**OWN, **variables, **({"PATH": path} if path else {})}
+    line = command("run_grpo_vision_zero.sh", *arguments, **given)
+    assert "auto" not in [line[at + 1] for at, word in enumerate(line) if word == "--use_vllm"]
+    assert [word for word in line if word == "--use_vllm=auto"] == []
+    given_last = max(at for at, word in enumerate(line) if re.match("--use.vllm", word))
+    last = "=".join(line[given_last:]).split("=")[1]
+    assert last == use_vllm
+    assert ("--vllm_max_model_length" in line) == (use_vllm == "true" and variables["NUM_GPUS"] == "2")
+
+
+@pytest.mark.parametrize(
+    ("variables", "options", "message"),
+    [
+        ({"NUM_GPUS": "8"}, {"games_per_iteration": 100}, "=100 cannot be shared evenly by 8 processes; "
+         "give --games_per_iteration 104"),
+        ({"NUM_GPUS": "3"}, {}, "games_per_iteration=128 cannot be shared evenly by 3 processes"),
+        ({"NUM_GPUS": "0", "NUM_PROCESSES": "2"}, {"games_per_iteration": "9"}, "=9 cannot be shared evenly by 2"),
+        ({"NUM_GPUS": "8"}, {"per_device_train_batch_size": 5}, "every process has 128 votes per iteration"),
+        ({"NUM_GPUS": "8"}, {"updates_per_iteration": 3}, "updates_per_iteration=3"),
+    ],
+)  # fmt: skip
+def test_games_that_processes_cannot_share(
+    variables: dict[str, str], options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    """Told in one line, at once, where the program would need its imports and every process would tell it."""
+    refused = bash("run_grpo_vision_zero.sh", *words(**options), **{**OWN, **variables, "DRY_RUN": "1"})
+    assert (refused.returncode, refused.stdout) == (1, "")
+    errors = [line for line in refused.stderr.splitlines() if "warning" not in line]
+    assert len(errors) == 1
+    assert message in errors[0]
+
+
+def test_a_resumed_runs_games_must_be_shared_too(tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "config.yaml").write_text(
+        "games_per_iteration: 9\nnum_generations: 8\nper_device_train_batch_size: 4\nupdates_per_iteration: 1\n"
+        "use_cpu: true\n"
+    )
+    usual = {"OUTPUT_BASE_DIR": str(tmp_path), "RUN_NAME": "first", "RESUME": "1"}
+    assert "--resume" in command("run_grpo_vision_zero.sh", **usual)  # on the CPU, as its options say
+    refused = bash("run_grpo_vision_zero.sh", **usual, NUM_GPUS="2", DRY_RUN="1")
+    assert "games_per_iteration=9 cannot be shared evenly by 2 processes" in refused.stderr
 
 
 def test_lora_script(parsed: Mapping[str, Mapping[str, str]]) -> None:
@@ -237,9 +475,9 @@ def test_lora_layers_are_the_language_models() -> None:
         ({"IMAGES_DIR": f"{PHOTOS}\n{DRAWN}"}, "IMAGES_DIR has a line break"),
         ({"NUM_GPUS": "all"}, "NUM_GPUS=all is not a number"),
         ({"NUM_PROCESSES": "two"}, "NUM_PROCESSES=two is not a number"),
-        ({"SAVE_EVERY": "1.5"}, "SAVE_EVERY=1.5 is not a number"),
-        ({"SAVE_EVERY": "often"}, "SAVE_EVERY=often is not a number"),
-        ({"UPDATES": "-1"}, "UPDATES=-1 is not a number"),
+        ({"NUM_PROCESSES": "0"}, "NUM_PROCESSES=0 must be at least 1"),
+        ({"MODEL": str(ROOT / "docs")}, "docs holds no model"),
+        ({"MODEL": "a/b/c"}, "a/b/c holds no model"),
         ({"RESUME": "1"}, "RESUME=1 needs the RUN_NAME"),
         ({"RESUME": "1", "RUN_NAME": "x", "OUTPUT_BASE_DIR": "/no/runs"}, "there is no run /no/runs/x"),
         ({"NUM_GPUS": "99", "DRY_RUN": "0"}, "NUM_GPUS=99, but this machine shows"),
@@ -253,11 +491,14 @@ def test_refused_before_anything_slow_starts(variables: dict[str, str], message:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_drawn_scenes_need_no_folder_and_numbers_are_decimal() -> None:
-    variables = {"NUM_GPUS": "0", "NUM_PROCESSES": "", "SAVE_EVERY": "08", "UPDATES": "010"}
-    line = command("run_grpo_vision_zero.sh", IMAGES_DIR=f"drawn:10,{PHOTOS}", **variables)
+def test_drawn_scenes_need_no_folder() -> None:
+    line = command("run_grpo_vision_zero.sh", IMAGES_DIR=f"drawn:10,{PHOTOS}", NUM_GPUS="0", NUM_PROCESSES="")
     assert line[line.index("--images") + 1 :][:2] == ["drawn:10", str(PHOTOS)]
-    assert line[line.index("--save_steps") + 1] == "80"
+
+
+def test_images_may_be_an_argument() -> None:
+    line = command("run_grpo_vision_zero.sh", "--images", "drawn:10", NUM_GPUS="0")
+    assert line[line.index("--images") + 1] == "drawn:10"
 
 
 def test_a_new_template_file_is_a_domain_to_script_reader_and_game(tmp_path: Path) -> None:
@@ -306,6 +547,9 @@ def test_refuses_another_runs_folder(tmp_path: Path) -> None:
     finished = bash("run_grpo_vision_zero.sh", DRY_RUN="1", **usual)
     assert finished.returncode == 1
     assert "continue it with RESUME=1" in finished.stderr
+    assert len(finished.stderr.splitlines()) == 4
+    lora = bash("run_lora_1gpu.sh", DRY_RUN="1", **usual)
+    assert "continue it with RESUME=1 RUN_NAME=taken bash run_scripts/run_lora_1gpu.sh" in lora.stderr
     line = command("run_grpo_vision_zero.sh", RESUME="1", **usual)
     assert line[line.index("--resume") + 1] == "true"
 
@@ -361,10 +605,13 @@ def test_server_on_the_cpu_and_other_options() -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that run_grpo_vision_zero.sh really did: an iteration of each stage with a random model."""
     base = tmp_path_factory.mktemp("trained")
-    finished = bash("run_grpo_vision_zero.sh", **small_run(base))
+    finished = bash("run_grpo_vision_zero.sh", *SMALL, **small_run(base))
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert f"run          {base}/small" in finished.stdout
     assert "wandb (offline)" in finished.stdout
+    before_the_first_game = (finished.stdout + finished.stderr).split("arena after step 0")[0]
+    (base / "start.txt").write_text(before_the_first_game)
+    (base / "output.txt").write_text(finished.stdout)
     return base / "small"
 
 
@@ -379,21 +626,31 @@ def small_run(base: Path) -> dict[str, str]:
         "WANDB_MODE": "",
         "WANDB_API_KEY": "",
         "NUM_GPUS": "0",
-        "MAX_PIXELS": "3136",
-        "TEMPLATE": "compact",
-        "CIVILIANS": "2",
-        "ROUNDS": "1",
-        "GAMES": "2",
-        "GENERATIONS": "2",
-        "ITERATIONS": "2",
-        "K_MIN": "1",
-        "PATIENCE": "1",
-        "MAX_CLUE_TOKENS": "6",
-        "MAX_VOTE_TOKENS": "4",
-        "MICRO_BATCH": "2",
-        "SAVE_EVERY": "1",
-        "FORMAT_WEIGHT": "0.5",  # completions of random weights cannot be parsed; this gives them a gradient
     }
+
+
+SMALL = words(
+    max_pixels=3136, template="compact", civilians=2, rounds=1, games_per_iteration=2, num_generations=2, iterations=2,
+    k_min=1, patience=1, max_clue_tokens=6, max_vote_tokens=4, per_device_train_batch_size=2, save_every=1,
+    arena_games=4,
+    format_weight=0.5,  # completions of random weights cannot be parsed; this gives them a gradient
+)  # fmt: skip
+
+
+def test_the_start_is_short_and_the_numbers_can_be_read(trained: Path) -> None:
+    start = (trained.parent / "start.txt").read_text().splitlines()
+    for words_of_others in ("Loading weights", "PAD/BOS/EOS", "rollout_func", "accelerator to CPU"):
+        assert not any(words_of_others in line for line in start)
+    text = (trained.parent / "output.txt").read_text()
+    banner = [line for line in start if re.match(r"run |images |processes |tracker |unlike |afterwards ", line)]
+    assert len(banner) == 6
+    assert "unlike configs/paper_v2.yaml: civilians=2 (4) rounds=1 (2) spy_view=auto (blank) template=compact" in text
+    assert "beta=" not in next(line for line in banner if line.startswith("unlike"))
+    printed = re.findall(r"  loss (\S+)  KL (\S+)  gradient (\S+)  ", text)
+    logged = run_folder.read_json_lines(trained / "metrics.jsonl")
+    assert [[float(number) for number in line] for line in printed] == [
+        [float(f"{line[name]:.3g}") for name in ("loss", "kl", "grad_norm")] for line in logged
+    ]
 
 
 def test_script_trains_both_stages_on_a_cpu(trained: Path) -> None:
@@ -402,10 +659,11 @@ def test_script_trains_both_stages_on_a_cpu(trained: Path) -> None:
     assert [line["reason"] for line in run_folder.read_json_lines(trained / "switches.jsonl")] == ["patience", "rule"]
     assert (trained / "checkpoint-2" / "export" / "model.safetensors").is_file()
     assert (trained.parent / "wandb").is_dir()
+    assert [line["step"] for line in run_folder.read_json_lines(trained / "arena.jsonl")] == [0, 2]
 
 
 def test_a_trained_run_is_refused_and_can_be_summarized_and_drawn(trained: Path, tmp_path: Path) -> None:
-    again = bash("run_grpo_vision_zero.sh", **small_run(trained.parent))
+    again = bash("run_grpo_vision_zero.sh", *SMALL, **small_run(trained.parent))
     assert again.returncode == 1
     assert "holds a run already" in again.stderr
     text = summary.summarize_run(trained)
@@ -423,7 +681,7 @@ WITH_AN_ENGINE = {
 
 
 def test_metrics_page_names_what_is_logged_and_nothing_else(trained: Path) -> None:
-    page = (ROOT / "docs" / "metrics.md").read_text()
+    page = (ROOT / "docs" / "runs.md").read_text()
     described = re.findall(r"^\| `([\w/]+)`", page, re.MULTILINE)
     assert len(described) == len(set(described))
     logged = set().union(*(line.keys() for line in run_folder.read_json_lines(trained / "metrics.jsonl")))
@@ -438,20 +696,20 @@ def test_configuration_page_is_what_the_options_say() -> None:
 
 
 def test_a_resumed_run_has_its_own_options_but_those_that_are_set(tmp_path: Path) -> None:
-    """A script's own values are no wish of the user: a run begun with TEMPLATE=compact would go on with auto."""
+    """A script's own values are no wish of the user: a run begun with --template compact would go on with auto."""
     run = tmp_path / "first"
     run.mkdir()
     (run / "config.yaml").write_text("updates_per_iteration: 2\n")
     usual = {"OUTPUT_BASE_DIR": str(tmp_path), "RUN_NAME": "first", "RESUME": "1"}
-    own = ["--output_dir", str(run), "--run_name", "first", "--resume", "true"]
-    assert sorted(flags(command("run_grpo_vision_zero.sh", **usual))) == sorted(own)
-    given = {"ITERATIONS": "200", "SAVE_EVERY": "5", "TEMPLATE": "", "NUM_GPUS": "0"}
-    more = ["--iterations", "200", "--save_steps", "10", "--use_cpu", "true"]
-    assert sorted(flags(command("run_grpo_vision_zero.sh", **usual, **given))) == sorted([*own, *more])
-    assert sorted(flags(command("run_lora_1gpu.sh", **usual, LORA_R="8"))) == sorted(
-        [*own, "--use_peft", "true", "--lora_r", "8"]
-    )
+    own = ["--output_dir", str(run), "--resume", "true"]
+    assert flags(command("run_grpo_vision_zero.sh", **usual)) == own
+    line = command("run_grpo_vision_zero.sh", *words(iterations=200, save_every=5), **usual, NUM_GPUS="0")
+    assert flags(line) == ["--output_dir", str(run), "--use_cpu", "true", "--resume", "true",
+                           "--iterations", "200", "--save_every", "5"]  # fmt: skip
+    asked = command("run_grpo_vision_zero.sh", "--resume", **{**usual, "RESUME": "0"})
+    assert flags(asked) == ["--output_dir", str(run), "--resume", "true", "--resume"]
+    assert flags(command("run_lora_1gpu.sh", "--lora_r", "8", **usual)) == [*own, "--lora_r", "8"]
     assert flags(command("quickstart.sh", "--resume", RUN_DIR=str(run))) == ["--output_dir", str(run), "--resume"]
+    assert flags(command("quickstart.sh", RESUME="1", RUN_DIR=str(run))) == ["--output_dir", str(run), "--resume"]
     toy = bash("toy_selfplay.sh", DRY_RUN="1", RESUME="1", OUT=str(run), GAMES="8").stdout.splitlines()[0]
-    words = ["--output_dir", str(run), "--resume", "true", "--games_per_iteration", "8"]
-    assert flags(shlex.split(toy)) == words
+    assert flags(shlex.split(toy)) == ["--output_dir", str(run), "--resume", "true", "--games_per_iteration", "8"]

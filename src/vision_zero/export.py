@@ -9,8 +9,18 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vision_zero.models import WEIGHT_PATTERNS, base_folder, base_of, check_saved, is_adapter, load_model
-from vision_zero.run_folder import EXPORT, EXPORTED, is_complete, mark_complete
+from vision_zero.models import (
+    WEIGHT_PATTERNS,
+    base_folder,
+    base_of,
+    check_saved,
+    find_models,
+    is_adapter,
+    load_model,
+    step_of,
+)
+from vision_zero.rollout.stopping import end_with_reader
+from vision_zero.run_folder import CONFIG, EXPORT, EXPORTED, is_complete, mark_complete
 
 if TYPE_CHECKING:
     import torch
@@ -21,20 +31,32 @@ NOT_COPIED = (*WEIGHT_PATTERNS, ".*", "README.md", "*.md")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="a checkpoint-N folder of a run, full or LoRA")
-    parser.add_argument("target", type=Path, help="the folder to write, new or empty")
+    parser.add_argument("target", type=Path, nargs="?", help="the folder to write, new or empty")
     parser.add_argument("--base", help="base model, if the checkpoint does not say which it was trained from")
     options = parser.parse_args()
     try:
+        if (options.checkpoint / CONFIG).is_file():
+            raise ValueError(
+                f"{options.checkpoint} is a run; give one of {', '.join(find_models([options.checkpoint]))}"
+            )
+        if options.target is None:
+            raise ValueError(f"no folder to write to: python -m vision_zero.export {options.checkpoint} FOLDER")
         check_saved(options.checkpoint)
-        if options.target.is_symlink() or (
-            options.target.exists() and (not options.target.is_dir() or any(options.target.iterdir()))
-        ):
-            raise ValueError(f"{options.target} is there already; give a new folder, or remove it first")
-        if any(is_complete(folder) for folder in options.target.resolve().parents):
-            raise ValueError(f"{options.target} is inside a checkpoint, which would no longer be what was saved")
+        check_target(options.target)
         print(export_checkpoint(options.checkpoint, options.target, options.base))
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
+
+
+def check_target(target: Path) -> None:
+    """Raises ValueError for what is there already, and for a place where an export would be lost or be in the way."""
+    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
+        raise ValueError(f"{target} is there already; give a new folder, or remove it first")
+    target = target.resolve()
+    if any(is_complete(folder) for folder in target.parents):
+        raise ValueError(f"{target} is inside a checkpoint, which would no longer be what was saved")
+    if step_of(str(target)) is not None and any((folder / CONFIG).is_file() for folder in target.parents[:2]):
+        raise ValueError(f"{target} would be taken for a checkpoint of the run, not saved whole; give another name")
 
 
 def export_dtype(base: Path) -> torch.dtype:
@@ -78,12 +100,13 @@ def export_checkpoint(checkpoint: Path, target: Path, base: str | None = None) -
     # An export that is there is moved away whole before it is removed: a kill in between leaves no half of it.
     replaced = target.with_name(f".{target.name}.replaced")
     shutil.rmtree(replaced, ignore_errors=True)
-    if target.exists():
+    if target.exists() and target.name == EXPORT:
         target.rename(replaced)
-    temporary.rename(target)
+    temporary.rename(target)  # fails where something else is there by now
     shutil.rmtree(replaced, ignore_errors=True)
     return target
 
 
 if __name__ == "__main__":
+    end_with_reader()
     main()

@@ -14,14 +14,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import ExifTags, Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from vision_zero.data.contamination import DEFAULT_DISTANCE, N_BITS, HashedImages, hash_images, shared_images
-from vision_zero.data.folders import PairSourceError
-from vision_zero.data.image_files import BadImageError
-from vision_zero.data.pairs import load_pairs
+from vision_zero.data.errors import BadImageError, PairSourceError, printable
+from vision_zero.data.hf_datasets import ALL
+from vision_zero.data.pairs import PAIR_BY_HELP, SPLIT_HELP, LazyPairs, load_pairs
 from vision_zero.data.validation import PairReport, check_pairs, open_pair, sample_rows
+from vision_zero.rollout.stopping import end_with_reader
+from vision_zero.run_folder import MARK, RunFolderError, check_own
 from vision_zero.types import ImagePair
 
 CELL = 200
@@ -31,30 +33,42 @@ CAPTION = 20
 FONT = ImageFont.load_default(size=13)
 
 
-def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+def at_least(least: int) -> Callable[[str], int]:
+    """Type of an argument that is a whole number of at least `least`."""
+
+    def whole_number(text: str) -> int:
+        if not text.lstrip("-").isdecimal():
+            raise argparse.ArgumentTypeError(f"must be a whole number, got {text}")
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
+        return int(text)
+
+    return whole_number
+
+
+positive = at_least(1)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     args = parse(argv)
     try:
+        if args.sheet is not None:
+            check_own(args.sheet, "--sheet")
         sources = args.source[0] if len(args.source) == 1 else args.source
-        pairs = load_pairs(sources, columns=columns(args.columns), scenes=args.scenes)
+        pairs = load_pairs(
+            sources, columns=columns(args.columns), scenes=args.scenes, pair_by=args.pair_by, dataset_split=args.split
+        )
         with progress("opening pairs", "pair") as show:
             sample = None if args.all else args.sample
             report = check_pairs(pairs, sample, args.seed, on_progress=show, collect=True)
         print(report_table(", ".join(args.source), pairs, report))
-        for bad in report.bad:
-            print(f"bad: {bad.id}: {bad.reason}")
+        for line in (*pairs.notes, *(f"bad: {bad.id}: {bad.reason}" for bad in report.bad)):
+            print(printable(line))
         if args.sheet is not None:
             save_sheet(pairs, args.sheet, args.sheet_pairs, args.seed)
-        shares = bool(args.against) and report_shared_images(pairs, args.against, args.against_columns, args.distance)
-    except (PairSourceError, OSError) as error:
+        shares = bool(args.against) and report_shared_images(pairs, args)
+    except (PairSourceError, RunFolderError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 1 if report.bad or shares else 0
@@ -69,6 +83,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--columns", nargs="+", metavar="FIELD=NAME", help="columns to read: image=.. edited=.. id=.. (default: known)"
     )
     parser.add_argument("--scenes", type=Path, help="folder of NAME_comparison.json for a folder of pairs")
+    add_reading(parser)
     parser.add_argument("--all", action="store_true", help="open every pair, not a sample")
     parser.add_argument("--sample", type=positive, default=64, help="pairs to open (default: 64, as training does)")
     parser.add_argument("--seed", type=int, default=0, help="which pairs are sampled (default: 0)")
@@ -85,6 +100,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="with --against: bits of the 64 of a perceptual hash that may differ (default: %(default)s)",
     )
     return parser.parse_args(argv)
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Options of every command that opens a source."""
+    parser.add_argument("--pair_by", metavar="BEFORE,AFTER", help=PAIR_BY_HELP)
+    parser.add_argument("--split", metavar="NAME", help=SPLIT_HELP)
 
 
 def columns(named: Sequence[str] | None) -> Mapping[str, str] | None:
@@ -109,19 +130,18 @@ def progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         yield show
 
 
-def report_shared_images(
-    pairs: Sequence[ImagePair], against: Sequence[str], named: Sequence[str] | None, max_distance: int
-) -> bool:
-    """Print images that look the same as one of `against`. Returns whether there are any, or any that do not open."""
-    sources = against[0] if len(against) == 1 else against
-    others = hash_with_progress(load_pairs(sources, columns=columns(named)), ", ".join(against))
+def report_shared_images(pairs: Sequence[ImagePair], args: argparse.Namespace) -> bool:
+    """Print images that look like one of --against. Returns whether there are any, or any that do not open."""
+    sources, name = args.against[0] if len(args.against) == 1 else args.against, ", ".join(args.against)
+    against = load_pairs(sources, columns=columns(args.against_columns), pair_by=args.pair_by, dataset_split=ALL)
+    others = hash_with_progress(against, name)
     ours = hash_with_progress(pairs, "the source")
     with progress("comparing", "image") as show:
-        found = shared_images(ours, others, max_distance, on_progress=show)
-    print(f"{'compared':<22} {len(ours.ids)} images with {len(others.ids)} of {', '.join(against)}")
-    print(f"{'shared':<22} {len(found)} (within {max_distance} of {N_BITS} bits)")
+        found = shared_images(ours, others, args.distance, on_progress=show)
+    print(f"{'compared':<22} {len(ours.ids)} images with {len(others.ids)} of {name}")
+    print(f"{'shared':<22} {len(found)} (within {args.distance} of {N_BITS} bits)")
     for one in found:
-        print(f"shared: {one.id} looks like {one.other_id} of the other source ({one.distance} bits)")
+        print(printable(f"shared: {one.id} looks like {one.other_id} of the other source ({one.distance} bits)"))
     return bool(found or ours.bad or others.bad)
 
 
@@ -130,16 +150,16 @@ def hash_with_progress(pairs: Sequence[ImagePair], name: str) -> HashedImages:
     with progress(f"hashing {name}", "image") as show:
         hashed = hash_images(pairs, on_progress=show)
     for bad in hashed.bad:
-        print(f"not compared: {bad.id}: {bad.reason}")
+        print(printable(f"not compared: {bad.id}: {bad.reason}"))
     return hashed
 
 
-def report_table(source: str, pairs: Sequence[ImagePair], report: PairReport) -> str:
+def report_table(source: str, pairs: LazyPairs, report: PairReport) -> str:
     """Text of the report, with a name and a value per line."""
     sizes = [size for size in (report.min_size, report.median_size, report.max_size) if size is not None]
     lines = [
         ("source", source),
-        ("layout", getattr(pairs, "layout", type(pairs).__name__)),
+        ("layout", pairs.layout),
         ("pairs", str(report.n_pairs)),
         ("with edited image", str(report.n_edited)),
         *((f"domain {domain}", str(count)) for domain, count in report.domains.items()),
@@ -148,7 +168,14 @@ def report_table(source: str, pairs: Sequence[ImagePair], report: PairReport) ->
         ("edit changes nothing", str(report.n_identical)),
         ("size min, median, max", ", ".join(f"{width}x{height}" for width, height in sizes) or "-"),
     ]
-    return "\n".join(f"{name:<22} {value}" for name, value in lines)
+    return "\n".join(printable(f"{name:<22} {value}") for name, value in lines)
+
+
+def marked() -> Image.Exif:
+    """What a picture that is written has in it, so that it can be replaced when it is written again."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Software] = MARK
+    return exif
 
 
 def save_sheet(pairs: Sequence[ImagePair], path: Path, n_pairs: int, seed: int) -> None:
@@ -156,7 +183,7 @@ def save_sheet(pairs: Sequence[ImagePair], path: Path, n_pairs: int, seed: int) 
     if path.suffix.lower() not in Image.registered_extensions():
         raise PairSourceError(f"{path}: not a file type for an image; try .jpg")
     shown = [pairs[row] for row in sample_rows(len(pairs), n_pairs, seed)]
-    contact_sheet(shown).save(path)
+    contact_sheet(shown).save(path, exif=marked())
     print(f"{'contact sheet':<22} {path}, {len(shown)} pairs")
 
 
@@ -203,4 +230,5 @@ def fitted(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
 
 
 if __name__ == "__main__":
+    end_with_reader()
     sys.exit(main())

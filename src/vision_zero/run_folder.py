@@ -41,7 +41,8 @@ PLACES = ("images", "arena_images", "scenes_dir", "model_name_or_path")
 """Options that are paths: another spelling of the same path is no change."""
 FIXED_OPTIONS = (
     *("seed", "games_per_iteration", "updates_per_iteration", "num_iterations", "schedule"),
-    *("images", "scenes_dir", "columns", "holdout", "failed_edits", "civilians", "rounds", "spy_view", "mask_share"),
+    *("images", "scenes_dir", "columns", "pair_by", "split", "holdout", "failed_edits"),
+    *("civilians", "rounds", "spy_view", "mask_share"),
     *("voter", "template", "num_generations", "model_name_or_path", "model_revision"),
     *("use_peft", "lora_r", "lora_alpha", "lora_target_modules", "lora_target_parameters", "lora_modules_to_save"),
     *("lora_task_type", "use_rslora", "use_dora"),
@@ -134,8 +135,26 @@ def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
             file.write(json.dumps(value) + "\n")
 
 
-def check_appendable(path: Path, option: str) -> None:
-    """Check that a file can be opened to append to it. Raises RunFolderError with the name of the option."""
+MARK = "written by vision_zero"
+"""In pictures that are written, by which they are known when they are to be replaced."""
+
+
+def check_own(path: Path, option: str, mark: str = MARK, *, at_start: bool = False) -> None:
+    """Check that a file is new, empty, or of this program's own, which have the `mark` in them, `at_start` or anywhere.
+
+    Raises RunFolderError, with the name of the option, for any other.
+    """
+    try:
+        content = path.read_bytes() if path.is_file() else b""
+    except OSError as error:
+        raise RunFolderError(f"{option} {path}: cannot be read: {error.strerror}") from error
+    if content and not (content.startswith(mark.encode()) if at_start else mark.encode() in content):
+        raise RunFolderError(f"{option} {path}: is there and was not written by this command; give another name")
+
+
+def check_appendable(path: Path, option: str, begin: str) -> None:
+    """`check_own` of a file whose lines `begin` so, and that can be opened to append to it. Raises RunFolderError."""
+    check_own(path, option, begin, at_start=True)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a"):
@@ -340,10 +359,10 @@ def _mark_text(files: Mapping[str, Any], records: Any, options: Any) -> str:
 def recorded(output_dir: Path) -> dict[str, list[list[int]]]:
     """Steps of the lines of each file of records, and of the files of games with their sizes."""
     steps = {name: [[one["step"], 0] for one in _lines(output_dir / name)[0]] for name in (METRICS, SWITCHES, ARENA)}
-    return {**steps, GAMES: [[step, path.stat().st_size] for step, path in _games(output_dir)]}
+    return {**steps, GAMES: [[step, path.stat().st_size] for step, path in game_files(output_dir)]}
 
 
-def _games(output_dir: Path) -> list[tuple[int, Path]]:
+def game_files(output_dir: Path) -> list[tuple[int, Path]]:
     """Files of games by their steps; one of another name, as a copy, is none."""
     found = [(re.fullmatch(r"step-(\d+)", path.stem), path) for path in (output_dir / GAMES).glob("step-*.jsonl")]
     return sorted((int(match[1]), path) for match, path in found if match)
@@ -429,7 +448,9 @@ def find_start(output_dir: Path, resume: bool, config: Mapping[str, Any], step: 
             )
         return None
     changed = changed_options(output_dir, config, step)
-    wrong = [name for name in changed if name in (*FIXED_OPTIONS, *REMOVED_OPTIONS) and any(changed[name])]
+    # An older run was not asked how its pairs are read: whatever is answered now, resume.py compares the pairs.
+    fixed = {*FIXED_OPTIONS, *REMOVED_OPTIONS} - ({"pair_by", "split"} - read_config(output_dir).keys())
+    wrong = [name for name in changed if name in fixed and any(changed[name])]
     if wrong:  # an older run does not name an option that is off
         said = [
             f"was started with {name}={changed[name][0]} and cannot go on with "
@@ -512,7 +533,7 @@ def rewind(output_dir: Path, checkpoint: Path | None) -> None:
     lasts = {METRICS: step, SWITCHES: step - 1, ARENA: step if checkpoint else -1}
     for name, last in lasts.items():
         _drop_after(output_dir / name, last)
-    for number, path in _games(output_dir):
+    for number, path in game_files(output_dir):
         if number >= step:
             path.unlink()
 
@@ -578,7 +599,8 @@ def describe(output_dir: Path, config: Mapping[str, Any]) -> None:
 
     The options come last: they make the folder a run that can be resumed, which must have the others.
     """
-    versions = sorted(f"{package.name}=={package.version}" for package in metadata.distributions())
+    packages = (package.metadata for package in metadata.distributions())  # each look at it parses a file
+    versions = sorted(f"{package['Name']}=={package['Version']}" for package in packages)
     status = _git("log", "-1", "--format=%H %cI %s") + _git("status", "--short")
     for name, text in zip(CODE, (status, _git("diff", "HEAD"), "\n".join(versions) + "\n"), strict=True):
         _write_atomically(output_dir / name, text)

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import os
 import shlex
 import signal
 import sys
+import warnings
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vision_zero.rollout.stopping import STATUS, STOP, StoppedError
+from vision_zero.rollout.stopping import STATUS, STOP, StoppedError, end_with_reader
 
 if __name__ == "__main__":
     STOP.listen()  # before the imports, which take seconds
+    end_with_reader(go_on=True)
+    if os.environ.get("RANK", "0") == "0" and not {"-h", "--help"} & {*sys.argv}:
+        print("vision_zero.train: loading torch, transformers and TRL", file=sys.stderr, flush=True)
 
+# Others' messages that say nothing to a run's user, here and in `silence`; all others are shown.
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings of a connection have a page of C++ each
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental; TRL is pinned
+if os.environ.get("RANK", "0") != "0":
+    os.environ.pop("WANDB_MODE", None)  # transformers prints it when it is imported; rank 0 alone reports
 
+import accelerate
 import torch
 import torch.distributed
 from accelerate import PartialState
@@ -24,6 +35,7 @@ from peft import PeftConfig
 from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import PrinterCallback, ProcessorMixin, ProgressCallback
+from transformers.utils.logging import disable_progress_bar
 from trl import ModelConfig, get_peft_config
 
 from vision_zero import ranks, run_folder
@@ -77,7 +89,9 @@ def prepare(arguments: list[str] | None, lock: ExitStack) -> tuple[IterativeSPOT
 
     The folder of the run is locked until `lock` is closed.
     """
+    gc.freeze()  # what is imported stays: collections need not look through it
     game, args, model = parse(arguments)
+    silence(args)
     if ranks.watch is not None:
         ranks.watch.advice = lambda: how_to_go_on(Path(args.output_dir))
     if args.deepspeed:
@@ -101,17 +115,28 @@ def prepare(arguments: list[str] | None, lock: ExitStack) -> tuple[IterativeSPOT
     return trainer, checkpoint
 
 
+def silence(args: IterativeSPOConfig) -> None:
+    """Leave out messages of other packages that say nothing to a run's user, each by its name."""
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)  # DeepSpeed's calls
+    logging.getLogger("transformers.trainer_utils").addFilter(  # players have their own end and padding
+        lambda record: not record.getMessage().startswith("The tokenizer has new PAD/BOS/EOS tokens")
+    )
+    if not sys.stderr.isatty():  # bars of loaded files, which only a terminal redraws
+        disable_progress_bar()
+    if not args.deepspeed:  # accelerate imports it to ask whether a model is its, and it says that there is no GPU
+        accelerate.utils.other.is_deepspeed_available = lambda: False
+
+
 def load_checked_pairs(game: GameConfig, main_process: bool, processor: ProcessorMixin | None = None) -> Any:
     """The training pairs; structure and 64 sampled images are checked before anything slow starts.
 
     The main process says what is in them; with the run's `processor`, how many tokens an image is.
     """
-    pairs = game.pairs("train")
-    noisy = PairsWithFailedEdits(pairs, game.failed_edits)
-    if game.failed_edits:
-        if game.spy_view in ("blank", "masked"):
-            raise ValueError(f"failed_edits={game.failed_edits} changes nothing with spy_view={game.spy_view}")
-        pairs = noisy
+    read = game.pairs("train")
+    noisy = PairsWithFailedEdits(read, game.failed_edits)
+    pairs = noisy if game.failed_edits else read
+    if game.failed_edits and game.spy_view in ("blank", "masked"):
+        raise ValueError(f"failed_edits={game.failed_edits} changes nothing with spy_view={game.spy_view}")
     if main_process:
         report = check_pairs(pairs, collect=game.on_bad_image == "skip")
         if game.spy_view == "edited" and report.n_edited < report.n_pairs:
@@ -121,6 +146,8 @@ def load_checked_pairs(game: GameConfig, main_process: bool, processor: Processo
             )
         if game.failed_edits and not report.n_edited:
             raise ValueError(f"failed_edits={game.failed_edits} changes nothing: no pair has an edited image")
+        for note in read.notes:
+            print(note, file=sys.stderr)
         opened = f"{report.n_opened} opened, {len(report.bad)} bad"
         print(f"{len(pairs)} image pairs, {report.n_edited} with an edited image; {opened}", file=sys.stderr)
         if processor is not None and processor.chat_template and report.median_size and report.max_size:

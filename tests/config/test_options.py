@@ -63,6 +63,22 @@ def test_steps_follow_from_games_and_processes(
 
 
 @pytest.mark.parametrize(
+    ("options", "save_steps"),
+    [
+        ({"save_every": 5}, 5),
+        ({"save_every": 5, "updates_per_iteration": 3, "per_device_train_batch_size": 4}, 15),
+        ({"save_every": 1, "num_iterations": 2}, 2),
+        ({"save_every": 5, "save_steps": 7}, 5),
+        ({"save_steps": 7}, 7),
+    ],
+)
+def test_save_every_counts_iterations(options: dict[str, Any], save_steps: int, tmp_path: Path) -> None:
+    args = config(tmp_path, **options)
+    assert args.save_steps == save_steps
+    assert args.save_every is None  # config.yaml has save_steps, and a resumed run may be given either
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"iterations": 0}, "iterations=0 must be at least 1"),
@@ -73,6 +89,7 @@ def test_steps_follow_from_games_and_processes(
         ({"per_device_train_batch_size": 0}, "per_device_train_batch_size=0 must be at least 1"),
         ({"num_generations": 0}, "num_generations=0 must be at least 2"),
         ({"num_iterations": 0}, "num_iterations=0 must be at least 1"),
+        ({"save_every": 0}, "save_every=0 must be at least 1"),
         ({"save_steps": 0}, "save_steps=0 must be at least 1"),
         ({"save_steps": 1.5}, "save_steps=1.5 must be a whole number"),
         ({"per_device_train_batch_size": 7}, "24 rows per iteration"),

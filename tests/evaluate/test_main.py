@@ -209,6 +209,14 @@ REFERENCE = ("--reference", str(TINY_VLM))
             ("win-rate", str(TINY_VLM), str(TINY_VLM), *REFERENCE, "--drawn", "9"), "named twice", id="named twice"
         ),
         pytest.param(("clues", str(BENCH_MODEL)), "not a run folder", id="clues of no run"),
+        pytest.param(("win-rate", "nowhere"), "model nowhere: there is no such folder; give a run", id="nowhere"),
+        pytest.param(("win-rate", f"{TINY_VLM}s"), f"(is it {TINY_VLM}?)", id="a slip"),
+        pytest.param(("vlmevalkit", "nowhere"), "model nowhere: there is no such folder", id="scored nowhere"),
+        pytest.param(
+            ("win-rate", str(TINY_VLM), "--reference", str(TINY_VLM / "config.json"), "--drawn", "9", *QUICK),
+            "is a file: give the folder of a model",
+            id="a file",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_line(words: tuple[str, ...], says: str) -> None:
@@ -269,6 +277,10 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
         assert stopped.value.code == status
         printed = capsys.readouterr()
         assert "win-rate MODEL" in (printed.err if status else printed.out)
+        said = printed.err.splitlines()[-1:]
+        assert said == (
+            [f"error: no command {' '.join(words)}: give one of win-rate, clues, vlmevalkit"] if status else []
+        )
 
 
 @pytest.mark.parametrize("command", ["win-rate", "clues", "vlmevalkit"])

@@ -13,6 +13,7 @@ import report
 from plots import curve
 from results import RESULTS, latest, read_results
 from study import Arm, Study, load_studies
+from tables import curve_table
 from tests.experiments.result_lines import FIRST, SECOND, line, window, without_training
 from transfer import figures, find_measure
 
@@ -84,9 +85,18 @@ def test_clues_that_claim_nothing_are_dated_on_the_curve() -> None:
     assert "| civilians' clues that claim nothing above half at iteration | 40, never | never |" in text
 
 
+def test_lines_that_say_nothing_of_any_arm_are_left_out() -> None:
+    calm = [{"iteration": 5, "figures": {"stage/is_clue": 0.0, "stage/na_rate": 0.1}}]
+    text = report.section(STUDY, [line(arm, 1, 0.5, training=calm) for arm in ("first", "second")])
+    rows = text.partition("mean over seeds")[2]
+    assert "table_gain" in rows
+    assert "training" not in rows  # no clue stage
+    assert "above half" not in rows
+
+
 def test_the_curve_in_numbers() -> None:
     """Curves start at 0.5 and end, at iteration 2, at 0.5, 0.6 and 0.7: mean 0.6."""
-    text = report.section(STUDY, [*FIRST, line("second", 1, 0.4, curve=FIRST[0]["curve"][:1])])
+    text = curve_table(STUDY, latest([*FIRST, line("second", 1, 0.4, curve=FIRST[0]["curve"][:1])], STUDY))
     assert "| 0 | 0.500 (0.500 to 0.500) | 0.500 (one seed) |" in text
     assert "| 2 | 0.600 (0.352 to 0.848) | – |" in text
 

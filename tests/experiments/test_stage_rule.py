@@ -5,14 +5,26 @@ from pathlib import Path
 
 import pytest
 
-from stage_rule import VARIANTS, StageEnd, border, clue_stage_ends_by_rule, page, stage_ends
-
-ROOT = Path(__file__).resolve().parents[2]
+import stage_rule
+from stage_rule import END, PAGE, START, VARIANTS, StageEnd, border, clue_stage_ends_by_rule, section, stage_ends
 
 
 def test_the_page_is_what_the_rule_says() -> None:
-    written = (ROOT / "docs" / "stage-rule.md").read_text("utf-8")
-    assert written == page(), "run: python experiments/stage_rule.py > docs/stage-rule.md"
+    written = PAGE.read_text("utf-8").partition(START)[2].partition(END)[0]
+    assert written == f"\n{section()}", "run: python experiments/stage_rule.py"
+
+
+def test_the_program_renews_its_section_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "method.md"
+    page.write_text(f"before\n{START}\nold\n{END}\nafter\n", "utf-8")
+    monkeypatch.setattr(stage_rule, "PAGE", page)
+    stage_rule.main()
+    assert page.read_text("utf-8") == f"before\n{START}\n{section()}{END}\nafter\n"
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in VARIANTS)
+    assert "| 1.0 | 45r ∞ | 45r ∞ | ∞ | ∞ |" in printed  # without patience
 
 
 @pytest.mark.parametrize("accuracy", [0.61, 0.65, 0.7, 0.75, 0.8, 0.85, 0.89])

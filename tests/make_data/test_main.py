@@ -461,3 +461,38 @@ def test_scenes_of_any_size_are_not(tmp_path: Path, capsys: pytest.CaptureFixtur
     options = ["--out", str(tmp_path / "out"), "--n", "1", "--workers", "1", "--size", "1000000x1000000"]
     assert make_data.main(["clevr", *options]) == 1
     assert "at most 4096 pixels" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "from vision_zero.make_data import main\nmain({words})\n",
+        "print('once', flush=True)\nfrom vision_zero.make_data.__main__ import main\nraise SystemExit(main({words}))\n",
+        "import sys\nassert sys.argv[1:] == ['x']\nfrom vision_zero.make_data import main\nmain({words})\n",
+    ],
+)
+def test_a_script_without_a_guard_is_not_executed_again_by_workers(script: str, tmp_path: Path) -> None:
+    words = [
+        "clevr",
+        "--out",
+        str(tmp_path / "out"),
+        "--n",
+        "2",
+        "--workers",
+        "2",
+        "--size",
+        "32x24",
+        "--min_pixels",
+        "1",
+    ]
+    (tmp_path / "script.py").write_text(script.format(words=words))
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py"), "x"],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("once") == script.count("once")
+    assert len(load_pairs(tmp_path / "out")) == 2

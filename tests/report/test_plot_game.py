@@ -1,7 +1,9 @@
 """The picture of a game: which one is drawn, from which images, and what is said when it cannot be."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -20,13 +22,14 @@ from vision_zero.types import GameRules, SpyView
 COLOUR, EDITED_COLOUR = (200, 30, 30), (30, 30, 200)
 
 
-def make_run(tmp_path: Path, spy_view: SpyView = "edited") -> Path:
+def make_run(tmp_path: Path, spy_view: SpyView = "edited", source: str | None = None) -> Path:
     """Games 0 to 2 at step 0 and 3 to 5 at step 7, played by a random player."""
-    (tmp_path / "config.yaml").write_text("seed: 0\n")
-    images = tmp_path / "images"
-    images.mkdir()
-    Image.new("RGB", (64, 48), COLOUR).save(images / "a_original.png")
-    Image.new("RGB", (64, 48), EDITED_COLOUR).save(images / "a_modified.png")
+    images = source or tmp_path / "images"
+    (tmp_path / "config.yaml").write_text(f"seed: 0\nimages: [{source}]\n" if source else "seed: 0\n")
+    if source is None:
+        (tmp_path / "images").mkdir()
+        Image.new("RGB", (64, 48), COLOUR).save(tmp_path / "images" / "a_original.png")
+        Image.new("RGB", (64, 48), EDITED_COLOUR).save(tmp_path / "images" / "a_modified.png")
     token_limits = TokenLimits(0, 8)
     for step, first in ((0, 0), (7, 3)):
         games = deal_games(range(first, first + 3), 0, load_pairs(images), GameRules(spy_view=spy_view))
@@ -112,3 +115,55 @@ def test_places_that_cannot_be_drawn_to(tmp_path: Path, name: str, capsys: pytes
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "nowhere"), "--game"]) == 1
     assert "nowhere is not a run folder" in capsys.readouterr().err
+
+
+def test_drawn_scenes_are_drawn_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path, source="drawn:4")
+    assert main([str(run), "--game"]) == 0
+    assert capsys.readouterr().err == ""
+    pairs = {pair.id: pair for pair in load_pairs("drawn:4")}
+    record = plot_game.find_game(run)
+    shown = plot_game.plot_game(record, pairs).axes[0].get_images()[0].get_array()
+    assert (shown == np.asarray(pairs[record["pair"]].image.open())).all()
+
+
+CLUES = (
+    r"$\frac{",
+    "costs $5 and $6",
+    r"$\undefined{x}$ _{} ^",
+    "a \x00 \x1b[31m bell \x07",
+    "half \ud83d of a pair",
+    "a\u2028b\u2029c",
+    "",
+    " ",
+    "\u202eright to left",
+)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("clue", CLUES)
+def test_clues_are_drawn_as_they_were_said(clue: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path)
+    file = run / "games" / "step-000007.jsonl"
+    records = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    records[0]["clues"][0]["clue"] = clue
+    write_json_lines(file, records) if clue.isascii() else file.write_text(f"{json.dumps(records[0])}\n")
+    out = tmp_path / "game.svg"
+    assert main([str(run), "--game", "--out", str(out)]) == 0
+    assert capsys.readouterr().err.count("Error") == 0
+    if "$" in clue:  # every letter of it is one of the picture's, none was read as mathematics
+        texts = [text.get_text() for axes in plot_game.plot_game(records[0]).axes for text in axes.texts]
+        assert clue in texts
+
+
+@pytest.mark.parametrize("damage", [{"clues": None}, {"spy": "two"}, {"rules": None}, {"outcome": [99]}])
+def test_a_line_that_is_no_game_is_named(
+    damage: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path)
+    file = run / "games" / "step-000007.jsonl"
+    records = [json.loads(line) | damage for line in file.read_text("utf-8").splitlines()]
+    write_json_lines(file, records)
+    (run / "games" / "step-000007-copy.jsonl").write_text("no game\n")
+    assert main([str(run), "--game"]) == 1
+    assert f"error: {file} holds what is not a recorded game" in capsys.readouterr().err

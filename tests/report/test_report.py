@@ -77,6 +77,19 @@ def test_everything_of_a_whole_run_is_there(run: Path) -> None:
     assert len(images) == report.n_images == len(set(images)) == 2 * 6  # six pairs, original and edited, each once
 
 
+def test_the_win_rate_comes_first_where_an_arena_was_played(run: Path, tmp_path: Path) -> None:
+    data = data_of(run)
+    *_, last = read_json_lines(run / "arena.jsonl")
+    assert data["facts"][0][0] == "win rate"
+    assert data["facts"][0][1].startswith(f"{last['figures']['win_rate'][0]:.3f} (")
+    assert data["charts"][0]["id"] == "win-rate"
+    copied = copy_of(run, tmp_path / "copy")
+    (copied / "arena.jsonl").unlink()
+    data = data_of(copied)
+    assert data["facts"][0][0] == "model"
+    assert data["charts"][0]["id"] == "accuracy"
+
+
 def test_curves_are_the_files_numbers(run: Path) -> None:
     data = data_of(run)
     by_id = {chart["id"]: chart for chart in data["charts"]}
@@ -448,7 +461,7 @@ def test_several_updates_per_iteration_share_its_place() -> None:
 
 
 def test_the_metrics_page_explains_every_figure_of_an_arena_and_says_what_to_do(run: Path) -> None:
-    page = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text()
+    page = (Path(__file__).resolve().parents[2] / "docs" / "runs.md").read_text()
     figures = set(read_json_lines(run / "arena.jsonl")[-1]["figures"])
     own = re.findall(r"^\| figure `([\w/]+)`", page, re.MULTILINE)
     assert len(own) == len(set(own))

@@ -93,3 +93,25 @@ def test_damaged_files_are_named(
     (run / file).write_text(text)
     assert main([str(run), "--summary"]) == 1
     assert f"error: {run}/{reason}" in capsys.readouterr().err
+
+
+def test_the_win_rate_comes_first(run: Path) -> None:
+    """Two optimizer steps per iteration: step 12 is iteration 6."""
+    assert summary.summarize_run(run).startswith("run  ")  # no arena was played
+    options = {"iterations": 12, "updates_per_iteration": 2, "num_iterations": 1}
+    (run / "config.yaml").write_text(yaml.safe_dump(options))
+    figures = {"win_rate": [0.625, 0.5, 0.75], "as_table": [0.7, 0.6, 0.8], "as_spy": [0.55, None, None]}
+    lines = [{"step": 0, "figures": {"win_rate": [0.5, 0.5, 0.5]}}, {"step": 12, "figures": figures}]
+    (run / "arena.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    first = summary.summarize_run(run).splitlines()[0]
+    said = "0.625 (0.500 to 0.750) against the start, after iteration 6; as the table 0.70; as the spy 0.55"
+    assert first == f"win rate    {said}"
+    (run / "arena.jsonl").write_text('{"step": 12, "figures": {"as_spy": [0.5, null, null]}}\n')
+    first = summary.summarize_run(run).splitlines()[0]
+    assert first == "win rate    not known against the start, after iteration 6; as the spy 0.50"
+
+
+def test_a_damaged_arena_is_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "arena.jsonl").write_text('{"step": 12, "figures": {"win_rate": ["?", 0, 1]}}\n')
+    assert main([str(run), "--summary"]) == 1
+    assert "arena.jsonl, step 12: not the numbers of a run" in capsys.readouterr().err

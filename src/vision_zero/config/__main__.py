@@ -5,6 +5,7 @@ A test holds the page to this output, so it cannot say anything else than `optio
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import re
 import sys
@@ -14,21 +15,22 @@ from typing import Any
 from vision_zero.config.checks import NOT_USED
 from vision_zero.config.game import GameConfig
 from vision_zero.config.options import IterativeSPOConfig
+from vision_zero.rollout.stopping import end_with_reader
 
 HEAD = """# Options
 
-Every option that this repository adds or sets otherwise than TRL, made from `src/vision_zero/config/options.py` by
-`python -m vision_zero.config`; a test compares. Flags are `--name value`; a YAML file given by `--config` has
-`name: value`. Flags win. Names that do not exist are refused. With `--resume` or `--resume_from`, every option that
-neither gives is that of the run in `--output_dir`, from its `config.yaml`.
+This page answers: which options are there, what is each one's default, and where does it come from? Which of TRL's are
+refused? `python -m vision_zero.config` makes it from the code; a test compares. Flags are `--name value`; a YAML file
+given by `--config` has `name: value`. Flags win. Names that do not exist are refused. With `--resume` or
+`--resume_from`, every option that neither gives is that of the run in `--output_dir`, from its `config.yaml`.
 
 "paper" is arXiv 2509.25541, "code" its public repository at commit fa3c01c, "TRL" the library's default. What has no
 source in brackets is a choice of this repository.
 
-Beside these, `python -m vision_zero.train` takes every option of TRL 1.16's `GRPOConfig` (output, saving, logging,
-DeepSpeed, optimizer) and of its `ModelConfig` (`--model_name_or_path`, `--dtype`, `--attn_implementation`,
+Beside the options below, `python -m vision_zero.train` takes every option of TRL 1.16's `GRPOConfig` (output, saving,
+logging, DeepSpeed, optimizer) and of its `ModelConfig` (`--model_name_or_path`, `--dtype`, `--attn_implementation`,
 `--use_peft` and the `--lora_*` options); `--help` lists them all. `max_steps`, `gradient_accumulation_steps` and
-`steps_per_generation` follow from the ones below. `--use_vllm` plays the games with vLLM: docs/rollouts.md. An option
+`steps_per_generation` follow from the ones below. `--use_vllm` plays the games with vLLM: docs/training.md. An option
 that would not have its documented effect in this trainer is refused by name: the last table. A test holds that each of
 TRL's is used, passed on or refused. Options of vLLM are refused without `--use_vllm`, those of LoRA without
 `--use_peft`, and full training of 16-bit weights (`--dtype bfloat16`) where no optimizer steps float32 masters, as
@@ -84,4 +86,7 @@ def page() -> str:
 
 
 if __name__ == "__main__":
+    end_with_reader()
+    parser = argparse.ArgumentParser(prog="python -m vision_zero.config", description=__doc__)
+    parser.parse_args()
     sys.stdout.write(page())

@@ -25,6 +25,7 @@ LEAST = {
         ("export_every", "record_games_every", "wandb_games", "arena_every", "beta", "kl_clue", "kl_decision"), 0
     ),
     "grace": 0,
+    "save_every": 1,
     **dict.fromkeys(("vllm_max_num_seqs", "vllm_block_size", "vllm_tensor_parallel_size", "vllm_request_timeout"), 1),
     **dict.fromkeys(("learning_rate", "weight_decay", "max_grad_norm", "adam_beta1", "adam_beta2"), 0),
     "adam_epsilon": 1e-15,  # 0 divides by 0 where a gradient has always been 0

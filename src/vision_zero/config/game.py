@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from vision_zero.data.pairs import load_pairs
-from vision_zero.types import GameRules, ImagePair
+from vision_zero.data.pairs import PAIR_BY_HELP, SPLIT_HELP, LazyPairs, load_pairs, source_options
+from vision_zero.types import GameRules
 
 
 def option(default: Any, help: str) -> Any:
@@ -25,6 +24,8 @@ class GameConfig:
     images: list[str] = option_list("Image sources, mixed: folders, manifests, data sets; see docs/data.md")
     scenes_dir: str | None = option(None, "Scene descriptions (NAME_comparison.json) of a folder of edited pairs")
     columns: list[str] = option_list("Column names of a data set: the image and, if there is one, its edited version")
+    pair_by: str | None = option(None, PAIR_BY_HELP)
+    split: str | None = option(None, SPLIT_HELP)
     holdout: float = option(0.0, "Share of the pairs kept out of training (the split depends on the pairs alone)")
     failed_edits: float = option(
         0.0,
@@ -60,12 +61,11 @@ class GameConfig:
             mask_share=self.mask_share,
         )
 
-    def pairs(self, part: Literal["train", "heldout"]) -> Sequence[ImagePair]:
+    def pairs(self, part: Literal["train", "heldout"]) -> LazyPairs:
         """The pairs of a part; without `holdout`, all of them either way. Raises PairSourceError."""
         return load_pairs(
             self.images,
-            columns=self.columns or None,
             split=part if self.holdout else None,
             holdout=self.holdout,
-            scenes=self.scenes_dir,
+            **source_options(vars(self)),
         )

@@ -61,6 +61,7 @@ class IterativeSPOConfig(GRPOConfig):
         "Continue the run from its checkpoint of this step; later ones are kept in set_aside/ of its folder",
     )
     grace: float = option(60.0, "Seconds the iteration may go on after SIGINT, SIGTERM or SIGUSR1, before saving")
+    save_every: int | None = option(None, "Iterations between checkpoints, in place of save_steps; none: save_steps")
     export_every: int = option(0, "Portable export beside every n-th checkpoint; 0: at the end only")
     record_games_every: int = option(1, "Write the games of every n-th iteration to output_dir/games; 0: never")
     wandb_games: int = option(
@@ -89,7 +90,7 @@ class IterativeSPOConfig(GRPOConfig):
         1800, "Seconds without a sign of another process, or in a collective, after which all end, on a CPU too (TRL)"
     )
 
-    # Playing with vLLM (--use_vllm true; TRL's options for it and how it works: docs/rollouts.md)
+    # Playing with vLLM (--use_vllm true; TRL's options for it and how it works: docs/training.md)
     lock_step: bool = option(False, "Games wait for each other after every turn, as without vLLM; same games, slower")
     vllm_max_num_seqs: int | None = option(
         None,
@@ -198,23 +199,21 @@ class IterativeSPOConfig(GRPOConfig):
                 f"updates_per_iteration={self.updates_per_iteration}; rows would be dropped"
             )
         steps = rows // processes // self.per_device_train_batch_size
-        accumulation = steps // self.updates_per_iteration
-        if self.gradient_accumulation_steps not in (1, accumulation):
-            raise ValueError(
-                f"gradient_accumulation_steps={self.gradient_accumulation_steps}, but it follows from the other "
-                f"options and would be {accumulation} (games x G / processes / micro-batch / updates); leave it out"
-            )
-        max_steps = self.iterations * self.optimizer_steps_per_iteration
-        for name, value, unset in (("steps_per_generation", steps, None), ("max_steps", max_steps, -1)):
+        if self.save_every is not None:  # config.yaml has its outcome alone, so that either can be given at a resume
+            self.save_steps, self.save_every = self.save_every * self.optimizer_steps_per_iteration, None
+        derived = {
+            "gradient_accumulation_steps": (steps // self.updates_per_iteration, 1),
+            "steps_per_generation": (steps, None),
+            "max_steps": (self.iterations * self.optimizer_steps_per_iteration, -1),
+        }
+        for name, (value, unset) in derived.items():
             if getattr(self, name) not in (unset, value):
                 raise ValueError(
                     f"{name}={getattr(self, name)}, but it follows from the other options and would be {value}; "
                     "leave it out"
                 )
-        self.gradient_accumulation_steps = accumulation
-        self.steps_per_generation = steps
+            setattr(self, name, value)
         self.generation_batch_size = None
-        self.max_steps = max_steps
         self.max_completion_length = max(self.max_clue_tokens, self.max_vote_tokens)
         super().__post_init__()
         if self.save_strategy not in (SaveStrategy.NO, SaveStrategy.STEPS):

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from transformers.hf_argparser import string_to_bool
@@ -36,7 +37,14 @@ _TYPES = {field.name: str(field.type) for part in PARTS for field in dataclasses
 Options = tuple[GameConfig, IterativeSPOConfig, ModelConfig]
 
 
-class _Parser(TrlParser):
+class _SaidOnce(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            sys.exit(2)
+        super().error(message)
+
+
+class _Parser(_SaidOnce, TrlParser):
     def set_defaults_with_config(self, *, where: str = "the file of --config", **values: Any) -> list[str]:
         """Checked values of the file as defaults. Raises ValueError, naming the option."""
         actions = {action.dest: action for action in reversed(self._actions)}  # --x stands before its --no_x
@@ -90,7 +98,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     With `--resume` all that neither of them gives is taken from the run in `--output_dir`.
     """
     arguments = _with_config_apart(sys.argv[1:] if arguments is None else arguments)
-    parser = _Parser(PARTS, usage=USAGE, allow_abbrev=False)
+    parser = _Parser(PARTS, usage=USAGE, allow_abbrev=False)  # type: ignore[arg-type]
     parser.set_defaults(lora_dropout=0.0)  # TRL's 0.05 is refused
     parser.set_defaults_with_config(where=f"{CONFIG} of the run", **_options_of_the_run(arguments))
     game, args, model, unknown = parser.parse_args_and_config(arguments, return_remaining_strings=True)
@@ -121,7 +129,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
 
 def _options_of_the_run(arguments: Sequence[str]) -> dict[str, Any]:
     """Options of the run that `--resume` or `--resume_from` continues, {} without them. Raises RunFolderError."""
-    first = argparse.ArgumentParser(usage=USAGE, add_help=False, allow_abbrev=False)
+    first = _SaidOnce(usage=USAGE, add_help=False, allow_abbrev=False)
     first.add_argument("--config", type=lambda file: yaml.safe_load(Path(file).read_text("utf-8")), default={})
     first.add_argument("--output_dir", "--output-dir")
     first.add_argument("--resume", nargs="?", const=True, type=string_to_bool)

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vision_zero.data.image_files import BadImageError
+from vision_zero.data.errors import BadImageError
 from vision_zero.data.validation import BadPair
 from vision_zero.types import ImagePair, ImageSource
 

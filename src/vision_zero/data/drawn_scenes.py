@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from vision_zero.data.folders import PairSourceError
+from vision_zero.data.errors import PairSourceError
 from vision_zero.data.lazy_pairs import LazyPairs
 from vision_zero.types import ImagePair
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from PIL import Image
 
-from vision_zero.data.folders import PairSourceError
+from vision_zero.data.errors import PairSourceError
 from vision_zero.data.lazy_pairs import LazyPairs
 from vision_zero.types import FailedEdit, ImagePair, ImageSource
 

@@ -5,31 +5,33 @@
 | manifest | a `.jsonl` file, or a folder that holds `manifest.jsonl` |
 | CLEVR | a folder with `images/` and a scene file `{"info", "scenes": [...]}` in it or in its `scenes/` |
 | ChartQA | a folder with `png/` and `tables/` |
-| pairs | a folder in which an image is called `NAME_original.*` or `NAME_modified.*` |
+| pairs | a folder in which images are called `NAME_original.*` and `NAME_modified.*`, or otherwise paired (`pairing`) |
 | images | any other folder with images, recursively |
 
-Hidden files and folders (a leading dot) are left out. Orders are those of sorted names or of the manifest's lines,
-never the file system's.
+Hidden files and folders (a leading dot) are left out; what else is not read is counted in `Listing.notes`. Orders are
+those of sorted names or of the manifest's lines, never the file system's.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
+from vision_zero.data.errors import LFS_ADVICE, PairSourceError, is_lfs_pointer, shorten
 from vision_zero.data.image_files import IMAGE_EXTENSIONS
+from vision_zero.data.pairing import DOCUMENTED, find_pairs
 from vision_zero.types import Domain
 
 MANIFEST_NAME = "manifest.jsonl"
-
-
-class PairSourceError(ValueError):
-    """A source of image pairs is not laid out as it should be. The message names the file and what to do."""
+CONTACT_SHEET = "sheet.jpg"
+"""Beside the manifest of a maker of pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +47,16 @@ class PairPaths:
 
 @dataclass(frozen=True)
 class Listing:
-    """Pairs of a source in order, with the name of its layout and the folder that the paths start from."""
+    """Pairs of a source in order, with the name of its layout and the folder that the paths start from.
+
+    `notes` are lines for the user: how files were paired, and which were not used.
+    """
 
     layout: str
     root: Path
     pairs: Sequence[PairPaths]
     domain: Domain
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,23 +85,27 @@ class LazyJson(Mapping[str, Any]):
         return len(self._object())
 
 
-def read_folder(root: Path, scenes: Path | None) -> Listing:
+def read_folder(root: Path, scenes: Path | None, pair_by: str | None = None) -> Listing:
     """The pairs of a folder of files. `scenes` is the folder of NAME_comparison.json of a folder of pairs.
 
-    Raises PairSourceError for a folder without images, or with files that do not fit together.
+    `pair_by` is that of `pairing.find_pairs`. Raises PairSourceError for a folder without images, with files that do
+    not fit together, or that can be read in several ways.
     """
+    files = walk(root)
     if (root / "images").is_dir():
         scene_files = _clevr_scene_files(root)
         if scene_files:
-            return Listing("CLEVR", root, _read_clevr(root, scene_files), "scenes")
+            rows = _read_clevr(root, scene_files, files)
+            used = {path.relative_to(root).as_posix() for path in scene_files}
+            return Listing("CLEVR", root, rows, "scenes", unused(root, files, used, rows))
         if scenes is None and any((root / "scenes").glob("*.json")):
             raise PairSourceError(
                 f"{root / 'scenes'}: no *_scenes.json that lists the scenes of images/, as CLEVR has; for pairs with a "
                 f"NAME_comparison.json each, the source is {root / 'images'} and scenes is {root / 'scenes'}"
             )
     if (root / "png").is_dir() and (root / "tables").is_dir():
-        return Listing("ChartQA", root, _read_chartqa(root), "charts")
-    files = walk(root)
+        rows, tables = _read_chartqa(root, files)
+        return Listing("ChartQA", root, rows, "charts", unused(root, files, tables, rows))
     images = [name for name in files if is_image_name(name)]
     if not files:
         raise PairSourceError(
@@ -107,9 +117,28 @@ def read_folder(root: Path, scenes: Path | None) -> Listing:
         raise PairSourceError(
             f"{root}: no images among {len(files)} files ({shorten(extensions, 8)}); known extensions: {known}"
         )
-    if any(_pair_part(name) for name in images):
-        return _read_pairs(root, images, frozenset(files), scenes)
-    return Listing("images", root, [PairPaths(name, name) for name in images], "photos")
+    reading = find_pairs(root, images, pair_by)
+    if reading is None:
+        rows = [PairPaths(name, name) for name in images]
+        return Listing("images", root, rows, "photos", unused(root, files, set(), rows))
+    pairs = reading.pairs()
+    described = _comparisons(root, sorted(pairs), files, scenes)
+    rows = [PairPaths(name, *pairs[name], described.get(name)) for name in sorted(pairs)]
+    used = {f"{name}_comparison.json" for name in described} if scenes is None else set()
+    told = () if str(reading) == DOCUMENTED else (f"{root}: pairs are {reading}",)
+    notes = (*told, *unused(root, files, used, rows))
+    return Listing("pairs", root, rows, "scenes" if described else "photos", notes)
+
+
+def unused(root: Path, files: Iterable[str], used: Set[str], rows: Sequence[PairPaths]) -> tuple[str, ...]:
+    """A line that counts the `files` of a folder that are neither `used` nor images of `rows`; no line if all are."""
+    shown = {name for row in rows for name in (row.image, row.edited)}
+    left = [name for name in files if name not in used and name not in shown]
+    if not left:
+        return ()
+    kinds = Counter(os.path.splitext(name)[1].lower() or "without an extension" for name in left)
+    named = shorten([f"{count} {kind}" for kind, count in kinds.most_common()], 8)
+    return (f"{root}: {len(left)} file{'s' * (len(left) > 1)} not used: {named} (first: {left[0]})",)
 
 
 def walk(root: Path) -> list[str]:
@@ -146,15 +175,21 @@ def read_json(path: Path) -> Any:
         with open(path, encoding="utf-8-sig") as stream:
             return json.load(stream)
     except json.JSONDecodeError as error:
+        if is_lfs_pointer(path):
+            raise PairSourceError(f"{path} {LFS_ADVICE}") from error
         raise PairSourceError(f"{path}, line {error.lineno}: not valid JSON: {error.msg}") from error
     except (OSError, UnicodeDecodeError, RecursionError) as error:
         raise PairSourceError(f"{path}: cannot be read: {error}") from error
 
 
-def shorten(names: Sequence[str], limit: int = 3) -> str:
-    """The first few names for a message, and how many more there are."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+def as_on_disk(path: Path) -> Path:
+    """`path`, or the file whose name has another Unicode form: archives of a Mac have letters and accents apart."""
+    if os.path.exists(path) or path == path.parent:
+        return path
+    parent, wanted = as_on_disk(path.parent), normalize("NFC", path.name)
+    with suppress(OSError, ValueError):
+        return next((parent / name for name in sorted(os.listdir(parent)) if normalize("NFC", name) == wanted), path)
+    return path
 
 
 def _list_folder(folder: str) -> list[tuple[str, bool]]:
@@ -172,43 +207,12 @@ def _list_folder(folder: str) -> list[tuple[str, bool]]:
     return sorted(listed, reverse=True)
 
 
-def _pair_part(name: str) -> tuple[str, str] | None:
-    """(NAME, "original" or "modified") of NAME_original.png, None for other names."""
-    match = re.fullmatch(r"(.*[^/])_(original|modified)", os.path.splitext(name)[0], re.DOTALL)
-    return None if match is None else (match[1], match[2])
-
-
-def _read_pairs(root: Path, images: Sequence[str], files: frozenset[str], scenes: Path | None) -> Listing:
-    parts: dict[str, dict[str, str]] = {}
-    for name in images:
-        match = _pair_part(name)
-        if match is None:
-            raise PairSourceError(
-                f"{root / name}: neither NAME_original nor NAME_modified, in a folder that holds such pairs; "
-                "move it or rename it"
-            )
-        pair_name, part = match
-        other = parts.setdefault(pair_name, {}).setdefault(part, name)
-        if other != name:
-            raise PairSourceError(f"{root}: two files for the {part} image of one pair: {other} and {name}")
-    for pair_name, pair in parts.items():
-        for part, partner in (("original", "modified"), ("modified", "original")):
-            if partner not in pair:
-                raise PairSourceError(f"{root / pair[part]}: its partner {pair_name}_{partner}.* is missing")
-    comparisons = _comparisons(root, sorted(parts), files, scenes)
-    rows = [
-        PairPaths(name, parts[name]["original"], parts[name]["modified"], comparisons.get(name))
-        for name in sorted(parts)
-    ]
-    return Listing("pairs", root, rows, "scenes" if comparisons else "photos")
-
-
 def _comparisons(
-    root: Path, names: Sequence[str], files: frozenset[str], scenes: Path | None
+    root: Path, names: Sequence[str], files: Sequence[str], scenes: Path | None
 ) -> dict[str, Mapping[str, Any]]:
     """Scene descriptions by pair. If `scenes` is given, every pair must have one."""
     folder = root if scenes is None else scenes
-    present = files if scenes is None else frozenset(walk(scenes))
+    present = frozenset(files if scenes is None else walk(scenes))
     found = {n: LazyJson(path=str(folder / f"{n}_comparison.json")) for n in names if f"{n}_comparison.json" in present}
     missing = [f"{name}_comparison.json" for name in names if name not in found]
     if scenes is not None and missing:
@@ -216,25 +220,35 @@ def _comparisons(
     return dict(found)
 
 
-def _by_stem(folder: Path, names: Sequence[str]) -> dict[str, str]:
+def _by_stem(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """File names by themselves without extension, in one Unicode form."""
     stems: dict[str, str] = {}
     for name in names:
-        other = stems.setdefault(os.path.splitext(name)[0], name)
+        other = stems.setdefault(normalize("NFC", os.path.splitext(name)[0]), name)
         if other != name:
             raise PairSourceError(f"{folder}: two files of one name: {other} and {name}")
     return stems
 
 
-def _read_chartqa(root: Path) -> list[PairPaths]:
-    charts = _by_stem(root / "png", [name for name in walk(root / "png") if is_image_name(name)])
-    tables = _by_stem(root / "tables", [name for name in walk(root / "tables") if name.lower().endswith(".csv")])
+def _below(folder: str, files: Sequence[str]) -> list[str]:
+    return [name.removeprefix(f"{folder}/") for name in files if name.startswith(f"{folder}/")]
+
+
+def _read_chartqa(root: Path, files: Sequence[str]) -> tuple[list[PairPaths], set[str]]:
+    """The charts, and the files of their tables."""
+    charts = _by_stem(root / "png", filter(is_image_name, _below("png", files)))
+    tables = _by_stem(root / "tables", (name for name in _below("tables", files) if name.lower().endswith(".csv")))
     for name in sorted(charts.keys() - tables.keys()):
         raise PairSourceError(f"{root / 'png' / charts[name]}: its table {root / 'tables' / name}.csv is missing")
     for name in sorted(tables.keys() - charts.keys()):
         raise PairSourceError(f"{root / 'tables' / tables[name]}: its chart {root / 'png' / name}.png is missing")
     if not charts:
         raise PairSourceError(f"{root}: no charts in png/ and no tables in tables/")
-    return [PairPaths(n, f"png/{charts[n]}", meta={"table": str(root / "tables" / tables[n])}) for n in sorted(charts)]
+    rows = [
+        PairPaths(os.path.splitext(chart)[0], f"png/{chart}", meta={"table": str(root / "tables" / tables[name])})
+        for name, chart in charts.items()
+    ]
+    return sorted(rows, key=lambda row: row.id), {f"tables/{name}" for name in tables.values()}
 
 
 def _clevr_scene_files(root: Path) -> list[Path]:
@@ -244,9 +258,9 @@ def _clevr_scene_files(root: Path) -> list[Path]:
     return beside or within
 
 
-def _read_clevr(root: Path, scene_files: Sequence[Path]) -> list[PairPaths]:
+def _read_clevr(root: Path, scene_files: Sequence[Path], files: Sequence[str]) -> list[PairPaths]:
     """One image per scene, with the scene as meta."""
-    present = frozenset(name for name in walk(root / "images") if is_image_name(name))
+    present = {normalize("NFC", name): name for name in _below("images", files) if is_image_name(name)}
     rows: dict[str, PairPaths] = {}
     for path in scene_files:
         content = read_json(path)
@@ -265,7 +279,7 @@ def _read_clevr(root: Path, scene_files: Sequence[Path]) -> list[PairPaths]:
             )
     described = {os.path.dirname(image) for image in rows}
     # CLEVR's test images come without scenes, so only folders that some scene names must be described wholly.
-    for image in sorted(present - rows.keys()):
+    for image in sorted(set(present.values()) - rows.keys()):
         if os.path.dirname(image) in described:
             raise PairSourceError(f"{root / 'images' / image}: no scene in {shorten([p.name for p in scene_files])}")
     if not rows:
@@ -274,13 +288,12 @@ def _read_clevr(root: Path, scene_files: Sequence[Path]) -> list[PairPaths]:
     return [rows[image] for image in sorted(rows)]
 
 
-def _clevr_image(path: Path, number: int, scene: Any, split: str, present: frozenset[str]) -> str:
+def _clevr_image(path: Path, number: int, scene: Any, split: str, present: Mapping[str, str]) -> str:
     """Path of the scene's image under images/: CLEVR's release sorts images by split, its generator does not."""
     name = scene.get("image_filename") if isinstance(scene, dict) else None
     if not isinstance(name, str):
         raise PairSourceError(f"{path}, scene {number}: no image_filename")
-    candidates = [name, f"{scene.get('split', split)}/{name}"]
-    for candidate in candidates:
-        if candidate in present:
-            return candidate
+    for candidate in (name, f"{scene.get('split', split)}/{name}"):
+        if image := present.get(normalize("NFC", candidate)):
+            return image
     raise PairSourceError(f"{path}, scene {number}: the image {name} is not in images/")

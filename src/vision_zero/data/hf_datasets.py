@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,14 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from vision_zero.data.folders import PairSourceError
-from vision_zero.data.image_files import BadImageError, ImageFile, decode_bytes
+from vision_zero.data.errors import LFS_ADVICE, LFS_POINTER, BadImageError, PairSourceError, is_lfs_pointer
+from vision_zero.data.folders import as_on_disk, unused, walk
+from vision_zero.data.image_files import ImageFile, decode_bytes
 from vision_zero.data.lazy_pairs import LazyPairs
 from vision_zero.data.manifest import Folder
 from vision_zero.types import Domain, ImagePair
 
 if TYPE_CHECKING:
     import datasets
+
+ALL = "all"
 
 KNOWN_COLUMNS: tuple[tuple[str, str], ...] = (
     ("original_image", "edited_image"),  # instructpix2pix-clip-filtered
@@ -32,7 +37,12 @@ KNOWN_COLUMNS: tuple[tuple[str, str], ...] = (
 )
 """Column names (before, after) that published sets use."""
 
-_METADATA_FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+_SHARD = re.compile(r"(\w[\w.-]*?)-\d{5}-of-\d{5}.*")
+_SPLIT_WORD = re.compile(r"(?:^|[^a-z0-9])(train(?:ing)?|test|eval|valid(?:ation)?|val|dev)(?:$|[^a-z])")
+
+_METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+_SAVED = ("dataset_dict.json", "state.json")
+"""Files that `save_to_disk` writes."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +83,8 @@ class DatasetImage:
     def name(self) -> str:
         return f"{self.cells.name}, row {self.row}, column {self.column}"
 
-    def open(self) -> Image.Image:
-        """The whole image, RGB. Raises BadImageError."""
+    def content(self) -> bytes | ImageFile:
+        """The encoded image, or the file that holds it. Raises BadImageError."""
         value = self.cells.read(self.column, self.row)
         if isinstance(value, list):
             if len(value) != 1:
@@ -84,16 +94,25 @@ class DatasetImage:
         trusted = isinstance(value, Mapping)
         data, path = (value.get("bytes"), value.get("path")) if trusted else (value, value)
         if isinstance(data, bytes):
-            return decode_bytes(data, self.name)
+            return data
         if not isinstance(path, str) or not path:
             raise BadImageError(f"{self.name}: the cell holds no image")
-        file, folder = Path(path), self.cells.folder
+        folder = self.cells.folder
+        if folder is None or trusted:
+            return ImageFile(as_on_disk(Path(path)))
         try:
-            if folder is not None and not trusted:
-                folder.check(path)
-                file = folder.root / path
-            return ImageFile(file).open()
-        except (PairSourceError, BadImageError) as error:
+            return ImageFile(folder.root / folder.check(path))
+        except PairSourceError as error:
+            raise BadImageError(f"{self.name}: {error}") from error
+
+    def open(self) -> Image.Image:
+        """The whole image, RGB. Raises BadImageError."""
+        content = self.content()
+        if isinstance(content, bytes):
+            return decode_bytes(content, self.name)
+        try:
+            return content.open()
+        except BadImageError as error:
             raise BadImageError(f"{self.name}: {error}") from error
 
 
@@ -101,9 +120,19 @@ class TablePairs(LazyPairs):
     """The rows of a data set as pairs."""
 
     def __init__(
-        self, dataset: datasets.Dataset, columns: Columns, domain: Domain, name: str, folder: Folder | None
+        self,
+        dataset: datasets.Dataset,
+        columns: Columns | None,
+        domain: Domain,
+        name: str,
+        folder: Folder | None = None,
+        notes: tuple[str, ...] = (),
     ) -> None:
-        super().__init__("data set", len(dataset))
+        import datasets
+
+        super().__init__("data set", len(dataset), notes)
+        images = [column for column, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
+        columns = choose_columns(dataset.column_names, images, columns, name)
         self._cells = Cells(dataset, columns, name, folder)
         self.columns = columns
         self._domain = domain
@@ -125,43 +154,99 @@ def is_dataset(source: object) -> bool:
 
 
 def is_dataset_path(path: Path) -> bool:
-    """True for a local path of a `datasets` data set: save_to_disk, parquet, or imagefolder with metadata."""
+    """True for a local path of a `datasets` data set: save_to_disk, parquet, or an image folder with metadata."""
     if path.is_file():
         return path.suffix.lower() == ".parquet"
-    if any((path / name).is_file() for name in ("dataset_dict.json", "state.json", *_METADATA_FILES)):
-        return True
-    return any(any(path.glob(pattern)) for pattern in ("*.parquet", "data/*.parquet", "*/*.parquet"))
+    return any((path / name).is_file() for name in _SAVED) or bool(_tables(path))
 
 
-def load_local(path: Path) -> datasets.Dataset:
-    """A data set from a local path, never from the network. Of several splits, the one called "train" is read.
+def _tables(path: Path) -> list[str]:
+    """Files of a folder that hold the rows, at most two folders deep (data/, default/train/).
 
-    Raises PairSourceError when `datasets` cannot read the path, or finds splits but no "train".
+    These are its metadata files, which name images, or else its parquet files.
+    """
+    found: dict[bool, set[str]] = {True: set(), False: set()}
+    for depth in ("", "*/", "*/*/"):
+        for file in (one for pattern in (*_METADATA, "*.parquet") for one in path.glob(depth + pattern)):
+            is_metadata = file.name in _METADATA and _names_files(file)
+            if is_metadata or file.suffix == ".parquet":
+                found[is_metadata].add(file.relative_to(path).as_posix())
+        if any(found.values()):
+            break
+    return sorted(name for name in found[True] or found[False] if not any(p.startswith(".") for p in name.split("/")))
+
+
+def _names_files(metadata: Path) -> bool:
+    """True for metadata of images; a file of this name may be about something else."""
+    with open(metadata, "rb") as stream:
+        start = stream.read() if metadata.suffix == ".parquet" else stream.readline()
+    return b"file_name" in start or start.startswith(LFS_POINTER)
+
+
+def load_local(path: Path, wanted: str | None) -> tuple[datasets.Dataset, tuple[str, ...]]:
+    """A data set from a local path, never from the network, and notes: which splits and files are not read.
+
+    Raises PairSourceError when `datasets` cannot read the path, or it is not clear which split is meant.
     """
     import datasets
 
     try:
         if path.is_file():
-            # Not load_dataset("parquet"), which first reports its use to the hub.
-            loaded = datasets.Dataset.from_parquet(str(path))
-        elif (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-            loaded = datasets.load_from_disk(str(path))
-        else:
-            loaded = datasets.load_dataset(str(path))
+            return _read_file(path), ()
+        if any((path / name).is_file() for name in _SAVED):
+            return choose_split(datasets.load_from_disk(str(path)), str(path), wanted)
+        splits: dict[str, list[str]] = {}
+        for name in _tables(path):
+            splits.setdefault(split_of(name), []).append(name)
+        found = {split: f"{len(files)} files, as {files[0]}" for split, files in splits.items()}
+        chosen, notes = choose_splits(found, str(path), wanted)
+        files = sorted(path / name for split in chosen for name in splits[split])
+        read = datasets.concatenate_datasets([_read_file(file) for file in files])
+        used = {name for some in splits.values() for name in some}
+        if files[0].name in _METADATA:
+            used |= _files_in(read, path)
+        return read, notes + unused(path, walk(path), used, ())
+    except PairSourceError:
+        raise
     except Exception as error:  # whatever datasets, pyarrow or the files' owner raise: the user needs the path first
+        pointers = [file for file in sorted({path, *path.rglob("*")}) if file.is_file() and is_lfs_pointer(file)]
+        if pointers:
+            raise PairSourceError(f"{pointers[0]} {LFS_ADVICE}") from error
         raise PairSourceError(f"{path}: `datasets` cannot read it: {' '.join(str(error).split())}") from error
-    return choose_split(loaded, str(path))
 
 
-def choose_split(loaded: Any, name: str) -> datasets.Dataset:
-    """The data set itself, its only split, or the one called "train". Raises PairSourceError otherwise."""
-    if not isinstance(loaded, Mapping):
-        return loaded
-    if len(loaded) == 1:
-        return next(iter(loaded.values()))
-    if "train" in loaded:
-        return loaded["train"]
-    raise PairSourceError(f'{name}: has the splits {", ".join(loaded)} and none called "train"; give one split alone')
+def _read_file(file: Path) -> datasets.Dataset:
+    """The rows of a parquet or metadata file. Its path is taken literally: load_dataset sees patterns in [ and *."""
+    from datasets.data_files import DataFilesDict, DataFilesList
+    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
+    from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+    from datasets.packaged_modules.parquet.parquet import Parquet
+
+    name, about = os.path.abspath(file), file.stat()
+    # `datasets` keeps a copy in its cache, which it knows by this.
+    files = DataFilesList([name], [(name, str(about.st_mtime_ns), str(about.st_size))])
+    kind, builder = ("imagefolder", ImageFolder) if file.name in _METADATA else ("parquet", Parquet)
+    built = builder(data_files=DataFilesDict(train=files), hash=_PACKAGED_DATASETS_MODULES[kind][1])
+    built.download_and_prepare()
+    return built.as_dataset(split="train")
+
+
+def _files_in(dataset: datasets.Dataset, folder: Path) -> set[str]:
+    """Files of `folder` that the cells of an image folder name."""
+    rows = dataset.with_format("arrow")[:]
+    cells = (cell for name in dataset.column_names for cell in rows.column(name).to_pylist() if isinstance(cell, dict))
+    paths = (as_on_disk(Path(cell["path"])) for cell in cells if cell.get("path"))
+    return {os.path.relpath(path, os.path.abspath(folder)) for path in paths}
+
+
+def choose_split(loaded: Any, name: str, wanted: str | None) -> tuple[datasets.Dataset, tuple[str, ...]]:
+    """The data set itself or its split that is read (`choose_splits`), and notes."""
+    import datasets
+
+    splits = loaded if isinstance(loaded, Mapping) else {"": loaded}
+    chosen, notes = choose_splits({split: f"{len(rows)} rows" for split, rows in splits.items()}, name, wanted)
+    read = [splits[split] for split in chosen]
+    return read[0] if len(read) == 1 else datasets.concatenate_datasets(read), notes
 
 
 def read_columns(columns: Sequence[str] | Mapping[str, str]) -> Columns:
@@ -176,30 +261,56 @@ def read_columns(columns: Sequence[str] | Mapping[str, str]) -> Columns:
     return Columns(*columns)
 
 
-def choose_columns(dataset: datasets.Dataset, columns: Columns | None, name: str) -> Columns:
-    """The columns given, if the table has them; else those of a published set; else the only image column.
+def choose_columns(present: Sequence[str], images: Sequence[str], columns: Columns | None, name: str) -> Columns:
+    """The columns given, if the table has them; else those of a published set; else the only one of `images`.
 
     Raises PairSourceError with the table's column names when a column is missing or the choice is not clear.
     """
-    present = f"{name}: the columns are {', '.join(dataset.column_names)}"
+    said = f"{name}: the columns are {', '.join(present)}"
     if columns is not None:
-        missing = [column for column in columns.fields().values() if column not in dataset.column_names]
+        missing = [column for column in columns.fields().values() if column not in present]
         if missing:
-            raise PairSourceError(f"{present}; there is no {', '.join(missing)}")
+            raise PairSourceError(f"{said}; there is no {', '.join(missing)}")
         return columns
-    known = [pair for pair in KNOWN_COLUMNS if set(pair) <= set(dataset.column_names)]
+    known = [pair for pair in KNOWN_COLUMNS if set(pair) <= set(present)]
     if len(known) == 1:
         return Columns(*known[0])
     if known:
         found = " or ".join(f"{image} -> {edited}" for image, edited in known)
-        raise PairSourceError(f"{present}; it could be {found}: name them with columns")
-    import datasets  # imported already: `dataset` is one of its objects
-
-    images = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
+        raise PairSourceError(f"{said}; it could be {found}: name them with columns")
     if len(images) == 1:
         return Columns(images[0])
     reason = f"which of {', '.join(images)} to read is not clear" if images else "none of them holds images"
-    raise PairSourceError(f"{present}; {reason}: name them with columns")
+    raise PairSourceError(f"{said}; {reason}: name them with columns")
+
+
+def split_of(path: str) -> str:
+    """Split that the path of a file in a data set names, as `data/train-00000-of-00003.parquet`; empty for none."""
+    stem = path.removesuffix(".parquet")
+    if match := _SHARD.fullmatch(stem.rsplit("/", 1)[-1]):
+        return match[1]
+    named = {"train" if word == "training" else word for word in _SPLIT_WORD.findall(stem.lower())}
+    return named.pop() if len(named) == 1 else ""
+
+
+def choose_splits(found: Mapping[str, str], name: str, wanted: str | None) -> tuple[list[str], tuple[str, ...]]:
+    """The splits that are read, and a note about the others. `found`: what each split holds, for messages.
+
+    It is the one `wanted` (`all`: every one), the only one, or the one called train. Raises PairSourceError where none
+    of these is there, and where only some of the files name a split.
+    """
+    if wanted == ALL or (wanted is None and len(found) == 1):
+        return list(found), ()
+    chosen = "" if wanted is None and "" in found else wanted or "train"
+    if not chosen or chosen not in found:
+        names = ", ".join(filter(None, found)) or "(no names)"
+        wrong = (
+            f'the splits {names} and none called "{chosen}"' if chosen else f"files of {names} and files of no split"
+        )
+        raise PairSourceError(f"{name}: has {wrong}; give --split NAME, or --split all")
+    left = ", ".join(f"{split or '(no split)'} ({what})" for split, what in found.items() if split != chosen)
+    told = f"{name}: the split {chosen} is read ({found[chosen]}), not {left}; --split says which"
+    return [chosen], (told,) if left else ()
 
 
 def _ids(dataset: datasets.Dataset, column: str, name: str) -> list[str]:

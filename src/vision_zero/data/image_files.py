@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+
+from vision_zero.data.errors import LFS_ADVICE, LFS_POINTER, BadImageError
 
 MAX_PIXELS = 80_000_000
 """Largest width x height that is decoded, below the size at which Pillow begins to warn (89 million)."""
@@ -27,11 +31,12 @@ IMAGE_EXTENSIONS = frozenset(
 # Only these decoders are tried, whatever the extension says: Pillow's EPS reader, for one, would start Ghostscript.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM")
 
-_SIXTEEN_BIT_MODES = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
+_PNG = b"\x89PNG\r\n\x1a\n"
+_NOT_PIXELS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+"""Chunks of a PNG that no game looks at. Pillow refuses the whole file for one that is damaged or very long."""
 
-
-class BadImageError(ValueError):
-    """An image, or the two images of a pair, cannot be used. The message begins with the name."""
+_BITS, _SIGN, _WHITE_IS_ZERO = 258, 339, 262
+"""TIFF tags: BitsPerSample, SampleFormat (1: unsigned), PhotometricInterpretation (0: white is zero)."""
 
 
 @dataclass(frozen=True)
@@ -65,22 +70,92 @@ def decode_bytes(data: bytes, name: str) -> Image.Image:
 def decode(stream: IO[bytes], name: str) -> Image.Image:
     """The image in `stream`, decoded, turned as its EXIF orientation says, RGB.
 
-    Transparency is laid on white, 16-bit grey is scaled to 8 bit, of an animation the first frame is taken. The size
-    is checked before any pixel is decoded. Raises BadImageError for anything that is not a whole image.
+    Transparency is laid on white, grey of 9 to 16 bits is scaled to 8, of an animation the first frame is taken. The
+    size is checked before any pixel is decoded. Raises BadImageError for anything that is not a whole image.
     """
     try:
-        with Image.open(stream, formats=_FORMATS) as image:
-            check_size(image.size, name)
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image), name)
+        return _decoded(stream, name)
     except BadImageError:
         raise
-    except UnidentifiedImageError as error:
-        raise BadImageError(f"{name}: not an image of a known format ({', '.join(_FORMATS)})") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise BadImageError(f"{name}: more than the allowed {MAX_PIXELS} pixels: {error}") from error
     except Exception as error:  # Pillow's decoders raise a dozen unrelated types on damaged files
-        raise BadImageError(f"{name}: cannot be decoded, damaged or truncated: {error}") from error
+        stream.seek(0)
+        data = stream.read(1 << 29)
+        if data.startswith(_PNG):
+            with suppress(Exception):
+                return _decoded(io.BytesIO(_pixels_alone(data)), name)
+        raise BadImageError(f"{name}: {_reason(error, data)}") from error
+
+
+def _decoded(stream: IO[bytes], name: str) -> Image.Image:
+    with Image.open(stream, formats=_FORMATS) as image:
+        check_size(image.size, name)
+        image.load()
+        try:
+            turned = ImageOps.exif_transpose(image)
+        except Exception as error:  # as many types as in `decode`
+            raise BadImageError(
+                f"{name}: its EXIF data are damaged ({error}), so which side is up is not known; save it without them"
+            ) from error
+        if image.mode in ("F", "I") or image.mode.startswith("I;16"):
+            return _eight_bit(turned, name, getattr(image, "tag_v2", {})).convert("RGB")
+    if turned.has_transparency_data:
+        turned = Image.alpha_composite(Image.new("RGBA", turned.size, "white"), turned.convert("RGBA"))
+    return turned.convert("RGB")
+
+
+def _eight_bit(image: Image.Image, name: str, tags: Mapping[int, Any]) -> Image.Image:
+    """Grey of 9 to 16 bits as 8 bits; `tags` are those of a TIFF. Raises BadImageError for other depths.
+
+    Pillow's own conversion clips at 255, which turns almost every such image white.
+    """
+    bits, sign = max(tags.get(_BITS, (16,))), max(tags.get(_SIGN, (1,)))
+    if image.mode == "F":
+        raise BadImageError(f"{name}: its pixels are floating-point numbers of {bits} bits, whose range is not known")
+    lowest, highest = (float(value) for value in image.convert("I").getextrema())  # type: ignore[arg-type]
+    if bits > 16 or sign != 1 or lowest < 0 or highest >= 2**bits:
+        raise BadImageError(
+            f"{name}: its grey values are whole numbers of {bits} bits from {lowest:.0f} to {highest:.0f}, whose range "
+            "is not known; save it with 8 or 16 bits"
+        )
+    scale, offset = 255 / (2**bits - 1), 0
+    if tags.get(_WHITE_IS_ZERO) == 0:
+        scale, offset = -scale, 255
+    return image.convert("I").point(lambda value: value * scale + offset).convert("L")
+
+
+def _pixels_alone(data: bytes) -> bytes:
+    """A PNG without the chunks of _NOT_PIXELS. A chunk is its length, its kind, so many bytes and a checksum."""
+    kept, at = [_PNG], len(_PNG)
+    while at < len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 8] not in _NOT_PIXELS:
+            kept.append(data[at:end])
+        at = end
+    return b"".join(kept)
+
+
+def _reason(error: Exception, data: bytes) -> str:
+    """Why an image cannot be decoded."""
+    if data.startswith(LFS_POINTER):
+        return LFS_ADVICE
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return f"more than the allowed {MAX_PIXELS} pixels: {error}"
+    if not isinstance(error, UnidentifiedImageError):
+        return f"cannot be decoded, damaged or truncated: {error}"
+    for kind in _FORMATS:  # Image.open drops what the decoder of the format said, such as an unknown depth
+        factory, accept = Image.OPEN[kind]
+        if accept is not None and accept(data[:16]) is True:
+            depth, stream = "", io.BytesIO(data)
+            with suppress(Exception):
+                tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])  # raises for other formats
+                stream.seek(tags.next)
+                tags.load(stream)
+                depth = f" of {tags[_BITS]} bits a sample"
+            try:
+                factory(io.BytesIO(data), "")
+            except Exception as reason:
+                return f"a {kind} file{depth} that cannot be decoded: {reason}"
+    return f"not an image of a known format ({', '.join(_FORMATS)})"
 
 
 def check_size(size: tuple[int, int], name: str) -> None:
@@ -92,21 +167,3 @@ def check_size(size: tuple[int, int], name: str) -> None:
         raise BadImageError(f"{name}: the image is {width}x{height}, more than the allowed {MAX_PIXELS} pixels")
     if max(size) > MAX_SIDE_RATIO * min(size):
         raise BadImageError(f"{name}: the image is {width}x{height}, its sides differ by more than {MAX_SIDE_RATIO}:1")
-
-
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    if image.mode in _SIXTEEN_BIT_MODES:
-        return _from_sixteen_bit(image, name).convert("RGB")
-    if image.mode == "F":
-        raise BadImageError(f"{name}: the pixels are floating-point numbers, whose range is not known")
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    return image.convert("RGB")
-
-
-def _from_sixteen_bit(image: Image.Image, name: str) -> Image.Image:
-    # Pillow's own conversion to 8 bit clips at 255, which turns almost every 16-bit image white.
-    lowest, highest = (float(value) for value in image.convert("I").getextrema())  # type: ignore[arg-type]
-    if lowest < 0 or highest > 65535:
-        raise BadImageError(f"{name}: grey values from {lowest:.0f} to {highest:.0f} are not 16-bit")
-    return image.convert("I").point(lambda value: value * (255 / 65535)).convert("L")

@@ -14,10 +14,11 @@ from vision_zero.types import Domain, ImagePair
 
 
 class LazyPairs(Sequence[ImagePair]):
-    """Base of the lazy sequences. `layout` names what was read."""
+    """Base of the lazy sequences. `layout` names what was read, `notes` are lines about it for the user."""
 
-    def __init__(self, layout: str, length: int) -> None:
+    def __init__(self, layout: str, length: int, notes: Sequence[str] = ()) -> None:
         self.layout = layout
+        self.notes = tuple(notes)
         self._length = length
 
     def __len__(self) -> int:
@@ -41,7 +42,7 @@ class PairSubset(LazyPairs):
     """The pairs of another sequence at the given positions."""
 
     def __init__(self, pairs: LazyPairs, rows: Sequence[int]) -> None:
-        super().__init__(pairs.layout, len(rows))
+        super().__init__(pairs.layout, len(rows), pairs.notes)
         self._pairs = pairs
         self._rows = rows
 
@@ -53,7 +54,7 @@ class ListedPairs(LazyPairs):
     """Pairs of image files. `domain` is that of pairs that name none."""
 
     def __init__(self, listing: Listing, domain: Domain) -> None:
-        super().__init__(listing.layout, len(listing.pairs))
+        super().__init__(listing.layout, len(listing.pairs), listing.notes)
         self._listing = listing
         self._domain = domain
 
@@ -75,7 +76,8 @@ class MixedPairs(LazyPairs):
         self._names = names
         self._parts = parts
         self._ends = list(accumulate(len(part) for part in parts))
-        super().__init__(" + ".join(part.layout for part in parts), self._ends[-1])
+        notes = [note for part in parts for note in part.notes]
+        super().__init__(" + ".join(part.layout for part in parts), self._ends[-1], notes)
 
     def pair_at(self, row: int) -> ImagePair:
         number = bisect_right(self._ends, row)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vision_zero.data.folders import LazyJson, Listing, PairPaths, PairSourceError
+from vision_zero.data.errors import LFS_ADVICE, LFS_POINTER, MAX_WORD, PairSourceError
+from vision_zero.data.folders import LazyJson, Listing, PairPaths, as_on_disk
 from vision_zero.types import DOMAINS
 
 FIELDS: dict[str, str] = {"id": "id", "image": "image", "edited": "edited", "domain": "domain", "meta": "meta"}
@@ -26,20 +28,30 @@ class Folder:
         self._real_root = os.path.realpath(root)
         self._listings: dict[str, dict[str, bool]] = {}
 
-    def check(self, relative: str) -> None:
-        """Raises PairSourceError unless `relative` names a file in this folder, links followed."""
+    def check(self, relative: str) -> str:
+        """The file's path as it is on the disk. Raises PairSourceError unless it is in this folder, links followed."""
+        if relative.startswith("data:") or (len(relative) > MAX_WORD and " " not in relative):
+            raise PairSourceError(
+                f"{relative}: not a path; images in a table are paths of files: write this one to a file"
+            )
+        if "\\" in relative and not os.path.lexists(self.root / relative):  # written on Windows
+            relative = relative.replace("\\", "/")
         if os.path.isabs(relative) or "\0" in relative:
             raise PairSourceError(f"{relative!r}: paths must be relative to {self.root}")
         parent, name = os.path.split(relative)
         listing = self._listings.get(parent)
         if listing is None:
             listing = self._listings[parent] = self._list(parent, relative)
+        if name in listing:
+            if listing[name]:  # a link
+                self._check_inside(os.path.join(self.root, relative), relative)
+            return relative
         # Asked directly if not listed: some file systems fold the case or the Unicode form of names.
-        is_link = listing.get(name, True)
-        if is_link:
-            self._check_inside(os.path.join(self.root, relative), relative)
-        if name not in listing and not os.path.isfile(os.path.join(self.root, relative)):
+        file = as_on_disk(self.root / relative)
+        self._check_inside(str(file), relative)
+        if not file.is_file():
             raise PairSourceError(f"{os.path.join(self.root, relative)}: no such file")
+        return os.path.relpath(file, self.root)
 
     def _list(self, parent: str, relative: str) -> dict[str, bool]:
         folder = os.path.join(self.root, parent)
@@ -47,8 +59,8 @@ class Folder:
         try:
             with os.scandir(folder) as entries:
                 return {entry.name: entry.is_symlink() for entry in entries if entry.is_file()}
-        except FileNotFoundError as error:
-            raise PairSourceError(f"{os.path.join(self.root, relative)}: no such file") from error
+        except FileNotFoundError:
+            return {}
         except OSError as error:
             raise PairSourceError(f"{folder}: cannot be listed: {error.strerror or error}") from error
 
@@ -79,11 +91,10 @@ def read_manifest(path: Path, fields: Mapping[str, str] | None = None) -> Listin
                 if first != number:
                     raise PairSourceError(f"{where}: the id {row.id!r} is already on line {first}")
                 try:
-                    for name in filter(None, (row.image, row.edited)):
-                        folder.check(name)
+                    image, edited = folder.check(row.image), row.edited and folder.check(row.edited)
                 except PairSourceError as error:
                     raise PairSourceError(f"{where}: {error}") from error
-                rows.append(row)
+                rows.append(replace(row, image=image, edited=edited))
     except OSError as error:
         raise PairSourceError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not rows:
@@ -121,7 +132,8 @@ def _parse(line: bytes, where: str, number: int) -> dict[str, Any]:
         if b"\\ud" in line.lower():  # half of a surrogate pair parses, but cannot be a file name nor be written again
             json.dumps(record, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise PairSourceError(f"{where}: not valid JSON: {error}") from error
+        reason = LFS_ADVICE if line.startswith(LFS_POINTER) else f"not valid JSON: {error}"
+        raise PairSourceError(f"{where}: {reason}") from error
     if not isinstance(record, dict):
         raise PairSourceError(f"{where}: expected a JSON object, got {type(record).__name__}")
     return record

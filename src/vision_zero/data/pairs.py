@@ -7,21 +7,33 @@ one pair at a time by `open_pair`; `check_pairs` opens a sample (`validation`). 
 
 from __future__ import annotations
 
+import os
 import random
 from array import array
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, Union, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union, cast
 
 from vision_zero.data import hf_datasets
 from vision_zero.data.drawn_scenes import is_drawn, read_drawn
-from vision_zero.data.folders import MANIFEST_NAME, Listing, PairSourceError, read_folder
-from vision_zero.data.hf_datasets import DatasetImage, TablePairs
-from vision_zero.data.image_files import BadImageError, ImageFile
+from vision_zero.data.errors import BadImageError, PairSourceError
+from vision_zero.data.folders import (
+    CONTACT_SHEET,
+    MANIFEST_NAME,
+    as_on_disk,
+    is_image_name,
+    read_folder,
+    unused,
+    walk,
+)
+from vision_zero.data.hf_datasets import ALL, Columns, DatasetImage, TablePairs, read_columns
+from vision_zero.data.image_files import ImageFile
 from vision_zero.data.lazy_pairs import LazyPairs, ListedPairs, MixedPairs, PairSubset
 from vision_zero.data.manifest import Folder, read_manifest
+from vision_zero.data.pairing import NONE
 from vision_zero.data.validation import MAX_ASPECT_DIFFERENCE, BadPair, PairReport, check_pairs, open_pair
-from vision_zero.types import DOMAINS, Domain, ImagePair
+from vision_zero.types import DOMAINS, Domain
 
 if TYPE_CHECKING:
     import datasets
@@ -32,17 +44,25 @@ __all__ = [
     "BadPair",
     "DatasetImage",
     "ImageFile",
+    "LazyPairs",
     "PairReport",
     "PairSourceError",
     "check_pairs",
     "load_pairs",
     "open_pair",
+    "source_options",
 ]
 
 OneSource: TypeAlias = Union[str, Path, "datasets.Dataset"]
 Source: TypeAlias = OneSource | Sequence[OneSource]
 ColumnNames: TypeAlias = Sequence[str] | Mapping[str, str]
 Split: TypeAlias = Literal["train", "heldout"]
+
+PAIR_BY_HELP = (
+    "Which images of a folder are pairs: the words of the original and of its edit, as before,after (_a,_b: NAME_a; "
+    "a/,b/: folders; /a,/b: files in a folder each), or none for single images; default: known words"
+)
+SPLIT_HELP = "Split that is read of a data set with several, or all (default: train)"
 
 
 def load_pairs(
@@ -53,7 +73,9 @@ def load_pairs(
     holdout: float = 0.0,
     seed: int = 0,
     scenes: str | Path | None = None,
-) -> Sequence[ImagePair]:
+    pair_by: str | None = None,
+    dataset_split: str | None = None,
+) -> LazyPairs:
     """The pairs of a source, in an order that does not depend on the file system. No image is opened.
 
     `source` is a folder of files, a JSONL manifest, a local data set folder or parquet file, a `datasets.Dataset`,
@@ -63,12 +85,15 @@ def load_pairs(
 
     `columns` names what is read from data sets, or keys of a manifest with other names: (image, edited) or
     {"image": ..., "edited": ..., "id": ...}. `scenes` is the folder of NAME_comparison.json of a folder of pairs.
+    `pair_by` says which image files of a folder are pairs (`pairing`), `dataset_split` which split of a data set is
+    read (`hf_datasets.choose_splits`).
 
     `split` takes the train or the held-out part: `holdout` is the held-out share, drawn from `seed` over the order of
     the pairs, so the same source gives the same parts. Raises PairSourceError for anything that does not fit.
     """
     sources = _as_list(source)
-    parts = [_read(one, columns, None if scenes is None else Path(scenes)) for one in sources]
+    named, described = None if columns is None else read_columns(columns), None if scenes is None else Path(scenes)
+    parts = [_read(one, named, described, pair_by, dataset_split) for one in sources]
     for one, part in zip(sources, parts, strict=True):
         if not len(part):
             raise PairSourceError(f"{_describe([one])}: no pairs")
@@ -77,6 +102,10 @@ def load_pairs(
         raise PairSourceError(f"columns were given, but {_describe(sources)} has none ({', '.join(sorted(layouts))})")
     if scenes is not None and "pairs" not in layouts:
         raise PairSourceError(f"scenes were given, but {_describe(sources)} is no folder of NAME_original.* files")
+    if dataset_split not in (None, ALL) and "data set" not in layouts:
+        raise PairSourceError(f"--split {dataset_split} was given, but {_describe(sources)} has no splits")
+    if pair_by not in (None, NONE) and "images" in layouts and "pairs" not in layouts:
+        raise PairSourceError(f"--pair_by {pair_by} was given, but no image of {_describe(sources)} is called so")
     pairs = parts[0] if len(parts) == 1 else MixedPairs(_source_names(sources), parts)
     return _take_split(pairs, split, holdout, seed)
 
@@ -91,39 +120,41 @@ def _as_list(source: Source) -> list[OneSource]:
     return list(source)
 
 
-def _read(source: OneSource, columns: ColumnNames | None, scenes: Path | None) -> LazyPairs:
+def _read(
+    source: OneSource, columns: Columns | None, scenes: Path | None, pair_by: str | None, split: str | None
+) -> LazyPairs:
     if not isinstance(source, (str, Path)):
         if not hf_datasets.is_dataset(source) and not isinstance(source, Mapping):
             raise PairSourceError(f"a source is a path or a datasets.Dataset, got {type(source).__name__}")
-        return _read_table(hf_datasets.choose_split(source, "the data set"), columns, "photos", "the data set", None)
+        dataset, notes = hf_datasets.choose_split(source, "the data set", split)
+        return TablePairs(dataset, columns, "photos", "the data set", notes=notes)
     if is_drawn(source):
         return read_drawn(str(source))
     domain, path = _split_domain(source)
-    if not path.exists():
+    path = as_on_disk(path)
+    if not os.path.exists(path):
         unknown = domain is None and ":" in str(source)
         known = f"; a domain before the colon is one of {', '.join(DOMAINS)}" if unknown else ""
         raise PairSourceError(f"{path}: no such file or folder{known}")
     if hf_datasets.is_dataset_path(path):
         folder = Folder(path.parent if path.is_file() else path)
-        return _read_table(hf_datasets.load_local(path), columns, domain or "photos", str(path), folder)
-    listing = _list_files(path, columns, scenes)
+        dataset, notes = hf_datasets.load_local(path, split)
+        return TablePairs(dataset, columns, domain or "photos", str(path), folder, notes)
+    if (manifest := path / MANIFEST_NAME if path.is_dir() else path).suffix.lower() == ".jsonl" and manifest.is_file():
+        listing = read_manifest(manifest, None if columns is None else columns.fields())
+        images = filter(is_image_name, walk(path)) if path.is_dir() else ()  # a file by itself is all that was given
+        listing = replace(listing, notes=unused(path, images, {CONTACT_SHEET}, listing.pairs))
+    elif path.is_dir():
+        listing = read_folder(path, scenes, pair_by)
+    else:
+        raise PairSourceError(f"{path}: a source is a folder, a .jsonl manifest or a .parquet file")
     return ListedPairs(listing, domain or listing.domain)
 
 
-def _read_table(
-    dataset: datasets.Dataset, columns: ColumnNames | None, domain: Domain, name: str, folder: Folder | None
-) -> TablePairs:
-    wanted = None if columns is None else hf_datasets.read_columns(columns)
-    return TablePairs(dataset, hf_datasets.choose_columns(dataset, wanted, name), domain, name, folder)
-
-
-def _list_files(path: Path, columns: ColumnNames | None, scenes: Path | None) -> Listing:
-    manifest = path / MANIFEST_NAME if path.is_dir() else path
-    if manifest.is_file() and manifest.suffix.lower() == ".jsonl":
-        return read_manifest(manifest, None if columns is None else hf_datasets.read_columns(columns).fields())
-    if not path.is_dir():
-        raise PairSourceError(f"{path}: a source is a folder, a .jsonl manifest or a .parquet file")
-    return read_folder(path, scenes)
+def source_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `load_pairs` from the options of a run."""
+    names = {"columns": "columns", "scenes": "scenes_dir", "pair_by": "pair_by", "dataset_split": "split"}
+    return {name: config.get(option) or None for name, option in names.items()}
 
 
 def _split_domain(source: str | Path) -> tuple[Domain | None, Path]:
@@ -165,7 +196,7 @@ def _take_split(pairs: LazyPairs, split: Split | None, holdout: float, seed: int
     if not 0 < n_heldout < len(pairs):
         raise PairSourceError(
             f"split={split} needs a holdout that leaves pairs on both sides: "
-            f"{holdout} of {len(pairs)} pairs is {n_heldout}"
+            f"{holdout} of {len(pairs)} pairs is {n_heldout}; give another --holdout, or --holdout 0 --arena_every 0"
         )
     heldout = set(random.Random(seed).sample(range(len(pairs)), n_heldout))
     return PairSubset(pairs, array("L", (row for row in range(len(pairs)) if (row in heldout) == (split == "heldout"))))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from vision_zero.data.image_files import BadImageError
+from vision_zero.data.errors import BadImageError
 from vision_zero.types import Domain, ImagePair
 
 MAX_ASPECT_DIFFERENCE = 0.02

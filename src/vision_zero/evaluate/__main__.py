@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 
 from vision_zero.data.pairs import BadImageError
 from vision_zero.rollout.policy import NotFiniteError
+from vision_zero.rollout.stopping import end_with_reader
 
 COMMANDS = {"win-rate": "win_rate", "clues": "clues", "vlmevalkit": "benchmarks"}
 """Sub-command -> the package whose module `main` runs it."""
@@ -25,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not arguments or arguments[0] not in COMMANDS:
         asked_for_help = bool(arguments) and arguments[0] in ("-h", "--help")
         print(__doc__, file=sys.stdout if asked_for_help else sys.stderr)
+        if not asked_for_help:
+            print(f"error: no command {' '.join(arguments[:1])}: give one of {', '.join(COMMANDS)}", file=sys.stderr)
         sys.exit(0 if asked_for_help else 2)
     try:
         import_module(f"vision_zero.evaluate.{COMMANDS[arguments[0]]}.main").main(arguments[1:])
@@ -36,4 +39,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    end_with_reader()
     main()

@@ -3,7 +3,7 @@
     python -m vision_zero.make_data clevr --out my/scenes --n 2000
     python -m vision_zero.make_data download magicbrush --out my/magicbrush --limit 1000
 
-Pair k of a seed is the same whatever --n, --workers or the order they were made in (docs/making-data.md).
+Pair k of a seed is the same whatever --n, --workers or the order they were made in (docs/data.md).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from vision_zero.inspect_data import contact_sheet, positive
 from vision_zero.make_data import output
 from vision_zero.make_data.maker import HasMaterial, HasSummary, Maker, MakerError
 from vision_zero.make_data.workers import work
+from vision_zero.rollout.stopping import end_with_reader
 
 MAKERS: Mapping[str, str] = {
     "clevr": "vision_zero.make_data.clevr.maker",
@@ -171,5 +172,6 @@ def stop(*_: object) -> None:
 
 
 if __name__ == "__main__":
+    end_with_reader()
     signal.signal(signal.SIGTERM, stop)
     sys.exit(main())

@@ -27,13 +27,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vision_zero.data.folders import MANIFEST_NAME, PairSourceError, read_json
+from vision_zero.data.errors import PairSourceError
+from vision_zero.data.folders import CONTACT_SHEET, MANIFEST_NAME, read_json
 from vision_zero.folder_lock import LOCK, FolderLockedError, locked
 from vision_zero.make_data.maker import VISIBLE_CHANGE, EditedPair, Maker, MakerError, attempt_pair, changed_share
 
 MATERIAL = "material"
 """Key in options.json of the fingerprint of the user's files."""
-OPTIONS, SUMMARY, SHEET = "options.json", "summary.json", "sheet.jpg"
+OPTIONS, SUMMARY, SHEET = "options.json", "summary.json", CONTACT_SHEET
 FILES = frozenset({OPTIONS, SUMMARY, SHEET, LOCK, MANIFEST_NAME})
 IMAGES, RECORDS = "images", "records"
 TEMPORARY = ".part"
@@ -139,8 +140,8 @@ def _keep_options(out: Path, options: Mapping[str, Any], n: int) -> None:
     now = json.loads(to_json({**options, "n": n}, "options"))
     if path.is_file():
         kept = written = _read(path)
-        if type(kept.get("n")) is not int:
-            raise MakerError(f"{path}: has no whole number n; remove the folder and make it again")
+        if type(kept.get("n")) is not int or "domain" not in kept:
+            raise MakerError(f"{path}: has no whole number n and domain, it is not of this program; give another --out")
         if not any((out / RECORDS).glob("*.json")):
             kept = now  # it ended before its first pair, say for a misspelt option
         different = [key for key in sorted(kept.keys() | now.keys()) if key != "n" and kept.get(key) != now.get(key)]

@@ -17,10 +17,10 @@ from itertools import chain
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import ModuleType
 from typing import cast
 
-from vision_zero.data.folders import PairSourceError
-from vision_zero.data.image_files import BadImageError
+from vision_zero.data.errors import BadImageError, PairSourceError
 from vision_zero.make_data.maker import MakerError
 from vision_zero.make_data.output import PairJob
 
@@ -66,7 +66,14 @@ def _start(job: PairJob) -> _Worker:
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_run, args=(job, theirs), daemon=True)
-    process.start()
+    # A new process executes the file of `__main__` again, which a script without a guard is not made for.
+    main = sys.modules["__main__"]
+    if type(job.maker).__module__ != "__main__":
+        sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        process.start()
+    finally:
+        sys.modules["__main__"] = main
     theirs.close()  # or the end of the worker would not be the end of the pipe
     return _Worker(process, ours)
 

@@ -2,23 +2,26 @@
 
     python -m vision_zero.report RUN               writes RUN/report.html: all curves and the recorded games
     python -m vision_zero.report RUN --summary     prints one screen
-    python -m vision_zero.report RUN --curves      draws win rate, votes and clues over training (run.png)
-    python -m vision_zero.report RUN --game        draws a recorded game (game.png); --step N --game K choose it
+    python -m vision_zero.report RUN --curves      draws win rate, votes and clues over training: RUN/run.png
+    python -m vision_zero.report RUN --game        draws a recorded game: RUN/game.png; --step N --game K choose it
 
-None of them loads a model or needs a network (docs/report.md).
+None of them loads a model or needs a network (docs/runs.md).
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from vision_zero.data.image_files import BadImageError
-from vision_zero.run_folder import CONFIG, RunFolderError
+from vision_zero.data.errors import BadImageError
+from vision_zero.inspect_data import at_least
+from vision_zero.rollout.stopping import end_with_reader
+from vision_zero.run_folder import CONFIG, RunFolderError, check_own, read_config
 
 ANY_GAME = -1
+OWN_PAGE = ": a run of Vision-Zero</title>"
 PAGE_OPTIONS = {"games": 500, "image_size": 320, "evaluation": []}
 """Options of the page alone, with their defaults."""
 
@@ -33,9 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_run(args.run)
             print(summarize_run(args.run))
         elif args.curves:
-            draw_curves(args.run, args.out or Path("run.png"))
+            draw_curves(args.run, args.out or args.run / "run.png")
         elif args.game is not None:
-            draw_one_game(args.run, args.step, args.game, args.out or Path("game.png"))
+            draw_one_game(args.run, args.step, args.game, args.out or args.run / "game.png")
         else:
             write_page(args, args.out or args.run / "report.html")
     except (RunFolderError, BadImageError) as error:
@@ -68,7 +71,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--out",
         type=Path,
         metavar="FILE",
-        help="file to write (default: RUN/report.html, run.png, game.png)",
+        help="file to write (default: report.html, run.png or game.png in the run)",
     )
     parser.add_argument("--games", type=at_least(0), help="games on the page at most (default: 500)")
     parser.add_argument("--image_size", type=at_least(16), help="longer side of the page's images (default: 320)")
@@ -95,20 +98,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def at_least(least: int) -> Callable[[str], int]:
-    """Type of an argument that is a whole number of at least `least`."""
-
-    def whole_number(text: str) -> int:
-        if not text.lstrip("-").isdecimal():
-            raise argparse.ArgumentTypeError(f"must be a whole number, got {text}")
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
-        return value
-
-    return whole_number
-
-
 def check_run(run: Path) -> None:
     """Check that a folder holds a run. Raises RunFolderError."""
     if not (run / CONFIG).is_file():
@@ -123,11 +112,15 @@ def draw_curves(run: Path, out: Path) -> None:
 
 
 def draw_one_game(run: Path, step: int | None, game: int, out: Path) -> None:
+    from vision_zero.report.page import readable_pairs
     from vision_zero.report.plot_game import find_game, plot_game, save_with_few_colours
 
     check_run(run)
-    record = find_game(run, step, None if game == ANY_GAME else game)
-    save_with_few_colours(plot_game(record), out)
+    record, notes = find_game(run, step, None if game == ANY_GAME else game), list[str]()
+    pairs = readable_pairs(read_config(run), {record["pair"]}, notes)
+    save_with_few_colours(plot_game(record, pairs), out)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     print(f"{out}: game {record['game']} of step {record['step']}")
 
 
@@ -138,6 +131,7 @@ def write_page(args: argparse.Namespace, out: Path) -> None:
     check_run(args.run)
     if missing := [file for file in args.evaluation if not file.is_file()]:
         raise RunFolderError(f"--evaluation {missing[0]}: there is no such file")
+    check_own(out, "--out", OWN_PAGE)
     report = make_report(args.run, args.games, args.image_size, args.evaluation)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -151,4 +145,5 @@ def write_page(args: argparse.Namespace, out: Path) -> None:
 
 
 if __name__ == "__main__":
+    end_with_reader()
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Charts of the page of a run, from its log, its arena and its clues. What they mean: docs/metrics.md.
+"""Charts of the page of a run, from its log, its arena and its clues. What they mean: docs/runs.md.
 
 Their words and their curves are in charts.yaml. A chart whose numbers a run does not have says why (`missing`) and is
 not drawn.
@@ -82,9 +82,11 @@ def build_charts(
     """All charts in the order of the page. `steps`: every line of metrics.jsonl, `iterations` those with games."""
     played = _Log(iterations, steps_per_iteration, first=True)
     trained = _Log(steps, steps_per_iteration)
+    win_rates = _arena_charts([(step / steps_per_iteration, figures) for step, figures in arena])
     return [
+        *(win_rates if arena else []),
         *_switch_charts(played, config),
-        *_arena_charts([(step / steps_per_iteration, figures) for step, figures in arena]),
+        *(win_rates if not arena else []),
         *_clue_charts(clues),
         *_game_charts(played),
         *_training_charts(trained),

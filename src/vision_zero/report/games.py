@@ -64,7 +64,7 @@ def read_games(run: Path) -> RecordedGames:
             notes.append(f"{file} ends inside a line: its last game is left out")
         for number, record in enumerate(records, start=1):
             try:
-                games.append(_shown_fields(record))
+                games.append(shown_fields(record))
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 notes.append(
                     f"left out: {file}, line {number} is not a recorded game ({type(error).__name__}: {error})"
@@ -74,7 +74,7 @@ def read_games(run: Path) -> RecordedGames:
     return RecordedGames(games, notes)
 
 
-def _shown_fields(record: Mapping[str, Any]) -> Record:
+def shown_fields(record: Mapping[str, Any]) -> Record:
     """Fields of a record that the page needs. Raises KeyError, TypeError or ValueError for what is no record.
 
     Types are checked here, once: what is shown later is taken as it is, also by the page's scripts.

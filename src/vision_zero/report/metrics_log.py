@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vision_zero import run_folder
-from vision_zero.evaluate.bootstrap import RESAMPLED
+from vision_zero.evaluate.bootstrap import RESAMPLED, Interval
 
 Line = Mapping[str, Any]
 Figures = Mapping[str, Sequence[float | None]]
@@ -73,6 +73,18 @@ def read_arena(run: Path, notes: list[str]) -> list[tuple[int, Figures]]:
     lines = read_steps(file, "figures")
     note_older_intervals(file, lines, notes)
     return [(line["step"], checked_figures(f"{file}, step {line['step']}", line["figures"])) for line in lines]
+
+
+def win_rate(step: int, figures: Figures, steps_per_iteration: int) -> str:
+    """The win rate of a line of arena.jsonl in words, with those of both roles."""
+    roles = [
+        f"as the {role} {figures[name][0]:.2f}"
+        for role, name in (("table", "as_table"), ("spy", "as_spy"))
+        if name in figures
+    ]
+    rate: Any = figures.get("win_rate")
+    said = Interval(*rate) if rate else "not known"
+    return "; ".join([f"{said} against the start, after iteration {step // steps_per_iteration}", *roles])
 
 
 def note_older_intervals(file: Path, lines: Sequence[Line], notes: list[str]) -> None:

@@ -35,6 +35,7 @@ from vision_zero.report.metrics_log import (
     read_iterations,
     read_steps,
     stage_spans,
+    win_rate,
 )
 from vision_zero.rollout.record import pairs_of
 from vision_zero.types import ImagePair
@@ -76,7 +77,7 @@ def make_report(run: Path, max_games: int = 500, image_size: int = 320, evaluati
         notes.append(f"from step {change['step']} on: {named}")
     recorded = read_games(run)
     notes += recorded.notes
-    pairs = _pairs(config, {game["pair"] for game in recorded.games}, notes)
+    pairs = readable_pairs(config, {game["pair"] for game in recorded.games}, notes)
     judged = judge_clues(recorded.games, pairs, lambda game: _iteration(game, steps_per_iteration))
     chosen = {id(game) for game in choose_games(recorded.games, max_games)}
     shown = [number for number, game in enumerate(recorded.games) if id(game) in chosen]
@@ -93,7 +94,10 @@ def make_report(run: Path, max_games: int = 500, image_size: int = 320, evaluati
     drawn = build_charts(iterations, steps, arena, judged.shares, config, steps_per_iteration)
     data = {
         "run": run.resolve().name,
-        "facts": run_facts(run, config, iterations),
+        "facts": [
+            *(("win rate", win_rate(step, figures, steps_per_iteration)) for step, figures in arena[-1:]),
+            *run_facts(run, config, iterations),
+        ],
         "notes": notes,
         "iterations": len(iterations),
         "stages": [asdict(span) for span in stage_spans(iterations)],
@@ -151,7 +155,7 @@ def _one_line_per_step(lines: Sequence[Line], notes: list[str]) -> list[Line]:
     return [by_step[step] for step in sorted(by_step)]
 
 
-def _pairs(config: Mapping[str, Any], names: set[str], notes: list[str]) -> dict[str, ImagePair]:
+def readable_pairs(config: Mapping[str, Any], names: set[str], notes: list[str]) -> dict[str, ImagePair]:
     """Pairs of the recorded games by id. Without their source, images are looked for by their file names."""
     if not names:
         return {}

@@ -15,8 +15,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vision_zero import run_folder
+from vision_zero.inspect_data import marked
+from vision_zero.report.games import shown_fields
 from vision_zero.report.plot_run import save_figure
 from vision_zero.rollout.record import seen_images
+from vision_zero.types import ImagePair
 
 SPY, CIVILIAN, GREY = "#c0392b", "#2c5f8a", "#666666"
 CLUE_WIDTH = 74
@@ -32,7 +35,7 @@ class NoGameError(run_folder.RunFolderError):
 def find_game(run: Path, step: int | None = None, game: int | None = None) -> Record:
     """The record of one game. Raises NoGameError, which names the games that there are."""
     folder = run / run_folder.GAMES
-    steps = {int(path.stem.split("-")[1]): path for path in sorted(folder.glob("step-*.jsonl"))}
+    steps = dict(run_folder.game_files(run))
     if not steps:
         raise NoGameError(f"{folder} holds no games; they are recorded with --record_games_every 1")
     if step is not None and step not in steps:
@@ -40,18 +43,23 @@ def find_game(run: Path, step: int | None = None, game: int | None = None) -> Re
     path = steps[max(steps) if step is None else step]
     records = run_folder.read_json_lines(path)
     for record in records:
-        if game is None or record["game"] == game:
-            return record
-    raise NoGameError(f"{path} has no game {game}; it holds {', '.join(str(record['game']) for record in records)}")
+        if game is None or record.get("game") == game:
+            try:
+                return shown_fields(record)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise NoGameError(
+                    f"{path} holds what is not a recorded game ({type(error).__name__}: {error})"
+                ) from error
+    raise NoGameError(f"{path} has no game {game}; it holds {', '.join(str(one.get('game')) for one in records)}")
 
 
-def plot_game(record: Record) -> Figure:
-    """The picture of one game record."""
-    clue_lines = [textwrap.wrap(clue["clue"], CLUE_WIDTH) or [""] for clue in record["clues"]]
+def plot_game(record: Record, pairs: Mapping[str, ImagePair] | None = None) -> Figure:
+    """The picture of one game record; `pairs`: the run's pairs by id, as far as they can be read."""
+    clue_lines = [textwrap.wrap(_drawable(clue["clue"]), CLUE_WIDTH) or [""] for clue in record["clues"]]
     n_lines = sum(map(len, clue_lines)) + len({clue["round"] for clue in record["clues"]})
     height = max(5.2, 2.6 + 0.24 * n_lines)
     figure = Figure(figsize=(10.5, height), dpi=100, facecolor="white")
-    civilian_image, spy_image = seen_images(record)
+    civilian_image, spy_image = seen_images(record, pairs)
     views = {"blank": "a blank image", "edited": "a changed image", "masked": "part of the image"}
     for top, image, title, colour in (
         (0.53, civilian_image, "The civilians see", CIVILIAN),
@@ -70,6 +78,13 @@ def plot_game(record: Record) -> Figure:
     return figure
 
 
+def _drawable(text: str) -> str:
+    """The text without what no font has: control characters and lone surrogates."""
+    return "".join(
+        letter if letter.isprintable() or letter.isspace() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
+
+
 def save_with_few_colours(figure: Figure, out: Path) -> None:
     """Write the picture; a PNG with 128 colours: a quarter of the size, and nothing in it needs more.
 
@@ -79,7 +94,7 @@ def save_with_few_colours(figure: Figure, out: Path) -> None:
     if out.suffix.lower() == ".png":
         with Image.open(out) as picture:
             few = picture.convert("RGB").quantize(128, dither=Image.Dither.NONE)
-        few.save(out, optimize=True)
+        few.save(out, optimize=True, exif=marked())
 
 
 def draw_clues(axes: Axes, clues: Sequence[Record], spy: int, clue_lines: Sequence[Sequence[str]]) -> None:
@@ -96,7 +111,8 @@ def draw_clues(axes: Axes, clues: Sequence[Record], spy: int, clue_lines: Sequen
         name = f"player {clue['seat']}" + (" (spy)" if clue["seat"] == spy else "")
         axes.text(0.0, y, name, fontsize=10, va="top", color=colour)
         style = "normal" if clue["parsed"] else "italic"
-        axes.text(0.17, y, "\n".join(lines), fontsize=10, va="top", color="black", style=style, linespacing=1.15)
+        said = "\n".join(lines)
+        axes.text(0.17, y, said, fontsize=10, va="top", style=style, linespacing=1.15, parse_math=False)
         y -= line_height * len(lines)
 
 

@@ -1,6 +1,6 @@
 """Picture of the curves of a run: `python -m vision_zero.report RUN --curves`.
 
-It has, from metrics.jsonl and arena.jsonl (docs/metrics.md), the win rate against the frozen start, the share of games
+It has, from metrics.jsonl and arena.jsonl (docs/runs.md), the win rate against the frozen start, the share of games
 in which the spy is found, and the share of true clues. Bands are clue stages. A run that is not finished, or has no
 arena, is drawn as far as it goes.
 """
@@ -18,10 +18,12 @@ from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 from vision_zero import run_folder
+from vision_zero.inspect_data import marked
 from vision_zero.report.metrics_log import Figures, read_arena, read_iterations, stage_spans
 
 BAND = "#e8d9b5"
 WIDTH, HEIGHT, DPI = 4.0, 3.1, 130
+VECTOR = ("svg", "pdf", "ps", "eps")
 
 
 @dataclass(frozen=True)
@@ -109,12 +111,17 @@ def save_figure(draw: Callable[[], Figure], out: Path) -> None:
 
     A name that matplotlib would change, or cannot draw to, is refused first.
     """
-    known = FigureCanvasBase.get_supported_filetypes()
-    if out.is_dir() or out.suffix[1:].lower() not in known:
+    kind, known = (
+        out.suffix[1:].lower(),
+        FigureCanvasBase.get_supported_filetypes().keys() - {"pgf", "raw", "rgba", "svgz"},
+    )
+    if out.is_dir() or kind not in known:
         raise run_folder.RunFolderError(f"--out {out}: must be a file that ends in one of .{', .'.join(sorted(known))}")
+    run_folder.check_own(out, "--out")
     figure = draw()
+    vector = {"metadata": {"Creator": run_folder.MARK}}
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(out, dpi=DPI)
+        figure.savefig(out, dpi=DPI, **(vector if kind in VECTOR else {"pil_kwargs": {"exif": marked()}}))
     except OSError as error:
         raise run_folder.RunFolderError(f"--out {out}: cannot be written: {error.strerror}") from error

@@ -1,6 +1,6 @@
 """Summary of a run in one screen: `python -m vision_zero.report RUN --summary`.
 
-Reads metrics.jsonl, switches.jsonl and config.yaml of a run folder, finished or not; nothing is loaded or trained.
+Reads the records and config.yaml of a run folder, finished or not; nothing is loaded or trained.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from vision_zero import run_folder
+from vision_zero.report.metrics_log import read_arena, win_rate
 
 WINDOW = 5
 """At most this many iterations at the beginning and at the end of a stage are averaged; fewer in a short stage."""
@@ -31,7 +32,7 @@ ROWS: tuple[tuple[str, str, int], ...] = (
     ("gradient norm", "grad_norm", 2),
     ("seconds per iteration", "step_time", 1),
 )
-"""Rows of the summary: words, name in metrics.jsonl (docs/metrics.md), decimals."""
+"""Rows of the summary: words, name in metrics.jsonl (docs/runs.md), decimals."""
 
 Metrics = Mapping[str, Any]
 
@@ -45,7 +46,9 @@ def summarize_run(run: Path) -> str:
         stage: [line for line in iterations if (line["stage/is_clue"] > 0.5) == (stage == "clue")]
         for stage in ("decision", "clue")
     }
+    arena, steps = read_arena(run, []), run_folder.steps_per_iteration(config)
     parts = [
+        *(f"win rate    {win_rate(step, figures, steps)}" for step, figures in arena[-1:]),
         progress(run, config["iterations"], by_stage),
         stage_means({stage: lines for stage, lines in by_stage.items() if lines}),
         file_locations(run),
@@ -93,7 +96,7 @@ def stage_means(by_stage: Mapping[str, Sequence[Metrics]]) -> str:
 def file_locations(run: Path) -> str:
     """Paths of the run's files, and the lines that load its last export."""
     lines = [
-        f"every number  {run / run_folder.METRICS}  (docs/metrics.md says what they mean)",
+        f"every number  {run / run_folder.METRICS}  (docs/runs.md says what they mean)",
         f"every game    {run / run_folder.GAMES}/  (a page with all: python -m vision_zero.report {run})",
     ]
     exports = [path / run_folder.EXPORT for path in run_folder.complete_checkpoints(run)]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vision_zero.data.failed_edits import BlankOf
-from vision_zero.data.pairs import BadImageError, ImageFile, load_pairs
+from vision_zero.data.pairs import BadImageError, ImageFile, load_pairs, source_options
 from vision_zero.game.prompts import render
 from vision_zero.game.spy_game import votes_in_order
 from vision_zero.rollout.game_images import GameImage, GameImages, open_images
@@ -99,7 +99,7 @@ def pairs_of(config: Mapping[str, Any], names: set[str]) -> dict[str, ImagePair]
     Raises PairSourceError or OSError for a source that can no longer be read.
     """
     images: Sequence[str] = config.get("images") or []
-    source = load_pairs(list(images), columns=config.get("columns") or None, scenes=config.get("scenes_dir"))
+    source = load_pairs(list(images), **source_options(config))
     return {pair.id: pair for pair in source if pair.id in names}
 
 

@@ -63,11 +63,7 @@ def dropout_of(model: torch.nn.Module, apart: torch.nn.Module | None = None) -> 
 
 
 def check_files(processor: ProcessorMixin, model: PreTrainedModel, name: str) -> None:
-    """Chat template and vocabulary of a model, whose weights may be on the meta device. Raises SelfCheckError."""
-    if not processor.chat_template:
-        raise SelfCheckError(
-            f"model {name} has no chat template; add its chat_template.jinja, or give its instruct one"
-        )
+    """Vocabulary of a model, whose weights may be on the meta device. Raises SelfCheckError."""
     last, rows = max(processor.tokenizer.get_vocab().values()), model.get_input_embeddings().num_embeddings
     if not rows // 2 <= last + 1 <= rows:
         raise SelfCheckError(
@@ -195,7 +191,7 @@ def check_player(
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise SelfCheckError(
             f"model {name} would not be played as it is trained and judged: {reason}. Give a model of another family, "
-            "or repair its files; docs/rollouts.md names families that are right"
+            "or repair its files; docs/training.md names families that are right"
         ) from error
     lengths = " and ".join(str(len(said.prompt_ids)) for said in replies)
     return f"self-check: prompts of {lengths} tokens as apply_chat_template has them; gap of log-probs {gap:.1e}"

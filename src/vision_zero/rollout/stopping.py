@@ -1,12 +1,13 @@
-"""Signals that end a run: SIGINT, SIGTERM and SIGUSR1.
+"""Signals that end a run: SIGINT, SIGTERM and SIGUSR1; and the end of a program whose output nobody reads.
 
-The first is noted. Before training nothing can be lost, and the process ends; later the trainer looks at `STOP` where
-all processes can leave together. A second one ends the process at once. A thread receives them, since Python's own
-handlers wait for calls that wait for other processes. Nothing heavy is imported, so that a program listens early.
+The first signal is noted. Before training nothing can be lost, and the process ends; later the trainer looks at `STOP`
+where all processes can leave together. A second one ends the process at once. A thread receives them, since Python's
+own handlers wait for calls that wait for other processes. Nothing heavy is imported, so that a program listens early.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import select
@@ -22,6 +23,31 @@ STATUS: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR
 SAME = 0.5
 """Seconds in which the same signal is no second one: a terminal and a launcher may both send it."""
 KEY = "vision_zero/stop"
+
+
+def end_with_reader(*, go_on: bool = False) -> None:
+    """For a program whose output may go into a pipe, as `| head`: when that is closed it ends, or says no more."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if (old := getattr(sys, name)) is not None:
+            pipe = _Pipe(number, go_on)
+            how = {one: getattr(old, one) for one in ("encoding", "errors", "line_buffering", "write_through")}
+            setattr(sys, name, io.TextIOWrapper(pipe if old.write_through else io.BufferedWriter(pipe), **how))
+
+
+class _Pipe(io.FileIO):
+    def __init__(self, number: int, go_on: bool) -> None:
+        super().__init__(number, "w", closefd=False)
+        self.go_on = go_on
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            os.dup2(nowhere := os.open(os.devnull, os.O_WRONLY), self.fileno())
+            os.close(nowhere)
+            if self.go_on or sys.is_finalizing():
+                return super().write(data)
+            raise SystemExit(128 + signal.SIGPIPE) from None  # as the shell has it of other programs
 
 
 class StoppedError(RuntimeError):

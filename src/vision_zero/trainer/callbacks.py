@@ -55,7 +55,8 @@ class IterationLine(TrainerCallback):
             f"  spy found {logs['stage/accuracy']:.2f}  N/A {logs['stage/na_rate']:.2f}"
             f"  unparsed clues {logs['clues/unparsed']:.2f} votes {logs['votes/invalid']:.2f}"
             f"  reward of votes {logs['reward/vote']:+.2f} spy {logs['reward/spy']:+.2f}"
-            f"  loss {logs['loss']:+.4f}  {logs['step_time']:.1f} s"
+            f"  loss {logs['loss']:.3g}  KL {logs.get('kl', 0):.3g}  gradient {logs['grad_norm']:.3g}"
+            f"  {logs['step_time']:.1f} s"
         )
 
 

@@ -1,4 +1,4 @@
-"""Metrics of an iteration, and TRL's own made right for it. docs/metrics.md explains each.
+"""Metrics of an iteration, and TRL's own made right for it. docs/runs.md explains each.
 
 TRL averages its numbers over micro-batches. A micro-batch holds fewer tokens than another, or none, and would count as
 much, so the numbers would depend on which rows are in a micro-batch together: here they are means over tokens.

@@ -19,7 +19,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 
 from vision_zero import run_folder
-from vision_zero.data.pairs import DatasetImage, ImageFile
+from vision_zero.data.pairs import BadImageError, DatasetImage, ImageFile
 from vision_zero.game.spy_game import pair_of_game
 from vision_zero.run_folder import RunFolderError
 from vision_zero.types import ImagePair, ImageSource
@@ -101,11 +101,14 @@ def _fingerprint(image: ImageSource, sized: bool, read: bool) -> str:
             return fingerprint_file(image.path) if read else str(image.path.stat().st_size) if sized else ""
         except OSError:
             return "cannot be read"
-    if isinstance(image, DatasetImage) and read:
-        value = image.cells.read(image.column, image.row)
-        value = value[0] if isinstance(value, list) and value else value
-        value = value.get("bytes") if isinstance(value, Mapping) else value
-        return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else ""
+    if isinstance(image, DatasetImage) and (sized or read):
+        try:
+            content = image.content()
+        except BadImageError:
+            return "cannot be read"
+        if isinstance(content, ImageFile):
+            return _fingerprint(content, sized, read)
+        return hashlib.sha256(content).hexdigest() if read else ""
     return ""
 
 
@@ -153,7 +156,7 @@ def check_pairs_unchanged(
             + (" and ".join(kinds) or f"in another order (pair {number + 1} was {was[number]!r}, is {are[number]!r})")
             + f". Which pairs its games are dealt depends on that: {PUT_BACK}"
         )
-    changed = [row for row, (one, other) in enumerate(zip(old, new, strict=True)) if one != other]
+    changed = [row for row, (one, other) in enumerate(zip(old, new, strict=True)) if _differ(one, other)]
     played = {pair_of_game(seed, game, len(old)) for game in range(state.get("games_dealt", 0))}
     played -= set(state.get("bad_images", []))
     elsewhere = {image for row in changed for image in new[row]["images"]}
@@ -165,6 +168,13 @@ def check_pairs_unchanged(
             )
     for row in changed:
         print(f"pair {was[row]!r} has another image than when the run was begun; no game has shown it", file=sys.stderr)
+
+
+def _differ(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """True if two lines do not tell of the same pair. An empty fingerprint is of what was not looked at."""
+    if one["domain"] != other["domain"] or len(one["images"]) != len(other["images"]):
+        return True
+    return any(was and now and was != now for was, now in zip(one["images"], other["images"], strict=True))
 
 
 def check_model_unchanged(output_dir: Path, name: str, now: Mapping[str, str]) -> None:

@@ -281,6 +281,18 @@ def test_table() -> None:
     assert "another environment" in lines[-1]
 
 
+def test_the_page_of_evaluation_has_the_place_of_the_table(tmp_path: Path) -> None:
+    """`--fill docs/evaluation.md`, tried on a copy: a row for each of the paper's benchmarks, nothing else changed."""
+    page, copy = Path(__file__).resolve().parents[3] / "docs" / "evaluation.md", tmp_path / "evaluation.md"
+    copy.write_bytes(page.read_bytes())
+    fill_table(copy, tmp_path / "result.json")
+    filled = copy.read_text("utf-8")
+    assert filled.partition(START)[0] == page.read_text("utf-8").partition(START)[0]
+    assert filled.partition(END)[2] == page.read_text("utf-8").partition(END)[2]
+    table = filled.partition(START)[2].partition(END)[0]
+    assert [table.count(f"| {one.label} |") for one in BENCHMARKS if one.paper] == [1] * 19
+
+
 def test_fill(tmp_path: Path) -> None:
     readme, out = tmp_path / "README.md", tmp_path / "out"
     readme.write_text(f"before\n{START}\nold\n{END}\nafter\n")

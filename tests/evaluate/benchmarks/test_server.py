@@ -5,6 +5,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -100,6 +101,45 @@ def test_images_come_with_the_request_and_from_nowhere_else(url: Any) -> None:
         read_request({"messages": [{"role": "user", "content": [part]}]}, 99)
 
 
+def in_message(*data: bytes) -> dict[str, Any]:
+    urls = [f"data:image/png;base64,{base64.b64encode(one).decode()}" for one in data]
+    parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return {"messages": [{"role": "user", "content": parts}]}
+
+
+def picture(kind: str, size: tuple[int, int] = (64, 48), mode: str = "L") -> bytes:
+    stream = io.BytesIO()
+    Image.new(mode, size).save(stream, kind)
+    return stream.getvalue()
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\n(gone) print\n%%EOF\n"
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        ([EPS], "not an image of a known format"),  # which Pillow gives to Ghostscript
+        ([picture("ICO")], "not an image of a known format"),
+        ([picture("TGA")], "not an image of a known format"),
+        ([b""], "the image has no bytes"),
+        ([picture("PNG")[:-30]], "damaged or truncated"),
+        ([picture("PNG", (1, 400))], "differ by more than 200:1"),
+        ([picture("PNG", (9_000, 9_000), "1")], "more than the allowed 80000000 pixels"),  # of 14 kB
+        ([picture("PNG", (5_000, 9_000), "1")] * 2, "the images of a request have more than 80000000 pixels"),
+    ],
+)
+def test_images_are_of_the_formats_and_sizes_that_are_trained_on(images: list[bytes], said: str) -> None:
+    with pytest.raises(BadRequestError, match=said):
+        read_request(in_message(*images), 99)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
+def test_images_of_usual_formats_are_read(kind: str) -> None:
+    (image,) = read_request(in_message(picture(kind)), 99).images
+    assert (image.mode, image.size) == ("RGB", (64, 48))
+
+
 def test_a_batch_is_answered_as_its_requests_are_alone() -> None:
     model = ChatModel.load(str(TINY_VLM), use_cpu=True)
     questions = ["name one", "what shape is red?", "red cube there?", "how many sphere?"]
@@ -160,6 +200,34 @@ def test_what_cannot_be_answered_says_why(server: Server) -> None:
     assert ask(server, {}, "/v2").status_code == 404
     assert httpx.get(f"{server.url}/v1/models", trust_env=False).json()["data"][0]["id"] == "tiny"
     assert ask(server, {"messages": [{"role": "user", "content": "no image"}]}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        ("Content-Length: -1", 411),
+        ("Content-Length: many", 411),
+        ("Content-Length: 1e3", 411),
+        ("Content-Length: 1_0", 411),
+        ("Content-Length: ", 411),
+        ("X-Nothing: 1", 411),
+        ("Transfer-Encoding: chunked", 411),
+        ("Content-Length: 99999999999", 413),
+        (f"Content-Length: {'9' * 5000}", 413),
+    ],
+)
+def test_a_request_of_unknown_length_is_refused_at_once(server: Server, header: str, status: int) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as asking:
+        asking.sendall(f"POST /v1/chat/completions HTTP/1.1\r\nHost: it\r\n{header}\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: asking.recv(4096), b""))  # to the end: the connection is closed
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    assert ask(server, body()).status_code == 200
+
+
+def test_json_of_any_depth_is_answered(server: Server) -> None:
+    deep = httpx.post(f"{server.url}/v1/chat/completions", content="[" * 100_000, timeout=60, trust_env=False)
+    assert deep.status_code == 400
 
 
 def test_a_judge_is_asked_before_the_start(server: Server) -> None:

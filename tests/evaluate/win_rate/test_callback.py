@@ -1,5 +1,6 @@
 """The arena in real training runs: it changes nothing of them, its opponent is frozen, it is resumed with them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,16 +8,25 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from tests.process_helpers import TINY_VLM, assert_same_run, flags, kill, metrics, running, train_well, wait_for
+from tests.process_helpers import (
+    TINY_VLM,
+    assert_same_run,
+    flags,
+    kill,
+    metrics,
+    running,
+    train_well,
+    wait_for,
+)
 from tests.trainer_helpers import make_trainer
 from vision_zero.config.game import GameConfig
 from vision_zero.data.drawn_scenes import drawn_pairs
-from vision_zero.evaluate.win_rate import callback
 from vision_zero.evaluate.win_rate.callback import HIGH, LOGGED, LOW, SECONDS, ArenaCallback, training_arena
 from vision_zero.models import load_processor
 from vision_zero.run_folder import read_json_lines, rewind
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer, every_role
 
+ROOT = Path(__file__).resolve().parents[3]
 GAME = GameConfig(civilians=2, rounds=1, template="compact")
 ONE_HALF = [0.5, 0.146201, 0.853799]
 """Three pairs were alike, so at most 1 - 0.025^(1/3) = 0.7076 of all pairs are not: half of it to each side."""
@@ -175,8 +185,22 @@ def test_two_processes_share_the_games(tmp_path: Path) -> None:
     assert [round(m["arena/win_rate"], 6) for m in metrics(two)] == [lines(two)[1]["figures"]["win_rate"][0]]
 
 
-def test_zero_3_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    args = tiny_trainer(tmp_path, arena=False).args
-    monkeypatch.setattr(callback, "is_deepspeed_zero3_enabled", lambda: True)
-    with pytest.raises(ValueError, match="ZeRO-3"):
-        training_arena(GAME, args)
+@pytest.mark.slow
+def test_split_weights_play_the_same_arena(tmp_path: Path) -> None:
+    """ZeRO-3 splits both models over the processes; each gathers them and plays its own games."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    train_well(one, **WATCHED, iterations=1, per_device_train_batch_size=2)
+    zero3 = ROOT / "configs" / "deepspeed" / "zero3.json"
+    train_well(two, **WATCHED, iterations=1, per_device_train_batch_size=2, processes=2, deepspeed=zero3)
+    assert lines(two)[0] == lines(one)[0]
+    assert [line["step"] for line in lines(two)] == [0, 1]
+    assert metrics(two)[0]["reward/vote"] == metrics(one)[0]["reward/vote"]  # and the run is the same
+
+
+def test_one_pair_kept_out_is_refused_with_the_share_that_would_do(tmp_path: Path) -> None:
+    args = tiny_trainer(tmp_path, arena=False, arena_images=[]).args
+    few = replace(GAME, images=["drawn:12"], holdout=0.1)
+    with pytest.raises(ValueError, match=r"--holdout 0\.1 keeps 1 of 12 pairs .* give --holdout 0\.17 or more"):
+        training_arena(few, args, few.pairs("train"))
+    enough = replace(few, holdout=0.17)
+    assert training_arena(enough, args, enough.pairs("train")) is not None

@@ -39,6 +39,23 @@ from vision_zero.make_data.charts.tables import RowsAre, TableError, Whole, pars
         ("inf", None),
         ("1e999", None),
         ("12 apples", None),
+        ("45¹", None),
+        ("45.2¹", None),
+        ("10²", None),
+        ("①", None),
+        ("1½", None),
+        ("⁴", None),
+        ("45₁", None),
+        ("12 34", None),
+        ("12 345", None),
+        ("2019 2020", None),
+        ("1\u00a0234\u202f567", 1234567),
+        ("12\u00a034", None),
+        ("45[1]", None),
+        ("45*", None),
+        ("- 5", -5),
+        ("$ 5", 5),
+        ("5 %", 5),
     ],
 )
 def test_numbers(text: str, value: float | None) -> None:
@@ -59,6 +76,42 @@ def test_gaps_and_columns_of_text() -> None:
     assert table.series == ("GDP", "Area")
     assert table.values == ((1.5, None, 2), (None, 3, 4))
     assert (table.rows_are, table.whole, table.row_name) == ("categories", "", "Country, region")
+
+
+@pytest.mark.parametrize(
+    ("text", "rows", "series"),
+    [
+        (",Country,GDP\n0,France,2.5\n1,Spain,1.4\n", ("France", "Spain"), ("GDP",)),
+        ("Unnamed: 0.1,Unnamed: 0,Country,GDP\n0,0,France,2.5\n1,7,Spain,1.4\n", ("France", "Spain"), ("GDP",)),
+        ("index;Country;GDP\n5;France;2.5\n9;Spain;1.4\n", ("France", "Spain"), ("GDP",)),
+        (",Year,GDP\n0,2019,2.5\n1,2020,1.4\n2,2021,3\n", ("2019", "2020", "2021"), ("GDP",)),
+        (",GDP,Area\n0,2.5,7\n1,1.4,8\n", ("0", "1"), ("GDP", "Area")),
+        (",France,GDP\n2019,1,2.5\n2020,2,1.4\n2021,3,3\n", ("2019", "2020", "2021"), ("France", "GDP")),
+    ],
+)
+def test_the_index_of_a_data_frame_is_no_name(text: str, rows: tuple[str, ...], series: tuple[str, ...]) -> None:
+    table = parse_csv(text, "t")
+    assert (table.rows, table.series) == (rows, series)
+
+
+@pytest.mark.parametrize(
+    ("column", "series"),
+    [
+        (("45¹", "46"), ("Sure",)),
+        (("3,5", "4,25"), ("Sure",)),
+        (("1,234", "2,500"), ("Sure",)),  # of a file with semicolons
+        (("1.234", "2.500"), ("Sure",)),
+        (("1.234", "2.5"), ("Sure", "Other")),
+        (("0.234", "0.500"), ("Sure", "Other")),
+        (("5%", "6"), ("Sure",)),
+        (("$5", "€6"), ("Sure",)),
+        (("2019 2020", "7"), ("Sure",)),
+    ],
+)
+def test_a_column_whose_numbers_are_not_sure_is_no_series(column: tuple[str, str], series: tuple[str, ...]) -> None:
+    table = parse_csv(f"Name;Sure;Other\na;1;{column[0]}\nb;2.5;{column[1]}\n", "t")
+    assert table.series == series
+    assert table.values[0] == (1, 2.5)
 
 
 def test_shares_of_one_whole() -> None:

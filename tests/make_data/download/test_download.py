@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from PIL import Image
 from vision_zero.data.drawn_scenes import comparison, draw, scenes_of
 from vision_zero.data.pairs import load_pairs, open_pair
 from vision_zero.make_data import __main__ as make_data
+from vision_zero.make_data.download import sets
 from vision_zero.make_data.download.sets import SETS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -285,6 +287,71 @@ def test_an_archive_of_an_unsupported_compression_is_named(tmp_path: Path, capsy
     error = capsys.readouterr().err
     assert "big.zip" in error
     assert "compression method" in error
+
+
+def password(data: bytes) -> bytes:
+    """The zip with the flag of encryption at all members."""
+    changed = bytearray(data)
+    for mark, at in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        start = changed.find(mark)
+        while start >= 0:
+            changed[start + at] |= 1
+            start = changed.find(mark, start + 4)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    ("hurt", "reason"),
+    [
+        (password, "encrypted, password required"),
+        (lambda data: data.replace(b"IHDR", b"IHDX"), "Bad CRC-32"),
+        (lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "Git LFS pointer"),
+    ],
+)
+def test_an_archive_that_cannot_be_unpacked_is_named(
+    hurt: Any, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    with zipfile.ZipFile(copy / "pairs.zip", "w") as archive:
+        official(archive.writestr)
+    (copy / "pairs.zip").write_bytes(hurt((copy / "pairs.zip").read_bytes()))
+    assert fetch("vision-zero-clevr", copy, tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "copy/pairs.zip" in error
+    assert reason in error
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+@pytest.mark.parametrize("part", ["original.png", "comparison.json"])
+def test_a_file_that_unpacks_to_more_than_an_image_is_dropped(
+    kind: str, part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sets, "MAX_IMAGE_BYTES", 2 << 20)
+    monkeypatch.setattr(sets, "MAX_TEXT_BYTES", 2 << 20)
+    copy, files = (
+        tmp_path / "copy",
+        dict(zip(("original.png", "modified.png", "comparison.json"), scene(0), strict=True)),
+    )
+    copy.mkdir()
+    wanted = {f"0_{name}": data for name, data in files.items()}
+    wanted |= {f"1_{name}": bytes(40 << 20) if name == part else data for name, data in files.items()}
+    if kind == "zip":
+        with zipfile.ZipFile(copy / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in wanted.items():
+                archive.writestr(name, data)
+    else:
+        with tarfile.open(copy / "a.tar.gz", "w:gz") as tar:
+            for name, data in wanted.items():
+                tar.addfile(member(name, data), io.BytesIO(data))
+    tracemalloc.start()
+    assert fetch("vision-zero-clevr", copy, tmp_path / "out") == 0
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 << 20
+    assert "dropped       1  a file in an archive unpacks to more than 2 MiB" in capsys.readouterr().out
+    assert [pair.id for pair in load_pairs(tmp_path / "out")] == ["0"]
 
 
 def test_chartqa(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from vision_zero.evaluate.benchmarks.table import fill_table, results_table
 from vision_zero.evaluate.benchmarks.vlmevalkit import run as vlmevalkit
 from vision_zero.evaluate.benchmarks.vlmevalkit.config import answer_mode
 from vision_zero.evaluate.bootstrap import Comparison, compare_questions
-from vision_zero.run_folder import write_json
+from vision_zero.run_folder import check_own, write_json
 
 RESULT = "result.json"
 
@@ -151,6 +151,7 @@ class Run:
 def main(arguments: Sequence[str]) -> None:
     """Run the command; the status is 1 when a benchmark has no score. Raises ValueError or OSError before it starts."""
     options = parse(arguments)
+    check_own(Path(options.out) / RESULT, "--out", '{\n "tool": ', at_start=True)
     if isinstance(options, BenchmarkConfig):
         fill_table(Path(str(options.fill)), Path(options.out) / RESULT)
         return

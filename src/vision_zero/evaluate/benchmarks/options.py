@@ -14,7 +14,7 @@ from transformers import HfArgumentParser
 
 from vision_zero.config.game import option, option_list
 from vision_zero.evaluate.benchmarks.suite import Benchmark, find_benchmarks
-from vision_zero.models import base_folder, base_of, check_model, find_models, run_of
+from vision_zero.models import base_folder, base_of, check_model, files_of, find_models, run_of
 from vision_zero.run_folder import EXPORT, read_config
 
 SYSTEM_PROMPT = "Think about the question first. Then give the final answer inside \\boxed{}."
@@ -178,7 +178,7 @@ def check_tool(options: BenchmarkOptions) -> None:
 
 def model_type(model: str) -> str:
     """`model_type` of the model's configuration, such as qwen2_5_vl."""
-    config = json.loads((base_folder(check_model(model)) / "config.json").read_text("utf-8"))
+    config = json.loads((base_folder(files_of(model)) / "config.json").read_text("utf-8"))
     return str(config.get("model_type"))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vision_zero.config.game import GameConfig
-from vision_zero.data.pairs import load_pairs
+from vision_zero.data.pairs import load_pairs, source_options
 from vision_zero.evaluate.bootstrap import Interval
 from vision_zero.evaluate.clues.grounding import (
     GROUNDING_FIGURES,
@@ -94,7 +94,7 @@ def _index_scenes(
 ) -> tuple[SceneIndex, set[str]]:
     """The described pictures of the games, and their pairs' ids. Raises ValueError when there is none."""
     names = {record["pair"] for record in records}
-    source = load_pairs(list(images), columns=config.get("columns") or None, scenes=scenes)
+    source = load_pairs(list(images), **source_options({**config, "scenes_dir": scenes}))
     pairs = [pair for pair in source if pair.id in names]
     if missing := sorted(names - {pair.id for pair in pairs}):
         raise ValueError(

@@ -7,6 +7,7 @@ that a signal ended is played when the run is resumed.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from peft import PeftModel
 from tqdm import tqdm
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import is_deepspeed_zero3_enabled
+from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.utils import create_model_from_path
 
 from vision_zero import run_folder
@@ -30,6 +32,7 @@ from vision_zero.evaluate.win_rate.arena import Arena, GameOutcome, make_arena
 from vision_zero.evaluate.win_rate.main import result_line
 from vision_zero.evaluate.win_rate.match import Match
 from vision_zero.evaluate.win_rate.metrics import CROSS_PLAY
+from vision_zero.models import zero3_disabled
 from vision_zero.rollout.load_policy import ModelPlayer
 from vision_zero.rollout.progress import game_bar
 from vision_zero.rollout.stopping import STOP, StoppedError
@@ -49,24 +52,25 @@ LOW, HIGH, SECONDS = "arena/win_rate_low", "arena/win_rate_high", "seconds/arena
 
 
 def training_arena(game: GameConfig, args: IterativeSPOConfig, trained_on: Sequence[ImagePair] = ()) -> Arena | None:
-    """The arena of a run, None if it is off. Raises ValueError without pairs to play on, and for split weights."""
+    """The arena of a run, None if it is off. Raises ValueError without pairs to play on."""
     if not args.arena_every:
         return None
-    if is_deepspeed_zero3_enabled():
-        raise ValueError(
-            "arena_every needs whole weights on every process, which ZeRO-3 splits; use ZeRO-2, or evaluate "
-            "checkpoints with python -m vision_zero.evaluate win-rate"
-        )
     if not args.arena_images and not game.holdout:
         raise ValueError(
             "arena_every plays on pairs that are not trained on, and there are none: give --holdout a share of the "
             "pairs, or --arena_images a source of its own, as drawn:200@heldout"
         )
-    pairs = load_pairs(args.arena_images) if args.arena_images else game.pairs("heldout")
+    pairs = load_pairs(args.arena_images, pair_by=game.pair_by) if args.arena_images else game.pairs("heldout")
     if args.arena_images and (shared := shared_ids(pairs, trained_on)):
         raise ValueError(
             f"--arena_images {' '.join(args.arena_images)}: {len(shared)} of its {len(pairs)} pairs are trained on, as "
             f"{shared[0]}; give others, as drawn:200@heldout, or leave it out and give --holdout a share"
+        )
+    if len(pairs) < 2:
+        least = math.ceil(200 / (len(pairs) + len(trained_on))) / 100
+        raise ValueError(
+            f"--holdout {game.holdout} keeps {len(pairs)} of {len(pairs) + len(trained_on)} pairs for the arena, which "
+            f"needs 2: give --holdout {least} or more, or --holdout 0 --arena_every 0"
         )
     return make_arena(
         pairs,
@@ -127,7 +131,11 @@ class ArenaCallback(TrainerCallback):
         # Before the first step the policy is its start: then it is not played twice.
         new = self._player(self._policy()) if state.global_step else match.start
         shown = state.is_local_process_zero and not args.disable_tqdm
-        with game_bar("arena", *match.size(CROSS_PLAY), shown=shown) as match.on_call:
+        with game_bar("arena", *match.size(CROSS_PLAY), shown=shown) as match.on_call, ExitStack() as whole:
+            # ZeRO-3 splits both models: every process gathers them, and then plays its own games.
+            for split in (self.trainer.model_wrapped, self.trainer.ref_model) if is_deepspeed_zero3_enabled() else ():
+                if split is not None:
+                    whole.enter_context(unwrap_model_for_generation(split, self.trainer.accelerator))
             result = match.against(new, CROSS_PLAY)
         seconds = time.perf_counter() - started
         figures = result.figures
@@ -172,7 +180,8 @@ class ArenaCallback(TrainerCallback):
         if trainer.ref_model is not None:
             return trainer.accelerator.unwrap_model(trainer.ref_model)
         name = self._policy().config._name_or_path
-        loaded = create_model_from_path(name, **(trainer.args.model_init_kwargs or {}))
+        with zero3_disabled(trainer.args):
+            loaded = create_model_from_path(name, **(trainer.args.model_init_kwargs or {}))
         return loaded.to(trainer.accelerator.device).eval()
 
     def _player(self, model: PreTrainedModel, *, frozen: bool = False) -> ModelPlayer:

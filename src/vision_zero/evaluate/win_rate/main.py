@@ -45,7 +45,7 @@ def compare(options: WinRateOptions) -> list[dict[str, Any]]:
     for model in filter(None, (config.reference, config.other_seed, *models)):
         check_model(model)
     if config.out:
-        check_appendable(Path(config.out), "--out")
+        check_appendable(Path(config.out), "--out", '{"model": ')
     matchups = WITH_ANOTHER_SEED if config.other_seed else CROSS_PLAY if config.cross_play else (*WIN_RATE, ITSELF)
     arena = make_arena(
         options.game.pairs("heldout"),  # all pairs where there is no split

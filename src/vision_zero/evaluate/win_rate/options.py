@@ -16,6 +16,7 @@ from vision_zero.data.contamination import shared_ids
 from vision_zero.data.pairs import PairSourceError
 from vision_zero.game.prompts import load_template
 from vision_zero.models import run_of
+from vision_zero.models.hub import check_place
 from vision_zero.rollout.policy import TokenLimits, TokenLimitsByStage
 from vision_zero.run_folder import CONFIG, REMOVED_OPTIONS, REPLACED, read_config, without_removed_options
 from vision_zero.types import GameRules
@@ -23,7 +24,7 @@ from vision_zero.types import GameRules
 if TYPE_CHECKING:
     from vision_zero.rollout.load_policy import Loading
 
-OF_IMAGES = ("images", "scenes_dir", "columns", "holdout")
+OF_IMAGES = ("images", "scenes_dir", "columns", "pair_by", "split", "holdout")
 """Options taken from the run together or not at all: a run's split says nothing about other images."""
 RENAMED = {"model_name_or_path": "reference", "num_generations": "votes"}
 
@@ -98,6 +99,8 @@ def parse(arguments: Sequence[str]) -> WinRateOptions:
     )
     parser.add_argument("models", nargs="+", metavar="MODEL", help="run folders, checkpoints, exports, models")
     named, _ = parser.parse_known_args(arguments)
+    for name in named.models:
+        check_place(name)
     run = next((folder for folder in map(run_of, named.models) if folder is not None), None)
     options = {} if run is None else run_options(run, parser)
     own_images = bool(named.images or named.drawn)

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from vision_zero.data.folders import is_image_name
 from vision_zero.data.pairs import load_pairs
 from vision_zero.game.spy_game import deal, turn_seed
-from vision_zero.inspect_data import positive
+from vision_zero.inspect_data import add_reading, positive
 from vision_zero.make_data.charts.tables import SourceTable, TableError, parse_csv
 from vision_zero.make_data.maker import MakerError
 from vision_zero.make_data.output import write_whole
@@ -36,7 +36,7 @@ from vision_zero.rollout.sampling import Sampling
 from vision_zero.run_folder import append_json_line, read_json_lines
 from vision_zero.types import GameRules, ImagePair, Prompt, Turn
 
-PROMPT = Path(__file__).with_name("prompt.txt").read_text("utf-8").rstrip("\n")
+PROMPT = Path(__file__).with_suffix(".txt").read_text("utf-8").rstrip("\n")
 UNREADABLE = "unreadable.jsonl"
 """Beside the tables: one line for each chart without one, with the reason and the completion."""
 
@@ -173,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
     tables = TablesFolder(args.out)
     try:
-        pairs = list(load_pairs(str(args.charts)))[: args.limit]
+        pairs = list(load_pairs(str(args.charts), pair_by=args.pair_by, dataset_split=args.split))[: args.limit]
         tables.begin()
         missing = tables.missing(pairs)
         if missing:
@@ -215,6 +215,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m vision_zero.make_data.charts.read_charts", description="Read the tables of charts with a model."
     )
     parser.add_argument("charts", type=Path, metavar="CHARTS_FOLDER", help="folder of chart images, such as ChartQA's")
+    add_reading(parser)
     parser.add_argument("--model", required=True, help="vision-language model: folder, checkpoint, or name on the Hub")
     parser.add_argument("--out", type=Path, required=True, metavar="TABLES_FOLDER", help="where NAME.csv are written")
     parser.add_argument("--limit", type=positive, help="read the first so many charts (default: all)")

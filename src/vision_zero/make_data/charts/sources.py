@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vision_zero.data.errors import is_lfs_pointer
 from vision_zero.make_data.charts.tables import MAX_CSV_CHARS, SourceTable, TableError, parse_csv
 
 BUILT_IN = ("vega", "statsmodels")
@@ -108,6 +109,8 @@ def _read_text(file: Path) -> str:
     try:
         if file.stat().st_size > 4 * MAX_CSV_CHARS:
             raise TableError("too large")
+        if is_lfs_pointer(file):
+            raise TableError("a Git LFS pointer in place of the file, which `git lfs pull` fetches")
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise TableError("not UTF-8") from error

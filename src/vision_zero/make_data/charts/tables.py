@@ -107,11 +107,17 @@ class SourceTable:
 
 
 def read_number(text: str) -> float | None:
-    """Number of a cell: `1,234.5`, `-3`, `12%`, `$5`, `2e3`. None for anything else, also for `3,5`."""
-    plain = unicodedata.normalize("NFKC", text).strip().replace("−", "-").replace(" ", "")
-    plain = plain.removesuffix("%")
+    """Number of a cell: `1,234.5`, `-3`, `12%`, `$5`, `2e3`. None for anything that is not surely one, also for `3,5`.
+
+    Superscripts and circled digits are footnotes (45¹), and a space between digits may part two numbers, but for the
+    unbreakable ones, which only group thousands.
+    """
+    if any(unicodedata.category(one) == "No" for one in text):
+        return None
+    plain = re.sub(r"(?<=\d)[\u00a0\u202f\u2009](?=\d{3}(?!\d))", ",", text.strip())
+    plain = unicodedata.normalize("NFKC", plain).replace("−", "-").removesuffix("%").strip()
     sign = "-" if plain.startswith("-") else ""
-    plain = sign + plain.removeprefix("-").lstrip("$£€")
+    plain = sign + plain.removeprefix("-").lstrip().lstrip("$£€").lstrip()
     if not _NUMBER.fullmatch(plain) or not any(character.isdecimal() for character in plain.lower().split("e")[0]):
         return None
     value = float(plain.replace(",", ""))
@@ -131,7 +137,8 @@ def parse_csv(text: str, name: str) -> SourceTable:
     Columns with a cell that is not numeric are not series. Times are put in order. Raises TableError for a text
     without two rows and one series.
     """
-    header, *lines = _cells(text)
+    (header, *lines), delimiter = _cells(text)
+    header, lines = _without_index(header, lines)
     if len(header) < 2:
         raise TableError("one column only")
     if any(len(line) != len(header) for line in lines):
@@ -142,7 +149,7 @@ def parse_csv(text: str, name: str) -> SourceTable:
     if len(set(rows)) < len(rows) or "" in rows:
         raise TableError("rows without a name of their own")
     columns = [(clean_label(header[c]), [line[c].strip() for line in lines]) for c in range(1, len(header))]
-    numeric = [(title, cells) for title, cells in columns if _is_numeric(cells)]
+    numeric = [(title, cells) for title, cells in columns if _is_numeric(cells, delimiter)]
     if not numeric:
         raise TableError("no column of numbers")
     series = tuple(title for title, _ in numeric)
@@ -165,19 +172,32 @@ def parse_csv(text: str, name: str) -> SourceTable:
     )
 
 
-def _cells(text: str) -> list[list[str]]:
-    """Cells of the lines that are not blank. Raises TableError for a text that is too large, not CSV or empty."""
+def _cells(text: str) -> tuple[list[list[str]], str]:
+    """Cells of the lines that are not blank, and their delimiter. Raises TableError if too large, not CSV or empty."""
     if len(text) > MAX_CSV_CHARS:
         raise TableError("too large")
     text = text.lstrip("\ufeff").strip()
-    readings = [_split(text, delimiter) for delimiter in ",;\t"]
-    regular = [one for one in readings if one and len(one[0]) > 1 and all(len(line) == len(one[0]) for line in one)]
-    cells = (regular or readings)[0]
+    readings = [(_split(text, delimiter), delimiter) for delimiter in ",;\t"]
+    regular = [one for one in readings if one[0] and len(one[0][0]) > 1 and len(set(map(len, one[0]))) == 1]
+    cells, delimiter = (regular or readings)[0]
     if not cells:
         raise TableError("empty")
     if len(cells) > MAX_CSV_ROWS or len(cells[0]) > MAX_CSV_COLUMNS:
         raise TableError("too large")
-    return cells
+    return cells, delimiter
+
+
+def _without_index(header: list[str], lines: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """The table without the row numbers that a data frame was saved with, if a column of names or times follows."""
+    columns = list(zip(header, *lines, strict=False)) if {len(line) for line in lines} == {len(header)} else []
+    for number, (title, *cells) in enumerate(columns):
+        times = time_order(cells) is not None
+        if number and (times or not all(read_number(cell) is not None for cell in cells)):
+            return header[number:], [line[number:] for line in lines]
+        is_index = re.fullmatch(r"|index|level_\d+|unnamed: [\d.]+", title.strip().lower())
+        if not is_index or times or not all(cell.strip().isdecimal() for cell in cells):
+            break
+    return header, lines
 
 
 def _split(text: str, delimiter: str) -> list[list[str]]:
@@ -187,9 +207,16 @@ def _split(text: str, delimiter: str) -> list[list[str]]:
         raise TableError("not CSV") from error
 
 
-def _is_numeric(cells: Sequence[str]) -> bool:
+def _is_numeric(cells: Sequence[str], delimiter: str) -> bool:
+    """True if the numbers of a column are sure: all of one unit, and a point or comma before three digits is no riddle.
+
+    Files with other delimiters come from where `1,5` is one and a half: there `1,234` and `1.234` may be either.
+    """
     there = [cell for cell in cells if cell.lower() not in MISSING]
-    return len(there) >= 2 and all(read_number(cell) is not None for cell in there)
+    units = {tuple(sign in cell for sign in "%$£€") for cell in there}
+    grouped = [re.fullmatch(r"[^\d]*[1-9]\d{0,2}([.,]\d{3})+[^\d]*", cell) is not None for cell in there]
+    unclear = delimiter != "," and (any("," in cell for cell in there) or all(grouped))
+    return len(there) >= 2 and len(units) == 1 and not unclear and all(read_number(cell) is not None for cell in there)
 
 
 def _unit(cells: Sequence[str]) -> str:

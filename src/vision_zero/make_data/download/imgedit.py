@@ -14,8 +14,8 @@ from contextlib import closing
 from pathlib import PurePosixPath
 from typing import IO, cast
 
-from vision_zero.data.folders import PairSourceError, shorten
-from vision_zero.make_data.download.sets import Candidate, Files, check_end, pair_candidate
+from vision_zero.data.errors import PairSourceError, shorten
+from vision_zero.make_data.download.sets import Candidate, Files, TooLargeError, check_end, pair_candidate, read_bounded
 
 _PART = re.compile(r"(?P<stem>.+)\.tar(?:\.split\.(?P<number>\d+))?")
 
@@ -124,9 +124,9 @@ def _stream_tar(files: Files, name: str, parts: Sequence[str], wanted: Set[str])
                 path = path if path in wanted else PurePosixPath(path).name  # some parquets give names alone
                 content = archive.extractfile(member) if path in wanted else None
                 if content is not None:
-                    yield path, content.read()
+                    yield path, read_bounded(content, path)
             check_end(archive)
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, TooLargeError) as error:
         raise PairSourceError(
             f"{files.place}: {name}.tar is damaged or lacks a part ({len(parts)} found): {error}"
         ) from error

@@ -20,7 +20,7 @@ from typing import get_args
 
 from tqdm import tqdm
 
-from vision_zero.data.folders import PairSourceError
+from vision_zero.data.errors import LFS_ADVICE, PairSourceError, is_lfs_pointer
 from vision_zero.inspect_data import positive
 from vision_zero.make_data.download import sets
 from vision_zero.make_data.download.imgedit import imgedit_candidates
@@ -113,10 +113,13 @@ def candidates(published: sets.PublishedSet, args: argparse.Namespace) -> Iterat
     except Exception as error:  # a dozen unrelated types from httpx, fsspec, datasets and huggingface_hub
         text = " ".join(str(error).split()) or type(error).__name__
         if args.source is not None:
+            pointers = [one for name in files.names() if is_lfs_pointer(one := args.source / name)]
+            if pointers:
+                raise PairSourceError(f"{pointers[0]} {LFS_ADVICE}") from error
             text = f"{args.source}: cannot be read as {published.layout}, split {published.split}: {text}"
             raise PairSourceError(text) from error
         raise PairSourceError(
-            f"{published.repo} cannot be fetched: {text}\nWithout a way to the Hub from here: where there is one, run "
+            f"{published.repo} cannot be fetched: {text}. Without a way to the Hub from here: where there is one, run "
             f"`hf download --repo-type dataset {published.repo} --local-dir FOLDER`, and give --source FOLDER here. "
             "What was fetched is kept."
         ) from error

@@ -19,8 +19,9 @@ from typing import Any
 
 from PIL import Image
 
-from vision_zero.data.folders import MANIFEST_NAME, PairSourceError, read_json
-from vision_zero.data.image_files import BadImageError, decode_bytes
+from vision_zero.data.errors import BadImageError, PairSourceError
+from vision_zero.data.folders import MANIFEST_NAME, read_json
+from vision_zero.data.image_files import decode_bytes
 from vision_zero.data.validation import open_pair
 from vision_zero.make_data.download.sets import Candidate
 from vision_zero.make_data.maker import MakerError
@@ -61,6 +62,9 @@ def open_output(out: Path, source: Mapping[str, Any], limit: int | None) -> Fetc
     now = json.loads(json.dumps(dict(source)))
     if (out / SOURCE).is_file():
         before = read_json(out / SOURCE)
+        alone = set(os.listdir(out)) == {SOURCE}  # it failed before its first pair
+        if not isinstance(before, dict) or "repo" not in before or not (alone or (out / JOURNAL).is_file()):
+            raise PairSourceError(f"{out / SOURCE}: was not written by this program; give an empty folder")
         different = [name for name in sorted(now.keys() | before.keys()) if now.get(name) != before.get(name)]
         if different and (out / JOURNAL).is_file():  # else it failed before its first pair, say for a misspelt option
             named = "; ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in different)

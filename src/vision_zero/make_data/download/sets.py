@@ -10,19 +10,24 @@ import json
 import re
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
-from vision_zero.data.folders import PairSourceError, shorten, walk
+from vision_zero.data.errors import LFS_ADVICE, PairSourceError, is_lfs_pointer, shorten
+from vision_zero.data.folders import is_image_name, walk
 from vision_zero.data.hf_datasets import KNOWN_COLUMNS
 from vision_zero.data.image_files import IMAGE_EXTENSIONS
 from vision_zero.types import Domain
 
 Layout = Literal["table", "pairs", "chartqa", "imgedit"]
+
+MAX_IMAGE_BYTES, MAX_TEXT_BYTES = 256 << 20, 16 << 20
+"""Most bytes of an image, as many as 80 million RGB pixels have, and of its description or table."""
 
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 _NAMED = (*_ARCHIVES, *IMAGE_EXTENSIONS, ".json", ".csv")
@@ -88,6 +93,10 @@ def pair_candidate(pair_id: str, image: bytes, edited: bytes, meta: Mapping[str,
     """A candidate of encoded images, kept as they are. The bytes give the extension, as tables rarely name it."""
     first, second = f"images/{pair_id}_original{_extension(image)}", f"images/{pair_id}_modified{_extension(edited)}"
     return Candidate(pair_id, {first: image, second: edited}, first, second, meta)
+
+
+class TooLargeError(ValueError):
+    """A file in an archive that is larger than any image: a candidate's problem."""
 
 
 def _extension(data: bytes) -> str:
@@ -193,6 +202,8 @@ def open_files(files: Files) -> Iterator[Mapping[str, Callable[[], bytes]]]:
     found: dict[str, Callable[[], bytes]] = {}
     with ExitStack() as opened:
         for name in names:
+            if name.lower().endswith(_ARCHIVES) and is_lfs_pointer(folder / name):
+                raise PairSourceError(f"{folder / name} {LFS_ADVICE}")
             try:
                 if name.lower().endswith(".zip"):
                     pack = opened.enter_context(zipfile.ZipFile(folder / name))
@@ -226,15 +237,31 @@ def check_end(archive: tarfile.TarFile) -> None:
 
 def _of_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     try:
-        return archive.read(member)
-    except NotImplementedError as error:  # its message names neither archive nor member
-        raise PairSourceError(f"{archive.filename}: {member.filename}: cannot be unpacked: {error}") from error
+        with archive.open(member) as stream:
+            return read_bounded(stream, member.filename)
+    except (RuntimeError, zipfile.BadZipFile, zlib.error, EOFError) as error:  # messages without archive or what to do
+        raise PairSourceError(
+            f"{archive.filename}: {member.filename}: cannot be unpacked: {error}; unpack it with another program (such "
+            "as 7-Zip) and give the folder"
+        ) from error
 
 
 def _of_tar(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     stream = archive.extractfile(member)
     assert stream is not None, "links and folders were left out"
-    return stream.read()
+    return read_bounded(stream, member.name)
+
+
+def read_bounded(stream: IO[bytes], name: str) -> bytes:
+    """A file of an archive; what is larger than an image or its description can be is not read further.
+
+    A small archive can unpack to gigabytes, and the sizes that it states may be wrong. Raises TooLargeError.
+    """
+    limit = MAX_IMAGE_BYTES if is_image_name(name) else MAX_TEXT_BYTES
+    data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise TooLargeError(f"a file in an archive unpacks to more than {limit >> 20} MiB")
+    return data
 
 
 def _is_hidden(path: str) -> bool:
@@ -262,7 +289,11 @@ def _pairs(files: Files, found: Mapping[str, Callable[[], bytes]]) -> Iterator[C
             problem = f"the {missing[0]} image is missing" if missing else "the name cannot be a file's"
             yield Candidate(name, problem=problem)
             continue
-        data = {part: found[path]() for part, path in parts[name].items()}
+        try:
+            data = {part: found[path]() for part, path in parts[name].items()}
+        except TooLargeError as error:
+            yield Candidate(name, problem=str(error))
+            continue
         try:
             meta = json.loads(data.get("comparison", b"{}"))
             wrong = "" if isinstance(meta, dict) else "the scene description is no JSON object"
@@ -292,4 +323,7 @@ def _charts(files: Files, found: Mapping[str, Callable[[], bytes]], split: str) 
             yield Candidate(name, problem=f"no file in {missing[0]}" if missing else "the name cannot be a file's")
             continue
         png, csv = f"png/{name}.png", f"tables/{name}.csv"
-        yield Candidate(name, {png: found[paths["png"]](), csv: found[paths["tables"]]()}, png)
+        try:
+            yield Candidate(name, {png: found[paths["png"]](), csv: found[paths["tables"]]()}, png)
+        except TooLargeError as error:
+            yield Candidate(name, problem=str(error))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vision_zero.data.folders import PairSourceError
+from vision_zero.data.errors import PairSourceError
 from vision_zero.make_data.maker import Rejected
 
 DEFAULT_TEMPLATES = Path(__file__).parent / "templates" / "photos.txt"

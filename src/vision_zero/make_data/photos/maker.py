@@ -20,10 +20,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from vision_zero.data.errors import BadImageError, PairSourceError
 from vision_zero.data.failed_edits import GREY, failed_edit
-from vision_zero.data.folders import PairSourceError
-from vision_zero.data.image_files import BadImageError
 from vision_zero.data.pairs import load_pairs
+from vision_zero.inspect_data import add_reading
 from vision_zero.make_data.maker import (
     VISIBLE_CHANGE,
     EditedPair,
@@ -78,6 +78,8 @@ class PhotoMaker:
     editor: EditorLoader | None = None
     instructions: Path = DEFAULT_TEMPLATES
     max_attempts: int = 20
+    pair_by: str | None = None
+    split: str | None = None
     domain: Domain = field(default="photos", init=False)
     name: str = field(default="photo", init=False)
 
@@ -102,7 +104,7 @@ class PhotoMaker:
 
     def sources(self) -> Sequence[ImagePair]:
         """The photographs, in order; none is opened."""
-        return load_pairs(list(self.photos))
+        return load_pairs(list(self.photos), pair_by=self.pair_by, dataset_split=self.split)
 
     def material(self) -> str:
         """Fingerprint of the photographs' names in order and of the instructions. Raises PairSourceError."""
@@ -186,6 +188,7 @@ def _opened(pair: ImagePair, size: tuple[int, int] | None) -> tuple[str, Pixels]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = partial(add_option, parser)
     parser.add_argument("--photos", nargs="+", required=True, metavar="SOURCE", help="folders with photographs")
+    add_reading(parser)
     add("--edits", list(EDIT_KINDS), "kinds of edit (default: all)", nargs="+", choices=EDIT_KINDS)
     least = f"least share of pixels that change by more than {VISIBLE_CHANGE} of 255 (…)"
     add("--min_changed", PhotoMaker.min_changed, least)
@@ -201,4 +204,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def from_arguments(args: argparse.Namespace, editor: EditorLoader | None = None) -> PhotoMaker:
     """The maker of parsed options. Raises PairSourceError."""
     names = ("photos", "min_changed", "max_changed", "failed_edits", "failed_edits_seed", "size", "instructions")
-    return PhotoMaker(edits=tuple(dict.fromkeys(args.edits)), editor=editor, **option_values(args, *names))
+    return PhotoMaker(
+        edits=tuple(dict.fromkeys(args.edits)), editor=editor, **option_values(args, *names, "pair_by", "split")
+    )

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from vision_zero.data.pairs import load_pairs
 from vision_zero.game.parsing import read_clue
+from vision_zero.inspect_data import add_reading
 from vision_zero.make_data.photos.instructions import MAX_CHARS
 from vision_zero.rollout.game_images import GameImage
 from vision_zero.rollout.load_policy import Loading, load_player
@@ -26,7 +27,7 @@ from vision_zero.rollout.sampling import Sampling
 from vision_zero.run_folder import append_json_line, read_json_lines
 from vision_zero.types import Game, GameRules, ImagePair, Prompt, Turn
 
-QUESTION = Path(__file__).with_name("question.txt").read_text("utf-8")
+QUESTION = Path(__file__).with_suffix(".txt").read_text("utf-8")
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def propose(
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     try:
-        pairs = load_pairs(args.photos)
+        pairs = load_pairs(args.photos, pair_by=args.pair_by, dataset_split=args.split)
         done = finished(args.out)
         rows = [row for row in range(len(pairs)) if pairs[row].id not in done]
         n_unreadable = sum(not readable for readable in done.values())
@@ -88,6 +89,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m vision_zero.make_data.photos.propose_edits", description="Propose edits."
     )
     parser.add_argument("photos", nargs="+", metavar="SOURCE", help="folders with photographs")
+    add_reading(parser)
     parser.add_argument("--model", required=True, help="a model's folder, checkpoint or name on the Hub")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.jsonl", help="where proposals are appended")
     parser.add_argument("--batch", type=int, default=16, help="photographs asked about at a time (default: 16)")

@@ -1,6 +1,6 @@
 """Policy of a vLLM server on GPUs of its own, over HTTP.
 
-`run_scripts/vllm_server.sh` starts such a server; docs/rollouts.md describes the setup. Every training process sends
+`run_scripts/vllm_server.sh` starts such a server; docs/training.md describes the setup. Every training process sends
 its own turns. The main process sends weights once per iteration, with TRL's client over NCCL.
 
 * A prompt is sent with one placeholder per image and returned expanded. It must equal the trainer's own expansion.

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
+from vision_zero.data.image_files import MAX_PIXELS, BadImageError, decode_bytes
 from vision_zero.data.pairs import load_pairs
 from vision_zero.game.spy_game import deal
 from vision_zero.models import check_model, load_processor, load_trained
@@ -88,6 +88,8 @@ def _part(part: Any, images: list[Image.Image]) -> dict[str, str]:
     if kind == "image_url":
         address = part.get("image_url")
         images.append(_image(address.get("url") if isinstance(address, dict) else address))
+        if sum(image.width * image.height for image in images) > MAX_PIXELS:
+            raise BadRequestError(f"image_url: the images of a request have more than {MAX_PIXELS} pixels")
         return {"type": "image"}
     raise BadRequestError(f"messages: a part of type {kind!r} is neither text nor image_url")
 
@@ -97,10 +99,11 @@ def _image(url: Any) -> Image.Image:
     if not isinstance(url, str) or not url.startswith("data:") or ";base64," not in url:
         raise BadRequestError("image_url: must be a data: URL in base64")
     try:
-        image = Image.open(io.BytesIO(base64.b64decode(url.split(";base64,", 1)[1], validate=True)))
-        return image.convert("RGB")
-    except (binascii.Error, UnidentifiedImageError, OSError) as error:
+        return decode_bytes(base64.b64decode(url.split(";base64,", 1)[1], validate=True), "image_url")
+    except binascii.Error as error:
         raise BadRequestError(f"image_url: not an image: {error}") from error
+    except BadImageError as error:
+        raise BadRequestError(str(error)) from error
 
 
 def boxed_answer(text: str) -> str:

@@ -24,16 +24,17 @@ from typing import Any
 
 from vision_zero.evaluate.benchmarks.server.model import (
     NO_ANSWER,
-    BadRequestError,
     ChatAnswer,
     ChatModel,
     ChatRequest,
     read_request,
 )
 from vision_zero.evaluate.benchmarks.server.process import READY
-from vision_zero.run_folder import append_json_line
+from vision_zero.run_folder import append_json_line, check_appendable
 
 LARGEST_BODY = 256 * 1024 * 1024
+SECONDS_TO_SEND = 120
+"""After so many without a byte of a request that has begun, or of a next one, its connection is closed."""
 
 
 class Batcher:
@@ -96,6 +97,7 @@ class ChatServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: ChatServer
     protocol_version = "HTTP/1.1"
+    timeout = SECONDS_TO_SEND
 
     def do_GET(self) -> None:
         if self.path == "/health":
@@ -106,17 +108,20 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404, _error(f"no such path: {self.path}"))
 
     def do_POST(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        if length > LARGEST_BODY:
+        said = self.headers.get("Content-Length") or ""
+        if not (said.isascii() and said.isdecimal()) or "Transfer-Encoding" in self.headers:
+            self.close_connection = True  # where the next request would begin is not known
+            return self._send(411, _error(f"Content-Length must say how many bytes the request has, not {said[:50]!r}"))
+        if len(said) > 12 or int(said) > LARGEST_BODY:
             self.close_connection = True
-            return self._send(413, _error(f"the request has {length} bytes; at most {LARGEST_BODY} are read"))
-        body = self.rfile.read(length)
+            return self._send(413, _error(f"the request has {said[:50]} bytes; at most {LARGEST_BODY} are read"))
+        body = self.rfile.read(int(said))
         if self.path != "/v1/chat/completions":
             return self._send(404, _error(f"no such path: {self.path}"))
         try:
             content = json.loads(body)
             request = read_request(content, self.server.max_tokens)
-        except (BadRequestError, ValueError) as error:
+        except (ValueError, RecursionError) as error:
             return self._send(400, _error(str(error)))
         try:
             answer = self.server.batcher.answer(request)
@@ -192,6 +197,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     end_with(os.getppid())
     try:
+        if args.keep_requests:
+            check_appendable(args.keep_requests, "--keep_requests", '{"request": ')
         options = {name: getattr(args, name) for name in ("dtype", "use_cpu", "post_process", "system_prompt")}
         model = ChatModel.load(args.model, (args.min_pixels, args.max_pixels), **options)
         print(model.check(args.model), file=sys.stderr, flush=True)

@@ -8,6 +8,8 @@ A model's name is one of
     RUN/checkpoint-STEP             a checkpoint, with all weights or as a LoRA adapter (adapter_config.json)
     RUN/checkpoint-STEP/export      a checkpoint's export, a folder as on the Hub
 
+What can be refused is refused before weights are read (`files`), and the Hub is first asked for one file (`hub`).
+
 Transformers 5 writes config, processor and tokenizer files that older versions cannot read. So those of a checkpoint
 are taken from its base model, whose name stands in the checkpoint's `base_model.json`.
 """
@@ -25,9 +27,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 
+from vision_zero.models.files import ADAPTER, adapter_base, check_config, check_files, check_no_pointers
+from vision_zero.models.hub import check_place
 from vision_zero.run_folder import CONFIG, EXPORT, EXPORTED, complete_checkpoints, is_complete, verify, write_json
 
 # torch and transformers are imported where something is loaded: a model can be found by its name without them.
@@ -46,6 +49,7 @@ def find_models(names: Sequence[str]) -> list[str]:
     models: list[str] = []
     for name in names:
         if not (Path(name) / CONFIG).is_file():
+            check_place(name)
             models.append(name)
             continue
         found = complete_checkpoints(Path(name))
@@ -71,7 +75,7 @@ def step_of(model: str) -> int | None:
 
 
 def is_adapter(model: str | Path) -> bool:
-    return (Path(model) / "adapter_config.json").is_file()
+    return (Path(model) / ADAPTER).is_file()
 
 
 def write_base(checkpoint: Path, name_or_path: str) -> None:
@@ -82,7 +86,7 @@ def write_base(checkpoint: Path, name_or_path: str) -> None:
 
 
 def base_of(checkpoint: Path) -> str:
-    """The base model of `checkpoint`, as `write_base` wrote it.
+    """The base model of `checkpoint`, as `write_base` wrote it, or as the file of an adapter from elsewhere names it.
 
     Raises FileNotFoundError for a checkpoint or file that is missing, and ValueError for a damaged file.
     """
@@ -90,6 +94,8 @@ def base_of(checkpoint: Path) -> str:
         raise FileNotFoundError(f"there is no checkpoint at {checkpoint}")
     written = checkpoint / BASE_FILE
     if not written.is_file():
+        if base := adapter_base(str(checkpoint)):
+            return base
         raise FileNotFoundError(f"{checkpoint} does not say which model it was trained from; give --base")
     try:
         return str(json.loads(written.read_text("utf-8"))["base_model"])
@@ -104,39 +110,41 @@ def base_folder(name_or_path: str) -> Path:
     """
     path = Path(name_or_path)
     if (path / "config.json").is_file():
+        check_config(name_or_path)
         return path
-    reason = "the folder has no config.json"
-    if not path.is_dir():
-        try:
-            return Path(snapshot_download(name_or_path, ignore_patterns=list(WEIGHT_PATTERNS)))
-        except (OSError, HFValidationError) as error:
-            reason = str(error)
+    try:
+        check_config(name_or_path)
+        return path if path.is_dir() else Path(snapshot_download(name_or_path, ignore_patterns=list(WEIGHT_PATTERNS)))
+    except (OSError, ValueError) as error:
+        reason = str(error)
     raise FileNotFoundError(f"base model {name_or_path!r} was not found; give its folder with --base ({reason})")
 
 
-def check_model(model: str) -> str:
-    """Check that `model` exists. Returns the name of the model with its other files: a checkpoint's base, else `model`.
-
-    Raises ValueError or OSError for what is no model, and for an incomplete checkpoint of a run.
-    """
+def files_of(model: str) -> str:
+    """The name of the model that has the config, processor and tokenizer of `model`: a checkpoint's base, or itself."""
     path = Path(model)
-    checkpoint = path.parent if path.name == EXPORT else path
-    if step_of(model) is not None and (checkpoint.parent / CONFIG).is_file() and not is_complete(checkpoint):
-        raise ValueError(f"{checkpoint} is not complete (it was not saved whole, or is half removed): choose another")
-    check_saved(model)
-    if path.exists() and not is_adapter(path) and not (path / "config.json").is_file():
-        raise ValueError(f"{model} is no model: it has no config.json")
-    files = base_of(path) if is_adapter(path) or (path / BASE_FILE).is_file() else model
-    if not Path(files).exists():
-        load_processor(files)  # from the Hub or its cache
+    return base_of(path) if is_adapter(path) or (path / BASE_FILE).is_file() else model
+
+
+def check_model(model: str) -> str:
+    """`files_of` a model that is there. Raises ValueError or OSError for what is none, and incomplete checkpoints."""
+    path = Path(model)
+    check_saved(path)
+    if is_adapter(path):
+        check_no_pointers(path)
+    else:
+        check_config(model)
+    check_files(files := files_of(model))
     return files
 
 
 @cache
 def check_saved(model: str | Path) -> None:
-    """Compare the files of a run's checkpoint or export with what was saved, once. Raises RunFolderError."""
+    """Compare the files of a run's checkpoint or export with what was saved, once. Raises ValueError for others."""
     path = Path(model).absolute()
     checkpoint = path.parent if path.name == EXPORT else path
+    if step_of(str(path)) is not None and (checkpoint.parent / CONFIG).is_file() and not is_complete(checkpoint):
+        raise ValueError(f"{checkpoint} is not complete (it was not saved whole, or is half removed): choose another")
     if is_complete(checkpoint):
         verify(path, None if path == checkpoint else checkpoint / EXPORTED, model_alone=True)
 
@@ -149,6 +157,7 @@ def load_model(name_or_path: str | Path, **options: Any) -> PreTrainedModel:
     """
     from transformers import AutoModelForImageTextToText
 
+    check_config(str(name_or_path), trust_remote_code=options.get("trust_remote_code", False))
     try:
         model, report = AutoModelForImageTextToText.from_pretrained(name_or_path, output_loading_info=True, **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -201,26 +210,30 @@ def load_processor(
 ) -> ProcessorMixin:
     """The processor of `name_or_path`, padding left, its images resized to between `min_pixels` and `max_pixels`.
 
-    Raises ValueError for a model that is missing or takes no images, and for pixel bounds on a family whose images have
-    a fixed size.
+    Raises ValueError for a model that is missing, lacks files or takes no images (before any weight is read), and for
+    pixel bounds on a family whose images have a fixed size.
     """
     from transformers import AutoProcessor, ProcessorMixin
 
+    check_files(name_or_path, trust_remote_code=trust_remote_code)
     try:
         processor = AutoProcessor.from_pretrained(
             name_or_path, padding_side="left", truncation_side="left", trust_remote_code=trust_remote_code
         )
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        if not Path(name_or_path).exists():
-            reason = "there is no such folder, nor such a model in the Hub's cache or on the Hub"
-        raise ValueError(f"model {name_or_path}: {reason}") from error
+        raise ValueError(f"model {name_or_path}: {str(error).strip().splitlines()[0]}") from error
     if not isinstance(processor, ProcessorMixin):
         raise ValueError(f"{name_or_path} has no image processor: it is not a vision-language model")
-    if min_pixels is None and max_pixels is None:
-        return processor
+    if not processor.chat_template:
+        raise ValueError(
+            f"model {name_or_path} has no chat template; add its chat_template.jinja, or give its instruct one"
+        )
     image_processor = processor.image_processor
     size = dict(image_processor.size)
+    if set(size) == {"min_pixels", "max_pixels"}:  # as Qwen's were written for a while; transformers would fail later
+        size = {"shortest_edge": size["min_pixels"], "longest_edge": size["max_pixels"]}
+    elif min_pixels is None and max_pixels is None:
+        return processor
     if set(size) != {"shortest_edge", "longest_edge"}:
         raise ValueError(
             f"min_pixels / max_pixels do not apply to {type(image_processor).__name__}, whose images have a fixed size"

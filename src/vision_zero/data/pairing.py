@@ -1,0 +1,178 @@
+"""Which image files of a folder are pairs, by a word in their names or in the names of their folders.
+
+A reading is whole if every image is one of a pair. The only whole one of the sure WORDS is taken. Where there are
+several, where images are left over, or where only UNSURE words fit, nothing is guessed: `pair_by` says it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from unicodedata import normalize
+
+from vision_zero.data.errors import PairSourceError
+
+AFTER = ("modified", "edited", "edit", "after", "target", "output")
+WORDS = (
+    *(("original", after) for after in AFTER[:3]),
+    *(("orig", after) for after in (*AFTER[:3], "mod")),
+    *(("before", "after"), ("unedited", "edited"), ("source", "target"), ("source", "edited"), ("src", "tgt")),
+    *(("src", "dst"), ("src", "edited"), ("input", "output"), ("input", "edited"), ("input", "target")),
+    *(("", after) for after in AFTER),  # NAME.png and NAME_edited.png
+)
+"""Words of the original and of its edit, in any case."""
+UNSURE = (("a", "b"), ("0", "1"), ("1", "2"), ("old", "new"))
+"""Words that other files have too, such as the frames of a film: these are asked about, never taken."""
+
+NONE = "none"
+SUFFIX, FOLDER, FILE, PREFIX = FORMS = ("NAME_{}", "{}/NAME", "NAME/{}", "{}_NAME")
+_ONE = "pair"
+"""NAME of before.png and after.png that lie in no folder."""
+DOCUMENTED = "NAME_original + NAME_modified"
+_KIND = r"(?:[_ -]?(?:image|img|photo|picture)s?)?"
+"""What may follow a word: 1_source_image.png, target_images/."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A way to pair files: the originals and the edits by NAME in one Unicode form, and how NAME was written."""
+
+    form: str
+    words: tuple[str, str]
+    sides: tuple[dict[str, str], dict[str, str]] = field(default_factory=lambda: ({}, {}))
+    written: dict[str, str] = field(default_factory=dict)
+    marks: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    def add(self, side: int, name: str, file: str) -> None:
+        key = normalize("NFC", name)
+        self.marks[file] = side, key
+        self.sides[side].setdefault(key, file)
+        if side == 0 or key not in self.written:
+            self.written[key] = name
+
+    def pairs(self) -> dict[str, tuple[str, str]]:
+        """(original, edit) by the NAME that the original has."""
+        before, after = self.sides
+        return {self.written[key]: (before[key], after[key]) for key in before if key in after}
+
+    def pattern(self, side: int, name: str = "NAME") -> str:
+        """`NAME_original`, of side 0."""
+        return self.form.format(self.words[side]).replace("NAME", name) if self.words[side] else name
+
+    def __str__(self) -> str:
+        return f"{self.pattern(0)} + {self.pattern(1)}"
+
+
+def find_pairs(root: Path, images: Sequence[str], pair_by: str | None) -> Reading | None:
+    """The reading by which all `images` (paths in `root`) are pairs, None if they are single images.
+
+    `pair_by`: `none`; two words, as `before,after`, `before/,after/` or `_before,_after`; or None for the known words.
+    Raises PairSourceError where images are left over, or where more than one reading is possible.
+    """
+    if pair_by == NONE:
+        return None
+    forms, words = _asked_for(pair_by) if pair_by else (FORMS, WORDS)
+    likely = [one for one in _readings(images, forms, words) if _is_likely(one)]
+    whole = {
+        tuple(sorted(one.pairs().values())): one for one in reversed(likely) if 2 * len(one.pairs()) == len(images)
+    }
+    found = list(reversed(whole.values()))
+    if found and (len(found) == 1 or str(found[0]) == DOCUMENTED):
+        return found[0]
+    if likely and not found:
+        raise PairSourceError(_left_over(root, images, max(likely, key=lambda one: len(one.pairs()))))
+    if not found and not pair_by:  # three quarters: of frames 0, 1 and 2 of a film only two thirds would be pairs
+        unsure = _readings(images, FORMS[:3], UNSURE)
+        found = [one for one in unsure if 8 * len(one.pairs()) >= 3 * len(images) and one.sides[0].keys() != {_ONE}]
+    if found:
+        flag = {SUFFIX: "_{}", FOLDER: "{}/", FILE: "/{}", PREFIX: "{}_"}
+        said = [f"{one} (--pair_by {','.join(flag[one.form].format(word) for word in one.words)})" for one in found]
+        raise PairSourceError(
+            f"{root}: its {len(images)} images may be pairs {' or '.join(said)}, or single images (--pair_by none)"
+        )
+    return None
+
+
+def _asked_for(pair_by: str) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """Forms and words of `before/,after/`."""
+    before, comma, after = (word.strip().lower() for word in pair_by.partition(","))
+    words = before.strip("_-. /"), after.strip("_-. /")
+    if not comma or "," in after or not words[1] or words[0] == words[1]:
+        raise PairSourceError(f"--pair_by is none or the words of original and edit, as before,after; got {pair_by!r}")
+    ends = (
+        after.startswith(("_", "-", ".")),
+        after.endswith("/"),
+        after.startswith("/"),
+        after.endswith(("_", "-", ".")),
+    )
+    return tuple(form for form, end in zip(FORMS, ends, strict=True) if end) or FORMS, (words,)
+
+
+def _readings(images: Sequence[str], forms: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[Reading]:
+    """All readings with an image on some side, those of one form together."""
+    words = "|".join(sorted({re.escape(word) for pair in pairs for word in pair if word}, key=len, reverse=True))
+    marked: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    patterns = (
+        re.compile(rf"(?is)(.+)[_. -]({words}){_KIND}"),
+        re.compile(rf"(?is)({words}){_KIND}[_. -](.+)"),
+        re.compile(rf"(?i)(?:(?:image|img|photo|picture)s?[_ -])?({words})s?{_KIND}"),
+    )
+    for file in images:
+        for form, word, name in _marks(os.path.splitext(file)[0], *patterns):
+            marked[form, word].append((name, file))
+    readings = [
+        Reading(form, pair) for form in forms for pair in pairs if marked[form, pair[1]] or marked[form, pair[0]]
+    ]
+    for one in readings:
+        edits = marked[one.form, one.words[1]]
+        originals = marked[one.form, one.words[0]]
+        if not one.words[0] and one.form == SUFFIX:  # any image but the edits
+            others = set(images).difference(file for _, file in edits)
+            originals = [(os.path.splitext(file)[0], file) for file in images if file in others]
+        for side, files in enumerate((originals, edits)):
+            for name, file in files:
+                one.add(side, name, file)
+    return readings
+
+
+def _marks(
+    stem: str, suffix: re.Pattern[str], prefix: re.Pattern[str], alone: re.Pattern[str]
+) -> Iterator[tuple[str, str, str]]:
+    """(form, word, NAME) of every word at the end or the beginning of a file's name, or of a folder in its path."""
+    *folders, base = stem.split("/")
+    if match := suffix.fullmatch(base):
+        yield SUFFIX, match[2].lower(), "/".join((*folders, match[1]))
+    if match := prefix.fullmatch(base):
+        yield PREFIX, match[1].lower(), "/".join((*folders, match[2]))
+    if match := alone.fullmatch(base):
+        yield FILE, match[1].lower(), "/".join(folders) or _ONE
+    for place, folder in enumerate(folders):
+        if match := alone.fullmatch(folder):
+            yield FOLDER, match[1].lower(), "/".join((*folders[:place], *folders[place + 1 :], base))
+
+
+def _is_likely(reading: Reading) -> bool:
+    """True if both of its words are there. One of the documented words is enough, and a NAME alone is not."""
+    return bool(reading.pairs() if not reading.words[0] else all(reading.sides) or str(reading) == DOCUMENTED)
+
+
+def _left_over(root: Path, images: Sequence[str], reading: Reading) -> str:
+    """What is wrong with a reading: its first file that is not one of a pair."""
+    of_pairs = {file for pair in reading.pairs().values() for file in pair}
+    alone = [file for file in images if file not in of_pairs]
+    first = next((file for file in alone if file not in reading.marks), alone[0])
+    if first not in reading.marks:
+        wrong = f"neither {reading.pattern(0)} nor {reading.pattern(1)}, in a folder that holds such pairs"
+    else:
+        side, key = reading.marks[first]
+        wrong = f"its partner {reading.pattern(1 - side, key)}.* is missing"
+        if reading.sides[side][key] != first:
+            wrong = f"two files for one image of a pair: {reading.sides[side][key]} and {first}"
+    return (
+        f"{root / first}: {wrong} ({len(alone)} of {len(images)} images are in no pair); move or rename them, or say "
+        "by --pair_by which are pairs: none, or other words"
+    )

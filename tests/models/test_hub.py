@@ -1,0 +1,137 @@
+"""The Hub is asked once, and not for long: what it says of a model becomes one line with what to do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.fork_server import ENVIRONMENT, free_port
+
+CONFIG = json.dumps({"model_type": "qwen2_5_vl"}).encode()
+ADAPTER = json.dumps({"base_model_name_or_path": "Qwen/Qwen2.5-VL-3B-Instruct"}).encode()
+SECONDS = 1.0
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Answers by the name of the model: its status, what the Hub calls the error, or something slow."""
+
+    def do_HEAD(self) -> None:
+        _, kind, _, _, file = self.path.strip("/").split("/")
+        if kind == "hangs" or (kind == "hangs-later" and self.command == "GET"):
+            time.sleep(5)
+        if kind == "drips":
+            for letter in b"HTTP/1.1 200 OK\r\nX-Slow: " + b"." * 50:
+                self.wfile.write(bytes([letter]))
+                time.sleep(0.1)
+        status, error = [*kind.split("-"), ""][:2]
+        if kind == "adapter" and file == "config.json":
+            status, error = "404", "EntryNotFound"
+        body = b"" if status.isdigit() else ADAPTER if file == "adapter_config.json" else CONFIG
+        self.send_response(int(status) if status.isdigit() else 200)
+        for name, value in (
+            ("ETag", '"abc"'),
+            ("X-Repo-Commit", "0" * 40),
+            ("Content-Length", str(len(body))),
+            ("X-Error-Code", error),
+        ):
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_GET = do_HEAD
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+CODE = f"""
+import json, sys, time
+from vision_zero.models import files, hub
+hub.HUB_SECONDS = {SECONDS}
+files._check_family = lambda *_: None  # which needs transformers
+for name in sys.argv[1:]:
+    began, said = time.monotonic(), "right"
+    try:
+        files.check_config(name)
+    except ValueError as error:
+        said = str(error)
+    print(json.dumps([said, time.monotonic() - began]))
+"""
+
+
+def ask(endpoint: str, cache: Path, *names: str, **more: str) -> tuple[list[str], str]:
+    """What each name of a model leads to, and stderr. None takes long."""
+    environment = {
+        **ENVIRONMENT,
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(cache),
+        "HF_HUB_OFFLINE": "0",
+        "NO_PROXY": "*",
+        **more,
+    }
+    words = [sys.executable, "-c", CODE, *names]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert all(seconds < 2 * SECONDS + 1 for _, seconds in answers), answers
+    return [said for said, _ in answers], done.stderr
+
+
+def test_each_answer_has_its_own_line(endpoint: str, tmp_path: Path) -> None:
+    said = {
+        "whole": "right",
+        "404-RepoNotFound": f"nor such a model on the Hub ({endpoint}): check the name; one that is private",
+        "404": "nor such a model on the Hub",
+        "401": "nor such a model on the Hub",
+        "401-RepoNotFound": "needs a login: `hf auth login`, or HF_TOKEN",
+        "401-GatedRepo": f"is gated: accept its terms at {endpoint}/owner/401-GatedRepo, then log in: `hf auth login`",
+        "403-GatedRepo": "is gated: accept its terms",
+        "403": "is gated: accept its terms",
+        "adapter": "is an adapter (LoRA) of Qwen/Qwen2.5-VL-3B-Instruct, no whole model: merge",
+        "404-EntryNotFound": "is no model: it has no config.json",
+        "404-EntryNotFound-GGUF": "give the model it was made from, as owner/404-EntryNotFound",
+        "500": "cannot be reached: ",
+        "503": "HF_ENDPOINT with a mirror",
+        "429": "cannot be reached: ",
+        "hangs": "cannot be reached: ",
+        "hangs-later": "no whole answer within 1 s; without a network give a folder (`hf download owner/hangs-later",
+        "drips": "cannot be reached: no whole answer within 1 s",
+    }  # fmt: skip
+    answers, _ = ask(endpoint, tmp_path, *(f"owner/{kind}" for kind in said))
+    for (kind, expected), answer in zip(said.items(), answers, strict=True):
+        assert expected in answer, (kind, answer)
+        assert "\n" not in answer
+        assert answer == "right" or answer.startswith(f"model owner/{kind}")
+
+
+def test_a_hub_that_cannot_be_reached_leaves_the_cache(endpoint: str, tmp_path: Path) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    (said,), _ = ask(nobody, tmp_path, "owner/whole")
+    assert f"{nobody} cannot be reached: " in said
+    assert "`hf download owner/whole --local-dir FOLDER`" in said
+    assert ask(endpoint, tmp_path, "owner/whole") == (["right"], "")
+    (first, other), told = ask(nobody, tmp_path, "owner/whole", "owner/other")
+    assert first == "right"
+    assert f"{nobody} cannot be reached: " in told
+    assert "owner/whole is taken from the Hub's cache" in told
+    assert "nor such a model in the Hub's cache" in other  # it is not asked again
+    answers, told = ask(nobody, tmp_path, "owner/whole", "owner/other", HF_HUB_OFFLINE="1")
+    assert (answers[0], told) == ("right", "")
+    assert "nor such a model in the Hub's cache, and HF_HUB_OFFLINE is set: unset it" in answers[1]
