@@ -10,6 +10,7 @@ import inspect
 import re
 import sys
 from dataclasses import MISSING, Field, fields
+from pathlib import Path
 from typing import Any
 
 from vision_zero.config.checks import NOT_USED
@@ -17,25 +18,7 @@ from vision_zero.config.game import GameConfig
 from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.rollout.stopping import end_with_reader
 
-HEAD = """# Options
-
-This page answers: which options are there, what is each one's default, and where does it come from? Which of TRL's are
-refused? `python -m vision_zero.config` makes it from the code; a test compares. Flags are `--name value`; a YAML file
-given by `--config` has `name: value`. Flags win. Names that do not exist are refused. With `--resume` or
-`--resume_from`, every option that neither gives is that of the run in `--output_dir`, from its `config.yaml`.
-
-"paper" is arXiv 2509.25541, "code" its public repository at commit fa3c01c, "TRL" the library's default. What has no
-source in brackets is a choice of this repository.
-
-Beside the options below, `python -m vision_zero.train` takes every option of TRL 1.16's `GRPOConfig` (output, saving,
-logging, DeepSpeed, optimizer) and of its `ModelConfig` (`--model_name_or_path`, `--dtype`, `--attn_implementation`,
-`--use_peft` and the `--lora_*` options); `--help` lists them all. `max_steps`, `gradient_accumulation_steps` and
-`steps_per_generation` follow from the ones below. `--use_vllm` plays the games with vLLM: docs/training.md. An option
-that would not have its documented effect in this trainer is refused by name: the last table. A test holds that each of
-TRL's is used, passed on or refused. Options of vLLM are refused without `--use_vllm`, those of LoRA without
-`--use_peft`, and full training of 16-bit weights (`--dtype bfloat16`) where no optimizer steps float32 masters, as
-DeepSpeed's with `--bf16 true` does: at 1e-5 most steps would be rounded away.
-"""
+HEAD = Path(__file__).with_name("head.md").read_text("utf-8")
 
 
 def default_of(option: Field[Any]) -> str:

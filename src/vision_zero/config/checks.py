@@ -18,31 +18,13 @@ if TYPE_CHECKING:
     from trl import GRPOConfig
 
 LOSS_TYPES = ("grpo", "dapo")
-LEAST = {
-    **dict.fromkeys(("iterations", "games_per_iteration", "updates_per_iteration", "num_iterations"), 1),
-    **dict.fromkeys(("per_device_train_batch_size", "rollout_batch_size", "save_steps", "save_total_limit"), 1),
-    **dict.fromkeys(
-        ("export_every", "record_games_every", "wandb_games", "arena_every", "beta", "kl_clue", "kl_decision"), 0
-    ),
-    "grace": 0,
-    "save_every": 1,
-    **dict.fromkeys(("vllm_max_num_seqs", "vllm_block_size", "vllm_tensor_parallel_size", "vllm_request_timeout"), 1),
-    **dict.fromkeys(("learning_rate", "weight_decay", "max_grad_norm", "adam_beta1", "adam_beta2"), 0),
-    "adam_epsilon": 1e-15,  # 0 divides by 0 where a gradient has always been 0
-    **dict.fromkeys(("epsilon", "epsilon_high", "off_policy_mask_threshold", "top_entropy_quantile"), 0),
-    **dict.fromkeys(("warmup_steps", "logging_steps", "vllm_importance_sampling_clip_min"), 0),
-    **dict.fromkeys(("rendezvous_timeout", "ddp_timeout"), 1),
-    "delta": 1,
-    "logprob_tokens": 1,
-    "num_generations": 2,
-    "temperature": 0.01,
-}
-"""Smallest allowed values. A group of one vote has no advantage; sampling at less than 0.01 is decided by rounding."""
-MOST = dict.fromkeys(("top_entropy_quantile", "adam_beta1", "adam_beta2"), 1)
 _TABLES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
 REFUSED: dict[str, str] = _TABLES["refused"]
 NOT_USED = {name: f"is not supported: {instead}" for instead, names in REFUSED.items() for name in names.split()}
 NOT_USED |= _TABLES["not_used"]
+LEAST, MOST = (
+    {name: value for value, names in _TABLES[bound].items() for name in names.split()} for bound in ("least", "most")
+)
 
 
 def refuse(options: Any, reasons: Mapping[str, str]) -> None:
