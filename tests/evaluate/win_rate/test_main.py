@@ -54,7 +54,7 @@ def test_every_model_must_be_there(tmp_path: Path) -> None:
     empty.mkdir()
     for words in ((str(TINY_VLM), str(gone)), (str(TINY_VLM), "--other_seed", str(gone))):
         assert f"model {gone}: there is no such folder" in refusal(*words, *WORDS)
-    assert f"{empty} is no model: it has no config.json" in refusal(str(TINY_VLM), str(empty), *WORDS)
+    assert f"model {empty}: it is no model: it has no config.json" in refusal(str(TINY_VLM), str(empty), *WORDS)
 
 
 @pytest.mark.usefixtures("no_loading")
