@@ -15,6 +15,7 @@ die() {
     echo "$script: error: $*" >&2
     exit 1
 }
+((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) || die "bash $BASH_VERSION is too old: 4.4 or newer is needed"
 
 for argument in "$@"; do
     case "$argument" in
@@ -34,7 +35,7 @@ switch() { # NAME: a variable that is on or off becomes 1 or 0
 }
 switch DRY_RUN
 
-is_number() { [[ "$1" =~ ^[0-9]+$ ]]; }
+is_number() { [[ "$1" =~ ^(0|[1-9][0-9]*)$ ]]; }
 
 # ------------------------------------------------------------------------------------------- variables of the environment
 

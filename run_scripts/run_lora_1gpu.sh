@@ -12,7 +12,10 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
 
 export VISION_ZERO_SCRIPT=run_lora_1gpu.sh
-export NUM_GPUS="${NUM_GPUS:-1}"                        # 0 runs on the CPU
+asks_to_resume "$@"
+if [ "$RESUME" = 0 ] || ! grep -qs '^use_cpu: true' "${OUTPUT_BASE_DIR:-$root/runs}/${RUN_NAME:-}/config.yaml"; then
+    export NUM_GPUS="${NUM_GPUS:-1}"                    # 0 runs on the CPU, as does a run that was begun there
+fi
 export DEEPSPEED="${DEEPSPEED:-none}"                   # ZeRO has nothing to share out on one GPU
 
 options=(
@@ -29,6 +32,5 @@ options=(
     --arena_games 40                                    # of each win rate, as much as 3 iterations of rollouts
 )
 
-asks_to_resume "$@"
 case " $RESUME $* " in *" 1 "* | *" --config "* | *" --config="*) options=() ;; esac # these have options of their own
 exec bash "$root/run_scripts/run_grpo_vision_zero.sh" "${options[@]}" "$@"

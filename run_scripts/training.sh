@@ -55,12 +55,14 @@ choose_machine() { # NUM_GPUS, NUM_PROCESSES and DEEPSPEED where they are empty
 declare -A value=() # the options that a command has, by name
 
 read_values() { # FILES: from YAML files, where there are any, then from the command, whose last word on an option counts
-    local file word name=""
+    local file line word name=""
     for file in "$@"; do
-        while IFS=: read -r name word; do
-            word="${word%%#*}" word="${word#"${word%%[! ]*}"}"
+        while IFS= read -r line; do
+            word="${line#*:}"
+            if [[ "$line" =~ ^\ *-\ +(.*)$ ]]; then word="${value[$name]:+${value[$name]} }${BASH_REMATCH[1]}"; else name="${line%%:*}"; fi
+            word="${word%% #*}" word="${word#"${word%%[! ]*}"}"
             value["$name"]="${word%"${word##*[! ]}"}"
-        done < <(grep -E '^[a-z_]+:' "$file" 2>/dev/null)
+        done < <(grep -E '^([a-z_]+:| *- )' "$file" 2>/dev/null)
     done
     name=""
     for word in "${command[@]}"; do
@@ -114,6 +116,13 @@ check_command() { # dies of what the program would refuse after its imports; `ou
     if [ "$RESUME" = 0 ]; then check_images; fi
     [ -z "$SCENES_DIR" ] || [ -d "$SCENES_DIR" ] || die "SCENES_DIR: $SCENES_DIR is not a folder"
     check_model MODEL "${value[model_name_or_path]-}"
+    if [ "$NUM_GPUS" -gt 0 ] && [ "${value[use_cpu]-}" = true ]; then
+        die "NUM_GPUS=$NUM_GPUS, but the options have use_cpu: true; set NUM_GPUS=0, or give --use_cpu false"
+    fi
+    case "$DEEPSPEED $given ${value[deepspeed]-}" in
+        "none "*" DEEPSPEED "*" " | "none "*" DEEPSPEED "*" null" | "none "*" DEEPSPEED "*" none") ;;
+        "none "*" DEEPSPEED "*) die "DEEPSPEED=none, but the options have deepspeed: ${value[deepspeed]}" ;;
+    esac
     [ "$DEEPSPEED" = none ] || [ -f "$DEEPSPEED" ] || die "DEEPSPEED: $DEEPSPEED is not a file (or write none)"
     check_run_folder "$output_dir" "RESUME=1 RUN_NAME=$RUN_NAME bash run_scripts/$script" "another RUN_NAME"
     check_gpus "$found" "$asked" trains

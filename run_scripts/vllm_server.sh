@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Serve a model with vLLM for training in vllm_mode=server. Start it first, on GPUs that do not train (docs/training.md).
 #
-#   CUDA_VISIBLE_DEVICES=6,7 bash run_scripts/vllm_server.sh [any option of vllm serve]
+#   CUDA_VISIBLE_DEVICES=4,5,6,7 bash run_scripts/vllm_server.sh [any option of vllm serve]
 #   DRY_RUN=1 bash run_scripts/vllm_server.sh                      # check, print the command and stop
 #
 # Then, on the other GPUs of this machine:
 #
-#   CUDA_VISIBLE_DEVICES=0,1,2,3,4,5 IMAGES_DIR=my/images bash run_scripts/run_grpo_vision_zero.sh \
+#   CUDA_VISIBLE_DEVICES=0,1,2,3 IMAGES_DIR=my/images bash run_scripts/run_grpo_vision_zero.sh \
 #       --use_vllm true --vllm_mode server
 #
 # Change a value below, or set it in the environment. Options given as arguments win over both. Sources of the values:

@@ -438,8 +438,48 @@ def test_a_resumed_runs_games_must_be_shared_too(tmp_path: Path) -> None:
     )
     usual = {"OUTPUT_BASE_DIR": str(tmp_path), "RUN_NAME": "first", "RESUME": "1"}
     assert "--resume" in command("run_grpo_vision_zero.sh", **usual)  # on the CPU, as its options say
-    refused = bash("run_grpo_vision_zero.sh", **usual, NUM_GPUS="2", DRY_RUN="1")
+    refused = bash("run_grpo_vision_zero.sh", "--use_cpu", "false", **usual, NUM_GPUS="2", DRY_RUN="1")
     assert "games_per_iteration=9 cannot be shared evenly by 2 processes" in refused.stderr
+
+
+def test_what_a_resumed_run_has_is_not_set_aside_in_silence(tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    config = tmp_path / "first" / "config.yaml"
+    config.write_text("use_cpu: true\nuse_peft: true\n")
+    usual = {"OUTPUT_BASE_DIR": str(tmp_path), "RUN_NAME": "first", "RESUME": "1"}
+    assert command("run_lora_1gpu.sh", **usual)[:3] == ["python", "-m", "vision_zero.train"]
+    refused = bash("run_grpo_vision_zero.sh", **usual, NUM_GPUS="2", DRY_RUN="1")
+    assert "NUM_GPUS=2, but the options have use_cpu: true; set NUM_GPUS=0" in refused.stderr
+    config.write_text("deepspeed: some.json\n")
+    refused = bash("run_grpo_vision_zero.sh", **usual, DEEPSPEED="none", NUM_GPUS="1", DRY_RUN="1")
+    assert "DEEPSPEED=none, but the options have deepspeed: some.json" in refused.stderr
+    config.write_text("deepspeed: null\n")
+    command("run_grpo_vision_zero.sh", **usual, DEEPSPEED="none", NUM_GPUS="1")
+
+
+def test_lists_of_an_options_file_are_read(tmp_path: Path) -> None:
+    """A resumed run's trackers are in one: without them wandb would not be told to stay offline."""
+    file = tmp_path / "config.yaml"
+    file.write_text("images:\n- a b\n- c  # a comment\nreport_to:\n  - wandb\n  - tensorboard\nseed: 3\n")
+    lines = (
+        f'source {SCRIPTS}/training.sh; read_values {file}; printf "%s|" "${{value[images]}}" "${{value[report_to]}}" '
+    )
+    done = subprocess.run(
+        ["bash", "-c", lines + '"${value[seed]}"', str(SCRIPTS / "run_grpo_vision_zero.sh")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "a b c|wandb tensorboard|3|"
+
+
+def test_training_beside_a_server_can_share_its_games() -> None:
+    """The commands at the top of vllm_server.sh."""
+    header = (SCRIPTS / "vllm_server.sh").read_text().split("set -euo")[0]
+    trainers, players = re.findall(r"CUDA_VISIBLE_DEVICES=([\d,]+) IMAGES_DIR", header), ["--use_vllm", "true"]
+    own = {"IMAGES_DIR": str(PHOTOS), "CUDA_VISIBLE_DEVICES": trainers[0]}
+    line = command("run_grpo_vision_zero.sh", *players, "--vllm_mode", "server", **own)
+    assert line[line.index("--nproc_per_node") + 1] == str(len(trainers[0].split(",")))
 
 
 def test_lora_script(parsed: Mapping[str, Mapping[str, str]]) -> None:

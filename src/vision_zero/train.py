@@ -24,10 +24,11 @@ if __name__ == "__main__":
 # Others' messages that say nothing to a run's user, here and in `silence`; all others are shown.
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings of a connection have a page of C++ each
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental; TRL is pinned
-if os.environ.get("RANK", "0") != "0":
+if __name__ == "__main__" and os.environ.get("RANK", "0") != "0":
     os.environ.pop("WANDB_MODE", None)  # transformers prints it when it is imported; rank 0 alone reports
 
 import accelerate
+import datasets
 import torch
 import torch.distributed
 from accelerate import PartialState
@@ -123,7 +124,9 @@ def silence(args: IterativeSPOConfig) -> None:
     )
     if not sys.stderr.isatty():  # bars of loaded files, which only a terminal redraws
         disable_progress_bar()
-    if not args.deepspeed:  # accelerate imports it to ask whether a model is its, and it says that there is no GPU
+        datasets.disable_progress_bars()
+    # accelerate imports it to ask whether a model is its, and it says that there is no GPU
+    if not args.deepspeed and "ACCELERATE_USE_DEEPSPEED" not in os.environ:
         accelerate.utils.other.is_deepspeed_available = lambda: False
 
 

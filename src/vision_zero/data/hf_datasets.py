@@ -167,7 +167,8 @@ def _tables(path: Path) -> list[str]:
     """
     found: dict[bool, set[str]] = {True: set(), False: set()}
     for depth in ("", "*/", "*/*/"):
-        for file in (one for pattern in (*_METADATA, "*.parquet") for one in path.glob(depth + pattern)):
+        names = (one for one in path.glob(depth + "*") if one.name in _METADATA or one.suffix == ".parquet")
+        for file in names:
             is_metadata = file.name in _METADATA and _names_files(file)
             if is_metadata or file.suffix == ".parquet":
                 found[is_metadata].add(file.relative_to(path).as_posix())

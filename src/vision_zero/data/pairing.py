@@ -165,6 +165,12 @@ def _left_over(root: Path, images: Sequence[str], reading: Reading) -> str:
     of_pairs = {file for pair in reading.pairs().values() for file in pair}
     alone = [file for file in images if file not in of_pairs]
     first = next((file for file in alone if file not in reading.marks), alone[0])
+    if of_pairs and len(of_pairs) < len(alone):
+        before, after = next(iter(reading.pairs().values()))
+        return (
+            f"{root}: {before} and {after} look like a pair, but {len(alone)} of {len(images)} images are in none "
+            f"(first: {alone[0]}); say by --pair_by which are pairs: none, or other words"
+        )
     if first not in reading.marks:
         wrong = f"neither {reading.pattern(0)} nor {reading.pattern(1)}, in a folder that holds such pairs"
     else:

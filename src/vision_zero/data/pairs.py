@@ -1,6 +1,6 @@
 """Read image pairs of any layout and split them into training and held-out pairs.
 
-`load_pairs` checks names and structure and opens no image: a million pairs are listed in seconds. Images are opened
+`load_pairs` checks names and structure and opens no image: a million pairs are listed in a minute. Images are opened
 one pair at a time by `open_pair`; `check_pairs` opens a sample (`validation`). The readers are `folders`, `manifest`
 (JSONL), `hf_datasets` and `drawn_scenes`.
 """

@@ -46,7 +46,9 @@ def check_files(name: str, *, trust_remote_code: bool = False) -> None:
         except SafetensorError as error:
             raise ValueError(f"model {name}: {file.name} is cut or damaged ({error}): fetch it again") from error
         for tensor, number in types.items():
-            if QUANTIZED_TYPE.fullmatch(number) or tensor.endswith((".qweight", ".weight_packed")):
+            if (tensor.endswith("weight") and QUANTIZED_TYPE.fullmatch(number)) or tensor.endswith(
+                (".qweight", ".weight_packed")
+            ):
                 raise ValueError(_quantized(name, f"{tensor} is {number}"))
 
 

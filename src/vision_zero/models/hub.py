@@ -11,9 +11,15 @@ from functools import cache
 from pathlib import Path
 
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
-from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 
-HUB_SECONDS = 6.0
+HUB_SECONDS = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or 6)
 """For a file of a few kB. A server that drips its bytes is not waited for longer."""
 OWNER_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -62,7 +68,7 @@ def file_of_hub(name: str, file: str) -> Path | None:
     if isinstance(answer, Path):
         return answer
     status = answer.response.status_code if isinstance(answer, HfHubHTTPError) else 0
-    if isinstance(answer, EntryNotFoundError):
+    if isinstance(answer, EntryNotFoundError) and not isinstance(answer, LocalEntryNotFoundError):
         return None
     if isinstance(answer, GatedRepoError) or status == 403:
         accept = f"accept its terms at {constants.ENDPOINT}/{name}, then log in: `hf auth login`, or HF_TOKEN"
@@ -73,6 +79,7 @@ def file_of_hub(name: str, file: str) -> Path | None:
     reason = f"{constants.ENDPOINT} cannot be reached: {(str(answer).strip() or type(answer).__name__).splitlines()[0]}"
     if not isinstance(cached, str):
         raise ValueError(f"{no_folder}, and {reason}; {advice}, or HF_ENDPOINT with a mirror") from answer
-    print(f"{reason}; {name} is taken from the Hub's cache", file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{reason}; {name} is taken from the Hub's cache", file=sys.stderr)
     constants.HF_HUB_OFFLINE, os.environ["HF_HUB_OFFLINE"] = True, "1"
     return Path(cached)
