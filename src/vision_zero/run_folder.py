@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import metadata
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +37,11 @@ CONFIG, METRICS, SWITCHES, ARENA = "config.yaml", "metrics.jsonl", "switches.jso
 CHANGES, PAIRS, MODEL, SET_ASIDE = "changes.jsonl", "pairs.jsonl", "model.json", "set_aside"
 GAMES, EXPORT, COMPLETE, EXPORTED, STATE = "games", "export", "COMPLETE", "EXPORTED", "iterative_spo.json"
 
-PLACES = ("images", "arena_images", "scenes_dir", "model_name_or_path")
+FACTS: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
+PLACES: tuple[str, ...] = tuple(FACTS["places"])
 """Options that are paths: another spelling of the same path is no change."""
-FIXED_OPTIONS = (
-    *("seed", "games_per_iteration", "updates_per_iteration", "num_iterations", "schedule"),
-    *("images", "scenes_dir", "columns", "pair_by", "split", "holdout", "failed_edits"),
-    *("civilians", "rounds", "spy_view", "mask_share"),
-    *("voter", "template", "num_generations", "model_name_or_path", "model_revision"),
-    *("use_peft", "lora_r", "lora_alpha", "lora_target_modules", "lora_target_parameters", "lora_modules_to_save"),
-    *("lora_task_type", "use_rslora", "use_dora"),
-    *("learning_rate", "weight_decay", "optim", "adam_beta1", "adam_beta2", "adam_epsilon", "freeze_vision"),
-)
-"""Options a resumed run must keep: those of the last three lines are in the checkpoint, the others decide the games."""
+FIXED_OPTIONS: tuple[str, ...] = tuple(chain(*FACTS["fixed_options"]))
+"""Options a resumed run must keep: they decide the games, or are in the checkpoint."""
 OF_THE_COMMAND = ("output_dir", "resume", "resume_from")
 """Options that are no property of a run."""
 
@@ -187,23 +180,11 @@ def _record(line: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-FORMER_NAMES = {
-    "claimless": "no_claim",
-    "line_ups": "matchups",
-    "readable": "parsed",
-    "reply": "completion",
-    "right_blind": "right_image_swapped",
-    "sight": "image_gain",
-    "telling": "discriminative",
-    "truth": "grounding",
-    "unreadable": "unparsed",
-}
+FORMER_NAMES: dict[str, str] = FACTS["former_names"]
 """Parts of the names of metrics and of fields of game records, as earlier versions wrote them, and today's."""
-REMOVED_OPTIONS = {"failed_edits_seed": 0, "holdout_seed": 0, "max_clue_chars": 300, "max_logp_difference": 0.1}
+REMOVED_OPTIONS: dict[str, float] = FACTS["removed_options"]
 """Options of earlier versions, and the values that are constants now."""
-REPLACED = {
-    "max_logp_difference": "leave it out: sampling/logp_gap/mean has fixed limits now, 1e-3 in float32, 0.05 in 16 bits"
-}
+REPLACED: dict[str, str] = FACTS["replaced"]
 """Those of them that have a successor, and which."""
 
 
@@ -316,11 +297,8 @@ def verify(folder: Path, mark: Path | None = None, *, model_alone: bool = False)
         raise RunFolderError(f"{folder} is damaged: {mark.name} is not there, or not as it was written")
     wrong = [f"{name} is missing" for name in files if name not in paths]
     wrong += [f"{name} was not saved with it" for name in paths if name not in files]
-    there = [name for name in files if name in paths]
-    sizes = {name: paths[name].stat().st_size for name in there}
-    wrong += [
-        f"{name} has {sizes[name]} bytes, not {files[name][0]}" for name in there if sizes[name] != files[name][0]
-    ]
+    sizes = {name: path.stat().st_size for name, path in paths.items() if name in files}
+    wrong += [f"{name} has {own} bytes, not {files[name][0]}" for name, own in sizes.items() if own != files[name][0]]
     if not wrong:
         read = [name for name in files if not (model_alone and name.startswith(OF_TRAINING))]
         with ThreadPoolExecutor() as pool:
