@@ -79,13 +79,9 @@ class SharedImage:
 
 def hash_images(pairs: Sequence[ImagePair], on_progress: OnProgress | None = None) -> HashedImages:
     """Open every image once. Images that cannot be opened are listed, not raised. `on_progress(opened, total)`."""
-    ids: list[str] = []
-    sources: list[ImageSource] = []
-    for pair in pairs:
-        for name, image in ((pair.id, pair.image), (f"{pair.id} (edited)", pair.edited)):
-            if image is not None:
-                ids.append(name)
-                sources.append(image)
+    named = [one for pair in pairs for one in ((pair.id, pair.image), (f"{pair.id} (edited)", pair.edited))]
+    ids = [name for name, image in named if image is not None]
+    sources = [image for _, image in named if image is not None]
     kept: list[str] = []
     hashes: list[int] = []
     colours: list[Colours] = []

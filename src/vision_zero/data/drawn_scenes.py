@@ -65,11 +65,6 @@ class DrawnScene:
             if len(set(values)) != len(values):
                 raise ValueError(f"two objects of a drawn scene share a {what}: {values}")
 
-    def cells(self) -> list[DrawnObject | None]:
-        """The grid row by row."""
-        by_cell = {one.cell: one for one in self.objects}
-        return [by_cell.get(cell) for cell in range(GRID * GRID)]
-
 
 def sample_scene(rng: random.Random, n_objects: int | None = None) -> DrawnScene:
     """A scene of `n_objects` objects, 3 to 6 by default."""
@@ -120,7 +115,7 @@ def _tile(colour: str, shape: str) -> Image.Image:
     tile = Image.new("RGB", (112, 112), BACKGROUND)
     pen = ImageDraw.Draw(tile)
     main = COLOURS[colour]
-    light, dark = (_mix(main, shade, 0.4) for shade in ((255, 255, 255), (0, 0, 0)))
+    light, dark = (tuple(round(part + (shade - part) * 0.4) for part in main) for shade in (255, 0))
     if shape == "sphere":
         pen.ellipse((14, 14, 98, 98), fill=main, outline=dark, width=4)
         pen.ellipse((32, 28, 56, 52), fill=light)
@@ -134,11 +129,6 @@ def _tile(colour: str, shape: str) -> Image.Image:
         pen.ellipse((30, 80, 82, 104), fill=main)
         pen.ellipse((30, 10, 82, 34), fill=light, outline=dark, width=4)
     return tile
-
-
-def _mix(colour: tuple[int, int, int], other: tuple[int, int, int], share: float) -> tuple[int, int, int]:
-    red, green, blue = (round(a + (b - a) * share) for a, b in zip(colour, other, strict=True))
-    return red, green, blue
 
 
 def scene_objects(scene: DrawnScene, size: int = 112) -> list[dict[str, Any]]:
