@@ -133,10 +133,7 @@ MARK = "written by vision_zero"
 
 
 def check_own(path: Path, option: str, mark: str = MARK, *, at_start: bool = False) -> None:
-    """Check that a file is new, empty, or of this program's own, which have the `mark` in them, `at_start` or anywhere.
-
-    Raises RunFolderError, with the name of the option, for any other.
-    """
+    """Check that a file is new, empty or has our `mark` in it, or `at_start`. Raises RunFolderError with `option`."""
     try:
         content = path.read_bytes() if path.is_file() else b""
     except OSError as error:
@@ -213,10 +210,7 @@ def _with_todays_names(value: Any) -> Any:
 
 
 def read_json_lines(path: Path, *needed: str) -> list[dict[str, Any]]:
-    """Every whole line, under today's names, without a last line that a killed process left unfinished.
-
-    Raises RunFolderError for a line that is no JSON object or lacks one of the `needed` names.
-    """
+    """Every whole line, under today's names. Raises RunFolderError for no JSON object, or without a `needed` name."""
     lines = path.read_bytes().split(b"\n") if path.exists() else [b""]  # splitlines() also cuts at U+2028 in a clue
     records = []
     for number, line in enumerate(lines[:-1], start=1):
@@ -231,10 +225,7 @@ def read_json_lines(path: Path, *needed: str) -> list[dict[str, Any]]:
 
 
 def read_config(run: Path, **needed: type) -> dict[str, Any]:
-    """The resolved options of a run.
-
-    Raises RunFolderError for a file without options, and for a `needed` one that is absent, empty or of a wrong type.
-    """
+    """The run's options. Raises RunFolderError for none, or a `needed` one that is absent, empty or of a wrong type."""
     file = run / CONFIG
     reason = ""
     try:
@@ -281,10 +272,7 @@ def _identity(run: Path) -> dict[str, Any]:
 
 
 def verify(folder: Path, mark: Path | None = None, *, model_alone: bool = False) -> None:
-    """Check every file of a checkpoint (or of what else has a `mark`) against its mark.
-
-    `model_alone`: the optimizer's and random states may have other bytes. Raises RunFolderError that names the files.
-    """
+    """Check the files of `folder` against its `mark`; `model_alone`: not those of training. Raises RunFolderError."""
     mark = mark or folder / COMPLETE
     text = mark.read_bytes() if mark.is_file() else b""
     state = folder / STATE

@@ -212,10 +212,7 @@ def is_heldout(source: str) -> bool:
 
 
 def read_drawn(source: str) -> DrawnPairs:
-    """The pairs of `drawn:COUNT` (numbers 0, 1, ...), `drawn:COUNT@FIRST` or `drawn:COUNT@heldout`.
-
-    Raises PairSourceError for anything else, and for drawings that reach into the held-out ones by number.
-    """
+    """The pairs of a source `drawn:...`. Raises PairSourceError for others, and for numbers of held-out ones."""
     match = re.fullmatch(r"drawn:([1-9]\d{0,8})(?:@(\d{1,12}|heldout))?", source)
     if match is None:
         raise PairSourceError(

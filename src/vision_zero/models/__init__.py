@@ -104,10 +104,7 @@ def base_of(checkpoint: Path) -> str:
 
 
 def base_folder(name_or_path: str) -> Path:
-    """The base model's folder; of a model of the Hub, its files without weights.
-
-    Raises FileNotFoundError for what is neither a folder with a config.json nor found on the Hub or in its cache.
-    """
+    """The base's folder; of a model of the Hub, its files without weights. Raises FileNotFoundError for neither."""
     path = Path(name_or_path)
     if (path / "config.json").is_file():
         check_config(name_or_path)

@@ -45,9 +45,7 @@ VOTES = "the spy is found (model with itself)"
 
 
 def plot_run(run: Path) -> Figure:
-    """The figure of a run folder. Raises RunFolderError if it is none, has no iteration, or a file is damaged."""
-    if not (run / run_folder.CONFIG).is_file():
-        raise run_folder.RunFolderError(f"{run} is not a run folder: it has no {run_folder.CONFIG}")
+    """The figure of a run folder. Raises RunFolderError if it has no iteration, or a file is damaged."""
     iterations = read_iterations(run)
     if not iterations:
         raise run_folder.RunFolderError(f"{run} has not finished an iteration yet")
@@ -93,10 +91,7 @@ def draw_series(axes: Axes, series: Series, arena: Sequence[tuple[float, Figures
 
 
 def save_figure(draw: Callable[[], Figure], out: Path) -> None:
-    """Draw, and write what was drawn to `out`. Raises RunFolderError for a place that cannot be written to.
-
-    A name that matplotlib would change, or cannot draw to, is refused first.
-    """
+    """Draw, and write to `out`. Raises RunFolderError, first for a name that matplotlib would change."""
     kind, known = (
         out.suffix[1:].lower(),
         FigureCanvasBase.get_supported_filetypes().keys() - {"pgf", "raw", "rgba", "svgz"},

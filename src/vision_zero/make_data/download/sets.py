@@ -177,10 +177,7 @@ def file_candidates(files: Files, published: PublishedSet) -> Iterator[Candidate
 
 @contextmanager
 def open_files(files: Files) -> Iterator[Mapping[str, Callable[[], bytes]]]:
-    """Readers of all files by name, of files in archives by `ARCHIVE/MEMBER`, sorted. Nothing is unpacked to disk.
-
-    Raises PairSourceError for an archive that is damaged or compressed by an unsupported method.
-    """
+    """Readers of files by name (ARCHIVE/MEMBER in archives), unpacked in memory. Raises PairSourceError for damage."""
     names = files.names()
     folder = files.folder([f"*{ending}" for one in _NAMED for ending in (one, one.upper())])
     found: dict[str, Callable[[], bytes]] = {}
@@ -237,10 +234,7 @@ def _of_tar(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def read_bounded(stream: IO[bytes], name: str) -> bytes:
-    """A file of an archive; what is larger than an image or its description can be is not read further.
-
-    A small archive can unpack to gigabytes, and the sizes that it states may be wrong. Raises TooLargeError.
-    """
+    """A file of an archive, whose stated size may be wrong. Raises TooLargeError beyond the most for its kind."""
     limit = MAX_IMAGE_BYTES if is_image_name(name) else MAX_TEXT_BYTES
     data = stream.read(limit + 1)
     if len(data) > limit:
