@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
-from vision_zero.data.image_files import MAX_PIXELS, BadImageError, decode_bytes
-from vision_zero.data.pairs import load_pairs
+from vision_zero.data.image_files import MAX_PIXELS, decode_bytes
+from vision_zero.data.pairs import BadImageError, load_pairs
 from vision_zero.game.spy_game import deal
 from vision_zero.models import check_model, load_processor, load_trained
 from vision_zero.rollout.policy import TurnRequest
