@@ -37,7 +37,7 @@ CONFIG, METRICS, SWITCHES, ARENA = "config.yaml", "metrics.jsonl", "switches.jso
 CHANGES, PAIRS, MODEL, SET_ASIDE = "changes.jsonl", "pairs.jsonl", "model.json", "set_aside"
 GAMES, EXPORT, COMPLETE, EXPORTED, STATE = "games", "export", "COMPLETE", "EXPORTED", "iterative_spo.json"
 
-FACTS: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
+FACTS: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "config" / "recorded.yaml").read_text("utf-8"))
 PLACES: tuple[str, ...] = tuple(FACTS["places"])
 """Options that are paths: another spelling of the same path is no change."""
 FIXED_OPTIONS: tuple[str, ...] = tuple(chain(*FACTS["fixed_options"]))
