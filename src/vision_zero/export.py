@@ -7,25 +7,12 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from vision_zero.models import (
-    WEIGHT_PATTERNS,
-    base_folder,
-    base_of,
-    check_saved,
-    find_models,
-    is_adapter,
-    load_model,
-    step_of,
-)
+from vision_zero import models
 from vision_zero.rollout.stopping import end_with_reader
 from vision_zero.run_folder import CONFIG, EXPORT, EXPORTED, is_complete, mark_complete
 
-if TYPE_CHECKING:
-    import torch
-
-NOT_COPIED = (*WEIGHT_PATTERNS, ".*", "README.md", "*.md")
+NOT_COPIED = (*models.WEIGHT_PATTERNS, ".*", "README.md", "*.md")
 
 
 def main() -> None:
@@ -37,11 +24,11 @@ def main() -> None:
     try:
         if (options.checkpoint / CONFIG).is_file():
             raise ValueError(
-                f"{options.checkpoint} is a run; give one of {', '.join(find_models([options.checkpoint]))}"
+                f"{options.checkpoint} is a run; give one of {', '.join(models.find_models([options.checkpoint]))}"
             )
         if options.target is None:
             raise ValueError(f"no folder to write to: python -m vision_zero.export {options.checkpoint} FOLDER")
-        check_saved(options.checkpoint)
+        models.check_saved(options.checkpoint)
         check_target(options.target)
         print(export_checkpoint(options.checkpoint, options.target, options.base))
     except (OSError, ValueError) as error:
@@ -55,17 +42,8 @@ def check_target(target: Path) -> None:
     target = target.resolve()
     if any(is_complete(folder) for folder in target.parents):
         raise ValueError(f"{target} is inside a checkpoint, which would no longer be what was saved")
-    if step_of(str(target)) is not None and any((folder / CONFIG).is_file() for folder in target.parents[:2]):
+    if models.step_of(str(target)) is not None and any((folder / CONFIG).is_file() for folder in target.parents[:2]):
         raise ValueError(f"{target} would be taken for a checkpoint of the run, not saved whole; give another name")
-
-
-def export_dtype(base: Path) -> torch.dtype:
-    """The precision the base model was published in."""
-    import torch
-
-    config = json.loads((base / "config.json").read_text("utf-8"))
-    name = config.get("torch_dtype") or config.get("dtype") or "float32"
-    return getattr(torch, str(name).removeprefix("torch."))
 
 
 def export_checkpoint(checkpoint: Path, target: Path, base: str | None = None) -> Path:
@@ -74,20 +52,15 @@ def export_checkpoint(checkpoint: Path, target: Path, base: str | None = None) -
     LoRA adapters are merged. `target` appears whole or not at all. Raises FileNotFoundError when the base is unknown,
     and ValueError for damaged files.
     """
-    base_path = base_folder(base or base_of(checkpoint))
-    dtype = export_dtype(base_path)
-    if is_adapter(checkpoint):
-        from peft import PeftModel
-
-        model = load_model(base_path, dtype=dtype)
-        model = PeftModel.from_pretrained(model, str(checkpoint)).merge_and_unload()
-    else:
-        model = load_model(checkpoint, dtype=dtype)
+    base_path = models.base_folder(base or models.base_of(checkpoint))
+    config = json.loads((base_path / "config.json").read_text("utf-8"))
+    published = str(config.get("torch_dtype") or config.get("dtype") or "float32").removeprefix("torch.")
+    model = models.load_merged(checkpoint, base_path, dtype=published)
     temporary = target.with_name(f".{target.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary)
     for path in temporary.iterdir():
-        if not any(path.match(pattern) for pattern in WEIGHT_PATTERNS):
+        if not any(path.match(pattern) for pattern in models.WEIGHT_PATTERNS):
             path.unlink()
     for path in sorted(base_path.iterdir()):
         if path.is_file() and not any(path.match(pattern) for pattern in NOT_COPIED):

@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import metadata
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +37,11 @@ CONFIG, METRICS, SWITCHES, ARENA = "config.yaml", "metrics.jsonl", "switches.jso
 CHANGES, PAIRS, MODEL, SET_ASIDE = "changes.jsonl", "pairs.jsonl", "model.json", "set_aside"
 GAMES, EXPORT, COMPLETE, EXPORTED, STATE = "games", "export", "COMPLETE", "EXPORTED", "iterative_spo.json"
 
-PLACES = ("images", "arena_images", "scenes_dir", "model_name_or_path")
+FACTS: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "config" / "recorded.yaml").read_text("utf-8"))
+PLACES: tuple[str, ...] = tuple(FACTS["places"])
 """Options that are paths: another spelling of the same path is no change."""
-FIXED_OPTIONS = (
-    *("seed", "games_per_iteration", "updates_per_iteration", "num_iterations", "schedule"),
-    *("images", "scenes_dir", "columns", "pair_by", "split", "holdout", "failed_edits"),
-    *("civilians", "rounds", "spy_view", "mask_share"),
-    *("voter", "template", "num_generations", "model_name_or_path", "model_revision"),
-    *("use_peft", "lora_r", "lora_alpha", "lora_target_modules", "lora_target_parameters", "lora_modules_to_save"),
-    *("lora_task_type", "use_rslora", "use_dora"),
-    *("learning_rate", "weight_decay", "optim", "adam_beta1", "adam_beta2", "adam_epsilon", "freeze_vision"),
-)
-"""Options a resumed run must keep: those of the last three lines are in the checkpoint, the others decide the games."""
+FIXED_OPTIONS: tuple[str, ...] = tuple(chain(*FACTS["fixed_options"]))
+"""Options a resumed run must keep: they decide the games, or are in the checkpoint."""
 OF_THE_COMMAND = ("output_dir", "resume", "resume_from")
 """Options that are no property of a run."""
 
@@ -140,10 +133,7 @@ MARK = "written by vision_zero"
 
 
 def check_own(path: Path, option: str, mark: str = MARK, *, at_start: bool = False) -> None:
-    """Check that a file is new, empty, or of this program's own, which have the `mark` in them, `at_start` or anywhere.
-
-    Raises RunFolderError, with the name of the option, for any other.
-    """
+    """Check that a file is new, empty or has our `mark` in it, or `at_start`. Raises RunFolderError with `option`."""
     try:
         content = path.read_bytes() if path.is_file() else b""
     except OSError as error:
@@ -187,23 +177,11 @@ def _record(line: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-FORMER_NAMES = {
-    "claimless": "no_claim",
-    "line_ups": "matchups",
-    "readable": "parsed",
-    "reply": "completion",
-    "right_blind": "right_image_swapped",
-    "sight": "image_gain",
-    "telling": "discriminative",
-    "truth": "grounding",
-    "unreadable": "unparsed",
-}
+FORMER_NAMES: dict[str, str] = FACTS["former_names"]
 """Parts of the names of metrics and of fields of game records, as earlier versions wrote them, and today's."""
-REMOVED_OPTIONS = {"failed_edits_seed": 0, "holdout_seed": 0, "max_clue_chars": 300, "max_logp_difference": 0.1}
+REMOVED_OPTIONS: dict[str, float] = FACTS["removed_options"]
 """Options of earlier versions, and the values that are constants now."""
-REPLACED = {
-    "max_logp_difference": "leave it out: sampling/logp_gap/mean has fixed limits now, 1e-3 in float32, 0.05 in 16 bits"
-}
+REPLACED: dict[str, str] = FACTS["replaced"]
 """Those of them that have a successor, and which."""
 
 
@@ -232,10 +210,7 @@ def _with_todays_names(value: Any) -> Any:
 
 
 def read_json_lines(path: Path, *needed: str) -> list[dict[str, Any]]:
-    """Every whole line, under today's names, without a last line that a killed process left unfinished.
-
-    Raises RunFolderError for a line that is no JSON object or lacks one of the `needed` names.
-    """
+    """Every whole line, under today's names. Raises RunFolderError for no JSON object, or without a `needed` name."""
     lines = path.read_bytes().split(b"\n") if path.exists() else [b""]  # splitlines() also cuts at U+2028 in a clue
     records = []
     for number, line in enumerate(lines[:-1], start=1):
@@ -250,10 +225,7 @@ def read_json_lines(path: Path, *needed: str) -> list[dict[str, Any]]:
 
 
 def read_config(run: Path, **needed: type) -> dict[str, Any]:
-    """The resolved options of a run.
-
-    Raises RunFolderError for a file without options, and for a `needed` one that is absent, empty or of a wrong type.
-    """
+    """The run's options. Raises RunFolderError for none, or a `needed` one that is absent, empty or of a wrong type."""
     file = run / CONFIG
     reason = ""
     try:
@@ -300,10 +272,7 @@ def _identity(run: Path) -> dict[str, Any]:
 
 
 def verify(folder: Path, mark: Path | None = None, *, model_alone: bool = False) -> None:
-    """Check every file of a checkpoint (or of what else has a `mark`) against its mark.
-
-    `model_alone`: the optimizer's and random states may have other bytes. Raises RunFolderError that names the files.
-    """
+    """Check the files of `folder` against its `mark`; `model_alone`: not those of training. Raises RunFolderError."""
     mark = mark or folder / COMPLETE
     text = mark.read_bytes() if mark.is_file() else b""
     state = folder / STATE
@@ -316,11 +285,8 @@ def verify(folder: Path, mark: Path | None = None, *, model_alone: bool = False)
         raise RunFolderError(f"{folder} is damaged: {mark.name} is not there, or not as it was written")
     wrong = [f"{name} is missing" for name in files if name not in paths]
     wrong += [f"{name} was not saved with it" for name in paths if name not in files]
-    there = [name for name in files if name in paths]
-    sizes = {name: paths[name].stat().st_size for name in there}
-    wrong += [
-        f"{name} has {sizes[name]} bytes, not {files[name][0]}" for name in there if sizes[name] != files[name][0]
-    ]
+    sizes = {name: path.stat().st_size for name, path in paths.items() if name in files}
+    wrong += [f"{name} has {own} bytes, not {files[name][0]}" for name, own in sizes.items() if own != files[name][0]]
     if not wrong:
         read = [name for name in files if not (model_alone and name.startswith(OF_TRAINING))]
         with ThreadPoolExecutor() as pool:

@@ -86,10 +86,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def prepare(arguments: list[str] | None, lock: ExitStack) -> tuple[IterativeSPOTrainer, Path | None]:
-    """Everything up to the first step: the trainer, and the checkpoint it goes on from. Checks first, writes last.
-
-    The folder of the run is locked until `lock` is closed.
-    """
+    """The trainer, and the checkpoint it goes on from; checks first, writes last. `lock` holds the run's folder."""
     gc.freeze()  # what is imported stays: collections need not look through it
     game, args, model = parse(arguments)
     silence(args)
@@ -131,10 +128,7 @@ def silence(args: IterativeSPOConfig) -> None:
 
 
 def load_checked_pairs(game: GameConfig, main_process: bool, processor: ProcessorMixin | None = None) -> Any:
-    """The training pairs; structure and 64 sampled images are checked before anything slow starts.
-
-    The main process says what is in them; with the run's `processor`, how many tokens an image is.
-    """
+    """The training pairs, checked before anything slow. The main process says what is in them, and tokens an image."""
     read = game.pairs("train")
     noisy = PairsWithFailedEdits(read, game.failed_edits)
     pairs = noisy if game.failed_edits else read

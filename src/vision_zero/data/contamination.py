@@ -49,10 +49,7 @@ _DCT = np.cos(np.pi / _SIDE * (np.arange(_SIDE)[None, :] + 0.5) * np.arange(_KEP
 
 
 def shared_ids(some: Iterable[ImagePair], others: Iterable[ImagePair]) -> list[str]:
-    """Ids of the pairs of `some` whose image file is also in `others`. No image is opened.
-
-    Files are compared, not ids: two folders may both have a photo_1, and in a list of sources ids get prefixes.
-    """
+    """Ids of the pairs of `some` whose image file, not id, is in `others` too. No image is opened."""
     ids = {abspath(pair.image.name): pair.id for pair in some}
     shared = {ids[name] for name in (abspath(pair.image.name) for pair in others) if name in ids}
     return sorted(shared)
@@ -79,13 +76,9 @@ class SharedImage:
 
 def hash_images(pairs: Sequence[ImagePair], on_progress: OnProgress | None = None) -> HashedImages:
     """Open every image once. Images that cannot be opened are listed, not raised. `on_progress(opened, total)`."""
-    ids: list[str] = []
-    sources: list[ImageSource] = []
-    for pair in pairs:
-        for name, image in ((pair.id, pair.image), (f"{pair.id} (edited)", pair.edited)):
-            if image is not None:
-                ids.append(name)
-                sources.append(image)
+    named = [one for pair in pairs for one in ((pair.id, pair.image), (f"{pair.id} (edited)", pair.edited))]
+    ids = [name for name, image in named if image is not None]
+    sources = [image for _, image in named if image is not None]
     kept: list[str] = []
     hashes: list[int] = []
     colours: list[Colours] = []
@@ -156,10 +149,7 @@ class Match:
 
 
 def near_pairs(some: Hashes, others: Hashes, max_distance: int) -> Iterator[tuple[int, list[Match]]]:
-    """All pairs at most `max_distance` bits apart, block by block: (rows of `some` done, matches in the block).
-
-    Every pair is compared: 100,000 x 10,000 are a billion XORs, seconds where opening the images takes minutes.
-    """
+    """All pairs at most `max_distance` bits apart, block by block: (rows of `some` done, matches in the block)."""
     step = max(1, _BLOCK // max(1, len(others)))
     for start in range(0, len(some), step):
         block = some[start : start + step]

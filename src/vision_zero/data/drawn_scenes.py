@@ -65,11 +65,6 @@ class DrawnScene:
             if len(set(values)) != len(values):
                 raise ValueError(f"two objects of a drawn scene share a {what}: {values}")
 
-    def cells(self) -> list[DrawnObject | None]:
-        """The grid row by row."""
-        by_cell = {one.cell: one for one in self.objects}
-        return [by_cell.get(cell) for cell in range(GRID * GRID)]
-
 
 def sample_scene(rng: random.Random, n_objects: int | None = None) -> DrawnScene:
     """A scene of `n_objects` objects, 3 to 6 by default."""
@@ -120,7 +115,7 @@ def _tile(colour: str, shape: str) -> Image.Image:
     tile = Image.new("RGB", (112, 112), BACKGROUND)
     pen = ImageDraw.Draw(tile)
     main = COLOURS[colour]
-    light, dark = (_mix(main, shade, 0.4) for shade in ((255, 255, 255), (0, 0, 0)))
+    light, dark = (tuple(round(part + (shade - part) * 0.4) for part in main) for shade in (255, 0))
     if shape == "sphere":
         pen.ellipse((14, 14, 98, 98), fill=main, outline=dark, width=4)
         pen.ellipse((32, 28, 56, 52), fill=light)
@@ -134,11 +129,6 @@ def _tile(colour: str, shape: str) -> Image.Image:
         pen.ellipse((30, 80, 82, 104), fill=main)
         pen.ellipse((30, 10, 82, 34), fill=light, outline=dark, width=4)
     return tile
-
-
-def _mix(colour: tuple[int, int, int], other: tuple[int, int, int], share: float) -> tuple[int, int, int]:
-    red, green, blue = (round(a + (b - a) * share) for a, b in zip(colour, other, strict=True))
-    return red, green, blue
 
 
 def scene_objects(scene: DrawnScene, size: int = 112) -> list[dict[str, Any]]:
@@ -222,10 +212,7 @@ def is_heldout(source: str) -> bool:
 
 
 def read_drawn(source: str) -> DrawnPairs:
-    """The pairs of `drawn:COUNT` (numbers 0, 1, ...), `drawn:COUNT@FIRST` or `drawn:COUNT@heldout`.
-
-    Raises PairSourceError for anything else, and for drawings that reach into the held-out ones by number.
-    """
+    """The pairs of a source `drawn:...`. Raises PairSourceError for others, and for numbers of held-out ones."""
     match = re.fullmatch(r"drawn:([1-9]\d{0,8})(?:@(\d{1,12}|heldout))?", source)
     if match is None:
         raise PairSourceError(

@@ -19,10 +19,7 @@ GREY = (127, 127, 127)
 
 
 def failed_edit(pair_id: str, share: float, seed: int) -> FailedEdit | None:
-    """The failure of this pair's edit, with probability `share`, blank and identical equally likely; else None.
-
-    A function of the arguments alone. Pairs that fail at a small share fail at a larger one too.
-    """
+    """The failure of this pair's edit by the arguments alone, or None; at a larger `share` no pair is spared."""
     draw = random.Random(f"vision-zero/failed-edit/{seed}/{pair_id}")
     fails, kind = draw.random() < share, draw.random()
     if not fails:
@@ -45,10 +42,7 @@ class BlankOf:
 
 
 class PairsWithFailedEdits(LazyPairs):
-    """The same pairs, a share of the edited ones with a failed edit. Raises PairSourceError for a share outside 0..1.
-
-    Only images change: `meta` still describes the original edit.
-    """
+    """Pairs, a share of the edits failed; `meta` stays. Raises PairSourceError for a share outside 0..1."""
 
     def __init__(self, pairs: Sequence[ImagePair], share: float, seed: int = 0) -> None:
         if not 0 <= share <= 1:

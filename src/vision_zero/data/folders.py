@@ -47,10 +47,7 @@ class PairPaths:
 
 @dataclass(frozen=True)
 class Listing:
-    """Pairs of a source in order, with the name of its layout and the folder that the paths start from.
-
-    `notes` are lines for the user: how files were paired, and which were not used.
-    """
+    """Pairs of a source in order, its layout's name, the folder of their paths, and `notes`: lines for the user."""
 
     layout: str
     root: Path
@@ -142,10 +139,7 @@ def unused(root: Path, files: Iterable[str], used: Set[str], rows: Sequence[Pair
 
 
 def walk(root: Path) -> list[str]:
-    """All files under `root`, sorted, as relative paths with `/`. Follows links to folders, each folder once.
-
-    Raises PairSourceError for a folder that cannot be listed or a file name that is not UTF-8.
-    """
+    """All files under `root`, sorted, as relative paths with `/`; follows links to folders. Raises PairSourceError."""
     found: list[str] = []
     seen: set[str] = set()
     folders = [""]

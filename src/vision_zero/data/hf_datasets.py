@@ -161,10 +161,7 @@ def is_dataset_path(path: Path) -> bool:
 
 
 def _tables(path: Path) -> list[str]:
-    """Files of a folder that hold the rows, at most two folders deep (data/, default/train/).
-
-    These are its metadata files, which name images, or else its parquet files.
-    """
+    """Files that hold a folder's rows, at most two folders deep: metadata that names images, or else parquet files."""
     found: dict[bool, set[str]] = {True: set(), False: set()}
     for depth in ("", "*/", "*/*/"):
         names = (one for one in path.glob(depth + "*") if one.name in _METADATA or one.suffix == ".parquet")
@@ -185,10 +182,7 @@ def _names_files(metadata: Path) -> bool:
 
 
 def load_local(path: Path, wanted: str | None) -> tuple[datasets.Dataset, tuple[str, ...]]:
-    """A data set from a local path, never from the network, and notes: which splits and files are not read.
-
-    Raises PairSourceError when `datasets` cannot read the path, or it is not clear which split is meant.
-    """
+    """A data set of a local path, never the network, and notes: what is not read. Raises PairSourceError."""
     import datasets
 
     try:
@@ -263,10 +257,7 @@ def read_columns(columns: Sequence[str] | Mapping[str, str]) -> Columns:
 
 
 def choose_columns(present: Sequence[str], images: Sequence[str], columns: Columns | None, name: str) -> Columns:
-    """The columns given, if the table has them; else those of a published set; else the only one of `images`.
-
-    Raises PairSourceError with the table's column names when a column is missing or the choice is not clear.
-    """
+    """`columns` if the table has them, else a published set's, else the one of `images`. Raises PairSourceError."""
     said = f"{name}: the columns are {', '.join(present)}"
     if columns is not None:
         missing = [column for column in columns.fields().values() if column not in present]

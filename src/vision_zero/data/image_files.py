@@ -104,10 +104,7 @@ def _decoded(stream: IO[bytes], name: str) -> Image.Image:
 
 
 def _eight_bit(image: Image.Image, name: str, tags: Mapping[int, Any]) -> Image.Image:
-    """Grey of 9 to 16 bits as 8 bits; `tags` are those of a TIFF. Raises BadImageError for other depths.
-
-    Pillow's own conversion clips at 255, which turns almost every such image white.
-    """
+    """Grey of 9 to 16 bits as 8, where Pillow clips to white; `tags`: a TIFF's. Raises BadImageError for others."""
     bits, sign = max(tags.get(_BITS, (16,))), max(tags.get(_SIGN, (1,)))
     if image.mode == "F":
         raise BadImageError(f"{name}: its pixels are floating-point numbers of {bits} bits, whose range is not known")

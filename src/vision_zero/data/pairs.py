@@ -18,15 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union, cast
 from vision_zero.data import hf_datasets
 from vision_zero.data.drawn_scenes import is_drawn, read_drawn
 from vision_zero.data.errors import BadImageError, PairSourceError
-from vision_zero.data.folders import (
-    CONTACT_SHEET,
-    MANIFEST_NAME,
-    as_on_disk,
-    is_image_name,
-    read_folder,
-    unused,
-    walk,
-)
+from vision_zero.data.folders import CONTACT_SHEET, MANIFEST_NAME, as_on_disk, is_image_name, read_folder, unused, walk
 from vision_zero.data.hf_datasets import ALL, Columns, DatasetImage, TablePairs, read_columns
 from vision_zero.data.image_files import ImageFile
 from vision_zero.data.lazy_pairs import LazyPairs, ListedPairs, MixedPairs, PairSubset
@@ -38,20 +30,8 @@ from vision_zero.types import DOMAINS, Domain
 if TYPE_CHECKING:
     import datasets
 
-__all__ = [
-    "MAX_ASPECT_DIFFERENCE",
-    "BadImageError",
-    "BadPair",
-    "DatasetImage",
-    "ImageFile",
-    "LazyPairs",
-    "PairReport",
-    "PairSourceError",
-    "check_pairs",
-    "load_pairs",
-    "open_pair",
-    "source_options",
-]
+__all__ = ["MAX_ASPECT_DIFFERENCE", "BadImageError", "BadPair", "DatasetImage", "ImageFile", "LazyPairs", "PairReport"]
+__all__ += ["PairSourceError", "check_pairs", "load_pairs", "open_pair", "source_options"]
 
 OneSource: TypeAlias = Union[str, Path, "datasets.Dataset"]
 Source: TypeAlias = OneSource | Sequence[OneSource]

@@ -104,20 +104,17 @@ def base_of(checkpoint: Path) -> str:
 
 
 def base_folder(name_or_path: str) -> Path:
-    """The base model's folder; of a model of the Hub, its files without weights.
-
-    Raises FileNotFoundError for what is neither a folder with a config.json nor found on the Hub or in its cache.
-    """
+    """The base's folder; of a model of the Hub, its files without weights. Raises FileNotFoundError for neither."""
     path = Path(name_or_path)
     if (path / "config.json").is_file():
         check_config(name_or_path)
         return path
     try:
-        check_config(name_or_path)
-        return path if path.is_dir() else Path(snapshot_download(name_or_path, ignore_patterns=list(WEIGHT_PATTERNS)))
+        check_config(name_or_path)  # raises for a folder without a config.json
+        return Path(snapshot_download(name_or_path, ignore_patterns=list(WEIGHT_PATTERNS)))
     except (OSError, ValueError) as error:
-        reason = str(error)
-    raise FileNotFoundError(f"base model {name_or_path!r} was not found; give its folder with --base ({reason})")
+        said = f"base model {name_or_path!r} was not found; give its folder with --base ({error})"
+        raise FileNotFoundError(said) from error
 
 
 def files_of(model: str) -> str:
@@ -169,6 +166,15 @@ def load_model(name_or_path: str | Path, **options: Any) -> PreTrainedModel:
     return model
 
 
+def load_merged(name: str | Path, base: str | Path, **options: Any) -> PreTrainedModel:
+    """`load_model` of a checkpoint with all weights, or of its `base` with the LoRA adapter `name` merged into it."""
+    if not is_adapter(name):
+        return load_model(name, **options)
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(load_model(base, **options), str(name)).merge_and_unload()
+
+
 def load_trained(name: str, *, dtype: str = "auto", use_cpu: bool = False) -> PreTrainedModel:
     """Load a model to generate with, by any of the names above but RUN; a LoRA adapter is merged. On its device, in
     `dtype`; auto: float32 on a CPU, else the model's own.
@@ -176,17 +182,15 @@ def load_trained(name: str, *, dtype: str = "auto", use_cpu: bool = False) -> Pr
     Raises ValueError or OSError, naming the model, if it cannot be loaded.
     """
     import torch
-    from peft import PeftModel
 
     files = check_model(name)
     device = "cuda" if torch.cuda.is_available() and not use_cpu else "cpu"
-    model = load_model(
-        files if is_adapter(name) else name,
+    model = load_merged(
+        name,
+        files,
         dtype="float32" if dtype == "auto" and device == "cpu" else dtype,
         attn_implementation=attention_implementation(None, use_cpu=use_cpu),
     )
-    if is_adapter(name):
-        model = PeftModel.from_pretrained(model, name).merge_and_unload()
     return model.to(device).eval()
 
 

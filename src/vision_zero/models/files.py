@@ -9,11 +9,11 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from vision_zero.data.errors import is_lfs_pointer
 from vision_zero.models.hub import check_place, file_of_hub
 from vision_zero.run_folder import CONFIG, EXPORT, complete_checkpoints
 
 ADAPTER = "adapter_config.json"
-POINTER = b"version https://git-lfs.github.com/"
 NEEDED = {
     "weights": ("*.safetensors", "*.bin"),
     "tokenizer": ("tokenizer.json", "vocab.json", "vocab.txt", "*.model", "tekken.json"),
@@ -74,7 +74,7 @@ def check_config(name: str, *, trust_remote_code: bool = False) -> None:
 def check_no_pointers(folder: Path) -> None:
     """Raises ValueError for a file that Git LFS has not fetched."""
     for file in sorted(folder.iterdir()):
-        if file.is_file() and file.stat().st_size < 1024 and file.read_bytes().startswith(POINTER):
+        if file.is_file() and is_lfs_pointer(file):
             raise ValueError(
                 f"model {folder}: {file.name} is a Git LFS pointer, not the file: run `git lfs install && git lfs "
                 "pull` there, or fetch the model with `hf download`"

@@ -30,10 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     args = parse(argv)
     try:
+        check_run(args.run)
         if args.summary:
             from vision_zero.report.summary import summarize_run
 
-            check_run(args.run)
             print(summarize_run(args.run))
         elif args.curves:
             draw_curves(args.run, args.out or args.run / "run.png")
@@ -115,7 +115,6 @@ def draw_one_game(run: Path, step: int | None, game: int, out: Path) -> None:
     from vision_zero.report.page import readable_pairs
     from vision_zero.report.plot_game import find_game, plot_game, save_with_few_colours
 
-    check_run(run)
     record, notes = find_game(run, step, None if game == ANY_GAME else game), list[str]()
     pairs = readable_pairs(read_config(run), {record["pair"]}, notes)
     save_with_few_colours(plot_game(record, pairs), out)
@@ -128,7 +127,6 @@ def write_page(args: argparse.Namespace, out: Path) -> None:
     """Write the page, and print what it leaves out. Raises RunFolderError, also if `out` cannot be written."""
     from vision_zero.report.page import make_report
 
-    check_run(args.run)
     if missing := [file for file in args.evaluation if not file.is_file()]:
         raise RunFolderError(f"--evaluation {missing[0]}: there is no such file")
     check_own(out, "--out", OWN_PAGE)

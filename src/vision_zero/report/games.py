@@ -75,10 +75,7 @@ def read_games(run: Path) -> RecordedGames:
 
 
 def shown_fields(record: Mapping[str, Any]) -> Record:
-    """Fields of a record that the page needs. Raises KeyError, TypeError or ValueError for what is no record.
-
-    Types are checked here, once: what is shown later is taken as it is, also by the page's scripts.
-    """
+    """Fields that the page needs, checked once for it and its scripts. Raises KeyError, TypeError or ValueError."""
     kept = ("step", "stage", "game", "seed", "pair", "domain", "image", "edited", "spy", "spy_view", "rules", "outcome")
     game: Record = {name: record[name] for name in (*kept, "clue_rewards", "clue_advantages")}
     game["failed_edit"] = record.get("failed_edit")
@@ -215,10 +212,7 @@ class Pictures:
 def picture_games(
     games: Sequence[Record], pairs: Mapping[str, ImagePair], pictures: Pictures
 ) -> Iterator[tuple[int, Record]]:
-    """For every game its number in `games`, and numbers of the pictures seen, or `no_image`: why there are none.
-
-    Pair by pair, so that each image is opened once.
-    """
+    """For every game its number, and its pictures' or `no_image`: why there are none. By pairs: each opens once."""
     known: GameImages = {}
     last_pair = None
     for number, game in sorted(enumerate(games), key=lambda one: (str(one[1]["pair"]), one[0])):

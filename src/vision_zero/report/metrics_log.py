@@ -55,10 +55,7 @@ def read_steps(file: Path, *needed: str) -> list[Line]:
 
 
 def read_iterations(run: Path) -> list[Line]:
-    """Lines of metrics.jsonl that stand for iterations; with several updates per iteration, others lie between.
-
-    Raises RunFolderError for a damaged file.
-    """
+    """Lines of metrics.jsonl that begin an iteration, not its other updates. Raises RunFolderError for damage."""
     file = run / run_folder.METRICS
     iterations = [line for line in read_steps(file) if "stage/is_clue" in line]
     for line in iterations:

@@ -23,20 +23,9 @@ from tqdm import tqdm
 
 from vision_zero import run_folder
 from vision_zero.data.pairs import PairSourceError
+from vision_zero.report import metrics_log
 from vision_zero.report.charts import build_charts
 from vision_zero.report.games import Pictures, choose_games, game_for_page, judge_clues, picture_games, read_games
-from vision_zero.report.metrics_log import (
-    Line,
-    check_numbers,
-    checked_figures,
-    finite_number,
-    note_older_intervals,
-    read_arena,
-    read_iterations,
-    read_steps,
-    stage_spans,
-    win_rate,
-)
 from vision_zero.rollout.record import pairs_of
 from vision_zero.types import ImagePair
 
@@ -67,10 +56,11 @@ def make_report(run: Path, max_games: int = 500, image_size: int = 320, evaluati
     config = run_folder.read_config(run, iterations=int, updates_per_iteration=int, num_iterations=int)
     steps_per_iteration = config["updates_per_iteration"] * config["num_iterations"]
     notes: list[str] = []
-    steps = _read_or_note(notes, run / run_folder.METRICS, lambda: read_steps(run / run_folder.METRICS))
-    iterations = _read_or_note(notes, run / run_folder.METRICS, lambda: read_iterations(run)) if steps else []
+    metrics = run / run_folder.METRICS
+    steps = _read_or_note(notes, metrics, lambda: metrics_log.read_steps(metrics))
+    iterations = _read_or_note(notes, metrics, lambda: metrics_log.read_iterations(run)) if steps else []
     steps, iterations = _one_line_per_step(steps, notes), _one_line_per_step(iterations, [])
-    arena = _read_or_note(notes, run / run_folder.ARENA, lambda: read_arena(run, notes), optional=True)
+    arena = _read_or_note(notes, run / run_folder.ARENA, lambda: metrics_log.read_arena(run, notes), optional=True)
     switches = _read_or_note(notes, run / run_folder.SWITCHES, lambda: _switches(run), optional=True)
     for change in run_folder.read_json_lines(run / run_folder.CHANGES, "step", "options"):
         named = ", ".join(f"{name}={now} (was {then})" for name, (then, now) in change["options"].items())
@@ -95,12 +85,12 @@ def make_report(run: Path, max_games: int = 500, image_size: int = 320, evaluati
     data = {
         "run": run.resolve().name,
         "facts": [
-            *(("win rate", win_rate(step, figures, steps_per_iteration)) for step, figures in arena[-1:]),
+            *(("win rate", metrics_log.win_rate(step, figures, steps_per_iteration)) for step, figures in arena[-1:]),
             *run_facts(run, config, iterations),
         ],
         "notes": notes,
         "iterations": len(iterations),
-        "stages": [asdict(span) for span in stage_spans(iterations)],
+        "stages": [asdict(span) for span in metrics_log.stage_spans(iterations)],
         "switches": switches,
         "charts": [asdict(chart) for chart in drawn],
         "evaluations": _evaluations(run, evaluations, notes),
@@ -141,11 +131,11 @@ def _switches(run: Path) -> list[dict[str, Any]]:
     needed = (*numbers, "from_stage", "to_stage", "reason")
     lines = run_folder.read_json_lines(file, *needed)
     for number, line in enumerate(lines, start=1):
-        check_numbers(f"{file}, line {number}", [line[name] for name in numbers])
+        metrics_log.check_numbers(f"{file}, line {number}", [line[name] for name in numbers])
     return [{name: line[name] for name in needed} for line in lines]
 
 
-def _one_line_per_step(lines: Sequence[Line], notes: list[str]) -> list[Line]:
+def _one_line_per_step(lines: Sequence[metrics_log.Line], notes: list[str]) -> list[metrics_log.Line]:
     """Lines in the order of their steps; of those with the same step, the last."""
     by_step = {line["step"]: line for line in lines}
     if len(by_step) < len(lines):
@@ -173,21 +163,21 @@ def _evaluations(run: Path, named: Sequence[Path], notes: list[str]) -> list[dic
         try:
             lines = run_folder.read_json_lines(file, "model", "figures", "start", "games")
             for number, line in enumerate(lines, start=1):
-                checked_figures(f"{file}, line {number}", line["figures"])
-                checked_figures(f"{file}, line {number}", line["start"])
+                metrics_log.checked_figures(f"{file}, line {number}", line["figures"])
+                metrics_log.checked_figures(f"{file}, line {number}", line["start"])
         except (run_folder.RunFolderError, OSError) as error:
             notes.append(f"left out: {error}")
             continue
         if not lines:
             notes.append(f"{file} holds no evaluation")
-        note_older_intervals(file, lines, notes)
+        metrics_log.note_older_intervals(file, lines, notes)
         found += [{name: line[name] for name in ("model", "figures", "start", "games")} for line in lines]
     return found
 
 
-def run_facts(run: Path, config: Mapping[str, Any], iterations: Sequence[Line]) -> list[tuple[str, str]]:
+def run_facts(run: Path, config: Mapping[str, Any], iterations: Sequence[metrics_log.Line]) -> list[tuple[str, str]]:
     """Description of the run, as (name, value), for the head of the page."""
-    seconds = [finite_number(line.get("step_time")) for line in iterations]
+    seconds = [metrics_log.finite_number(line.get("step_time")) for line in iterations]
     n_players = f"{config.get('civilians')} civilians and a spy, {config.get('rounds')} rounds"
     images = config.get("images") or []
     images = images if isinstance(images, list) else [images]
@@ -211,7 +201,7 @@ def run_facts(run: Path, config: Mapping[str, Any], iterations: Sequence[Line]) 
 def _duration(seconds: Sequence[float | None]) -> str:
     """Time of all iterations together, in words; those whose time is not known are counted."""
     known = [one for one in seconds if one is not None]
-    total = finite_number(sum(known)) or 0.0
+    total = metrics_log.finite_number(sum(known)) or 0.0
     hours, rest = divmod(int(total), 3600)
     minutes, left = divmod(rest, 60)
     unknown = f" and {len(seconds) - len(known)} of unknown time" if len(known) < len(seconds) else ""

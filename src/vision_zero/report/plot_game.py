@@ -86,10 +86,7 @@ def _drawable(text: str) -> str:
 
 
 def save_with_few_colours(figure: Figure, out: Path) -> None:
-    """Write the picture; a PNG with 128 colours: a quarter of the size, and nothing in it needs more.
-
-    Raises RunFolderError for a place that cannot be written to.
-    """
+    """Write the picture, a PNG with 128 colours: a quarter of the size. Raises RunFolderError if that fails."""
     save_figure(lambda: figure, out)
     if out.suffix.lower() == ".png":
         with Image.open(out) as picture:

@@ -8,11 +8,12 @@ arena, is drawn as far as it goes.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import yaml
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
@@ -36,32 +37,15 @@ class Series:
     band: bool = False
 
 
-WIN_RATE = (
-    Series("win_rate", "win rate", "#1f3d5c", band=True),
-    Series("as_table", "as the table", "#4c8dbf"),
-    Series("as_spy", "as the spy", "#c0392b"),
-)
-VOTES = (
-    Series("against_itself", "games, plurality", "#1f3d5c", band=True),
-    Series("votes/right", "votes", "#4c8dbf"),
-    Series("votes/right_image_swapped", "votes, another image", "#999999"),
-    Series("votes/na", "N/A", "#c9a227"),
-)
-CLUES = (
-    Series("grounding/civilian/true", "civilians", "#2c5f8a", band=True),
-    Series("grounding/spy/true", "spy", "#c0392b", band=True),
-)
-PANELS: tuple[tuple[str, tuple[Series, ...]], ...] = (
-    ("win rate against the frozen start", WIN_RATE),
-    ("the spy is found (model with itself)", VOTES),
-    ("clues that are true", CLUES),
-)
+PANELS: Mapping[str, Sequence[Series]] = {
+    title: [Series(*one) for one in series]
+    for title, series in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8")).items()
+}
+VOTES = "the spy is found (model with itself)"
 
 
 def plot_run(run: Path) -> Figure:
-    """The figure of a run folder. Raises RunFolderError if it is none, has no iteration, or a file is damaged."""
-    if not (run / run_folder.CONFIG).is_file():
-        raise run_folder.RunFolderError(f"{run} is not a run folder: it has no {run_folder.CONFIG}")
+    """The figure of a run folder. Raises RunFolderError if it has no iteration, or a file is damaged."""
     iterations = read_iterations(run)
     if not iterations:
         raise run_folder.RunFolderError(f"{run} has not finished an iteration yet")
@@ -70,15 +54,15 @@ def plot_run(run: Path) -> Figure:
     arena = [(step / steps_per_iteration, figures) for step, figures in read_arena(run, notes)]
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    panels = PANELS if arena else PANELS[1:2]
+    panels = PANELS if arena else {VOTES: PANELS[VOTES]}
     figure = Figure(figsize=(WIDTH * len(panels), HEIGHT), layout="constrained")
-    for axes, (title, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    for axes, (title, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for span in stage_spans(iterations):
             if span.stage == "clue":
                 axes.axvspan(span.first - 1, span.last, color=BAND, alpha=0.55, linewidth=0)
         for one in series:
             draw_series(axes, one, arena)
-        if series is VOTES:  # of the training games themselves, every iteration
+        if title == VOTES:  # of the training games themselves, every iteration
             numbers = range(1, len(iterations) + 1)
             accuracy = [line["stage/accuracy"] for line in iterations]
             axes.plot(numbers, accuracy, color="#888888", linewidth=0.6, alpha=0.7, label="training games")
@@ -107,10 +91,7 @@ def draw_series(axes: Axes, series: Series, arena: Sequence[tuple[float, Figures
 
 
 def save_figure(draw: Callable[[], Figure], out: Path) -> None:
-    """Draw, and write what was drawn to `out`. Raises RunFolderError for a place that cannot be written to.
-
-    A name that matplotlib would change, or cannot draw to, is refused first.
-    """
+    """Draw, and write to `out`. Raises RunFolderError, first for a name that matplotlib would change."""
     kind, known = (
         out.suffix[1:].lower(),
         FigureCanvasBase.get_supported_filetypes().keys() - {"pgf", "raw", "rgba", "svgz"},

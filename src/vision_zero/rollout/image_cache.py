@@ -93,10 +93,7 @@ def memoize_images(processor: ProcessorMixin) -> ImageMemo:
 
 
 class NumberedImages:
-    """Pixels of a step's images, numbered in order of appearance.
-
-    `encoding` are the numbers of the images that the vision tower is encoding, None if it encodes other pixels.
-    """
+    """Pixels of a step's images by number. `encoding`: numbers that the vision tower encodes now, or None."""
 
     def __init__(self) -> None:
         self.pixels: list[torch.Tensor] = []

@@ -45,10 +45,7 @@ class Seating:
 
 @dataclass(frozen=True)
 class Rollout:
-    """Finished games, in the order given, and the cost of playing them.
-
-    `calls` counts calls of `Policy.answer` in lock-step, and of `QueuedPolicy.poll` that returned turns otherwise.
-    """
+    """Games in the order given, and the cost: `calls` of `answer` in lock-step, else of `poll` that returned turns."""
 
     games: list[Game]
     images: GameImages

@@ -51,10 +51,7 @@ def game_record(
     clue_advantages: Sequence[float],
     vote_rewards: Sequence[float],
 ) -> dict[str, Any]:
-    """Record of `game`, played at `step` in `stage`; rewards of clues are by seat, of votes in `vote_turns` order.
-
-    `image` and `edited` are the names of the images in the pair's source.
-    """
+    """Record of `game`, played at `step` in `stage`; clue rewards are by seat, those of votes in `vote_turns` order."""
     return {
         "step": step,
         "stage": stage,
@@ -84,20 +81,14 @@ def game_record(
 def seen_images(
     record: Record, pairs: Mapping[str, ImagePair] | None = None, known: GameImages | None = None
 ) -> tuple[GameImage, GameImage]:
-    """The civilians' and the spy's image. `pairs`: the run's pairs by id; `known`: images that are open already.
-
-    Raises BadImageError for an image that is no longer there.
-    """
+    """The civilians' and the spy's image, of `pairs` by id; `known` are open. Raises BadImageError if one is gone."""
     game = _game(record, (pairs or {}).get(record["pair"]) or _pair_of_files(record))
     images = open_images([game], known)
     return images[game.index, "civilian"], images[game.index, "spy"]
 
 
 def pairs_of(config: Mapping[str, Any], names: set[str]) -> dict[str, ImagePair]:
-    """Pairs with an id in `names` that the image sources of a run's options still have, by id.
-
-    Raises PairSourceError or OSError for a source that can no longer be read.
-    """
+    """Pairs of a run's sources by id, of those in `names`. Raises PairSourceError or OSError for a lost source."""
     images: Sequence[str] = config.get("images") or []
     source = load_pairs(list(images), **source_options(config))
     return {pair.id: pair for pair in source if pair.id in names}

@@ -40,10 +40,7 @@ class SelfCheckError(ValueError):
 
 
 def gap_limit(model: torch.nn.Module, *precisions: object) -> float:
-    """The largest mean |log-prob as sampled - of a forward| that is rounding, by the coarsest numbers computed with.
-
-    `precisions` are those of autocast (True: 16 bits) and of an engine, beside the weights' own.
-    """
+    """The largest mean gap that is rounding, by the weights' and other `precisions` (autocast's, an engine's)."""
     # Not torch.get_float32_matmul_precision(), which raises an error after `--tf32 true`.
     coarse = torch.cuda.is_available() and torch.backends.cuda.matmul.fp32_precision == "tf32"
     weights = {parameter.dtype for parameter in model.parameters()}

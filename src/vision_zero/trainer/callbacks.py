@@ -97,10 +97,7 @@ class SelfCheck(TrainerCallback):
 
 
 class UpdateBar(TrainerCallback):
-    """A bar over the micro-batches of an iteration's update.
-
-    It begins with the end of the first micro-batch, whose time has the rollout in it.
-    """
+    """A bar over an iteration's micro-batches, from the end of the first on, whose time has the rollout in it."""
 
     def __init__(self) -> None:
         self._bar: Any = None

@@ -44,10 +44,7 @@ def keep_batch(output_dir: Path, step: int, rank: int, batch: Mapping[str, Any])
 
 
 def how_to_go_on(output_dir: Path, when: str = "", *, slower: bool = False) -> str:
-    """What to do after a stop: the last good checkpoint, named, and `when` it can go on.
-
-    `slower`: a lower learning rate may be needed, which is another run's, as a resumed one keeps its own.
-    """
+    """How to go on after a stop, and `when`. `slower`: perhaps with a lower learning rate, which is another run's."""
     lower = ", with a lower learning_rate if need be" if slower else when
     try:
         complete = run_folder.complete_checkpoints(output_dir)
@@ -64,10 +61,7 @@ def stop_unless_finite(
     named: Mapping[str, torch.Tensor] | Iterable[tuple[str, torch.Tensor]],
     batch: Mapping[str, Any] = EMPTY,
 ) -> None:
-    """Stop all processes together if a number of one of them is NaN or infinite, and keep its `batch`.
-
-    Raises NotFiniteError.
-    """
+    """Stop all processes if a number of one is not finite, and keep its `batch`. Raises NotFiniteError."""
     name = first_not_finite(named.items() if isinstance(named, Mapping) else named)
     ranks.at("")
     bad = torch.tensor(float(name is not None), device=trainer.accelerator.device)

@@ -1,6 +1,6 @@
 """Published sets: their names on the Hub, their layouts, and the candidate pairs that they hold.
 
-Names and layouts are facts of the date in SETS' comment; a name that is gone is an error and never replaced by another
+Names and layouts are facts of the date in sets.yaml; a name that is gone is an error and never replaced by another
 set. An error of one candidate is its `problem`; an error of the whole set is raised.
 """
 
@@ -11,12 +11,14 @@ import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
+
+import yaml
 
 from vision_zero.data.errors import LFS_ADVICE, PairSourceError, is_lfs_pointer, shorten
 from vision_zero.data.folders import is_image_name, walk
@@ -50,30 +52,12 @@ class PublishedSet:
     layout: Layout = "table"
     domain: Domain = "photos"
     split: str = "train"
-    columns: tuple[str, str] | None = None
+    columns: Sequence[str] | None = None
 
 
-# Where each is known from (November 2026): the three official names and ImgEdit's name, layout and columns are in the
-# README of their authors' code; `replacement_images/` and `replacement_scenes/` of the CLEVR set are in that code.
-# How the official chart and real-world sets are packed is written nowhere: their files are looked through for pairs.
-# ChartQA's archive and the columns of the other sets are used so in many public programs.
 SETS: Mapping[str, PublishedSet] = {
-    "vision-zero-clevr": PublishedSet("Qinsi1/Vision-Zero-clevr-dataset", "pairs", "scenes"),
-    "vision-zero-chart": PublishedSet("Qinsi1/Vision-Zero-chart-dataset", "pairs", "charts"),
-    "vision-zero-realworld": PublishedSet("Qinsi1/Vision-Zero-realworld-dataset", "pairs"),
-    "chartqa": PublishedSet("ahmed-masry/ChartQA", "chartqa", "charts"),
-    "imgedit": PublishedSet("sysuyy/ImgEdit", "imgedit"),
-    "instructpix2pix": PublishedSet(
-        "timbrooks/instructpix2pix-clip-filtered", columns=("original_image", "edited_image")
-    ),
-    "instructpix2pix-1000": PublishedSet(
-        "fusing/instructpix2pix-1000-samples", columns=("input_image", "edited_image")
-    ),
-    "magicbrush": PublishedSet("osunlp/MagicBrush", columns=("source_img", "target_img")),
-    "omniedit": PublishedSet("TIGER-Lab/OmniEdit-Filtered-1.2M", columns=("src_img", "edited_img")),
-    "ultraedit-500k": PublishedSet(
-        "BleachNick/UltraEdit_500k", split="FreeForm", columns=("source_image", "edited_image")
-    ),
+    name: PublishedSet(**fields)
+    for name, fields in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8")).items()
 }
 
 
@@ -123,7 +107,7 @@ def table_rows(files: Files, published: PublishedSet) -> Iterator[Candidate]:
         yield _row_candidate(f"{number:07d}", row, found[0])
 
 
-def _row_candidate(pair_id: str, row: Mapping[str, Any], columns: tuple[str, str]) -> Candidate:
+def _row_candidate(pair_id: str, row: Mapping[str, Any], columns: Sequence[str]) -> Candidate:
     image, edited = (_encoded(row[name]) for name in columns)
     if image is None or edited is None:
         return Candidate(pair_id, problem=f"no image in {columns[0] if image is None else columns[1]}")
@@ -193,10 +177,7 @@ def file_candidates(files: Files, published: PublishedSet) -> Iterator[Candidate
 
 @contextmanager
 def open_files(files: Files) -> Iterator[Mapping[str, Callable[[], bytes]]]:
-    """Readers of all files by name, of files in archives by `ARCHIVE/MEMBER`, sorted. Nothing is unpacked to disk.
-
-    Raises PairSourceError for an archive that is damaged or compressed by an unsupported method.
-    """
+    """Readers of files by name (ARCHIVE/MEMBER in archives), unpacked in memory. Raises PairSourceError for damage."""
     names = files.names()
     folder = files.folder([f"*{ending}" for one in _NAMED for ending in (one, one.upper())])
     found: dict[str, Callable[[], bytes]] = {}
@@ -253,10 +234,7 @@ def _of_tar(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def read_bounded(stream: IO[bytes], name: str) -> bytes:
-    """A file of an archive; what is larger than an image or its description can be is not read further.
-
-    A small archive can unpack to gigabytes, and the sizes that it states may be wrong. Raises TooLargeError.
-    """
+    """A file of an archive, whose stated size may be wrong. Raises TooLargeError beyond the most for its kind."""
     limit = MAX_IMAGE_BYTES if is_image_name(name) else MAX_TEXT_BYTES
     data = stream.read(limit + 1)
     if len(data) > limit:

@@ -22,13 +22,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from vision_zero.evaluate.benchmarks.server.model import (
-    NO_ANSWER,
-    ChatAnswer,
-    ChatModel,
-    ChatRequest,
-    read_request,
-)
+from vision_zero.evaluate.benchmarks.server.model import NO_ANSWER, ChatAnswer, ChatModel, ChatRequest, read_request
 from vision_zero.evaluate.benchmarks.server.process import READY
 from vision_zero.run_folder import append_json_line, check_appendable
 
@@ -133,23 +127,19 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(200, self._completion(answer))
 
     def _completion(self, answer: ChatAnswer) -> dict[str, Any]:
+        message, n_prompt, n_new = (
+            {"role": "assistant", "content": answer.text},
+            answer.prompt_tokens,
+            answer.new_tokens,
+        )
+        reason = "length" if answer.truncated else "stop"
         return {
             "id": f"chatcmpl-{self.server.batcher.counts['answered']}",
             "object": "chat.completion",
             "created": int(time.time()),
             "model": self.server.name,
-            "choices": [
-                {
-                    "index": 0,
-                    "message": {"role": "assistant", "content": answer.text},
-                    "finish_reason": "length" if answer.truncated else "stop",
-                }
-            ],
-            "usage": {
-                "prompt_tokens": answer.prompt_tokens,
-                "completion_tokens": answer.new_tokens,
-                "total_tokens": answer.prompt_tokens + answer.new_tokens,
-            },
+            "choices": [{"index": 0, "message": message, "finish_reason": reason}],
+            "usage": {"prompt_tokens": n_prompt, "completion_tokens": n_new, "total_tokens": n_prompt + n_new},
         }
 
     def _send(self, status: int, content: dict[str, Any]) -> None:
