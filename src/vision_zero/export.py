@@ -1,7 +1,5 @@
 """Write a checkpoint as a portable model: `python -m vision_zero.export runs/mine/checkpoint-100 exported/`."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import shutil

@@ -1,7 +1,5 @@
 """A lock on a folder while a process writes to it; the kernel releases it when the process ends, killed or not."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os

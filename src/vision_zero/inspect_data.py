@@ -6,8 +6,6 @@
 Ends with 1 if the source is not laid out as it should be, a pair is bad or an image is shared.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence

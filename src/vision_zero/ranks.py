@@ -5,8 +5,6 @@ gone: it leaves the others in a collective, so the thread says so and ends its p
 error, the first to ask the store prints it. One process has neither threads nor a store.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import socket

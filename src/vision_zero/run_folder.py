@@ -10,8 +10,6 @@ checkpoint-N/export/                              to load elsewhere; EXPORTED be
 set_aside/after-N/                                what followed checkpoint-N, when the run went on from it again
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

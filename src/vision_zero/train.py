@@ -1,7 +1,5 @@
 """Train by self-play: `python -m vision_zero.train --config configs/quickstart.yaml --output_dir runs/mine`."""
 
-from __future__ import annotations
-
 import gc
 import logging
 import os

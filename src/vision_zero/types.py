@@ -3,8 +3,6 @@
 Frozen dataclasses of plain values. This module imports nothing of the package.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum

@@ -9,8 +9,6 @@ The hash (pHash): 32 x 32 grey pixels, their discrete cosine transform (DCT-II),
 are each above or below their median.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -6,8 +6,6 @@ the shape of two objects in place. Descriptions have the form and the names of C
 too. As a source of pairs they are `drawn:COUNT`, `drawn:COUNT@FIRST` or `drawn:COUNT@heldout`.
 """
 
-from __future__ import annotations
-
 import random
 import re
 from collections.abc import Sequence

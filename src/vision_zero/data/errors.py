@@ -1,7 +1,5 @@
 """Errors of sources and images, in one line that a terminal can show: the names and values in it are others'."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path

@@ -3,8 +3,6 @@
 Paper (arXiv 2509.25541): data with 10% blank and 10% identical edits trains nearly as well as clean data.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

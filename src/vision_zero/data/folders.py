@@ -12,8 +12,6 @@ Hidden files and folders (a leading dot) are left out; what else is not read is 
 those of sorted names or of the manifest's lines, never the file system's.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections import Counter

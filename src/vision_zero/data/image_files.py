@@ -3,8 +3,6 @@
 An image is opened when it is first used, so every failure is a `BadImageError` that begins with the image's name.
 """
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Sequences that hold paths and build an `ImagePair` at each access. A slice is again lazy."""
 
-from __future__ import annotations
-
 import dataclasses
 from bisect import bisect_right
 from collections.abc import Sequence

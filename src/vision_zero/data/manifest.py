@@ -4,8 +4,6 @@ Paths are relative to the manifest's folder and may not leave it, neither by `..
 often somebody else's file, and its images are copied into game records.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping

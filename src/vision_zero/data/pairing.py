@@ -4,8 +4,6 @@ A reading is whole if every image is one of a pair. The only whole one of the su
 several, where images are left over, or where only UNSURE words fit, nothing is guessed: `pair_by` says it.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """Open a pair, with the rule for its two sizes, and check a sample of pairs before a run."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

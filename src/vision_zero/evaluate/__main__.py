@@ -5,8 +5,6 @@ clues RUN            shares of a run's clues that were true, discriminative or c
 vlmevalkit MODEL ... trained models and their base on benchmarks, through VLMEvalKit or lmms-eval
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from importlib import import_module

@@ -11,8 +11,6 @@ question: what is easy for both cancels out.
     one pair   says nothing about others: no interval, low and high are None
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ untrusted and shown to other players, so nothing in them may become a control to
 line of a prompt.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from itertools import accumulate

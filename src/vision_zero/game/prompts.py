@@ -7,8 +7,6 @@ seat, role and own earlier reasoning.
 A template is one text file of named sections, `== name ==` on a line of its own, with `$placeholders`.
 """
 
-from __future__ import annotations
-
 import re
 import string
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ games can be played in any order with the same result. There is no clock and no 
 is a function of (run seed, k) alone.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from dataclasses import replace

@@ -6,8 +6,6 @@
 Pair k of a seed is the same whatever --n, --workers or the order they were made in (docs/data.md).
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import os

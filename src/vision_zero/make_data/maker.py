@@ -4,8 +4,6 @@ The module of a domain has a `Maker` and two functions: `add_arguments(parser)` 
 `from_arguments(args) -> Maker` builds the maker from the parsed ones. `vision_zero.make_data` does the rest.
 """
 
-from __future__ import annotations
-
 import argparse
 import random
 from collections import Counter

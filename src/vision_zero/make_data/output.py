@@ -10,8 +10,6 @@ Files are written under another name and renamed, so a killed run leaves no part
 on the time or the number of workers: two runs of the same options end with the same bytes.
 """
 
-from __future__ import annotations
-
 import errno
 import io
 import json

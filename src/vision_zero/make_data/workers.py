@@ -4,8 +4,6 @@
 number. Its workers outlive a killed parent, and closing a pool waits for their current numbers.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """Checks of a model's files before any weight is read. Each refusal is one line that says what to give instead."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

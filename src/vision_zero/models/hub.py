@@ -1,7 +1,5 @@
 """A file of a model on the Hub, asked for once and within a time, before libraries ask for dozens, each many times."""
 
-from __future__ import annotations
-
 import difflib
 import os
 import re

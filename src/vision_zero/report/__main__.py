@@ -8,8 +8,6 @@
 None of them loads a model or needs a network (docs/runs.md).
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ Their words and their curves are in charts.yaml. A chart whose numbers a run doe
 not drawn.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle

@@ -3,8 +3,6 @@
 Texts stay text: nothing here makes markup. Images are reduced and become data URIs, one for equal pixels.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import io

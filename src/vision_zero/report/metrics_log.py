@@ -1,7 +1,5 @@
 """Readers of metrics.jsonl and arena.jsonl of a run, with checks of their numbers, for summary, curves and page."""
 
-from __future__ import annotations
-
 import math
 import reprlib
 from collections.abc import Mapping, Sequence

@@ -5,8 +5,6 @@ request: its policy lets it run the scripts and the style it was written with (b
 holds, nothing else. Texts of models are data to its scripts and are shown as text.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import html

@@ -3,8 +3,6 @@
 It has both images, every clue in order, the votes and the rewards.
 """
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -5,8 +5,6 @@ in which the spy is found, and the share of true clues. Bands are clue stages. A
 arena, is drawn as far as it goes.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Reads the records and config.yaml of a run folder, finished or not; nothing is loaded or trained.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean

@@ -1,7 +1,5 @@
 """Dealing of games onto image pairs; a pair with a broken image is an error or is skipped."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

@@ -5,8 +5,6 @@ last prompt of every conversation; the next prompt of that conversation reuses t
 common. They equal the recomputed ones up to rounding.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile

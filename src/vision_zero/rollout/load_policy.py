@@ -1,7 +1,5 @@
 """Policies of trained models: a checkpoint, export or Hub model loaded to play games."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext

@@ -4,8 +4,6 @@ PEFT's `merge_adapter` adds ΔW to the frozen weights and `unmerge_adapter` subt
 would drift away from the published one, and reference, arena start and export with it.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager

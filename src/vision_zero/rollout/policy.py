@@ -1,7 +1,5 @@
 """Interface of a policy, and the requests that it answers."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 The rate is the mean over all work so far, because turns are answered in bursts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -4,8 +4,6 @@ A record names its images and holds none. They are opened again where the run ha
 or, without the source, by the file name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import takewhile

@@ -1,7 +1,5 @@
 """Token sampling with a random generator per turn: a turn has the same tokens in any batch and on any process."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

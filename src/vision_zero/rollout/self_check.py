@@ -5,8 +5,6 @@ its own forward, as fields or features do not reach it, is refused by measuremen
 one forward of the whole sequence over the plain processor's fields.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager

@@ -5,8 +5,6 @@ where all processes can leave together. A second one ends the process at once. A
 own handlers wait for calls that wait for other processes. Nothing heavy is imported, so that a program listens early.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import os

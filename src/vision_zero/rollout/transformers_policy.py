@@ -11,8 +11,6 @@ Every turn has its own random generator, so its tokens do not depend on which ot
 (in float32, up to rounding).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 

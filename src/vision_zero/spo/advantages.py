@@ -3,8 +3,6 @@
 Paper: Vision-Zero, arXiv 2509.25541. Its role advantage estimation (RAE) is that of SPIRAL, arXiv 2506.24119.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean

@@ -4,8 +4,6 @@ Paper: Vision-Zero, arXiv 2509.25541. A vote is a seat 1..n, `None` for N/A, or 
 votes count for nobody.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction

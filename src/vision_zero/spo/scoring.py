@@ -1,7 +1,5 @@
 """Rewards and advantages of all games of an iteration, computed alike on every process."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass

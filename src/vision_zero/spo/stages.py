@@ -13,8 +13,6 @@ as if all votes were wrong, so the first clue stage usually ends after `k_min` i
 with its reason.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field

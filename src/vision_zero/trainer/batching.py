@@ -5,8 +5,6 @@ every forward computes those columns too. What padding does not cost is exactnes
 over rows or tokens, so neither the order of the rows nor the empty columns change them, up to rounding.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any

@@ -4,8 +4,6 @@ The mark that a checkpoint is complete is written last, and only complete ones a
 export is made from a complete checkpoint, beside it.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys

@@ -4,8 +4,6 @@ A loss, advantage or weight that is NaN spreads to every weight with the next st
 good checkpoints are rotated away by broken ones. So a run stops there, on all processes, and keeps the batch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn

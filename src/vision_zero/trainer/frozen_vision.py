@@ -5,8 +5,6 @@ them computed. The reference model's tower has the same weights, so it shares th
 tower (InternVL) trains and is computed every time; a merger inside it (Qwen2.5-VL) is frozen with it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

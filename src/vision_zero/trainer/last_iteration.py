@@ -4,8 +4,6 @@ While games are played, stage, averages, counters and random generators move. We
 step, so a checkpoint of them with what was kept at the iteration's beginning is the one of the last iteration's end.
 """
 
-from __future__ import annotations
-
 import json
 import random
 from pathlib import Path

@@ -5,8 +5,6 @@ made for it: where an iteration is one optimizer step, those of its micro-batche
 the old log-probs, which TRL computes before the first.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

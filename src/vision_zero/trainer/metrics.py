@@ -4,8 +4,6 @@ TRL averages its numbers over micro-batches. A micro-batch holds fewer tokens th
 much, so the numbers would depend on which rows are in a micro-batch together: here they are means over tokens.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 from collections.abc import Callable, Mapping, MutableMapping, Sequence

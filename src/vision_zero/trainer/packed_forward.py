@@ -4,8 +4,6 @@ TRL's forward of whole rows stays what it is; a `PackedForward` decides which ro
 trimmed, and whether rows that begin alike are computed as one. Log-probabilities, loss and gradient are unchanged.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -11,8 +11,6 @@ computed once, forward and backward, and its image stands there once. (Prefix Gr
 for groups of one prompt with two attention calls; one call with a mask needs nothing of the model but to take a mask.)
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ of more than SAMPLED pairs, the bytes of the images in between (every id, the or
 seen); of a file above 256 KiB, what is between its BLOCKS evenly spaced blocks; and images that a program draws.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import sys

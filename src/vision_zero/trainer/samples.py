@@ -1,7 +1,5 @@
 """Games become training samples: the completions of the stage that trains, exactly as their players saw them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise

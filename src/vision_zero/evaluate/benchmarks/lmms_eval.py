@@ -1,7 +1,5 @@
 """Scores of one model by lmms-eval, unmodified, in its own environment: its OpenAI client asks a served model."""
 
-from __future__ import annotations
-
 import json
 import math
 import shutil

@@ -1,7 +1,5 @@
 """Tools in environments of their own: what their Python has, and processes that end with all that they started."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

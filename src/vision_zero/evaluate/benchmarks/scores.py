@@ -1,7 +1,5 @@
 """Outcome of one benchmark, and its score as a file: written once it is complete, and then never computed again."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

@@ -3,8 +3,6 @@
 The paper's values come from another environment: a reference to look at, not something to subtract from.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

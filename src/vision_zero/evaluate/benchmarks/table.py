@@ -1,7 +1,5 @@
 """The table of benchmark results, as Markdown, and its place in a file between two markers."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -12,8 +12,6 @@ A clue is judged by its claims, the objects it names (`red cube`), against the c
 All are means over the clues of a role in one game, then over games; intervals resample image pairs.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields

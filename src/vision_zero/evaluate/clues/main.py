@@ -4,8 +4,6 @@ Reads the recorded games of a run (games/step-*.jsonl); nothing is loaded or pla
 pictures of the recorded games.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

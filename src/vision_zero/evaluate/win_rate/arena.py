@@ -4,8 +4,6 @@ Two match-ups then differ in who plays, and in nothing else. `metrics` has the m
 tell skill from a private code.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 

@@ -3,8 +3,6 @@
 What imports torch is imported where models are loaded, so that --help does not wait for it.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Mapping, Sequence

@@ -27,8 +27,6 @@ The image gain is what voters take from the image, not from the clues, in games 
 All are means over deals; intervals resample image pairs with all their deals.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import fmean

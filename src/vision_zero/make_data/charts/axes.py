@@ -1,7 +1,5 @@
 """Value axes and the numbers on charts: limits and ticks of an axis, format of a number."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

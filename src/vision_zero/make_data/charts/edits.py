@@ -4,8 +4,6 @@ A `Change` records an edit. Edited tables are made by `apply` from the original 
 always what was done.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace

@@ -4,8 +4,6 @@ The change is two values swapped, two labels swapped, or one trend reversed. Bot
 layout, so they differ by the change alone. Tables are parts of real ones (`sources`, `slices`).
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import random

@@ -1,7 +1,5 @@
 """The marks of a chart, by kind: bars, lines, areas, slices, points, and the numbers written on them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ The second command edits and draws the tables, as the paper does. A completion t
 and kept beside the tables; no table is made up for it.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import io

@@ -4,8 +4,6 @@ A part is a choice of series and of rows: years in a window, some states, some c
 catalogue is a function of the table's name and contents alone.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

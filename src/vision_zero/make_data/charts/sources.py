@@ -5,8 +5,6 @@ of the packages `vega_datasets` and `statsmodels`; `data_sets.csv` beside them h
 that cannot be read are left out and counted by reason.
 """
 
-from __future__ import annotations
-
 import csv
 import os
 from collections import Counter

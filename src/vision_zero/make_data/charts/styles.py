@@ -1,7 +1,5 @@
 """Styles of charts: a theme (frame, grid, places of title and legend), a palette and a font, all in `styles.yaml`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache

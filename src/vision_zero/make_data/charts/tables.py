@@ -5,8 +5,6 @@ charts show parts of it (`slices`). CSV comes from users and from models that re
 `SourceTable` or raises a `TableError` with the reason.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

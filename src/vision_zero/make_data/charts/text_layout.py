@@ -3,8 +3,6 @@
 All sizes are pixels, measured with the renderer that draws. Text that no layout fits raises `Rejected`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

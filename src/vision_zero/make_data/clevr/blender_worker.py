@@ -7,8 +7,6 @@ First it writes {"ready": true, "version": ..., "device": ...}, then {"path": ..
 Nothing of this package is imported, as this Python does not have it. An error ends the program with its traceback.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

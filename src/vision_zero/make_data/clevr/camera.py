@@ -5,8 +5,6 @@ z = 0. Image coordinates are continuous, x to the right and y down from the top 
 covers i to i + 1.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ soft edge of a shadow follows from one ray to the lamp's centre: its distance to
 outside, relative to the width of the cone to the lamp there.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 python -m vision_zero.make_data clevr --out my/scenes --n 2000
 """
 
-from __future__ import annotations
-
 import argparse
 import random
 from collections.abc import Callable, Iterator

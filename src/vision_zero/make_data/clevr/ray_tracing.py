@@ -4,8 +4,6 @@ Arrays of vectors are (3, N), float32, so that each coordinate is contiguous. A 
 direction of length 1; origins are (3, N), or (3, 1) for one origin of all.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

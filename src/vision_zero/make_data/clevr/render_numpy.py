@@ -3,8 +3,6 @@
 Nothing is random: the same scene gives the same bytes. Camera, lamps and positions are those of the other renderer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

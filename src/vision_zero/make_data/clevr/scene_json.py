@@ -4,8 +4,6 @@ Besides CLEVR's image_filename, image_index, split, objects, directions and rela
 `lamps`, from which it can be drawn again, and `visible_pixels` of each object.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any

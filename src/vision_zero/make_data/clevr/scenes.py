@@ -5,8 +5,6 @@ along each of the four directions (so that "left of" is never a matter of taste)
 One thing is stricter here: a cube of half side r reaches r * sqrt(2) from its centre and is given that room.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ Parquet/remove_part5.parquet      {"input_images": [PATH], "output_images": [PAT
 Singleturn/NAME.tar.split.000     the beginning of a tar that holds those paths; NAME.tar if it is not cut
 """
 
-from __future__ import annotations
-
 import glob
 import re
 import tarfile

@@ -8,8 +8,6 @@ Rows of tables are streamed: a limit of 1000 fetches about so many. A fetch that
 command.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Iterator, Sequence

@@ -7,8 +7,6 @@ OUT/manifest.jsonl   at the end, the rows that were kept; not for ChartQA, whose
 OUT/summary.json     counts
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections import Counter

@@ -5,8 +5,6 @@ proposals (.jsonl, written by `make_data.photos.propose_edits`) holds `{"image",
 have several. A null instruction is a proposal that could not be read.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import re

@@ -4,8 +4,6 @@ Pair k is made of photograph k modulo their number. An edit that changes too lit
 next attempt draws another. A share of the edits can be made to fail on purpose, as a named noise.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import random

@@ -1,7 +1,5 @@
 """Mirror a part of a photograph where its borders still fit."""
 
-from __future__ import annotations
-
 import random
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Paste a cut-out of the same or another photograph where it fits, with soft edges."""
 
-from __future__ import annotations
-
 import random
 from dataclasses import dataclass
 from typing import Any

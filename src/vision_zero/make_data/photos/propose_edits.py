@@ -6,8 +6,6 @@ Writes a line per photograph, `{"image", "instruction"}`; for a completion that 
 and the completion is kept. A stopped run continues where it stopped.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Iterator, Sequence

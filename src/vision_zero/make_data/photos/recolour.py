@@ -4,8 +4,6 @@ An edit takes pixels and a generator and returns the edited pixels with an instr
 the photograph has no region for it. The caller checks how much changed; regions above `max_share` are not tried.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace

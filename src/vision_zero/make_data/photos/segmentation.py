@@ -7,8 +7,6 @@ fur and leaves get an opacity between 0 and 1, not a staircase.
 The same pixels give the same regions on any machine with the same OpenCV: its random numbers are seeded at each call.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache

@@ -4,8 +4,6 @@ Nothing is retried. A restarted server has its initial weights, and a run that w
 another policy's games; so the loss of the server ends the run, which can be resumed.
 """
 
-from __future__ import annotations
-
 import asyncio
 import queue
 import reprlib

@@ -1,7 +1,5 @@
 """Prompts and sampling parameters of a turn as vLLM takes them, and the options of an engine."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -4,8 +4,6 @@ vLLM itself divides by the temperature only when it samples: its raw log-probabi
 its processed ones exclude tokens by top-k, top-p and bans.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from vllm.model_executor.layers.logits_processor import LogitsProcessor

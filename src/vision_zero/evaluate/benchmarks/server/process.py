@@ -1,7 +1,5 @@
 """Process of a served model: a checkpoint behind an OpenAI-style API for as long as a block runs."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

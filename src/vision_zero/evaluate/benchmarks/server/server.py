@@ -7,8 +7,6 @@ answered. It has no password and listens on this machine alone unless told other
 started it.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,7 +1,5 @@
 """VLMEvalKit's configuration and command for one model: its own class on a GPU, or its API class and a server."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path

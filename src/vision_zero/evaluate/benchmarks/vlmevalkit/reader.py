@@ -6,8 +6,6 @@ keeps only a sum, a question's score comes from VLMEvalKit's own functions.
     python reader.py WORK_DIR/MODEL '[{"name": "MMStar", "scoring": "choice"}]' JUDGE
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import sys

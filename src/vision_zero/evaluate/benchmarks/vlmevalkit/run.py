@@ -3,8 +3,6 @@
 It ends with status 0 whether a benchmark has a score or not.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
