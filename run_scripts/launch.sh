@@ -176,8 +176,8 @@ export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-1800}"
 become_command() { # signals to this script reach the command, whose status is the script's
     if [ "${command[0]}" = torchrun ]; then
         command=(python "$root/run_scripts/torchrun.py" "${command[@]:1}")
-        export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # torchrun would set it too, with a warning
     fi
+    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # as torchrun does, with a warning; two on shared cores are slower than one
     exec env "${variables[@]}" "${command[@]}"
 }
 

@@ -5,9 +5,10 @@
 #   IMAGES_DIR=my/images DRY_RUN=1 bash run_scripts/run_grpo_vision_zero.sh --iterations 50    # check, print the command
 #   RUN_NAME=first RESUME=1 bash run_scripts/run_grpo_vision_zero.sh                           # continue that run
 #   IMAGES_DIR=data/drawn MODEL=data/tiny_vlm NUM_GPUS=0 bash run_scripts/run_grpo_vision_zero.sh --template compact \
-#       --iterations 4 --games_per_iteration 8 --arena_games 8                                 # on the CPU
+#       --iterations 4 --games_per_iteration 8 --holdout 0.25 --arena_games 8                  # on the CPU
 #
-# The environment sets the variables below and no others. All else is a flag: change its line in `options`, or give it
+# The environment sets these variables and no others: IMAGES_DIR SCENES_DIR MODEL OUTPUT_BASE_DIR RUN_NAME RESUME DRY_RUN
+# NUM_GPUS NUM_PROCESSES DEEPSPEED REPORT_TO WANDB_PROJECT. All else is a flag: change its line in `options`, or give it
 # as an argument, which wins. With --config FILE the file takes the place of `options`. A run that is resumed has its own
 # options: it gets the arguments, and of the variables those that are set for the command.
 #

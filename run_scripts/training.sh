@@ -182,8 +182,8 @@ prepare_wandb() { # FOLDER: where wandb writes; offline without a key. Sets `tra
     if [[ "$tracker" != *wandb* ]]; then return; fi
     export WANDB_PROJECT WANDB_DIR="${WANDB_DIR:-$1}"
     export WANDB_DATA_DIR="${WANDB_DATA_DIR:-$WANDB_DIR/wandb/data}" # images of games, which a later sync needs
-    if [ -z "${WANDB_MODE:-}" ] && [ -z "${WANDB_API_KEY:-}" ] &&
-        ! grep -qs 'api\.wandb\.ai' "${NETRC:-${HOME:-}/.netrc}"; then
+    if [ -z "${WANDB_MODE:-}${WANDB_API_KEY:-}${WANDB_IDENTITY_TOKEN_FILE:-}${WANDB_BASE_URL:-}" ] &&
+        ! grep -qsE 'api\.wandb\.ai|forge\.coreweave\.com' "${NETRC:-${HOME:-}/.netrc}"; then
         export WANDB_MODE=offline WANDB_SILENT="${WANDB_SILENT:-true}" # seven lines, of which the banner has what matters
     fi
     tracker="$tracker (${WANDB_MODE:-online}) in $WANDB_DIR/wandb"

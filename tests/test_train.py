@@ -25,7 +25,7 @@ from tests.process_helpers import (
 from vision_zero.data.validation import sample_rows
 from vision_zero.game.spy_game import pair_of_game
 from vision_zero.run_folder import complete_checkpoints
-from vision_zero.train import main
+from vision_zero.train import has_wandb_key, main
 
 QUICK: dict[str, Any] = {"save_steps": 1}
 
@@ -342,3 +342,27 @@ def test_bad_images_are_skipped_by_two_processes_as_by_one(many: Path, tmp_path:
     assert state["bad_images"] == sorted(pair_of_game(SEED, game, 100) for game in (5, 7))
     main(flags(output_dir=one, **RARE, images=many, on_bad_image="skip"))
     assert pairs_played(one) == pairs_played(two)
+
+
+@pytest.mark.parametrize(
+    ("variables", "netrc", "known"),
+    [
+        ({}, "", False),
+        ({}, "machine example.org login me password x", False),
+        ({}, "machine api.wandb.ai\n  login user\n  password x", True),
+        ({}, "machine api.forge.coreweave.com login user password x", True),
+        ({"WANDB_API_KEY": "x"}, "", True),
+        ({"WANDB_BASE_URL": "https://wandb.lab.example:8080"}, "machine wandb.lab.example login user password x", True),
+        ({"WANDB_BASE_URL": "https://wandb.lab.example:8080"}, "machine api.nothing.example login x", False),
+    ],
+)
+def test_wandb_is_offline_without_a_key(
+    variables: dict[str, str], netrc: str, known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "netrc").write_text(netrc)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert has_wandb_key() is known

@@ -10,6 +10,7 @@ import warnings
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 from vision_zero.rollout.stopping import STATUS, STOP, StoppedError, end_with_reader
 
@@ -92,6 +93,8 @@ def prepare(arguments: list[str] | None, lock: ExitStack) -> tuple[IterativeSPOT
         ranks.watch.advice = lambda: how_to_go_on(Path(args.output_dir))
     if args.deepspeed:
         start_deepspeed(on_cpu=args.use_cpu)
+    if "wandb" in args.report_to and not has_wandb_key():  # it would ask for one, or end the run
+        os.environ.setdefault("WANDB_MODE", "offline")
     state = PartialState()
     config = resolved(game, args, model)
     checkpoint, saved = find_start(args, config, state, lock)
@@ -109,6 +112,15 @@ def prepare(arguments: list[str] | None, lock: ExitStack) -> tuple[IterativeSPOT
         resume.write_inputs(Path(args.output_dir), *inputs)
         open_folder(args, config, checkpoint)
     return trainer, checkpoint
+
+
+def has_wandb_key() -> bool:
+    """As the launch script decides it: a key in the environment, or a login that wandb has written to .netrc."""
+    logins = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    text = logins.read_text("utf-8", "replace") if logins.is_file() else ""
+    hosts = ("api.wandb.ai", "forge.coreweave.com", urlsplit(os.environ.get("WANDB_BASE_URL", "")).hostname)
+    keys = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
+    return any(os.environ.get(name) for name in keys) or any(host in text for host in hosts if host)
 
 
 def silence(args: IterativeSPOConfig) -> None:

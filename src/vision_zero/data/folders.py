@@ -119,7 +119,8 @@ def read_folder(root: Path, scenes: Path | None, pair_by: str | None = None) -> 
     pairs = reading.pairs()
     described = _comparisons(root, sorted(pairs), files, scenes)
     rows = [PairPaths(name, *pairs[name], described.get(name)) for name in sorted(pairs)]
-    used = {f"{name}_comparison.json" for name in described} if scenes is None else set()
+    beside = root if scenes is None else scenes
+    used = {os.path.relpath(beside / f"{name}_comparison.json", root) for name in described}
     told = () if str(reading) == DOCUMENTED else (f"{root}: pairs are {reading}",)
     notes = (*told, *unused(root, files, used, rows))
     return Listing("pairs", root, rows, "scenes" if described else "photos", notes)
