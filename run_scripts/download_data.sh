@@ -23,6 +23,8 @@ DRY_RUN="${DRY_RUN:-0}"                 # 1: print the command and stop
 
 # ----------------------------------------------------------------------------------------------------------- the command
 
+if [ -n "$SOURCE" ]; then check_paths SOURCE "$SOURCE"; fi
+check_numbers LIMIT
 command=(python -m vision_zero.make_data download "$SET" --out "$OUT")
 option source "$SOURCE"
 option limit "$LIMIT"

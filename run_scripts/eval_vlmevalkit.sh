@@ -43,6 +43,10 @@ DRY_RUN="${DRY_RUN:-0}"                 # 1: print the command and stop
 [ -n "$MODEL" ] || die "MODEL is empty: set it to a run folder, a checkpoint, an export or a model"
 read -ra models <<<"$MODEL"
 read -ra benchmarks <<<"$BENCHMARKS"
+for model in "${models[@]}"; do
+    if [ ! -f "$model/config.yaml" ]; then check_model MODEL "$model"; fi # that of a run
+done
+check_numbers LIMIT MAX_NEW_TOKENS MAX_BATCH
 command=(python -m vision_zero.evaluate vlmevalkit "${models[@]}" --with "$TOOL" --benchmarks "${benchmarks[@]}" --out "$OUT")
 option base "$BASE"
 option limit "$LIMIT"

@@ -55,7 +55,7 @@ warn_of_misspelt() { # NAMES, or NAME:FLAG: a line for each variable that is one
             for (i = 1; i <= n; i++) { split(known[i], part, ":"); name[i] = part[1]; exact[name[i]] = 1; flag[i] = part[2] }
         }
         !($0 in exact) {
-            for (i = 1; i <= n; i++) if (length(name[i]) >= 6 && near(key($0), key(name[i]))) {
+            for (i = 1; i <= n; i++) if ((length(name[i]) >= 6 || (length(name[i]) == 5 && length($0) == 5)) && near(key($0), key(name[i]))) {
                 print script ": warning: " $0 " is set, and nothing reads it; did you mean " (flag[i] ? flag[i] : name[i]) "?"
                 next
             }
@@ -102,6 +102,16 @@ check_model() { # NAME MODEL: dies of a path that holds no model; other names ar
         *) [ -d "$2" ] || return 0 ;;
     esac
     [ -f "$2/config.json" ] || [ -f "$2/adapter_config.json" ] || die "$1: $2 holds no model (no config.json)"
+}
+
+check_paths() { # NAME PATHS: dies of the first that is not there
+    local path
+    for path in "${@:2}"; do [ -e "$path" ] || die "$1: $path does not exist"; done
+}
+
+check_numbers() { # NAMES of variables: dies of one that is set and no whole number
+    local name
+    for name in "$@"; do [ -z "${!name}" ] || is_number "${!name}" || die "$name=${!name} is not a number"; done
 }
 
 activated=0

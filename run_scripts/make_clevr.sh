@@ -31,6 +31,7 @@ DRY_RUN="${DRY_RUN:-0}"                  # 1: print the command and stop
 
 # ----------------------------------------------------------------------------------------------------------- the command
 
+check_numbers N SEED WORKERS
 command=(python -m vision_zero.make_data clevr --out "$OUT" --seed "$SEED" --workers "$WORKERS")
 option n "$N"
 option size "$SIZE"

@@ -32,6 +32,9 @@ option n "$N"
 option size "$SIZE"
 [ -n "$PHOTOS" ] || die "set PHOTOS to your photographs"
 IFS=, read -ra photos <<<"$PHOTOS"
+check_paths PHOTOS "${photos[@]}"
+if [ -n "$INSTRUCTIONS" ]; then check_paths INSTRUCTIONS "$INSTRUCTIONS"; fi
+check_numbers N SEED WORKERS
 command+=(--photos "${photos[@]}")
 options edits "$EDITS"
 option min_changed "$MIN_CHANGED"

@@ -19,7 +19,7 @@ DRY_RUN="${DRY_RUN:-0}"                 # 1: print the command and stop
 
 asks_to_resume "$@"
 again="bash run_scripts/quickstart.sh"
-check_run_folder "$RUN_DIR" "$again --resume" "RUN_DIR=runs/another $again"
+check_run_folder "$RUN_DIR" "RUN_DIR=$RUN_DIR $again --resume" "RUN_DIR=runs/another $again"
 
 command=(python -m vision_zero.train --output_dir "$RUN_DIR" "$@")
 options="$RUN_DIR/config.yaml" # of a run that is resumed

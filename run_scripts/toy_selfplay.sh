@@ -35,6 +35,8 @@ asks_to_resume "$@"
 again="bash run_scripts/toy_selfplay.sh"
 check_run_folder "$OUT" "RESUME=1 OUT=$OUT $again" "OUT=runs/another $again"
 
+if [ -n "$MODEL" ]; then check_model MODEL "$MODEL"; fi
+check_numbers SEED ITERATIONS GAMES GENERATIONS CIVILIANS ROUNDS ARENA_EVERY ARENA_GAMES FINAL_GAMES HELDOUT THREADS
 command=(python -m vision_zero.train --config experiments/base.yaml --output_dir "$OUT")
 if [ "$RESUME" = 1 ]; then
     command=(python -m vision_zero.train --output_dir "$OUT" --resume true)

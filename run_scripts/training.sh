@@ -32,10 +32,7 @@ check_variables() { # OPTIONS: dies of variables that are flags, those of the op
 # ---------------------------------------------------------------------------------------------------------- the machine
 
 choose_machine() { # NUM_GPUS, NUM_PROCESSES and DEEPSPEED where they are empty
-    local name
-    for name in NUM_GPUS NUM_PROCESSES; do
-        [ -z "${!name}" ] || is_number "${!name}" || die "$name=${!name} is not a number"
-    done
+    check_numbers NUM_GPUS NUM_PROCESSES
     if [ "$RESUME" = 1 ] && [ -n "$RUN_NAME" ]; then # what the run has may say that it is on a CPU
         read_values "$OUTPUT_BASE_DIR/$RUN_NAME/config.yaml"
         if [ "${value[use_cpu]-}" = true ]; then NUM_GPUS="${NUM_GPUS:-0}"; fi
@@ -87,6 +84,7 @@ read_preset() { # ARGUMENTS: `preset` becomes the file of --config, "" if there 
         esac
     done
     if [ -z "$preset" ]; then return; fi
+    [ "$preset" != next ] || die "--config needs a YAML file"
     [ -f "$preset" ] || die "--config: $preset is not a file"
     read_values "$preset"
 }
@@ -124,7 +122,7 @@ check_command() { # dies of what the program would refuse after its imports; `ou
         "none "*" DEEPSPEED "*) die "DEEPSPEED=none, but the options have deepspeed: ${value[deepspeed]}" ;;
     esac
     [ "$DEEPSPEED" = none ] || [ -f "$DEEPSPEED" ] || die "DEEPSPEED: $DEEPSPEED is not a file (or write none)"
-    check_run_folder "$output_dir" "RESUME=1 RUN_NAME=$RUN_NAME bash run_scripts/$script" "another RUN_NAME"
+    check_run_folder "$output_dir" "RESUME=1 OUTPUT_BASE_DIR=$(dirname "$output_dir") RUN_NAME=$(basename "$output_dir") bash run_scripts/$script" "another RUN_NAME"
     check_gpus "$found" "$asked" trains
     check_shares
     decide_vllm

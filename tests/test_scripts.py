@@ -457,6 +457,31 @@ def test_what_a_resumed_run_has_is_not_set_aside_in_silence(tmp_path: Path) -> N
     command("run_grpo_vision_zero.sh", **usual, DEEPSPEED="none", NUM_GPUS="1")
 
 
+@pytest.mark.parametrize(
+    ("script", "variables", "words"),
+    [
+        ("make_photos.sh", {"PHOTOS": "/nope"}, "PHOTOS: /nope does not exist"),
+        ("make_photos.sh", {"INSTRUCTIONS": "/nope.txt"}, "INSTRUCTIONS: /nope.txt does not exist"),
+        ("make_charts.sh", {"N": "abc"}, "N=abc is not a number"),
+        ("make_clevr.sh", {"WORKERS": "many"}, "WORKERS=many is not a number"),
+        ("download_data.sh", {"SOURCE": "/nope"}, "SOURCE: /nope does not exist"),
+        ("eval_vlmevalkit.sh", {"MODEL": "/nope"}, "MODEL: /nope holds no model"),
+        ("toy_selfplay.sh", {"MODEL": "/nope"}, "MODEL: /nope holds no model"),
+        ("toy_selfplay.sh", {"GAMES": "08"}, "GAMES=08 is not a number"),
+        ("run_grpo_vision_zero.sh", {"IMAGES_DIR": str(PHOTOS), "NUM_GPUS": "08"}, "NUM_GPUS=08 is not a number"),
+    ],
+)
+def test_a_dry_run_checks_what_can_be_checked(script: str, variables: dict[str, str], words: str) -> None:
+    refused = bash(script, DRY_RUN="1", **variables)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert words in refused.stderr
+
+
+def test_a_misspelt_model_is_told() -> None:
+    own = {"IMAGES_DIR": str(PHOTOS), "MODLE": "data/tiny_vlm", "DRY_RUN": "1"}
+    assert "MODLE is set, and nothing reads it; did you mean MODEL?" in bash("run_grpo_vision_zero.sh", **own).stderr
+
+
 def test_lists_of_an_options_file_are_read(tmp_path: Path) -> None:
     """A resumed run's trackers are in one: without them wandb would not be told to stay offline."""
     file = tmp_path / "config.yaml"
@@ -589,7 +614,10 @@ def test_refuses_another_runs_folder(tmp_path: Path) -> None:
     assert "continue it with RESUME=1" in finished.stderr
     assert len(finished.stderr.splitlines()) == 4
     lora = bash("run_lora_1gpu.sh", DRY_RUN="1", **usual)
-    assert "continue it with RESUME=1 RUN_NAME=taken bash run_scripts/run_lora_1gpu.sh" in lora.stderr
+    assert (
+        f"continue it with RESUME=1 OUTPUT_BASE_DIR={tmp_path} RUN_NAME=taken bash run_scripts/run_lora_1gpu.sh"
+        in lora.stderr
+    )
     line = command("run_grpo_vision_zero.sh", RESUME="1", **usual)
     assert line[line.index("--resume") + 1] == "true"
 

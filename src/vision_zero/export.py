@@ -54,7 +54,7 @@ def export_checkpoint(checkpoint: Path, target: Path, base: str | None = None) -
     config = json.loads((base_path / "config.json").read_text("utf-8"))
     published = str(config.get("torch_dtype") or config.get("dtype") or "float32").removeprefix("torch.")
     model = models.load_merged(checkpoint, base_path, dtype=published)
-    temporary = target.with_name(f".{target.name}.partial")
+    temporary = target.with_name(f".{target.name}.vision_zero.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary)
     for path in temporary.iterdir():
@@ -69,7 +69,7 @@ def export_checkpoint(checkpoint: Path, target: Path, base: str | None = None) -
     if target.name == EXPORT and is_complete(target.parent):
         mark_complete(temporary, target.parent / EXPORTED)
     # An export that is there is moved away whole before it is removed: a kill in between leaves no half of it.
-    replaced = target.with_name(f".{target.name}.replaced")
+    replaced = target.with_name(f".{target.name}.vision_zero.replaced")
     shutil.rmtree(replaced, ignore_errors=True)
     if target.exists() and target.name == EXPORT:
         target.rename(replaced)

@@ -154,6 +154,33 @@ def test_single_images_stay_single(tmp_path: Path, names: Sequence[str]) -> None
     assert list(files_of(load_pairs(draw(tmp_path, *names)), tmp_path)) == sorted(names)
 
 
+@pytest.mark.parametrize(("first", "second"), [("images", "edited"), ("input", "gt"), ("Clean", "Target")])
+def test_a_known_word_beside_another_folder_of_the_same_names_is_asked_about(
+    first: str, second: str, tmp_path: Path
+) -> None:
+    draw(tmp_path, *[f"{folder}/{number}.png" for folder in (first, second) for number in range(3)])
+    with pytest.raises(PairSourceError, match=r"may be pairs .*--pair_by .*none"):
+        load_pairs(tmp_path)
+    assert len(load_pairs(tmp_path, pair_by=f"{first}/,{second}/")) == 3
+    assert len(load_pairs(tmp_path, pair_by="none")) == 6
+
+
+def test_words_in_brackets_make_pairs(tmp_path: Path) -> None:
+    draw(tmp_path, "a (original).png", "a (edited).png", "b [Original].png", "b [Edited].png")
+    assert len(load_pairs(tmp_path)) == 2
+
+
+def test_a_shard_that_is_missing_is_told(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    for number in (0, 2):
+        table = pyarrow.table({"image": [b"x"], "caption": ["x"]})
+        pyarrow.parquet.write_table(table, tmp_path / f"train-{number:05d}-of-00003.parquet")
+    with pytest.raises(PairSourceError, match=r"2 of the 3 files train-\*-of-00003 are there"):
+        load_pairs(tmp_path)
+
+
 def test_pair_by_that_nothing_fits_or_that_says_nothing(tmp_path: Path) -> None:
     draw(tmp_path, "a.png", "b.png")
     with pytest.raises(PairSourceError, match="--pair_by left,right was given, but no image of"):

@@ -70,6 +70,23 @@ REFUSED: dict[str, tuple[Spoil, str]] = {
         as_adapter("Qwen/Qwen2.5-VL-7B-Instruct"),
         r"adapter \(LoRA\) of Qwen/Qwen2.5-VL-7B-Instruct.*export .*--resume",
     ),
+    "an index of no files": (
+        lambda folder: (folder / "model.safetensors.index.json").write_text('{"weight_map": [1]}'),
+        r"model.safetensors.index.json is damaged, its weight_map names no files",
+    ),
+    "a cut tokenizer": (
+        lambda folder: (folder / "tokenizer.json").write_text("{"),
+        r"tokenizer.json is damaged, it holds no JSON object: fetch the model again",
+    ),
+    "a page for a processor": (
+        lambda folder: (folder / "preprocessor_config.json").write_text("<html>"),
+        r"preprocessor_config.json is damaged",
+    ),
+    "a list of types": (change("config.json", model_type=["qwen2_5_vl"]), "has no class for model_type"),
+    "a link that leads nowhere": (
+        lambda folder: (folder / "notes.txt").symlink_to("../gone"),
+        "notes.txt is a link to ../gone, which is not there",
+    ),
     "adapter of nothing": (as_adapter(None), "adapter .* of a model that it does not name"),
     "awq": (
         change("config.json", quantization_config={"quant_method": "awq", "bits": 4}),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ KNOWN_COLUMNS: tuple[tuple[str, str], ...] = (
 )
 """Column names (before, after) that published sets use."""
 
+_PART = re.compile(r"(.+)-\d{5}-of-(\d{5})")
 _SHARD = re.compile(r"(\w[\w.-]*?)-\d{5}-of-\d{5}.*")
 _SPLIT_WORD = re.compile(r"(?:^|[^a-z0-9])(train(?:ing)?|test|eval|valid(?:ation)?|val|dev)(?:$|[^a-z])")
 
@@ -196,6 +198,10 @@ def load_local(path: Path, wanted: str | None) -> tuple[datasets.Dataset, tuple[
         found = {split: f"{len(files)} files, as {files[0]}" for split, files in splits.items()}
         chosen, notes = choose_splits(found, str(path), wanted)
         files = sorted(path / name for split in chosen for name in splits[split])
+        shards = Counter((match[1], match[2]) for file in files if (match := _PART.fullmatch(file.stem)))
+        for (name, total), count in shards.items():
+            if count != int(total):
+                raise PairSourceError(f"{path}: {count} of the {int(total)} files {name}-*-of-{total} are there")
         read = datasets.concatenate_datasets([_read_file(file) for file in files])
         used = {name for some in splits.values() for name in some}
         if files[0].name in _METADATA:

@@ -86,6 +86,7 @@ def find_pairs(root: Path, images: Sequence[str], pair_by: str | None) -> Readin
     if not found and not pair_by:  # three quarters: of frames 0, 1 and 2 of a film only two thirds would be pairs
         unsure = _readings(images, FORMS[:3], UNSURE)
         found = [one for one in unsure if 8 * len(one.pairs()) >= 3 * len(images) and one.sides[0].keys() != {_ONE}]
+        found += _of_two_folders(images)
     if found:
         flag = {SUFFIX: "_{}", FOLDER: "{}/", FILE: "/{}", PREFIX: "{}_"}
         said = [f"{one} (--pair_by {','.join(flag[one.form].format(word) for word in one.words)})" for one in found]
@@ -93,6 +94,19 @@ def find_pairs(root: Path, images: Sequence[str], pair_by: str | None) -> Readin
             f"{root}: its {len(images)} images may be pairs {' or '.join(said)}, or single images (--pair_by none)"
         )
     return None
+
+
+def _of_two_folders(images: Sequence[str]) -> list[Reading]:
+    """The reading of two folders with files of the same names, one of which is called by a known word, if it is all."""
+    folders = sorted({os.path.dirname(file) for file in images})
+    if not {os.path.basename(folder).lower() for folder in folders} & {word for pair in WORDS for word in pair if word}:
+        return []
+    if len(folders) != 2 or len({os.path.dirname(folder) for folder in folders}) != 1 or len(images) < 4:
+        return []
+    one = Reading(FOLDER, (os.path.basename(folders[0]), os.path.basename(folders[1])))
+    for file in images:
+        one.add(folders.index(os.path.dirname(file)), os.path.splitext(os.path.basename(file))[0], file)
+    return [one] if 2 * len(one.pairs()) == len(images) and all(one.words) else []
 
 
 def _asked_for(pair_by: str) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
@@ -115,7 +129,7 @@ def _readings(images: Sequence[str], forms: Sequence[str], pairs: Sequence[tuple
     words = "|".join(sorted({re.escape(word) for pair in pairs for word in pair if word}, key=len, reverse=True))
     marked: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
     patterns = (
-        re.compile(rf"(?is)(.+)[_. -]({words}){_KIND}"),
+        re.compile(rf"(?is)(.+)[_. -][(\[]?({words}){_KIND}[)\]]?"),
         re.compile(rf"(?is)({words}){_KIND}[_. -](.+)"),
         re.compile(rf"(?i)(?:(?:image|img|photo|picture)s?[_ -])?({words})s?{_KIND}"),
     )

@@ -13,10 +13,12 @@ from vision_zero.run_folder import CONFIG, EXPORT, complete_checkpoints
 
 ADAPTER = "adapter_config.json"
 NEEDED = {
-    "weights": ("*.safetensors", "*.bin"),
+    "weights": ("*.safetensors", "pytorch_model*.bin"),
     "tokenizer": ("tokenizer.json", "vocab.json", "vocab.txt", "*.model", "tekken.json"),
     "image processor": ("preprocessor_config.json", "processor_config.json"),
 }
+TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
+"""Files whose damage libraries report without their name."""
 QUANTIZED_KEYS = ("quantization_config", "compression_config", "quantization")
 QUANTIZED_TYPE = re.compile(r"[UIF][468](_.*)?|U32")
 QUANTIZED_NAME = re.compile(r"[-_.](unsloth|bnb|awq|gptq|fp8|nvfp4|gguf|mlx|int[48]|[48]bit|w\d+a\d+).*", re.IGNORECASE)
@@ -32,7 +34,13 @@ def check_files(name: str, *, trust_remote_code: bool = False) -> None:
             needed = " or ".join(patterns)
             raise ValueError(f"model {name} has no {what} ({needed}): copy it from the model that it was made from")
     index = folder / "model.safetensors.index.json"
-    listed = set(read_object(name, index).get("weight_map", {}).values()) if index.is_file() else set()
+    parts = read_object(name, index).get("weight_map") if index.is_file() else {}
+    if not isinstance(parts, dict) or not all(isinstance(file, str) for file in parts.values()):
+        raise ValueError(f"model {name}: {index.name} is damaged, its weight_map names no files: fetch the model again")
+    listed = set(parts.values())
+    for file in (folder / one for one in TEXT_FILES):
+        if file.is_file():
+            read_object(name, file)
     if missing := sorted(file for file in listed if not (folder / file).is_file()):
         raise ValueError(
             f"model {name}: {len(missing)} files of its weights are missing, as {missing[0]}: fetch it again"
@@ -70,8 +78,10 @@ def check_config(name: str, *, trust_remote_code: bool = False) -> None:
 
 
 def check_no_pointers(folder: Path) -> None:
-    """Raises ValueError for a file that Git LFS has not fetched."""
+    """Raises ValueError for a file that Git LFS has not fetched, and for a link that leads nowhere."""
     for file in sorted(folder.iterdir()):
+        if file.is_symlink() and not file.exists():
+            raise ValueError(f"model {folder}: {file.name} is a link to {file.readlink()}, which is not there")
         if file.is_file() and is_lfs_pointer(file):
             raise ValueError(
                 f"model {folder}: {file.name} is a Git LFS pointer, not the file: run `git lfs install && git lfs "
@@ -133,7 +143,7 @@ def _check_family(name: str, config: dict[str, Any], trust_remote_code: bool) ->
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-    kind, remote, ours = config.get("model_type"), config.get("auto_map") or {}, "AutoModelForImageTextToText"
+    kind, remote, ours = str(config.get("model_type")), config.get("auto_map") or {}, "AutoModelForImageTextToText"
     if kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES or (trust_remote_code and ours in remote):
         return
     if kind in CONFIG_MAPPING_NAMES and not remote:
