@@ -17,6 +17,7 @@ from vision_zero.rollout.stopping import STATUS, STOP, StoppedError, end_with_re
 if __name__ == "__main__":
     STOP.listen()  # before the imports, which take seconds
     end_with_reader(go_on=True)
+    gc.disable()  # while thousands of modules are imported, which it would look through again and again
     if os.environ.get("RANK", "0") == "0" and not {"-h", "--help"} & {*sys.argv}:
         print("vision_zero.train: loading torch, transformers and TRL", file=sys.stderr, flush=True)
 
@@ -58,6 +59,9 @@ from vision_zero.trainer.generation import LogprobGapError
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
 from vision_zero.trainer.last_iteration import save_last_iteration
 from vision_zero.types import ImagePair
+
+if __name__ == "__main__":
+    gc.enable()
 
 
 @ranks.one_error()
