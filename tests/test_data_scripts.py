@@ -52,7 +52,8 @@ def test_scripts_are_clean(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_variable_changes_the_command(name: str) -> None:
     usual = command(name)
-    values = {"SET": "chartqa", "SIZE": "64x48", "COLUMNS_OF": "a b"}
+    there = {"PHOTOS": str(ROOT / "data"), "SOURCE": str(ROOT / "data"), "INSTRUCTIONS": str(ROOT / "README.md")}
+    values = {"SET": "chartqa", "SIZE": "64x48", "COLUMNS_OF": "a b", **there}
     silent = [one for one in variables(name) if command(name, **{one: values.get(one, "7")}) == usual]
     assert silent == ["DRY_RUN"]
 
