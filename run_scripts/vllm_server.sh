@@ -38,7 +38,7 @@ DRY_RUN="${DRY_RUN:-0}"                                 # 1: check, print the co
 
 check_model MODEL "$MODEL"
 found="$(count_gpus)" asked="$NUM_GPUS" NUM_GPUS="${NUM_GPUS:-$(count_gpus)}"
-is_number "$NUM_GPUS" || die "NUM_GPUS=$NUM_GPUS is not a number"
+check_numbers NUM_GPUS
 for pixels in "$MIN_PIXELS" "$MAX_PIXELS"; do
     [[ "$pixels" =~ ^[0-9]*$ ]] || die "MIN_PIXELS and MAX_PIXELS must be numbers, not $pixels"
 done

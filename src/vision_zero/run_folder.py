@@ -29,6 +29,7 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError
 
+from vision_zero.data.errors import shorten
 from vision_zero.folder_lock import LOCK
 
 CONFIG, METRICS, SWITCHES, ARENA = "config.yaml", "metrics.jsonl", "switches.jsonl", "arena.jsonl"
@@ -292,8 +293,7 @@ def verify(folder: Path, mark: Path | None = None, *, model_alone: bool = False)
             pairs = zip(read, hashes, strict=True)
             wrong = [f"{name} has other bytes than were saved" for name, own in pairs if own != files[name][1]]
     if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise RunFolderError(f"{folder} is damaged: {', '.join(wrong[:3])}{more}")
+        raise RunFolderError(f"{folder} is damaged: {shorten(wrong)}")
 
 
 OF_TRAINING = ("optimizer", "scheduler", "rng_state", "global_step", "zero")

@@ -18,14 +18,14 @@ if __name__ == "__main__":
     STOP.listen()  # before the imports, which take seconds
     end_with_reader(go_on=True)
     gc.disable()  # while thousands of modules are imported, which it would look through again and again
-    if os.environ.get("RANK", "0") == "0" and not {"-h", "--help"} & {*sys.argv}:
+    if os.environ.get("RANK", "0") != "0":
+        os.environ.pop("WANDB_MODE", None)  # transformers prints it when it is imported; rank 0 alone reports
+    elif not {"-h", "--help"} & {*sys.argv}:
         print("vision_zero.train: loading torch, transformers and TRL", file=sys.stderr, flush=True)
 
 # Others' messages that say nothing to a run's user, here and in `silence`; all others are shown.
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings of a connection have a page of C++ each
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental; TRL is pinned
-if __name__ == "__main__" and os.environ.get("RANK", "0") != "0":
-    os.environ.pop("WANDB_MODE", None)  # transformers prints it when it is imported; rank 0 alone reports
 
 import accelerate
 import datasets

@@ -181,6 +181,16 @@ def test_a_shard_that_is_missing_is_told(tmp_path: Path) -> None:
         load_pairs(tmp_path)
 
 
+def test_shards_are_counted_by_folder(tmp_path: Path) -> None:
+    import datasets
+
+    for folder, colour in (("one", "red"), ("two", "blue")):
+        (tmp_path / folder).mkdir()
+        pictures = datasets.Dataset.from_dict({"image": [Image.new("RGB", (8, 8), colour)]})
+        pictures.to_parquet(tmp_path / folder / "train-00000-of-00001.parquet")
+    assert len(load_pairs(tmp_path)) == 2
+
+
 def test_pair_by_that_nothing_fits_or_that_says_nothing(tmp_path: Path) -> None:
     draw(tmp_path, "a.png", "b.png")
     with pytest.raises(PairSourceError, match="--pair_by left,right was given, but no image of"):

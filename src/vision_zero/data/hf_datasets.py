@@ -38,8 +38,7 @@ KNOWN_COLUMNS: tuple[tuple[str, str], ...] = (
 )
 """Column names (before, after) that published sets use."""
 
-_PART = re.compile(r"(.+)-\d{5}-of-(\d{5})")
-_SHARD = re.compile(r"(\w[\w.-]*?)-\d{5}-of-\d{5}.*")
+_SHARD = re.compile(r"(\w[\w.-]*?)-\d{5}-of-(\d{5}).*")
 _SPLIT_WORD = re.compile(r"(?:^|[^a-z0-9])(train(?:ing)?|test|eval|valid(?:ation)?|val|dev)(?:$|[^a-z])")
 
 _METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
@@ -198,10 +197,11 @@ def load_local(path: Path, wanted: str | None) -> tuple[datasets.Dataset, tuple[
         found = {split: f"{len(files)} files, as {files[0]}" for split, files in splits.items()}
         chosen, notes = choose_splits(found, str(path), wanted)
         files = sorted(path / name for split in chosen for name in splits[split])
-        shards = Counter((match[1], match[2]) for file in files if (match := _PART.fullmatch(file.stem)))
-        for (name, total), count in shards.items():
+        parts = [(file.parent / match[1], match[2]) for file in files if (match := _SHARD.fullmatch(file.stem))]
+        for (shard, total), count in Counter(parts).items():
             if count != int(total):
-                raise PairSourceError(f"{path}: {count} of the {int(total)} files {name}-*-of-{total} are there")
+                named = f"{shard.name}-*-of-{total}"
+                raise PairSourceError(f"{shard.parent}: {count} of the {int(total)} files {named} are there")
         read = datasets.concatenate_datasets([_read_file(file) for file in files])
         used = {name for some in splits.values() for name in some}
         if files[0].name in _METADATA:

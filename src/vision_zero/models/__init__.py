@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 
+from vision_zero.data.errors import shorten
 from vision_zero.models.files import ADAPTER, adapter_base, check_config, check_files, check_no_pointers
 from vision_zero.models.hub import check_place
 from vision_zero.run_folder import CONFIG, EXPORT, EXPORTED, complete_checkpoints, is_complete, verify, write_json
@@ -161,8 +162,7 @@ def load_model(name_or_path: str | Path, **options: Any) -> PreTrainedModel:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"model {name_or_path}: {first_line}") from error
     if missing := sorted(report["missing_keys"]):  # tied weights, such as lm_head's, are not among them
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise ValueError(f"model {name_or_path}: its files lack the weights {', '.join(missing[:3])}{more}")
+        raise ValueError(f"model {name_or_path}: its files lack the weights {shorten(missing)}")
     return model
 
 

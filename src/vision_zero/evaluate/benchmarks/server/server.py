@@ -125,12 +125,9 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(200, self._completion(answer))
 
     def _completion(self, answer: ChatAnswer) -> dict[str, Any]:
-        message, n_prompt, n_new = (
-            {"role": "assistant", "content": answer.text},
-            answer.prompt_tokens,
-            answer.new_tokens,
-        )
+        message = {"role": "assistant", "content": answer.text}
         reason = "length" if answer.truncated else "stop"
+        n_prompt, n_new = answer.prompt_tokens, answer.new_tokens
         return {
             "id": f"chatcmpl-{self.server.batcher.counts['answered']}",
             "object": "chat.completion",
