@@ -14,7 +14,6 @@ import argparse
 import math
 import re
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, variance
@@ -47,13 +46,13 @@ def effects(study: Study, done: Done) -> str:
         return "One seed: no difference can be shown."
     text = (
         f"{len(study.seeds)} seeds, {study.final_games} games at the end, {study.curve_games} at a point of the curve. "
-        f"Smallest difference of win rates that can show by the games alone: {plain:.3f}"
+        f"Smallest difference that can show: {plain:.3f}"
     )
     spread = seed_deviation(study, done)
     if spread is None:
         return f"{text}."
     known = smallest_effect(study.final_games, len(study.seeds), spread)
-    return f"{text}; with the deviation of {spread:.3f} between seeds that was seen: {known:.3f}."
+    return f"{text}, or {known:.3f} with the deviation of {spread:.3f} between seeds."
 
 
 def gaps(study: Study, lines: list[Line], done: Done) -> list[str]:
@@ -87,7 +86,6 @@ def gaps(study: Study, lines: list[Line], done: Done) -> list[str]:
 def section(study: Study, lines: list[Line]) -> str:
     """A study's part of the page, with its markers."""
     done = latest(lines, study)
-    failed = failures(lines, study)
     program = "run.py" if study.runs_of is None else "transfer.py"
     parts = [
         f"### {study.title}",
@@ -99,11 +97,9 @@ def section(study: Study, lines: list[Line]) -> str:
     if any(line["curve"] for line in done.values()):
         parts.append(f"![Curves of the study {study.name}](images/study-{study.name}.svg)")
     if done and study.runs_of is None:
-        n_failed: Counter[str] = Counter()
-        for (arm, _), runs in failed.items():
-            n_failed[arm] += len(runs)
-        parts.append(main_table(study, done, n_failed))
-        parts.append(detail_table(study, done))
+        parts.append(main_table(study, done))
+        if not all(line.get("shared_with") for line in done.values()):  # else the other studies show it
+            parts.append(detail_table(study, done))
     elif done:
         parts.append(transfer_table(study, done))
     parts += gaps(study, lines, done)

@@ -11,10 +11,12 @@ from plots import curve, values
 from study import Study
 
 Done = Mapping[tuple[str, int], Line]
-CROSS_PLAY = ("as_table", "as_spy", "table_gain", "spy_gain", "civilians_gain", "voters_gain", "together")
+CROSS_PLAY = ("table_gain", "spy_gain", "civilians_gain", "voters_gain", "together")
 PLAY = ("votes/right", "votes/na", "votes/invalid", "image_gain", "grounding/civilian/true", "grounding/spy/true")
-TRAINING = ("reward/spy", "advantage/spy")
-"""The civilians' are minus these divided by their number: the game is zero-sum."""
+TRAINING = ("advantage/spy",)
+"""The civilians' is minus this divided by their number: the game is zero-sum."""
+RARE = 0.05
+"""A share below this in every arm is not shown."""
 
 ABOVE_HALF = (
     ("votes for N/A", "training", "stage/na_rate"),
@@ -57,16 +59,14 @@ def switches(done: Done, arm: str) -> str:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    above, *below = (f"| {' | '.join(line)} |" for line in (header, *rows))
+    return "\n".join([above, f"|{'---|' * len(header)}", *below])
 
 
-def main_table(study: Study, done: Done, n_failed: Mapping[str, int]) -> str:
+def main_table(study: Study, done: Done) -> str:
     first = study.arms[0].name
     header = [
         "arm",
-        "seeds",
-        "failed",
         "win rate",
         f"minus `{first}`",
         "spy found (games)",
@@ -76,8 +76,6 @@ def main_table(study: Study, done: Done, n_failed: Mapping[str, int]) -> str:
     rows = [
         [
             f"`{arm.name}`",
-            str(len(of_arm(done, arm.name, "win_rate"))),
-            str(n_failed.get(arm.name, 0)),
             mean(done, arm.name, "win_rate"),
             difference(done, arm.name, first, "win_rate"),
             mean(done, arm.name, "against_itself"),
@@ -130,7 +128,8 @@ def curve_table(study: Study, done: Done) -> str:
 def detail_table(study: Study, done: Done) -> str:
     """Means over seeds, without intervals: the parts of the win rate, and figures of training.
 
-    A line that would say the same nothing of every arm (no figure, or that a share was never above half) is left out.
+    A line that would say the same nothing of every arm (no figure, that a share was never above half, or that the votes
+    for N/A or without a seat are RARE) is left out.
     """
     signed = {"table_gain", "spy_gain", "civilians_gain", "voters_gain", "together", "image_gain"}
     names = (*CROSS_PLAY, *PLAY)
@@ -142,18 +141,24 @@ def detail_table(study: Study, done: Done) -> str:
         rows.append(
             [f"{text} above half at iteration", *(above_half(done, arm.name, part, figure) for arm in study.arms)]
         )
+    rare = {f"`votes/{name}`" for name in ("na", "invalid")}
+    rows = [row for row in rows if not (row[0] in rare and all(one != "–" and float(one) < RARE for one in row[1:]))]
     rows = [row for row in rows if set(row[1:]) not in ({"–"}, {"never"})]
     return markdown(["mean over seeds", *(f"`{arm.name}`" for arm in study.arms)], rows)
 
 
 def transfer_table(study: Study, done: Done) -> str:
     kinds = sorted({name.partition("/")[2] for line in done.values() for name in line["final"]["figures"]})
+    arms = [arm.name for arm in study.arms]
     rows = [
-        [f"`{arm.name}`", kind, short_mean(done, arm.name, f"before/{kind}"), mean_gain(done, arm.name, kind)]
-        for arm in study.arms
+        [
+            kind,
+            ", ".join(dict.fromkeys(short_mean(done, arm, f"before/{kind}") for arm in arms)),  # one start, as a rule
+            *(mean_gain(done, arm, kind) for arm in arms),
+        ]
         for kind in kinds
     ]
-    return markdown(["arm", "what", "right before", "gain"], rows)
+    return markdown(["what", "right before", *(f"gain of `{arm}`" for arm in arms)], rows)
 
 
 def mean_gain(done: Done, arm: str, kind: str) -> str:

@@ -4,7 +4,7 @@
 #   SET=magicbrush bash run_scripts/download_data.sh [any option of python -m vision_zero.make_data download]
 #   SET=chartqa SOURCE=copies/ChartQA bash run_scripts/download_data.sh       # nothing is asked of the network
 #   SET=imgedit bash run_scripts/download_data.sh --part remove_part5
-#   DRY_RUN=1 SET=magicbrush bash run_scripts/download_data.sh                # print the command only
+#   DRY_RUN=1 SET=magicbrush bash run_scripts/download_data.sh                # check, print the command only
 #
 # A fetch that was stopped continues with the same command. Change a value below, or set it in the environment for one
 # run. docs/data.md lists the sets.
@@ -19,7 +19,7 @@ OUT="${OUT:-$root/runs/${SET##*/}}"     # the folder: new, or begun with the sam
 LIMIT="${LIMIT:-}"                      # pairs to keep; empty: all
 SPLIT="${SPLIT:-}"                      # part of the set; empty: its training part
 COLUMNS_OF="${COLUMNS_OF:-}"            # tables only: "IMAGE EDITED", if the names are not known ones
-DRY_RUN="${DRY_RUN:-0}"                 # 1: print the command and stop
+DRY_RUN="${DRY_RUN:-0}"                 # 1: check, print the command and stop
 
 # ----------------------------------------------------------------------------------------------------------- the command
 
@@ -32,6 +32,7 @@ option split "$SPLIT"
 options columns "$COLUMNS_OF"
 command+=("$@")
 
+check_options
 stop_if_dry
 
 # ------------------------------------------------------------------------------------------------------------------- run

@@ -40,7 +40,7 @@ is_number() { [[ "$1" =~ ^(0|[1-9][0-9]*)$ ]]; }
 # ------------------------------------------------------------------------------------------- variables of the environment
 
 warn_of_misspelt() { # NAMES, or NAME:FLAG: a line for each variable that is one of them but for a letter, or for two swapped
-    compgen -e | awk -v names="$*" -v script="$script" '
+    compgen -e | awk -v names="$*" -v own="$own" -v script="$script" '
         function near(a, b) {
             while (a != "" && substr(a, 1, 1) == substr(b, 1, 1)) { a = substr(a, 2); b = substr(b, 2) }
             while (a != "" && b != "" && substr(a, length(a)) == substr(b, length(b))) {
@@ -51,6 +51,8 @@ warn_of_misspelt() { # NAMES, or NAME:FLAG: a line for each variable that is one
         }
         function key(name) { gsub("_", "", name); return toupper(name) }
         BEGIN {
+            n = split(own, known, " ")
+            for (i = 1; i <= n; i++) exact[known[i]] = 1
             n = split(names, known, " ")
             for (i = 1; i <= n; i++) { split(known[i], part, ":"); name[i] = part[1]; exact[name[i]] = 1; flag[i] = part[2] }
         }
@@ -61,9 +63,24 @@ warn_of_misspelt() { # NAMES, or NAME:FLAG: a line for each variable that is one
             }
         }' >&2
 }
-# Those that a script reads at its top.
-# shellcheck disable=SC2046 # names have no spaces
-warn_of_misspelt $(sed -n 's/^\([A-Z_]*\)="\${\1:-.*/\1/p' "$0")
+own="$(sed -n 's/^\([A-Z_]*\)="\${\1:-.*/\1/p' "$0" | tr '\n' ' ')" # variables that the script reads at its top
+# shellcheck disable=SC2086 # words
+warn_of_misspelt $own
+
+FORMER="" # NAMES, or NAME:FLAG: variables of a script until they became flags, beside those of its options
+check_variables() { # OPTIONS: dies of variables that are flags, those of the options too, and warns of misspelt ones
+    local word name names="" flags="" known=""
+    for word in $FORMER $(printf '%s\n' "$@" | sed -n 's/^--//p' | tr '[:lower:]-' '[:upper:]_'); do
+        name="${word%%:*}" word="${word#*:}"
+        known+="$name:--${word,,} "
+        if [[ "$given" == *" $name "* && " $names " != *" $name "* ]]; then
+            names+="${names:+ }$name" flags+=" --${word,,} $(printf %q "${!name}")"
+        fi
+    done
+    [ -z "$names" ] || die "$names in the environment: not read, an option is a flag; put it after the script's name:$flags"
+    # shellcheck disable=SC2086 # words
+    warn_of_misspelt $known
+}
 
 # ---------------------------------------------------------------------------------------------------------- the machine
 
@@ -128,6 +145,10 @@ activate() { # the environment that setup.sh made, unless another one is active;
     fi
 }
 
+is_installed() { # PACKAGE
+    python -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec(sys.argv[1]))' "$1" 2>/dev/null
+}
+
 # ---------------------------------------------------------------------------------------------------------- the command
 
 option() { # NAME VALUE: adds --NAME VALUE to the command, unless VALUE is empty
@@ -138,6 +159,18 @@ options() { # NAME VALUES: the same for several values, separated by spaces
     local values
     read -ra values <<<"$2"
     if [ "${#values[@]}" -gt 0 ]; then command+=("--$1" "${values[@]}"); fi
+}
+
+check_options() { # [PACKAGE [PROCESSES]]: with DRY_RUN=1 dies of options that the program of the command would refuse
+    local program=(python "$root/run_scripts/check_options.py" "${2:-1}")
+    if [ "$DRY_RUN" = 0 ]; then return; fi
+    activate
+    if ! is_installed "${1:-trl}"; then
+        echo "$script: options not checked: nothing is installed (${1:-trl} is missing)" >&2
+        return
+    fi
+    if [ "${command[0]}" = torchrun ]; then program+=("${command[@]:4}"); else program+=("${command[@]:1}"); fi
+    OMP_NUM_THREADS=1 "${program[@]}" >&2 || exit
 }
 
 stop_if_dry() { # with DRY_RUN=1 prints the command, quoted for a shell, and stops

@@ -3,7 +3,7 @@
 #
 #   bash run_scripts/quickstart.sh [any option of python -m vision_zero.train, e.g. --iterations 60]
 #   bash run_scripts/quickstart.sh --resume      # continue a run that was stopped
-#   DRY_RUN=1 bash run_scripts/quickstart.sh     # print the command only
+#   DRY_RUN=1 bash run_scripts/quickstart.sh     # check, print the command only
 #
 # Options are in configs/quickstart.yaml. A run that is there already is never overwritten.
 
@@ -15,7 +15,7 @@ cd "$root"
 RUN_DIR="${RUN_DIR:-runs/quickstart}"   # where the run goes
 THREADS="${THREADS:-1}"                 # of torch; with 2, an iteration took 7 to 18 s on 2 shared cores instead of 2 to 4
 RESUME="${RESUME:-0}"                   # 1: as --resume
-DRY_RUN="${DRY_RUN:-0}"                 # 1: print the command and stop
+DRY_RUN="${DRY_RUN:-0}"                 # 1: check, print the command and stop
 
 asks_to_resume "$@"
 again="bash run_scripts/quickstart.sh"
@@ -29,6 +29,7 @@ if [ "$RESUME" = 0 ]; then
 elif [[ " $* " != *" --resume"* ]]; then
     command+=(--resume)
 fi
+check_options
 stop_if_dry
 
 bash setup.sh

@@ -129,6 +129,7 @@ set_by DEEPSPEED deepspeed "${DEEPSPEED#none}"
 if [ "$RESUME" = 1 ]; then command+=(--resume true); fi
 command+=("$@")
 check_command
+check_options trl "$NUM_PROCESSES"
 stop_if_dry
 say_what_starts
 become_command

@@ -15,20 +15,6 @@ FORMER="SEED HOLDOUT ON_BAD_IMAGE MIN_PIXELS MAX_PIXELS CIVILIANS ROUNDS SPY_VIE
     LORA_TARGETS:lora_target_modules"
 # Variables of the training scripts until they became flags, with the flag where it is not the name in small letters.
 
-check_variables() { # OPTIONS: dies of variables that are flags, those of the options too, and warns of misspelt ones
-    local word name names="" flags="" known=""
-    for word in $FORMER $(printf '%s\n' "$@" | sed -n 's/^--//p' | tr '[:lower:]' '[:upper:]'); do
-        name="${word%%:*}" word="${word#*:}"
-        known+="$name:--${word,,} "
-        if [[ "$given" == *" $name "* && " $names " != *" $name "* ]]; then
-            names+="${names:+ }$name" flags+=" --${word,,} $(printf %q "${!name}")"
-        fi
-    done
-    [ -z "$names" ] || die "$names in the environment: not read, an option is a flag; put it after the script's name:$flags"
-    # shellcheck disable=SC2086 # words
-    warn_of_misspelt $known
-}
-
 # ---------------------------------------------------------------------------------------------------------- the machine
 
 choose_machine() { # NUM_GPUS, NUM_PROCESSES and DEEPSPEED where they are empty
@@ -158,14 +144,7 @@ decide_vllm() { # `--use_vllm auto` of the command becomes true where there is a
     local at
     if [ "${value[use_vllm]-}" = auto ]; then
         value[use_vllm]=false
-        if [ "$NUM_GPUS" -gt 0 ] &&
-            python -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec("vllm"))' 2>/dev/null; then
-            value[use_vllm]=true
-            # Long enough for any game; with Qwen2.5-VL's own 128,000 one prompt would need 7 GB of cache.
-            if [ -z "${value[vllm_max_model_length]-}" ] && [ "${value[vllm_mode]-}" != server ]; then
-                command+=(--vllm_max_model_length 32768)
-            fi
-        fi
+        if [ "$NUM_GPUS" -gt 0 ] && is_installed vllm; then value[use_vllm]=true; fi
     fi
     for at in "${!command[@]}"; do
         case "${command[at]}" in
@@ -175,24 +154,12 @@ decide_vllm() { # `--use_vllm auto` of the command becomes true where there is a
     done
 }
 
-prepare_wandb() { # FOLDER: where wandb writes; offline without a key. Sets `tracker`, its words for a reader
-    tracker="${value[report_to]-none}"
-    if [[ "$tracker" != *wandb* ]]; then return; fi
-    export WANDB_PROJECT WANDB_DIR="${WANDB_DIR:-$1}"
-    export WANDB_DATA_DIR="${WANDB_DATA_DIR:-$WANDB_DIR/wandb/data}" # images of games, which a later sync needs
-    if [ -z "${WANDB_MODE:-}${WANDB_API_KEY:-}${WANDB_IDENTITY_TOKEN_FILE:-}${WANDB_BASE_URL:-}" ] &&
-        ! grep -qsE 'api\.wandb\.ai|forge\.coreweave\.com' "${NETRC:-${HOME:-}/.netrc}"; then
-        export WANDB_MODE=offline WANDB_SILENT="${WANDB_SILENT:-true}" # seven lines, of which the banner has what matters
-    fi
-    tracker="$tracker (${WANDB_MODE:-online}) in $WANDB_DIR/wandb"
-    if [ "${WANDB_MODE:-}" = offline ]; then tracker+=", to send later: wandb sync $WANDB_DIR/wandb/offline-run-*"; fi
-}
-
-
 say_what_starts() { # the banner; whoever resumes is told by the program what it goes on with
-    local processes="$NUM_PROCESSES on $NUM_GPUS GPUs" player="transformers plays"
+    local processes="$NUM_PROCESSES on $NUM_GPUS GPUs" player="transformers plays" tracker="${value[report_to]-none}"
     mkdir -p "$OUTPUT_BASE_DIR"
-    prepare_wandb "$OUTPUT_BASE_DIR"
+    export WANDB_PROJECT WANDB_DIR="${WANDB_DIR:-$OUTPUT_BASE_DIR}"
+    export WANDB_DATA_DIR="${WANDB_DATA_DIR:-$WANDB_DIR/wandb/data}" # images of games, which a later sync needs
+    if [[ "$tracker" == *wandb* ]]; then tracker+=" in $WANDB_DIR/wandb"; fi
     if [ "$RESUME" = 1 ]; then
         echo "continuing $output_dir with the options of its config.yaml, and what was set for this command"
         return

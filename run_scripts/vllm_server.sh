@@ -9,57 +9,52 @@
 #   CUDA_VISIBLE_DEVICES=0,1,2,3 IMAGES_DIR=my/images bash run_scripts/run_grpo_vision_zero.sh \
 #       --use_vllm true --vllm_mode server
 #
-# Change a value below, or set it in the environment. Options given as arguments win over both. Sources of the values:
-# [vLLM] the default of vLLM 0.31, [TRL] that of TRL 1.16, [ours] a choice of this repository.
+# The environment sets MODEL, MIN_PIXELS, MAX_PIXELS, NUM_GPUS, HOST, PORT and DRY_RUN; all else is a flag: change its line
+# in `options`, or give it as an argument, which wins. Sources of the values: [vLLM] the default of vLLM 0.31, [TRL] that
+# of TRL 1.16, [ours] a choice of this repository.
 
 set -euo pipefail
 # shellcheck source=run_scripts/launch.sh
 source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
 
-# ------------------------------------------------------------------------------------------- the same as the training's
+MODEL="${MODEL:-Qwen/Qwen2.5-VL-7B-Instruct}" # the training's model; its weights are replaced by those that train
+MIN_PIXELS="${MIN_PIXELS:-}"                  # the training's --min_pixels; empty: the model's own rule
+MAX_PIXELS="${MAX_PIXELS:-}"                  # the training's --max_pixels; empty: the model's own rule
+NUM_GPUS="${NUM_GPUS:-}"                      # empty: all that it sees, tensor-parallel [ours; vLLM: 1]; 0: the CPU, where only tests can send weights
+HOST="${HOST:-127.0.0.1}"                     # who may ask: this machine alone [ours]; what changes weights has no password [vLLM: all]
+PORT="${PORT:-8000}"                          # the training's --vllm_server_port [vLLM, TRL]
+DRY_RUN="${DRY_RUN:-0}"                       # 1: check, print the command and stop
 
-MODEL="${MODEL:-Qwen/Qwen2.5-VL-7B-Instruct}"           # --model_name_or_path; its weights are replaced by those that train
-MIN_PIXELS="${MIN_PIXELS:-}"                            # --min_pixels; empty: the model's own rule
-MAX_PIXELS="${MAX_PIXELS:-}"                            # --max_pixels; empty: the model's own rule
-
-# ---------------------------------------------------------------------------------------------------------- the server
-
-HOST="${HOST:-127.0.0.1}"                               # who may ask: this machine alone [ours]; what changes weights has no password [vLLM: all]
-PORT="${PORT:-8000}"                                    # --vllm_server_port [vLLM, TRL]
-NUM_GPUS="${NUM_GPUS:-}"                                # empty: all that it sees, tensor-parallel [ours; vLLM: 1]; 0: the CPU, where only tests can send weights
-DTYPE="${DTYPE:-}"                                      # empty: bfloat16 on GPUs, float32 on the CPU, as training [ours]
-GPU_MEMORY="${GPU_MEMORY:-0.9}"                         # share of each GPU's memory [vLLM: 0.92]
-MAX_NUM_SEQS="${MAX_NUM_SEQS:-256}"                     # completions it works on at once [ours]
-MAX_MODEL_LEN="${MAX_MODEL_LEN:-}"                      # longest prompt and completion together; empty: the model's own
-EAGER="${EAGER:-0}"                                     # 1: no CUDA graphs, less memory and slower [vLLM: 0]; always so on the CPU
-DRY_RUN="${DRY_RUN:-0}"                                 # 1: check, print the command and stop
+options=(
+    --max-num-seqs 256                        # completions it works on at once [ours]
+    --max-model-len auto                      # longest prompt and completion together: the model's own, as far as memory allows [ours]
+    --generation-config vllm                  # what is not asked for is vLLM's default, not the model's
+    --limit-mm-per-prompt '{"image": 1, "video": 0}'
+    --logprobs-mode raw_logprobs
+    --worker-extension-cls vision_zero.rollout.vllm.temperature.TemperatureWorker
+    --enable-scale-out                        # token ids in, token ids out
+    --enable-prompt-tokens-details            # how much of a prompt was in the prefix cache
+)
+gpu_options=(
+    --dtype bfloat16                          # as training [ours]
+    --gpu-memory-utilization 0.9              # share of each GPU's memory [vLLM: 0.92]
+    --weight-transfer-config '{"backend": "nccl"}'
+)
+FORMER="GPU_MEMORY:gpu_memory_utilization EAGER:enforce_eager"
 
 # ---------------------------------------------------------------------------------------------------------------- check
 
+check_variables "${options[@]}" "${gpu_options[@]}"
 check_model MODEL "$MODEL"
 found="$(count_gpus)" asked="$NUM_GPUS" NUM_GPUS="${NUM_GPUS:-$(count_gpus)}"
-check_numbers NUM_GPUS
-for pixels in "$MIN_PIXELS" "$MAX_PIXELS"; do
-    [[ "$pixels" =~ ^[0-9]*$ ]] || die "MIN_PIXELS and MAX_PIXELS must be numbers, not $pixels"
-done
+check_numbers NUM_GPUS MIN_PIXELS MAX_PIXELS
 check_gpus "$found" "$asked" serves
 
 # ---------------------------------------------------------------------------------------------------------- the command
 
-command=(
-    # What `vllm serve` runs. The command itself asks for a package named vllm, which the CPU build is not.
-    python -m vllm.entrypoints.launchers.api_server.entry
-    --model "$MODEL"
-    --host "$HOST"
-    --port "$PORT"
-    --max-num-seqs "$MAX_NUM_SEQS"
-    --generation-config vllm                            # what is not asked for is vLLM's default, not the model's
-    --limit-mm-per-prompt '{"image": 1, "video": 0}'
-    --logprobs-mode raw_logprobs
-    --worker-extension-cls vision_zero.rollout.vllm.temperature.TemperatureWorker
-    --enable-scale-out                                  # token ids in, token ids out
-    --enable-prompt-tokens-details                      # how much of a prompt was in the prefix cache
-)
+# What `vllm serve` runs. The command itself asks for a package named vllm, which the CPU build is not.
+command=(python -m vllm.entrypoints.launchers.api_server.entry --model "$MODEL" --host "$HOST" --port "$PORT")
+command+=("${options[@]}")
 size=()
 if [ -n "$MIN_PIXELS" ]; then size+=("\"min_pixels\": $MIN_PIXELS"); fi
 if [ -n "$MAX_PIXELS" ]; then size+=("\"max_pixels\": $MAX_PIXELS"); fi
@@ -67,21 +62,15 @@ if [ "${#size[@]}" -gt 0 ]; then
     joined="$(IFS=,; echo "${size[*]}")"
     command+=(--mm-processor-kwargs "{$joined}")
 fi
-if [ -n "$MAX_MODEL_LEN" ]; then command+=(--max-model-len "$MAX_MODEL_LEN"); fi
 if [ "$NUM_GPUS" = 0 ]; then
-    command+=(--dtype "${DTYPE:-float32}" --enforce-eager)
+    command+=(--dtype float32 --enforce-eager)
 else
-    command+=(
-        --dtype "${DTYPE:-bfloat16}"
-        --tensor-parallel-size "$NUM_GPUS"
-        --gpu-memory-utilization "$GPU_MEMORY"
-        --weight-transfer-config '{"backend": "nccl"}'
-    )
-    if [ "$EAGER" = 1 ]; then command+=(--enforce-eager); fi
+    command+=(--tensor-parallel-size "$NUM_GPUS" "${gpu_options[@]}")
 fi
 command+=("$@")
 
 variables=(VLLM_SERVER_DEV_MODE=1) # the calls that give it new weights and drop its caches
+check_options vllm
 stop_if_dry
 
 # ------------------------------------------------------------------------------------------------------------------ run

@@ -17,15 +17,19 @@ nothing is computed before the fork.
 from __future__ import annotations
 
 import atexit
+import functools
 import gc
+import json
 import multiprocessing
 import os
 import random
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Mapping, Sequence
@@ -90,6 +94,46 @@ def popen(command: Sequence[str], *, env: Mapping[str, str], stdout: IO[str], cw
     """In place of `subprocess.Popen` where a command of `sys.executable` writes to a file."""
     assert command[0] == sys.executable
     return ForkedProcess(command[1:], env, stdout.name, cwd=cwd)
+
+
+CLIENT = """#!{python} -SE
+import json, os, socket, sys
+if "{program}" not in sys.argv or os.environ.get("PYTHONPATH") != "{source}":
+    os.execv("{python}", ["{python}", *sys.argv[1:]])
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect("{address}")
+    server.sendall(json.dumps([sys.argv[1:], dict(os.environ), os.getcwd()]).encode() + b"\\n")
+    status, output = json.loads(server.makefile().read())
+print(output, end="", flush=True)
+sys.exit(status)
+"""
+
+
+@functools.cache
+def folder_of_shared_python() -> Path:
+    """A folder for PATH whose `python` is this one, but that a fork checks options."""
+    folder = Path(tempfile.mkdtemp(prefix="python-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(folder / "socket"))
+    server.listen()
+    program = ROOT / "run_scripts" / "check_options.py"
+    words = {"python": sys.executable, "source": ROOT / "src", "address": folder / "socket", "program": program}
+    (folder / "python").write_text(CLIENT.format(**words), "utf-8")
+    (folder / "python").chmod(0o755)
+
+    def serve() -> None:
+        while True:
+            client, _ = server.accept()
+            with client, client.makefile("rw", encoding="utf-8") as file:
+                program, environment, cwd = json.loads(file.readline())
+                output = folder / "output"
+                output.unlink(missing_ok=True)
+                status = ForkedProcess(program, environment, output, cwd=cwd).wait()
+                file.write(json.dumps([status, output.read_text("utf-8")]))
+
+    threading.Thread(target=serve, daemon=True).start()
+    return folder
 
 
 def _start_server() -> None:

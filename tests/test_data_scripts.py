@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fork_server import folder_of_shared_python
 from vision_zero.make_data import __main__ as make_data
 from vision_zero.make_data.download import main
 
@@ -28,7 +29,7 @@ def bash(name: str, *arguments: str, **values: str) -> subprocess.CompletedProce
     kept = {key: value for key, value in os.environ.items() if key not in variables(name)}
     environment = {
         **kept,
-        "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}",
+        "PATH": f"{folder_of_shared_python()}:{Path(sys.executable).parent}:{kept['PATH']}",
         "VIRTUAL_ENV": sys.prefix,
         "PYTHONPATH": f"{ROOT / 'src'}",
         **values,
@@ -52,8 +53,8 @@ def test_scripts_are_clean(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_variable_changes_the_command(name: str) -> None:
     usual = command(name)
-    there = {"PHOTOS": str(ROOT / "data"), "SOURCE": str(ROOT / "data"), "INSTRUCTIONS": str(ROOT / "README.md")}
-    values = {"SET": "chartqa", "SIZE": "64x48", "COLUMNS_OF": "a b", **there}
+    there = {"PHOTOS": str(ROOT / "data" / "drawn"), "SOURCE": str(ROOT / "data")}
+    values = {"SET": "chartqa", "COLUMNS_OF": "a b", **there}
     silent = [one for one in variables(name) if command(name, **{one: values.get(one, "7")}) == usual]
     assert silent == ["DRY_RUN"]
 
@@ -65,8 +66,8 @@ def test_the_commands_are_parsed(domain: str, tmp_path: Path) -> None:
     assert usual[:4] == ["python", "-m", "vision_zero.make_data", domain]
     args, _ = make_data.parse(usual[3:], make_data.MAKERS)
     assert (args.out, args.seed, args.workers) == (tmp_path / "out", 3, 2)  # an argument wins over a variable
-    changed, _ = make_data.parse(command(name, SIZE="64x48", N="5")[3:], make_data.MAKERS)
-    assert (changed.size, changed.n) == ((64, 48), 5)
+    changed, _ = make_data.parse(command(name, "--size", "640x480", N="5")[3:], make_data.MAKERS)
+    assert (changed.size, changed.n) == ((640, 480), 5)
     # What the script says of itself is what the program does without it.
     required = ["--photos", str(ROOT / "data" / "photos")] if domain == "photos" else []
     bare, _ = make_data.parse([domain, "--out", "x", *required], make_data.MAKERS)

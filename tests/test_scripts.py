@@ -1,6 +1,8 @@
 """What a researcher runs: the scripts' commands go through the real parser, what is wrong is refused before anything
 slow starts, and one script trains for real on the CPU."""
 
+import atexit
+import functools
 import json
 import os
 import re
@@ -8,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -17,6 +20,7 @@ import pytest
 import yaml
 from trl import ModelConfig
 
+from tests.fork_server import folder_of_shared_python
 from tests.process_helpers import run_program
 from vision_zero import run_folder
 from vision_zero.config import __main__ as configuration
@@ -61,11 +65,14 @@ for arguments in json.loads(sys.argv[1]):
 
 
 def bash(script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a script from a folder that is not the repository's, with nothing of ours in its environment."""
+    """Run a script from a folder that is not the repository's, with nothing of ours in its environment.
+
+    What a dry run asks of the programs is asked in forks.
+    """
     kept = {name: value for name, value in os.environ.items() if name not in READ | {*FORMER}}
     environment = {
         **kept,
-        "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}",
+        "PATH": f"{folder_of_shared_python()}:{Path(sys.executable).parent}:{kept['PATH']}",
         "VIRTUAL_ENV": sys.prefix,
         "PYTHONPATH": str(ROOT / "src"),
         "OMP_NUM_THREADS": "1",
@@ -82,9 +89,19 @@ def bash(script: str, *arguments: str, **variables: str) -> subprocess.Completed
     )
 
 
+@functools.cache
+def without_packages() -> str:
+    """A PATH whose `python` finds nothing installed."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    (folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    (folder / "python").chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
+
+
 def command(script: str, *arguments: str, **variables: str) -> list[str]:
-    """The command that a dry run prints."""
-    finished = bash(script, *arguments, DRY_RUN="1", **variables)
+    """The command that a dry run prints, without an installation to check its options with."""
+    finished = bash(script, *arguments, **{"PATH": without_packages(), **variables, "DRY_RUN": "1"})
     assert finished.returncode == 0, finished.stderr
     return shlex.split(finished.stdout)
 
@@ -233,6 +250,7 @@ def test_every_variable_changes_the_command() -> None:
     usual = command("run_grpo_vision_zero.sh", **OWN)
     values = {
         "IMAGES_DIR": str(DRAWN),
+        "REPORT_TO": "none",
         "SCENES_DIR": str(DRAWN),
         "MODEL": str(BENCH_MODEL),
         "NUM_GPUS": "1",
@@ -286,9 +304,13 @@ def test_one_former_variable(name: str, flag: str) -> None:
         ("run_lora_1gpu.sh", "DEEPSPED", "DEEPSPEED"),
         ("run_lora_1gpu.sh", "LORA_ALHPA", "--lora_alpha"),
         ("quickstart.sh", "THREAD", "THREADS"),
-        ("toy_selfplay.sh", "ARENA_GAME", "ARENA_GAMES"),
-        ("make_clevr.sh", "OBJEKTS", "OBJECTS"),
-        ("vllm_server.sh", "GPU_MEMROY", "GPU_MEMORY"),
+        ("toy_selfplay.sh", "ARENA_GAME", "--arena_games"),
+        ("toy_selfplay.sh", "FINAL_GAME", "FINAL_GAMES"),
+        ("make_clevr.sh", "OBJEKTS", "--objects"),
+        ("make_photos.sh", "PHOTO", "PHOTOS"),
+        ("make_charts.sh", "WORKER", "WORKERS"),
+        ("vllm_server.sh", "GPU_MEMROY", "--gpu_memory_utilization"),
+        ("vllm_server.sh", "MAX_NUM_SEQ", "--max_num_seqs"),
         ("eval_vlmevalkit.sh", "BENCHMARK", "BENCHMARKS"),
     ],
 )
@@ -300,7 +322,9 @@ def test_a_misspelt_variable_is_told(script: str, name: str, meant: str, tmp_pat
         "OUT": str(tmp_path / "b"),
         "MODEL": str(BENCH_MODEL),
     }
-    warned = bash(script, DRY_RUN="1", **own, **{name: "7"})
+    if script == "toy_selfplay.sh":
+        del own["MODEL"]
+    warned = bash(script, DRY_RUN="1", **own, **{name: "7"}, PATH=without_packages())
     assert warned.returncode == 0
     assert f"{script}: warning: {name} is set, and nothing reads it; did you mean {meant}?\n" in (
         warned.stderr.replace("run_grpo_vision_zero.sh: warning", f"{script}: warning")
@@ -310,7 +334,8 @@ def test_a_misspelt_variable_is_told(script: str, name: str, meant: str, tmp_pat
 
 def test_other_variables_are_nobodys_business() -> None:
     others = dict.fromkeys(("MODELS", "HOSTNAME", "K_MINS", "CUDA_HOME", "WANDB_MODE", "GAME", "RUNNER", "PORTS"), "7")
-    assert bash("run_grpo_vision_zero.sh", DRY_RUN="1", **OWN, **others).stderr == ""
+    told = bash("run_grpo_vision_zero.sh", DRY_RUN="1", **OWN, **others, PATH=without_packages()).stderr
+    assert [line for line in told.splitlines() if "not checked" not in line] == []
 
 
 @pytest.mark.parametrize(("word", "dry"), [("true", True), ("yes", True), ("1", True), ("maybe", None), ("2", None)])
@@ -387,25 +412,20 @@ def test_no_gpu_is_told_and_nothing_starts(script: str, visible: str, tmp_path: 
         ({"NUM_GPUS": "0"}, ["--use_vllm", "true"], "true"),
         ({"NUM_GPUS": "2"}, ["--use-vllm=false"], "false"),
         ({"NUM_GPUS": "2"}, ["--use_vllm=auto"], "true"),
-        ({"NUM_GPUS": "2", "PATH": "{folder}"}, [], "false"),
+        ({"NUM_GPUS": "2", "PATH": without_packages()}, [], "false"),
     ],
 )
-def test_vllm_plays_where_it_and_a_gpu_are(
-    variables: dict[str, str], arguments: list[str], use_vllm: str, tmp_path: Path
-) -> None:
+def test_vllm_plays_where_it_and_a_gpu_are(variables: dict[str, str], arguments: list[str], use_vllm: str) -> None:
     """The last case has a Python without vLLM."""
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
-    python.chmod(0o755)
-    path = variables.get("PATH", "").format(folder=f"{tmp_path}:{os.environ['PATH']}")
-    given = {**OWN, **variables, **({"PATH": path} if path else {})}
+    with_vllm = f"{folder_of_shared_python()}:{os.environ['PATH']}"
+    given = {**OWN, "REPORT_TO": "none", "PATH": with_vllm, **variables}
     line = command("run_grpo_vision_zero.sh", *arguments, **given)
     assert "auto" not in [line[at + 1] for at, word in enumerate(line) if word == "--use_vllm"]
     assert [word for word in line if word == "--use_vllm=auto"] == []
     given_last = max(at for at, word in enumerate(line) if re.match("--use.vllm", word))
     last = "=".join(line[given_last:]).split("=")[1]
     assert last == use_vllm
-    assert ("--vllm_max_model_length" in line) == (use_vllm == "true" and variables["NUM_GPUS"] == "2")
+    assert "--vllm_max_model_length" not in line  # a number would be refused for a model that holds less
 
 
 @pytest.mark.parametrize(
@@ -461,13 +481,17 @@ def test_what_a_resumed_run_has_is_not_set_aside_in_silence(tmp_path: Path) -> N
     ("script", "variables", "words"),
     [
         ("make_photos.sh", {"PHOTOS": "/nope"}, "PHOTOS: /nope does not exist"),
-        ("make_photos.sh", {"INSTRUCTIONS": "/nope.txt"}, "INSTRUCTIONS: /nope.txt does not exist"),
+        ("make_photos.sh", {"INSTRUCTIONS": "/nope.txt"}, "put it after the script's name: --instructions /nope.txt"),
         ("make_charts.sh", {"N": "abc"}, "N=abc is not a number"),
         ("make_clevr.sh", {"WORKERS": "many"}, "WORKERS=many is not a number"),
         ("download_data.sh", {"SOURCE": "/nope"}, "SOURCE: /nope does not exist"),
         ("eval_vlmevalkit.sh", {"MODEL": "/nope"}, "MODEL: /nope holds no model"),
-        ("toy_selfplay.sh", {"MODEL": "/nope"}, "MODEL: /nope holds no model"),
-        ("toy_selfplay.sh", {"GAMES": "08"}, "GAMES=08 is not a number"),
+        ("toy_selfplay.sh", {"MODEL": "/nope"}, "put it after the script's name: --model_name_or_path /nope"),
+        ("toy_selfplay.sh", {"GAMES": "8"}, "put it after the script's name: --games_per_iteration 8"),
+        ("toy_selfplay.sh", {"FINAL_GAMES": "08"}, "FINAL_GAMES=08 is not a number"),
+        ("make_charts.sh", {"KINDS": "bar"}, "put it after the script's name: --kinds bar"),
+        ("make_clevr.sh", {"GAP": "2"}, "put it after the script's name: --gap 2"),
+        ("vllm_server.sh", {"DTYPE": "float16", "NUM_GPUS": "0"}, "put it after the script's name: --dtype float16"),
         ("run_grpo_vision_zero.sh", {"IMAGES_DIR": str(PHOTOS), "NUM_GPUS": "08"}, "NUM_GPUS=08 is not a number"),
     ],
 )
@@ -475,6 +499,72 @@ def test_a_dry_run_checks_what_can_be_checked(script: str, variables: dict[str, 
     refused = bash(script, DRY_RUN="1", **variables)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert words in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "variables", "arguments", "message"),
+    [
+        ("run_grpo_vision_zero.sh", {}, ["--learning_rte", "3"], "unknown arguments: --learning_rte 3"),
+        ("run_grpo_vision_zero.sh", {}, ["--images", "/nope"], "/nope: no such file or folder"),
+        ("run_grpo_vision_zero.sh", {"REPORT_TO": "wandbb"}, [], "report_to=wandbb is not known; trackers are"),
+        ("run_grpo_vision_zero.sh", {}, ["--rho", "1.5"], "must be in [0, 1), got 1.5"),
+        ("run_grpo_vision_zero.sh", {"MODEL": "{broken}"}, [], "has no weights"),
+        ("run_grpo_vision_zero.sh", {}, ["--arena_images", "/nope"], "/nope: no such file or folder"),
+        ("run_grpo_vision_zero.sh", {"NUM_GPUS": "2"}, ["--use_vllm", "true", "--vllm_tensor_parallel_size", "4"],
+         "vllm_tensor_parallel_size=4 processes share an engine"),
+        ("run_lora_1gpu.sh", {"NUM_GPUS": "1"}, ["--lora_dropout", "0.1"], "lora_dropout=0.1 must be 0"),
+        ("quickstart.sh", {}, ["--iteration", "3"], "unknown arguments: --iteration 3"),
+        ("toy_selfplay.sh", {}, ["--template", "/nope"], "/nope"),
+        ("make_clevr.sh", {}, ["--gapp", "3"], "unrecognized arguments: --gapp 3"),
+        ("make_charts.sh", {}, ["--tables", "/nope"], "/nope"),
+        ("make_photos.sh", {}, ["--instructions", "/nope.txt"], "/nope.txt"),
+        ("download_data.sh", {"SET": "magicbush"}, [], "magicbush: not a known set"),
+    ],
+)  # fmt: skip
+def test_a_dry_run_asks_the_program(
+    script: str, variables: dict[str, str], arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    """What it would refuse after the script's own checks. Nothing is written."""
+    broken, out = tmp_path / "broken", tmp_path / "out"
+    shutil.copytree(BENCH_MODEL, broken)
+    (broken / "model.safetensors").unlink()
+    own = {**OWN, "OUT": str(out), "RUN_DIR": str(out), "OUTPUT_BASE_DIR": str(out), "MODEL": str(BENCH_MODEL)}
+    given = {name: value.format(broken=broken) for name, value in variables.items()}
+    if script == "toy_selfplay.sh":
+        del own["MODEL"]
+    refused = bash(script, *arguments, DRY_RUN="1", **{**own, **given})
+    assert (refused.returncode in (1, 2), refused.stdout) == (True, "")
+    assert message in refused.stderr.splitlines()[-1]
+    assert not out.exists()
+
+
+def test_a_dry_run_looks_at_images_and_model(tmp_path: Path) -> None:
+    own = {**OWN, "OUTPUT_BASE_DIR": str(tmp_path), "MODEL": str(BENCH_MODEL), "DRY_RUN": "1"}
+    told = bash("run_grpo_vision_zero.sh", **own)
+    assert told.returncode == 0
+    assert "opened, 0 bad\ntokens of an image: " in told.stderr
+    of_the_hub = bash("run_grpo_vision_zero.sh", **{**own, "MODEL": "Qwen/Qwen2.5-VL-7B-Instruct"})
+    assert "the model Qwen/Qwen2.5-VL-7B-Instruct is not checked: it is no folder here\n" in of_the_hub.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("script", ["run_grpo_vision_zero.sh", "quickstart.sh", "make_clevr.sh", "vllm_server.sh"])
+def test_a_dry_run_without_an_installation(script: str, tmp_path: Path) -> None:
+    (tmp_path / "python").symlink_to("/bin/false")
+    own = {**OWN, "OUT": str(tmp_path / "out"), "RUN_DIR": str(tmp_path / "out"), "MODEL": str(BENCH_MODEL)}
+    told = bash(script, "--nonsense", DRY_RUN="1", **own, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert (told.returncode, "--nonsense" in told.stdout) == (0, True)
+    assert f"{script}: options not checked: nothing is installed" in told.stderr
+
+
+@pytest.mark.slow
+def test_a_dry_run_of_the_server_asks_vllm() -> None:
+    own = {"NUM_GPUS": "2", "MODEL": str(BENCH_MODEL), "DRY_RUN": "1"}
+    refused = bash(
+        "vllm_server.sh", "--gpu-memory", "0.5", **own, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    )
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "unrecognized arguments: --gpu-memory" in refused.stderr
 
 
 def test_a_misspelt_model_is_told() -> None:
@@ -650,10 +740,10 @@ def test_quickstart_plays_enough_to_visit_both_stages(parsed: Mapping[str, Mappi
 def test_every_variable_of_the_server_changes_its_command() -> None:
     script = (SCRIPTS / "vllm_server.sh").read_text()
     variables = set(re.findall(r'^([A-Z_]+)="\$\{\1:-', script, re.MULTILINE)) - {"DRY_RUN"}
-    assert len(variables) > 9
-    own = {"NUM_GPUS": "2", "MODEL": str(BENCH_MODEL), "EAGER": "0"}
+    assert len(variables) == 6
+    own = {"NUM_GPUS": "2", "MODEL": str(BENCH_MODEL)}
     usual = command("vllm_server.sh", **own)
-    values = {"MODEL": str(ROOT / "data" / "tiny_vlm"), "NUM_GPUS": "1", "EAGER": "1"}
+    values = {"MODEL": str(ROOT / "data" / "tiny_vlm"), "NUM_GPUS": "1"}
     silent = [name for name in variables if command("vllm_server.sh", **{**own, name: values.get(name, "7")}) == usual]
     assert silent == []
 
@@ -676,7 +766,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     finished = bash("run_grpo_vision_zero.sh", *SMALL, **small_run(base))
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert f"run          {base}/small" in finished.stdout
-    assert "wandb (offline)" in finished.stdout
+    assert (
+        f"wandb is offline, without a key; to send the run later: wandb sync {base}/wandb/offline-run-*"
+        in finished.stderr
+    )
     before_the_first_game = (finished.stdout + finished.stderr).split("arena after step 0")[0]
     (base / "start.txt").write_text(before_the_first_game)
     (base / "output.txt").write_text(finished.stdout)
@@ -779,5 +872,7 @@ def test_a_resumed_run_has_its_own_options_but_those_that_are_set(tmp_path: Path
     assert flags(command("run_lora_1gpu.sh", "--lora_r", "8", **usual)) == [*own, "--lora_r", "8"]
     assert flags(command("quickstart.sh", "--resume", RUN_DIR=str(run))) == ["--output_dir", str(run), "--resume"]
     assert flags(command("quickstart.sh", RESUME="1", RUN_DIR=str(run))) == ["--output_dir", str(run), "--resume"]
-    toy = bash("toy_selfplay.sh", DRY_RUN="1", RESUME="1", OUT=str(run), GAMES="8").stdout.splitlines()[0]
-    assert flags(shlex.split(toy)) == ["--output_dir", str(run), "--resume", "true", "--games_per_iteration", "8"]
+    resumed = {"DRY_RUN": "1", "RESUME": "1", "OUT": str(run), "PATH": without_packages()}
+    toy = bash("toy_selfplay.sh", "--games_per_iteration", "8", **resumed)
+    toy_line = toy.stdout.splitlines()[0]
+    assert flags(shlex.split(toy_line)) == ["--output_dir", str(run), "--resume", "true", "--games_per_iteration", "8"]

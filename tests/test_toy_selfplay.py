@@ -12,23 +12,21 @@ import pytest
 import yaml
 from PIL import Image
 
+from tests.fork_server import folder_of_shared_python
 from vision_zero.run_folder import read_json_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "run_scripts" / "toy_selfplay.sh"
-TINY = {
-    "MODEL": "tests/models/bench_model",
-    "ITERATIONS": "2",
-    "GAMES": "2",
-    "GENERATIONS": "2",
-    "CIVILIANS": "2",
-    "ROUNDS": "1",
-    "ARENA_EVERY": "1",
-    "ARENA_GAMES": "4",
-    "FINAL_GAMES": "4",
-    "HELDOUT": "4",
-}
+TINY = {"FINAL_GAMES": "4", "HELDOUT": "4"}
 TINY_OPTIONS = {
+    "model_name_or_path": "tests/models/bench_model",
+    "iterations": "2",
+    "games_per_iteration": "2",
+    "num_generations": "2",
+    "civilians": "2",
+    "rounds": "1",
+    "arena_every": "1",
+    "arena_games": "4",
     "max_clue_tokens": "4",
     "max_vote_tokens": "3",
     "per_device_train_batch_size": "2",
@@ -43,9 +41,9 @@ TINY_OPTIONS = {
 
 def bash(out: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """From a folder that is not the repository's, with nothing of the script's in its environment."""
-    environment = {name: value for name, value in os.environ.items() if name not in {*TINY, "SEED", "OUT", "RESUME"}}
+    environment = {name: value for name, value in os.environ.items() if name not in {*TINY, "OUT", "RESUME"}}
     environment |= {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{folder_of_shared_python()}:{Path(sys.executable).parent}:{os.environ['PATH']}",
         "VIRTUAL_ENV": sys.prefix,
         "PYTHONPATH": str(ROOT / "src"),
         "OUT": str(out),
@@ -66,32 +64,36 @@ def test_script_is_clean() -> None:
 
 
 def test_every_variable_reaches_the_commands(tmp_path: Path) -> None:
-    finished = bash(tmp_path / "run", "--schedule", "clue", DRY_RUN="1", SEED="7", LEARNING_RATE="0.5", **TINY)
+    finished = bash(tmp_path / "run", "--schedule", "clue", "--seed", "7", DRY_RUN="1", **TINY)
+    assert finished.returncode == 0, finished.stderr
     train, evaluate = (shlex.split(line) for line in finished.stdout.splitlines())
-    given = dict(zip(train[3::2], train[4::2], strict=True))
-    assert given == {
-        "--config": "experiments/base.yaml",
-        "--output_dir": str(tmp_path / "run"),
-        "--seed": "7",
-        "--model_name_or_path": TINY["MODEL"],
-        "--iterations": "2",
-        "--games_per_iteration": "2",
-        "--num_generations": "2",
-        "--civilians": "2",
-        "--rounds": "1",
-        "--learning_rate": "0.5",
-        "--arena_every": "1",
-        "--arena_games": "4",
-        "--schedule": "clue",
-    }
+    own = ["--output_dir", str(tmp_path / "run"), "--config", "experiments/base.yaml", "--seed", "1"]
+    assert train[3:] == [*own, "--schedule", "clue", "--seed", "7"]  # the last word on an option counts
     assert evaluate[evaluate.index("--games") + 1] == "4"
     assert evaluate[evaluate.index("--drawn") + 1] == "4"
+
+
+@pytest.mark.parametrize(
+    ("variable", "flag"),
+    [
+        ("ITERATIONS", "iterations"),
+        ("GAMES", "games_per_iteration"),
+        ("ARENA_EVERY", "arena_every"),
+        ("MODEL", "model_name_or_path"),
+        ("SEED", "seed"),
+        ("LEARNING_RATE", "learning_rate"),
+    ],
+)
+def test_former_variables_are_refused_with_their_flags(variable: str, flag: str, tmp_path: Path) -> None:
+    refused = bash(tmp_path / "run", DRY_RUN="1", **{variable: "7"})
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.endswith(f"put it after the script's name: --{flag} 7\n")
 
 
 def test_unset_variables_leave_the_base_alone(tmp_path: Path) -> None:
     """The values stand once, in experiments/base.yaml."""
     train = shlex.split(bash(tmp_path / "run", DRY_RUN="1").stdout.splitlines()[0])
-    assert train[3:] == ["--config", "experiments/base.yaml", "--output_dir", str(tmp_path / "run"), "--seed", "1"]
+    assert train[3:] == ["--output_dir", str(tmp_path / "run"), "--config", "experiments/base.yaml", "--seed", "1"]
     assert yaml.safe_load((ROOT / "experiments" / "base.yaml").read_text())["model_name_or_path"] == "data/tiny_vlm"
 
 
@@ -133,7 +135,7 @@ def test_a_whole_run(run: tuple[Path, str]) -> None:
 def test_continued_with_more_iterations(run: tuple[Path, str]) -> None:
     """A run that reached its end goes on when it is asked for more iterations, and its files go on with it."""
     out, _ = run
-    finished = bash(out, *words(), **{**TINY, "ITERATIONS": "3", "RESUME": "1"})
+    finished = bash(out, *words(iterations="3"), **{**TINY, "RESUME": "1"})
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert [line["step"] for line in read_json_lines(out / "metrics.jsonl")] == [1, 2, 3]
     assert [line["step"] for line in read_json_lines(out / "arena.jsonl")] == [0, 1, 2, 3]

@@ -20,6 +20,7 @@ from tests.process_helpers import ROOT, run_program
 
 TIMEOUT = 600
 BLOCK = 32
+CACHED_BLOCKS = 65  # one is vLLM's own: room for half of what the InternVL could read
 TOKEN_LIMITS = (2, 12)
 
 
@@ -51,7 +52,7 @@ def same(left: list[dict[str, Any]], right: list[dict[str, Any]]) -> dict[str, A
     }
 
 
-def make_engine(model: Any, processor: Any, sampling: Any, **more: Any) -> Any:
+def make_engine(model: Any, processor: Any, sampling: Any, max_model_length: int | None = 2048, **more: Any) -> Any:
     from accelerate import Accelerator
 
     from vision_zero.rollout.vllm.colocate import ColocatedEngine
@@ -59,7 +60,7 @@ def make_engine(model: Any, processor: Any, sampling: Any, **more: Any) -> Any:
 
     options = EngineOptions(
         max_num_seqs=64,
-        max_model_length=2048,
+        max_model_length=max_model_length,
         dtype="float32",
         enforce_eager=True,
         more={"block_size": BLOCK, **more},
@@ -249,7 +250,8 @@ def internvl() -> dict[str, Any]:
         model = sharpened(load_model(folder, dtype="float32"))
         processor = load_processor(folder)
         greedy = Sampling(temperature=0)
-        engine = make_engine(model, processor, greedy, limit_mm_per_prompt={"image": 2, "video": 0})
+        cache = {"limit_mm_per_prompt": {"image": 2, "video": 0}, "num_gpu_blocks_override": CACHED_BLOCKS}
+        engine = make_engine(model, processor, greedy, max_model_length=None, **cache)
         engine.sync_weights()
         games = tiny_games(3, pairs=noise_pairs(3, size=(112, 56)))
         token_limits = {"clue": TokenLimits(*TOKEN_LIMITS), "decision": TokenLimits(*TOKEN_LIMITS)}
@@ -258,6 +260,10 @@ def internvl() -> dict[str, Any]:
         return {
             "images": prompts_with_images(engine, processor),
             "games": same(completions_of(by_hand.games), completions_of(played.games)),
+            "longest": [
+                engine.engine.model_config.max_model_len,
+                model.config.get_text_config().max_position_embeddings,
+            ],
         }
 
 

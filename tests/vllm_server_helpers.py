@@ -59,7 +59,6 @@ def vllm_server(model: Path, max_pixels: int, log: Path) -> Iterator[RunningServ
         **os.environ,
         "MODEL": str(model),
         "MAX_PIXELS": str(max_pixels),
-        "MAX_MODEL_LEN": "1024",
         "NUM_GPUS": "0",
         "PORT": str(port),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -69,8 +68,15 @@ def vllm_server(model: Path, max_pixels: int, log: Path) -> Iterator[RunningServ
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
     }
-    more = ["--worker-extension-cls", "tests.vllm_cpu_worker.CPUWorker", "--block-size", str(BLOCK_SIZE)]
-    more += ["--distributed-executor-backend", "tests.vllm_cpu_worker.EngineAndWorker"]
+    more = [
+        "--max-model-len",
+        "1024",
+        "--worker-extension-cls",
+        "tests.vllm_cpu_worker.CPUWorker",
+        "--block-size",
+        str(BLOCK_SIZE),
+    ]
+    more += ["--distributed-executor-backend", "tests.vllm_cpu_worker.EngineAndWorker", "--max-model-len", "1024"]
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
             ["bash", str(ROOT / "run_scripts" / "vllm_server.sh"), *more],

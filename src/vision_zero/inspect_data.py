@@ -8,20 +8,21 @@ Ends with 1 if the source is not laid out as it should be, a pair is bad or an i
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-from PIL import ExifTags, Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
+from vision_zero.config.game import add_reading, positive
 from vision_zero.data.contamination import DEFAULT_DISTANCE, N_BITS, HashedImages, hash_images, shared_images
 from vision_zero.data.errors import BadImageError, PairSourceError, printable
 from vision_zero.data.hf_datasets import ALL
-from vision_zero.data.pairs import PAIR_BY_HELP, SPLIT_HELP, LazyPairs, load_pairs
-from vision_zero.data.validation import PairReport, check_pairs, open_pair, sample_rows
+from vision_zero.data.pairs import LazyPairs, load_pairs
+from vision_zero.data.validation import Bar, PairReport, check_pairs, open_pair, sample_rows
 from vision_zero.rollout.stopping import end_with_reader
-from vision_zero.run_folder import MARK, RunFolderError, check_own
+from vision_zero.run_folder import RunFolderError, check_own, marked
 from vision_zero.types import ImagePair
 
 CELL = 200
@@ -29,22 +30,6 @@ CELL = 200
 MARGIN = 8
 CAPTION = 20
 FONT = ImageFont.load_default(size=13)
-
-
-def at_least(least: int) -> Callable[[str], int]:
-    """Type of an argument that is a whole number of at least `least`."""
-
-    def whole_number(text: str) -> int:
-        if not text.lstrip("-").isdecimal():
-            raise argparse.ArgumentTypeError(f"must be a whole number, got {text}")
-        if int(text) < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
-        return int(text)
-
-    return whole_number
-
-
-positive = at_least(1)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,9 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         pairs = load_pairs(
             sources, columns=columns(args.columns), scenes=args.scenes, pair_by=args.pair_by, dataset_split=args.split
         )
-        with progress("opening pairs", "pair") as show:
-            sample = None if args.all else args.sample
-            report = check_pairs(pairs, sample, args.seed, on_progress=show, collect=True)
+        sample = None if args.all else args.sample
+        report = check_pairs(pairs, sample, args.seed, progress("opening pairs", "pair"), collect=True)
         print(report_table(", ".join(args.source), pairs, report))
         for line in (*pairs.notes, *(f"bad: {bad.id}: {bad.reason}" for bad in report.bad)):
             print(printable(line))
@@ -100,12 +84,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def add_reading(parser: argparse.ArgumentParser) -> None:
-    """Options of every command that opens a source."""
-    parser.add_argument("--pair_by", metavar="BEFORE,AFTER", help=PAIR_BY_HELP)
-    parser.add_argument("--split", metavar="NAME", help=SPLIT_HELP)
-
-
 def columns(named: Sequence[str] | None) -> Mapping[str, str] | None:
     """Columns by field: {"image": "input_image"} for ["image=input_image"]. Raises PairSourceError."""
     if named is None:
@@ -116,16 +94,9 @@ def columns(named: Sequence[str] | None) -> Mapping[str, str] | None:
     return {field: name for field, _, name in (text.partition("=") for text in named)}
 
 
-@contextmanager
-def progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Context with a function of (done, total) that moves a progress bar, where there is a terminal."""
-    with tqdm(total=0, desc=what, unit=unit, disable=None, leave=False) as bar:
-
-        def show(n_done: int, n_all: int) -> None:
-            bar.total = n_all
-            bar.update(n_done - bar.n)
-
-        yield show
+def progress(what: str, unit: str) -> Bar:
+    """A progress bar, where there is a terminal."""
+    return partial(tqdm, desc=what, unit=unit, disable=None, leave=False)
 
 
 def report_shared_images(pairs: Sequence[ImagePair], args: argparse.Namespace) -> bool:
@@ -134,8 +105,7 @@ def report_shared_images(pairs: Sequence[ImagePair], args: argparse.Namespace) -
     against = load_pairs(sources, columns=columns(args.against_columns), pair_by=args.pair_by, dataset_split=ALL)
     others = hash_with_progress(against, name)
     ours = hash_with_progress(pairs, "the source")
-    with progress("comparing", "image") as show:
-        found = shared_images(ours, others, args.distance, on_progress=show)
+    found = shared_images(ours, others, args.distance, progress("comparing", "block"))
     print(f"{'compared':<22} {len(ours.ids)} images with {len(others.ids)} of {name}")
     print(f"{'shared':<22} {len(found)} (within {args.distance} of {N_BITS} bits)")
     for one in found:
@@ -145,8 +115,7 @@ def report_shared_images(pairs: Sequence[ImagePair], args: argparse.Namespace) -
 
 def hash_with_progress(pairs: Sequence[ImagePair], name: str) -> HashedImages:
     """`hash_images` with a progress bar; images that cannot be opened are printed."""
-    with progress(f"hashing {name}", "image") as show:
-        hashed = hash_images(pairs, on_progress=show)
+    hashed = hash_images(pairs, progress(f"hashing {name}", "image"))
     for bad in hashed.bad:
         print(printable(f"not compared: {bad.id}: {bad.reason}"))
     return hashed
@@ -167,13 +136,6 @@ def report_table(source: str, pairs: LazyPairs, report: PairReport) -> str:
         ("size min, median, max", ", ".join(f"{width}x{height}" for width, height in sizes) or "-"),
     ]
     return "\n".join(printable(f"{name:<22} {value}") for name, value in lines)
-
-
-def marked() -> Image.Exif:
-    """What a picture that is written has in it, so that it can be replaced when it is written again."""
-    exif = Image.Exif()
-    exif[ExifTags.Base.Software] = MARK
-    return exif
 
 
 def save_sheet(pairs: Sequence[ImagePair], path: Path, n_pairs: int, seed: int) -> None:

@@ -131,6 +131,15 @@ MARK = "written by vision_zero"
 """In pictures that are written, by which they are known when they are to be replaced."""
 
 
+def marked() -> Any:
+    """The Exif of a picture that is written."""
+    from PIL import ExifTags, Image  # needed where pictures are drawn alone
+
+    exif = Image.Exif()
+    exif[ExifTags.Base.Software] = MARK
+    return exif
+
+
 def check_own(path: Path, option: str, mark: str = MARK, *, at_start: bool = False) -> None:
     """Check that a file is new, empty or has our `mark` in it, or `at_start`. Raises RunFolderError with `option`."""
     try:

@@ -97,8 +97,12 @@ def prepare(arguments: list[str] | None, lock: ExitStack) -> tuple[IterativeSPOT
         ranks.watch.advice = lambda: how_to_go_on(Path(args.output_dir))
     if args.deepspeed:
         start_deepspeed(on_cpu=args.use_cpu)
-    if "wandb" in args.report_to and not has_wandb_key():  # it would ask for one, or end the run
-        os.environ.setdefault("WANDB_MODE", "offline")
+    if "wandb" in args.report_to and not (os.environ.get("WANDB_MODE") or has_wandb_key()):
+        os.environ["WANDB_MODE"] = "offline"  # it would ask for a key, or end the run
+        os.environ.setdefault("WANDB_SILENT", "true")  # seven lines, of which this one has what matters
+        if os.environ.get("RANK", "0") == "0":
+            where = f"{os.environ.get('WANDB_DIR') or '.'}/wandb/offline-run-*"
+            print(f"wandb is offline, without a key; to send the run later: wandb sync {where}", file=sys.stderr)
     state = PartialState()
     config = resolved(game, args, model)
     checkpoint, saved = find_start(args, config, state, lock)
@@ -119,7 +123,7 @@ def prepare(arguments: list[str] | None, lock: ExitStack) -> tuple[IterativeSPOT
 
 
 def has_wandb_key() -> bool:
-    """As the launch script decides it: a key in the environment, or a login that wandb has written to .netrc."""
+    """A key in the environment, or a login that wandb has written to .netrc."""
     logins = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
     text = logins.read_text("utf-8", "replace") if logins.is_file() else ""
     hosts = ("api.wandb.ai", "forge.coreweave.com", urlsplit(os.environ.get("WANDB_BASE_URL", "")).hostname)

@@ -917,9 +917,9 @@ class TestOpenAndCheck:
         for number, size in enumerate([(40, 30), (10, 10), (20, 20)]):
             draw(tmp_path / f"{number}_original.png", size, "red")
             draw(tmp_path / f"{number}_modified.png", size, "red" if number == 0 else "blue")
-        calls: list[tuple[int, int]] = []
-        report = check_pairs(load_pairs(tmp_path), on_progress=lambda *call: calls.append(call))
-        assert calls == [(1, 3), (2, 3), (3, 3)]
+        calls: list[int] = []
+        report = check_pairs(load_pairs(tmp_path), bar=lambda rows: calls.extend(rows) or rows)
+        assert calls == [0, 1, 2]
         assert (report.n_pairs, report.n_edited, report.n_opened, report.n_identical) == (3, 3, 3, 1)
         assert report.domains == {"photos": 3}
         assert (report.min_size, report.median_size, report.max_size) == ((10, 10), (20, 20), (40, 30))

@@ -17,7 +17,6 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 if TYPE_CHECKING:
     from trl import GRPOConfig
 
-LOSS_TYPES = ("grpo", "dapo")
 _TABLES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
 REFUSED: dict[str, str] = _TABLES["refused"]
 NOT_USED = {name: f"is not supported: {instead}" for instead, names in REFUSED.items() for name in names.split()}
@@ -67,8 +66,8 @@ def check_options(args: GRPOConfig) -> None:
     _check_choices(args, _TABLES["choices"])
     if IntervalStrategy(args.logging_strategy) is not IntervalStrategy.STEPS:
         raise ValueError("logging_strategy must be steps: metrics.jsonl is what is left of a run")
-    if args.loss_type not in LOSS_TYPES:
-        raise ValueError(f"loss_type={args.loss_type!r} is not supported; use one of {', '.join(LOSS_TYPES)}")
+    if args.loss_type not in ("grpo", "dapo"):
+        raise ValueError(f"loss_type={args.loss_type!r} is not supported; use one of grpo, dapo")
     if args.scale_rewards not in ("group", "none"):
         raise ValueError(f"scale_rewards={args.scale_rewards!r} is not supported; use group (paper) or none")
     _check_trackers(args)
@@ -108,18 +107,14 @@ def _check_vllm(args: GRPOConfig) -> None:
     _check_choices(args, _TABLES["vllm_choices"])
     if not 0 < args.vllm_gpu_memory_utilization <= 1:
         raise ValueError(f"vllm_gpu_memory_utilization={args.vllm_gpu_memory_utilization} must be a share, up to 1")
-    for name in ("vllm_importance_sampling_clip_max", "vllm_max_model_length"):
-        value = getattr(args, name)
-        if value is not None and value <= 0:
-            raise ValueError(f"{name}={value} must be positive")
+    if (most := args.vllm_importance_sampling_clip_max) is not None and most <= 0:
+        raise ValueError(f"vllm_importance_sampling_clip_max={most} must be positive")
     if args.vllm_enable_sleep_mode and args.use_cpu:
         raise ValueError("vllm_enable_sleep_mode=True gives a GPU's memory back; leave it out on a CPU")
     if args.vllm_mode == "server":
         _check_server(args)
     else:
-        names = ("vllm_server_base_url", "vllm_server_host", "vllm_server_port", "vllm_server_timeout")
-        more = ("vllm_group_port", "vllm_request_timeout")
-        refuse(args, dict.fromkeys(names + more, "is for vllm_mode=server; leave it out"))
+        refuse(args, dict.fromkeys(_TABLES["for_a_server"].split(), "is for vllm_mode=server; leave it out"))
 
 
 def _check_server(args: GRPOConfig) -> None:

@@ -1,7 +1,9 @@
-"""Options of the game and its images, shared by training and evaluation. Imports without torch: `--help` is quick."""
+"""Options of the game and its images, and what commands have in common. Imports without torch: `--help` is quick."""
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,6 +17,28 @@ def option(default: Any, help: str) -> Any:
 
 def option_list(help: str) -> Any:
     return field(default_factory=list, metadata={"help": help, "nargs": "*"})
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Type of an argument that is a whole number of at least `least`."""
+
+    def whole_number(text: str) -> int:
+        if not text.lstrip("-").isdecimal():
+            raise argparse.ArgumentTypeError(f"must be a whole number, got {text}")
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
+        return int(text)
+
+    return whole_number
+
+
+positive = at_least(1)
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Options of every command that opens a source."""
+    parser.add_argument("--pair_by", metavar="BEFORE,AFTER", help=PAIR_BY_HELP)
+    parser.add_argument("--split", metavar="NAME", help=SPLIT_HELP)
 
 
 @dataclass

@@ -10,7 +10,7 @@ are each above or below their median.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os.path import abspath
@@ -20,10 +20,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from vision_zero.data.errors import BadImageError
-from vision_zero.data.validation import BadPair
+from vision_zero.data.validation import BadPair, Bar
 from vision_zero.types import ImagePair, ImageSource
-
-OnProgress = Callable[[int, int], None]
 
 DEFAULT_DISTANCE = 10
 """Largest distance in bits of 64. Of 46 photographs, JPEG at quality 30 and half the size move the hash by at most 4
@@ -72,8 +70,8 @@ class SharedImage:
     distance: int
 
 
-def hash_images(pairs: Sequence[ImagePair], on_progress: OnProgress | None = None) -> HashedImages:
-    """Open every image once. Images that cannot be opened are listed, not raised. `on_progress(opened, total)`."""
+def hash_images(pairs: Sequence[ImagePair], bar: Bar = iter) -> HashedImages:
+    """Open every image once. Images that cannot be opened are listed, not raised."""
     named = [one for pair in pairs for one in ((pair.id, pair.image), (f"{pair.id} (edited)", pair.edited))]
     ids = [name for name, image in named if image is not None]
     sources = [image for _, image in named if image is not None]
@@ -83,31 +81,23 @@ def hash_images(pairs: Sequence[ImagePair], on_progress: OnProgress | None = Non
     bad: list[BadPair] = []
     # Threads: decoding, which is nearly all of it, runs outside Python's lock.
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
-        for n_done, (name, found) in enumerate(zip(ids, threads.map(_hash, sources), strict=True), start=1):
+        for name, found in zip(bar(ids), threads.map(_hash, sources), strict=True):
             if isinstance(found, BadImageError):
                 bad.append(BadPair(name, str(found)))
             else:
                 kept.append(name)
                 hashes.append(found[0])
                 colours.append(found[1])
-            if on_progress is not None:
-                on_progress(n_done, len(ids))
     return HashedImages(kept, np.array(hashes, dtype=np.uint64), colours, tuple(bad))
 
 
-def shared_images(
-    some: HashedImages, others: HashedImages, max_distance: int, on_progress: OnProgress | None = None
-) -> list[SharedImage]:
+def shared_images(some: HashedImages, others: HashedImages, max_distance: int, bar: Bar = iter) -> list[SharedImage]:
     """All pairs at most `max_distance` bits apart whose colours are near too, the nearest first."""
-    found: list[SharedImage] = []
-    for n_done, matches in near_pairs(some.hashes, others.hashes, max_distance):
-        found += [
-            SharedImage(some.ids[one.row], others.ids[one.other], one.distance)
-            for one in matches
-            if colour_difference(some.colours[one.row], others.colours[one.other]) <= MAX_COLOUR_DIFFERENCE
-        ]
-        if on_progress is not None:
-            on_progress(n_done, len(some.hashes))
+    found = [
+        SharedImage(some.ids[one.row], others.ids[one.other], one.distance)
+        for one in near_pairs(some.hashes, others.hashes, max_distance, bar)
+        if colour_difference(some.colours[one.row], others.colours[one.other]) <= MAX_COLOUR_DIFFERENCE
+    ]
     return sorted(found, key=lambda shared: (shared.distance, shared.id, shared.other_id))
 
 
@@ -146,17 +136,10 @@ class Match:
     distance: int
 
 
-def near_pairs(some: Hashes, others: Hashes, max_distance: int) -> Iterator[tuple[int, list[Match]]]:
-    """All pairs at most `max_distance` bits apart, block by block: (rows of `some` done, matches in the block)."""
+def near_pairs(some: Hashes, others: Hashes, max_distance: int, bar: Bar = iter) -> Iterator[Match]:
+    """All pairs at most `max_distance` bits apart, found block by block."""
     step = max(1, _BLOCK // max(1, len(others)))
-    for start in range(0, len(some), step):
-        block = some[start : start + step]
-        distances = np.bitwise_count(block[:, None] ^ others[None, :])
-        rows, columns = np.nonzero(distances <= max_distance)
-        yield (
-            start + len(block),
-            [
-                Match(start + int(row), int(column), int(distances[row, column]))
-                for row, column in zip(rows, columns, strict=True)
-            ],
-        )
+    for start in bar(range(0, len(some), step)):
+        distances = np.bitwise_count(some[start : start + step, None] ^ others[None, :])
+        for row, column in zip(*np.nonzero(distances <= max_distance), strict=True):
+            yield Match(start + int(row), int(column), int(distances[row, column]))

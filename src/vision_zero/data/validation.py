@@ -2,13 +2,17 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
 from vision_zero.data.errors import BadImageError
 from vision_zero.types import Domain, ImagePair
+
+Bar = Callable[[Sequence[Any]], Iterable[Any]]
+"""What shows how far a loop over a sequence has come, such as `tqdm`; `iter` shows nothing."""
 
 MAX_ASPECT_DIFFERENCE = 0.02
 """An edited image of another size is resized to the original's if their width / height differ by at most this share."""
@@ -62,13 +66,13 @@ def check_pairs(
     pairs: Sequence[ImagePair],
     sample: int | None = 64,
     seed: int = 0,
-    on_progress: Callable[[int, int], None] | None = None,
+    bar: Bar = iter,
     collect: bool = False,
 ) -> PairReport:
     """Count the pairs and open `sample` of them, drawn from `seed` (None: all). Structure was checked at loading.
 
-    `on_progress(opened, total)` is called after each. Raises BadImageError at the first bad pair, or lists all in the
-    report with `collect`. `n_identical` counts opened pairs whose two images are equal in every pixel.
+    Raises BadImageError at the first bad pair, or lists all in the report with `collect`. `n_identical` counts opened
+    pairs whose two images are equal in every pixel.
     """
     n_edited = 0
     domains: Counter[Domain] = Counter()
@@ -79,7 +83,7 @@ def check_pairs(
     sizes: list[tuple[int, int]] = []
     bad: list[BadPair] = []
     n_identical = 0
-    for n_done, row in enumerate(rows, start=1):
+    for row in bar(rows):
         try:
             image, edited = open_pair(pairs[row])
         except BadImageError as error:
@@ -89,8 +93,6 @@ def check_pairs(
         else:
             sizes.append(image.size)
             n_identical += edited is not None and image.tobytes() == edited.tobytes()
-        if on_progress is not None:
-            on_progress(n_done, len(rows))
     sizes.sort(key=lambda size: (size[0] * size[1], size))
     smallest, middle, largest = (sizes[0], sizes[len(sizes) // 2], sizes[-1]) if sizes else (None, None, None)
     by_domain = dict(sorted(domains.items()))

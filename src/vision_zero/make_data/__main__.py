@@ -21,10 +21,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from vision_zero.config.game import positive
 from vision_zero.data.folders import MANIFEST_NAME
 from vision_zero.data.pairs import load_pairs
 from vision_zero.data.validation import sample_rows
-from vision_zero.inspect_data import contact_sheet, positive
+from vision_zero.inspect_data import contact_sheet
 from vision_zero.make_data import output
 from vision_zero.make_data.maker import HasMaterial, HasSummary, Maker, MakerError
 from vision_zero.make_data.workers import work

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ QUANTIZED_NAME = re.compile(r"[-_.](unsloth|bnb|awq|gptq|fp8|nvfp4|gguf|mlx|int[
 """In configs, in the types of numbers of safetensors, and in names on the Hub: what only quantized models have."""
 
 
+@cache
 def check_files(name: str, *, trust_remote_code: bool = False) -> None:
-    """Check a whole model: its config and, in a folder, all that stands before its weights. Raises ValueError."""
+    """Check a whole model, once: its config and, in a folder, all that stands before its weights. Raises ValueError."""
     check_config(name, trust_remote_code=trust_remote_code)
     folder = Path(name)
     for what, patterns in NEEDED.items() if folder.is_dir() else ():

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from vision_zero.config.game import at_least
 from vision_zero.data.errors import BadImageError
-from vision_zero.inspect_data import at_least
 from vision_zero.rollout.stopping import end_with_reader
 from vision_zero.run_folder import CONFIG, RunFolderError, check_own, read_config
 
@@ -28,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     args = parse(argv)
     try:
-        check_run(args.run)
+        if not (args.run / CONFIG).is_file():
+            raise RunFolderError(f"{args.run} is not a run folder: it has no {CONFIG}")
         if args.summary:
             from vision_zero.report.summary import summarize_run
 
@@ -94,12 +95,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.out is not None and page and args.out.suffix.lower() not in (".html", ".htm"):
         parser.error(f"--out {args.out}: must end in .html")  # else a slip would overwrite another file
     return args
-
-
-def check_run(run: Path) -> None:
-    """Check that a folder holds a run. Raises RunFolderError."""
-    if not (run / CONFIG).is_file():
-        raise RunFolderError(f"{run} is not a run folder: it has no {CONFIG}")
 
 
 def draw_curves(run: Path, out: Path) -> None:

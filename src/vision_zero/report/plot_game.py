@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vision_zero import run_folder
-from vision_zero.inspect_data import marked
 from vision_zero.report.games import shown_fields
 from vision_zero.report.plot_run import save_figure
 from vision_zero.rollout.record import seen_images
+from vision_zero.run_folder import marked
 from vision_zero.types import ImagePair
 
 SPY, CIVILIAN, GREY = "#c0392b", "#2c5f8a", "#666666"

@@ -17,8 +17,8 @@ from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 from vision_zero import run_folder
-from vision_zero.inspect_data import marked
 from vision_zero.report.metrics_log import Figures, read_arena, read_iterations, stage_spans
+from vision_zero.run_folder import marked
 
 BAND = "#e8d9b5"
 WIDTH, HEIGHT, DPI = 4.0, 3.1, 130

@@ -96,6 +96,11 @@ def test_the_other_family_plays_the_same_games(internvl: dict[str, Any]) -> None
     assert found["gap"] < 1e-4
 
 
+def test_without_a_length_the_engine_takes_what_fits_of_the_models(internvl: dict[str, Any]) -> None:
+    """vLLM refuses a longer length than the model's, and one whose cache does not fit."""
+    assert internvl["longest"] == [64 * BLOCK, 128 * BLOCK]
+
+
 def test_best_possible_reuse_by_hand() -> None:
     """Blocks of 2. The first prompt is new. The second shares "abcd" with it: 4 tokens. The third is the first again:
     6 tokens are whole blocks, but the last must be computed, so 4. The last has another image."""

@@ -20,10 +20,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from vision_zero.config.game import add_reading, positive
 from vision_zero.data.folders import is_image_name
 from vision_zero.data.pairs import load_pairs
 from vision_zero.game.spy_game import deal, turn_seed
-from vision_zero.inspect_data import add_reading, positive
 from vision_zero.make_data.charts.tables import SourceTable, TableError, parse_csv
 from vision_zero.make_data.maker import MakerError
 from vision_zero.make_data.output import write_whole

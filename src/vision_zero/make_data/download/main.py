@@ -18,8 +18,8 @@ from typing import get_args
 
 from tqdm import tqdm
 
+from vision_zero.config.game import positive
 from vision_zero.data.errors import LFS_ADVICE, PairSourceError, is_lfs_pointer
-from vision_zero.inspect_data import positive
 from vision_zero.make_data.download import sets
 from vision_zero.make_data.download.imgedit import imgedit_candidates
 from vision_zero.make_data.download.output import FetchProgress, add, finish, open_output

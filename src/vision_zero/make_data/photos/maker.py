@@ -18,10 +18,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from vision_zero.config.game import add_reading
 from vision_zero.data.errors import BadImageError, PairSourceError
 from vision_zero.data.failed_edits import GREY, failed_edit
 from vision_zero.data.pairs import load_pairs
-from vision_zero.inspect_data import add_reading
 from vision_zero.make_data.maker import (
     VISIBLE_CHANGE,
     EditedPair,

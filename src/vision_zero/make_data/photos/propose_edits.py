@@ -14,9 +14,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from vision_zero.config.game import add_reading
 from vision_zero.data.pairs import load_pairs
 from vision_zero.game.parsing import read_clue
-from vision_zero.inspect_data import add_reading
 from vision_zero.make_data.photos.instructions import MAX_CHARS
 from vision_zero.rollout.game_images import GameImage
 from vision_zero.rollout.load_policy import Loading, load_player

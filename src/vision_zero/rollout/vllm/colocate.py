@@ -68,7 +68,7 @@ class ColocatedEngine(VLLMGeneration):
             processing_class=processor,
             tensor_parallel_size=options.tensor_parallel_size,
             gpu_memory_utilization=options.gpu_memory_utilization,
-            max_model_length=options.max_model_length,
+            max_model_length=options.max_model_length or -1,  # the model's own, or what the memory holds of it
             max_num_seqs=options.max_num_seqs,
             enable_sleep_mode=options.sleep,
             model_impl=options.model_impl,
