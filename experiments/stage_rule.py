@@ -55,10 +55,9 @@ decision stage ever does (`always` and `never`: for any accuracy):
 
 """
 
-CELLS = """
-With the paper's constants, by accuracy and N/A rate. A cell has the first four stages, decision, clue, decision, clue:
-how many iterations each lasts and what ends it, `r` the rule or `p` patience. An accuracy of 0.6 or 0.9 is the
-threshold itself. `python experiments/stage_rule.py` makes this section, and prints the tables of all lines above.
+FOOT = """
+`python experiments/stage_rule.py` makes this section, and prints for each line how the first four stages end, by
+accuracy and N/A rate.
 
 """
 
@@ -140,7 +139,7 @@ def section() -> str:
     zero_start = border(lambda accuracy: clue_stage_ends_by_rule(accuracy, 1, {}))
     covered = 1 - paper.rho ** (paper.patience or 0)
     head = HEAD.format(patience=paper.patience, k_min=paper.k_min, zero_start=zero_start, covered=covered)
-    return f"\n{head}{borders()}\n{CELLS}{table({})}\n\n"
+    return f"\n{head}{borders()}\n{FOOT}"
 
 
 def main() -> None:

@@ -65,21 +65,13 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def main_table(study: Study, done: Done) -> str:
     first = study.arms[0].name
-    header = [
-        "arm",
-        "win rate",
-        f"minus `{first}`",
-        "spy found (games)",
-        f"minus `{first}`",
-        "switches",
-    ]
+    header = ["arm", "win rate", f"minus `{first}`", "spy found (games)", "switches"]
     rows = [
         [
             f"`{arm.name}`",
             mean(done, arm.name, "win_rate"),
             difference(done, arm.name, first, "win_rate"),
             mean(done, arm.name, "against_itself"),
-            difference(done, arm.name, first, "against_itself"),
             switches(done, arm.name),
         ]
         for arm in study.arms

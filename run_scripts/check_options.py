@@ -30,10 +30,8 @@ def check_training(arguments: list[str], processes: int) -> None:
     from vision_zero.models import load_processor
     from vision_zero.models.hub import check_place
 
-    ranks.world_size, ranks.join = (
-        lambda: processes,
-        lambda *_: None,
-    )  # none is waited for
+    ranks.world_size = lambda: processes  # of the command; here is one, which waits for no other
+    ranks.join = lambda *_: None
     game, args, model = train.parse(arguments)
     train.silence(args)
     name, processor = model.model_name_or_path, None

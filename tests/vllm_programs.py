@@ -260,10 +260,7 @@ def internvl() -> dict[str, Any]:
         return {
             "images": prompts_with_images(engine, processor),
             "games": same(completions_of(by_hand.games), completions_of(played.games)),
-            "longest": [
-                engine.engine.model_config.max_model_len,
-                model.config.get_text_config().max_position_embeddings,
-            ],
+            "longest": [engine.engine.model_config.max_model_len, model.config.text_config.max_position_embeddings],
         }
 
 

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tests.process_helpers import TINY_VLM
-from vision_zero.models import base_of, check_model, find_models, load_model, load_processor
+from vision_zero.models import base_of, check_model, files, find_models, load_model, load_processor
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22e\nsize 12345\n"
 Spoil = Callable[[Path], object]
@@ -253,3 +254,12 @@ def test_weights_are_not_read_by_a_refusal(model: Path) -> None:
     change("config.json", quantization_config={"quant_method": "awq"})(model)
     with pytest.raises(ValueError, match="awq"):
         load_model(model)
+
+
+def test_the_headers_of_the_weights_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluation asks `check_model` before it begins, and `load_processor` when it loads."""
+    model, opened = tmp_path / "model", []
+    shutil.copytree(TINY_VLM, model)
+    monkeypatch.setattr(files, "safe_open", lambda file, *how: opened.append(file) or safe_open(file, *how))
+    load_processor(check_model(str(model)))
+    assert opened == [model / "model.safetensors"]
