@@ -15,6 +15,10 @@ def main() -> None:
             check_training(arguments, int(processes))
         elif module == "vision_zero.make_data":
             check_making(arguments)
+        elif module == "vision_zero.evaluate":
+            from vision_zero.evaluate.benchmarks.options import parse
+
+            parse(arguments[1:])
         else:
             check_serving(arguments)
     except (ValueError, OSError, ImportError) as error:

@@ -2,7 +2,7 @@
 # Score a trained model and its base on the paper's benchmarks, in one run, with the paired differences.
 #
 #   MODEL=runs/mine bash run_scripts/eval_vlmevalkit.sh [any option of python -m vision_zero.evaluate vlmevalkit]
-#   DRY_RUN=1 MODEL=runs/mine bash run_scripts/eval_vlmevalkit.sh      # print the command and stop; --dry_run: the plan
+#   DRY_RUN=1 MODEL=runs/mine bash run_scripts/eval_vlmevalkit.sh      # check, print the command and stop; --dry_run: the plan
 #
 # Once before: bash run_scripts/setup_vlmevalkit.sh. Change a value below, or set it in the environment. Options given
 # as arguments win over both. A second run goes on where the first one stopped. Sources of the values: [VLMEvalKit] its
@@ -36,7 +36,7 @@ MAX_NEW_TOKENS="${MAX_NEW_TOKENS:-2048}" # longest completion [VLMEvalKit]
 HOW="${HOW:-auto}"                      # direct (VLMEvalKit's own class, GPU) or served (a local API); auto: what can be
 MAX_BATCH="${MAX_BATCH:-16}"            # requests that a served model answers at once [ours]
 USE_CPU="${USE_CPU:-0}"                 # 1: do not use a GPU
-DRY_RUN="${DRY_RUN:-0}"                 # 1: print the command and stop
+DRY_RUN="${DRY_RUN:-0}"                 # 1: check, print the command and stop
 
 # ------------------------------------------------------------------------------------------------------------------ run
 
@@ -59,6 +59,7 @@ command+=(--max_new_tokens "$MAX_NEW_TOKENS" --how "$HOW" --max_batch "$MAX_BATC
 if [ "$USE_CPU" = 1 ]; then command+=(--use_cpu); fi
 command+=("$@")
 
+check_options
 stop_if_dry
 activate
 exec "${command[@]}"

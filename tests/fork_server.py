@@ -136,6 +136,16 @@ def folder_of_shared_python() -> Path:
     return folder
 
 
+@functools.cache
+def without_packages() -> str:
+    """A PATH whose `python` finds nothing installed."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    (folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    (folder / "python").chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
+
+
 def _start_server() -> None:
     with _starting:
         if forkserver._forkserver._forkserver_pid is not None:

@@ -1,8 +1,6 @@
 """What a researcher runs: the scripts' commands go through the real parser, what is wrong is refused before anything
 slow starts, and one script trains for real on the CPU."""
 
-import atexit
-import functools
 import json
 import os
 import re
@@ -10,7 +8,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -20,7 +17,7 @@ import pytest
 import yaml
 from trl import ModelConfig
 
-from tests.fork_server import folder_of_shared_python
+from tests.fork_server import folder_of_shared_python, without_packages
 from tests.process_helpers import run_program
 from vision_zero import run_folder
 from vision_zero.config import __main__ as configuration
@@ -87,16 +84,6 @@ def bash(script: str, *arguments: str, **variables: str) -> subprocess.Completed
         text=True,
         check=False,
     )
-
-
-@functools.cache
-def without_packages() -> str:
-    """A PATH whose `python` finds nothing installed."""
-    folder = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, folder)
-    (folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
-    (folder / "python").chmod(0o755)
-    return f"{folder}:{os.environ['PATH']}"
 
 
 def command(script: str, *arguments: str, **variables: str) -> list[str]:
@@ -518,6 +505,9 @@ def test_a_dry_run_checks_what_can_be_checked(script: str, variables: dict[str, 
         ("make_clevr.sh", {}, ["--gapp", "3"], "unrecognized arguments: --gapp 3"),
         ("make_charts.sh", {}, ["--tables", "/nope"], "/nope"),
         ("make_photos.sh", {}, ["--instructions", "/nope.txt"], "/nope.txt"),
+        ("eval_vlmevalkit.sh", {}, ["--base", str(BENCH_MODEL), "--limitt", "3"], "--limitt"),
+        ("eval_vlmevalkit.sh", {"BENCHMARKS": "MMStarr"}, ["--base", str(BENCH_MODEL)], "MMStarr"),
+        ("eval_vlmevalkit.sh", {"MODEL": "runs/nothing"}, ["--base", str(BENCH_MODEL)], "runs/nothing"),
         ("download_data.sh", {"SET": "magicbush"}, [], "magicbush: not a known set"),
     ],
 )  # fmt: skip

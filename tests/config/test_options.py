@@ -104,7 +104,7 @@ def test_save_every_counts_iterations(options: dict[str, Any], save_steps: int, 
         ({"loss_type": "dr_grpo"}, "loss_type='dr_grpo' is not supported"),
         ({"scale_rewards": "batch"}, "scale_rewards='batch' is not supported"),
         ({"use_vllm": True, "vllm_mode": "serve"}, "vllm_mode=serve must be one of colocate, server"),
-        ({"use_vllm": True, "vllm_mode": "server", "vllm_dtype": "float32"}, "DTYPE of run_scripts/vllm_server.sh"),
+        ({"use_vllm": True, "vllm_mode": "server", "vllm_dtype": "float32"}, "--dtype of run_scripts/vllm_server.sh"),
         (
             {"use_vllm": True, "vllm_mode": "server", "vllm_block_size": 8},
             "vllm_block_size=8 is for vllm_mode=colocate",

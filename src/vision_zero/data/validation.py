@@ -74,7 +74,7 @@ def check_pairs(
     Raises BadImageError at the first bad pair, or lists all in the report with `collect`. `n_identical` counts opened
     pairs whose two images are equal in every pixel.
     """
-    n_edited = 0
+    n_edited = n_identical = 0
     domains: Counter[Domain] = Counter()
     for pair in pairs:
         n_edited += pair.edited is not None
@@ -82,7 +82,6 @@ def check_pairs(
     rows = sample_rows(len(pairs), sample, seed)
     sizes: list[tuple[int, int]] = []
     bad: list[BadPair] = []
-    n_identical = 0
     for row in bar(rows):
         try:
             image, edited = open_pair(pairs[row])

@@ -132,7 +132,7 @@ def check_model(model: str) -> str:
         check_no_pointers(path)
     else:
         check_config(model)
-    check_files(files := files_of(model), trust_remote_code=False)  # said as `load_processor` does: looked at once
+    check_files(files := files_of(model))
     return files
 
 

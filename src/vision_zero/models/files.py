@@ -26,9 +26,8 @@ QUANTIZED_NAME = re.compile(r"[-_.](unsloth|bnb|awq|gptq|fp8|nvfp4|gguf|mlx|int[
 """In configs, in the types of numbers of safetensors, and in names on the Hub: what only quantized models have."""
 
 
-@cache
 def check_files(name: str, *, trust_remote_code: bool = False) -> None:
-    """Check a whole model, once: its config and, in a folder, all that stands before its weights. Raises ValueError."""
+    """Check a whole model: its config and, in a folder, all that stands before its weights. Raises ValueError."""
     check_config(name, trust_remote_code=trust_remote_code)
     folder = Path(name)
     for what, patterns in NEEDED.items() if folder.is_dir() else ():
@@ -39,18 +38,15 @@ def check_files(name: str, *, trust_remote_code: bool = False) -> None:
     parts = read_object(name, index).get("weight_map") if index.is_file() else {}
     if not isinstance(parts, dict) or not all(isinstance(file, str) for file in parts.values()):
         raise ValueError(f"model {name}: {index.name} is damaged, its weight_map names no files: fetch the model again")
-    listed = set(parts.values())
-    for file in (folder / one for one in TEXT_FILES):
-        if file.is_file():
-            read_object(name, file)
-    if missing := sorted(file for file in listed if not (folder / file).is_file()):
+    for file in filter(Path.is_file, (folder / one for one in TEXT_FILES)):
+        read_object(name, file)
+    if missing := sorted(file for file in set(parts.values()) if not (folder / file).is_file()):
         raise ValueError(
             f"model {name}: {len(missing)} files of its weights are missing, as {missing[0]}: fetch it again"
         )
     for file in sorted(folder.glob("*.safetensors")):
         try:
-            with safe_open(file, "np") as tensors:
-                types = {tensor: tensors.get_slice(tensor).get_dtype() for tensor in tensors.keys()}  # noqa: SIM118
+            types = _types_of_numbers(file, file.stat().st_mtime_ns)
         except SafetensorError as error:
             raise ValueError(f"model {name}: {file.name} is cut or damaged ({error}): fetch it again") from error
         for tensor, number in types.items():
@@ -58,6 +54,13 @@ def check_files(name: str, *, trust_remote_code: bool = False) -> None:
                 (".qweight", ".weight_packed")
             ):
                 raise ValueError(_quantized(name, f"{tensor} is {number}"))
+
+
+@cache
+def _types_of_numbers(file: Path, changed: int) -> dict[str, str]:
+    """By tensor, from the header of the weights, which is read once until the file is `changed`."""
+    with safe_open(file, "np") as tensors:
+        return {tensor: tensors.get_slice(tensor).get_dtype() for tensor in tensors.keys()}  # noqa: SIM118
 
 
 def check_config(name: str, *, trust_remote_code: bool = False) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fork_server import without_packages
 from tests.process_helpers import BENCH_MODEL, ROOT, TINY_VLM
 from tests.test_repository import pins
 from vision_zero.evaluate.benchmarks.options import BenchmarkOptions, parse
@@ -32,7 +33,7 @@ def bash(script: Path, *arguments: str, **variables: str) -> subprocess.Complete
 
 
 def command(*arguments: str, **variables: str) -> list[str]:
-    done = bash(SCRIPT, *arguments, DRY_RUN="1", **variables)
+    done = bash(SCRIPT, *arguments, **{"PATH": without_packages(), **variables, "DRY_RUN": "1"})
     assert done.returncode == 0, done.stderr
     return shlex.split(done.stdout)
 
