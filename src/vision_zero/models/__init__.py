@@ -183,6 +183,8 @@ def load_trained(name: str, *, dtype: str = "auto", use_cpu: bool = False) -> Pr
     """
     import torch
 
+    from vision_zero.models.attention import use_grouped_sdpa
+
     files = check_model(name)
     device = "cuda" if torch.cuda.is_available() and not use_cpu else "cpu"
     model = load_merged(
@@ -191,7 +193,7 @@ def load_trained(name: str, *, dtype: str = "auto", use_cpu: bool = False) -> Pr
         dtype="float32" if dtype == "auto" and device == "cpu" else dtype,
         attn_implementation=attention_implementation(None, use_cpu=use_cpu),
     )
-    return model.to(device).eval()
+    return use_grouped_sdpa(model).to(device).eval()
 
 
 @contextmanager

@@ -56,6 +56,27 @@ class GrowingLayer(DynamicLayer):
             self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)
 
 
+def padded_left(parts: Sequence[torch.Tensor], dim: int) -> list[torch.Tensor]:
+    """`parts` with zeros before them, so that all are equally long in `dim`."""
+    longest = max(part.shape[dim] for part in parts)
+    return [
+        torch.cat([part.new_zeros(*part.shape[:dim], longest - part.shape[dim], *part.shape[dim + 1 :]), part], dim)
+        for part in parts
+    ]
+
+
+def joined(caches: Sequence[Cache], order: torch.Tensor) -> Cache:
+    """One cache of the rows of `caches`, right-aligned, its row r the row `order[r]` of all of them."""
+    layers = []
+    for number in range(len(caches[0].layers)):
+        some = [cache.layers[number] for cache in caches]
+        keys, values = ([getattr(layer, side) for layer in some] for side in ("keys", "values"))
+        layers.append(GrowingLayer(*(torch.cat(padded_left(states, dim=2))[order] for states in (keys, values))))
+        for cache in caches:  # the layers that are joined are freed one by one
+            cache.layers[number] = None
+    return Cache(layers=layers)
+
+
 @dataclass(frozen=True)
 class _Prefix:
     """Tokens of one prompt with their keys and values, a pair of [heads, tokens, head_dim] per layer."""

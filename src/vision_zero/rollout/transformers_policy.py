@@ -21,7 +21,7 @@ from transformers import Cache, PreTrainedModel, ProcessorMixin
 
 from vision_zero.rollout.game_images import GameImage
 from vision_zero.rollout.image_cache import ImageMemo, memoize_images
-from vision_zero.rollout.kv_cache import PrefixStore
+from vision_zero.rollout.kv_cache import PrefixStore, joined, padded_left
 from vision_zero.rollout.policy import TurnRequest
 from vision_zero.rollout.sampling import Sampler, Sampling
 from vision_zero.rollout.stopping import STOP
@@ -222,14 +222,29 @@ class TransformersPolicy:
     def _prefill(self, rows: list[_Row]) -> tuple[Cache, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Compute the tokens of each row's prompt that are not cached.
 
+        Rows that reuse a prefix are computed apart from those that do not: a forward is as wide as the longest rest.
         Returns the cache, its mask [B, cached tokens], the last token's position [..., B, 1] and logits [B, V].
         """
-        device = self.model.device
-        conversations = [row.conversation for row in rows]
         image_token = self.model.config.image_token_id
         reused = [0] * len(rows)
         if self.reuse_prefixes:
             reused = [self._prefixes.reusable(row.conversation, row.prompt_ids, image_token) for row in rows]
+        parts = [[n for n, cached in enumerate(reused) if bool(cached) == reuses] for reuses in (False, True)]
+        if not all(parts):
+            return self._prefill_together(rows, reused)
+        caches, masks, positions, logits = zip(
+            *(self._prefill_together([rows[n] for n in part], [reused[n] for n in part]) for part in parts), strict=True
+        )
+        back = torch.tensor([*parts[0], *parts[1]], device=self.model.device).argsort()
+        mask = torch.cat(padded_left(masks, dim=1))[back]
+        return joined(caches, back), mask, torch.cat(positions, dim=-2)[..., back, :], torch.cat(logits)[back]
+
+    def _prefill_together(
+        self, rows: list[_Row], reused: list[int]
+    ) -> tuple[Cache, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """`_prefill` of rows in one forward; of row r the first `reused[r]` tokens are cached."""
+        device = self.model.device
+        conversations = [row.conversation for row in rows]
         cache = self._prefixes.cache(conversations, reused, self.model.config.get_text_config().num_hidden_layers)
 
         # Rows are right-aligned, so the tokens still to compute are the last columns: [reused | pads and the rest].
