@@ -88,7 +88,7 @@ def test_a_tree_by_hand() -> None:
 
 def test_a_dummy_counts_where_a_row_that_trains_shares_with_it() -> None:
     layout, _, _ = layout_by_hand()
-    ids, mask, n_completion = padded([([IMAGE, 1, 2, 3], [7, 8]), ([IMAGE, 1, 2, 4], [9]), ([IMAGE, 5], [6])])
+    _, mask, n_completion = padded([([IMAGE, 1, 2, 3], [7, 8]), ([IMAGE, 1, 2, 4], [9]), ([IMAGE, 5], [6])])
     batch = {
         "prompt_mask": torch.as_tensor(mask[:, :-n_completion]),
         "completion_mask": torch.as_tensor(mask[:, -n_completion:]),
