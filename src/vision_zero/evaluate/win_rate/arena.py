@@ -104,51 +104,47 @@ class Arena:
         for matchup in results:
             if missing := sorted(matchup.players - players.keys()):
                 raise ValueError(f"nobody is called {missing[0]} ({matchup}); players are {', '.join(players)}")
-        seatings = [Seating(*(players[name] for name in (m.civilians, m.spy, m.voters))) for m in results]
+        seatings = {
+            matchup: Seating(*(players[name] for name in (matchup.civilians, matchup.spy, matchup.voters)))
+            for matchup in results
+        }
         own = range(part[0], len(self.deals), part[1])
-        for numbers in _chunks(own, max(1, self.games_at_once // max(1, len(results)))):
+        for numbers in _chunks(own, self.games_at_once // max(1, len(results))):
             deals = [self.deals[number] for number in numbers]
-            swapped_images = [self.swapped_images[number] for number in numbers]
             images = open_images(deals)
-            tables = play_side_by_side(
-                [(deals, seating) for seating in seatings],
-                self.token_limits,
-                images=images,
-                template=self.template,
-                on_call=on_call,
-            )
-            votes: dict[Matchup, list[tuple[Vote, ...]]] = {}
-            if again := [matchup for matchup in results if matchup in image_swapped]:
-                # Votes on the same clues at the same seeds, with the other images in place of the true ones.
+            played = self._side_by_side(dict.fromkeys(results, deals), seatings, images, on_call)
+            unvoted = {
+                matchup: [replace(game, votes=()) for game in games]
+                for matchup, games in played.items()
+                if matchup in image_swapped
+            }
+            voted = {}
+            if unvoted:  # votes on the same clues at the same seeds, with the others' images in place of the true ones
+                swapped_images = [self.swapped_images[number] for number in numbers]
                 others = open_images(swapped_images, images)
                 shown: GameImages = {
                     (deal.index, "civilian"): others[swapped.index, "civilian"]
                     for deal, swapped in zip(deals, swapped_images, strict=True)
                 }
-                unvoted = [
-                    ([replace(game, votes=()) for game in games], seating)
-                    for matchup, games, seating in zip(results, tables, seatings, strict=True)
-                    if matchup in again
-                ]
-                voted = play_side_by_side(
-                    unvoted, self.token_limits, images=shown, template=self.template, on_call=on_call
-                )
-                votes = {
-                    matchup: [tuple(votes_in_order(game)) for game in games]
-                    for matchup, games in zip(again, voted, strict=True)
-                }
-            for (matchup, outcomes), games in zip(results.items(), tables, strict=True):
-                groundings = [
-                    None if self.scene_index is None else grounding_of_game(game, self.scene_index) for game in games
-                ]
-                outcomes += [
-                    GameOutcome(summarize(game), game.pair.id, grounding, image_swapped_votes)
-                    for game, grounding, image_swapped_votes in zip(
-                        games, groundings, votes.get(matchup, [None] * len(games)), strict=True
-                    )
-                ]
+                voted = self._side_by_side(unvoted, seatings, shown, on_call)
+            for matchup, games in played.items():
+                for number, game in enumerate(games):
+                    grounding = None if self.scene_index is None else grounding_of_game(game, self.scene_index)
+                    votes = tuple(votes_in_order(voted[matchup][number])) if matchup in voted else None
+                    results[matchup].append(GameOutcome(summarize(game), game.pair.id, grounding, votes))
             after_chunk()
         return results
+
+    def _side_by_side(
+        self,
+        games: Mapping[Matchup, Sequence[Game]],
+        seatings: Mapping[Matchup, Seating],
+        images: GameImages,
+        on_call: Callable[[int], None] | None,
+    ) -> dict[Matchup, list[Game]]:
+        tables = [(some, seatings[matchup]) for matchup, some in games.items()]
+        played = play_side_by_side(tables, self.token_limits, images=images, template=self.template, on_call=on_call)
+        return dict(zip(games, played, strict=True))
 
 
 def make_arena(
@@ -197,5 +193,5 @@ def swap_images(deals: Sequence[Game]) -> tuple[Game, ...]:
 
 
 def _chunks(numbers: range, size: int) -> Iterator[range]:
-    for start in range(0, len(numbers), size):
-        yield numbers[start : start + size]
+    for start in range(0, len(numbers), max(1, size)):
+        yield numbers[start : start + max(1, size)]
