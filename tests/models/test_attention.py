@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText
 from tests.tiny_families import save_gemma3, save_qwen3_vl
 from tests.trainer.test_families import saved_family
 from vision_zero.models import attention
-from vision_zero.models.attention import GROUPED_SDPA, grouped_sdpa, use_grouped_sdpa
+from vision_zero.models.attention import GROUPED_SDPA, SegmentPath, grouped_sdpa, use_grouped_sdpa
 
 
 def by_hand(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -69,6 +69,38 @@ def test_keys_and_values_are_not_repeated(monkeypatch: pytest.MonkeyPatch, n_que
     module.num_key_value_groups = 2
     grouped_sdpa(module, torch.randn(1, 4, n_queries, 8), key, value, torch.ones(1, 1, n_queries, 7).bool())
     assert seen == [(key.data_ptr(), value.data_ptr())]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.randoms(use_true_random=False))
+def test_along_its_paths_a_mask_is_the_same_mask(rng: random.Random) -> None:
+    torch.manual_seed(rng.randrange(1000))
+    paths: list[list[SegmentPath]] = []
+    masks = []
+    for _ in range(rng.randint(1, 3)):
+        segments: list[SegmentPath] = []
+        left = 14
+        while left:
+            length = rng.randint(1, left)
+            parent = rng.choice([None, *range(len(segments))])
+            segments.append((length, () if parent is None else (*segments[parent][1], parent)))
+            left -= length
+        of_token = [number for number, (length, _) in enumerate(segments) for _ in range(length)]
+        seen = [{*leads, number} for number, (_, leads) in enumerate(segments)]
+        masks.append([[b in seen[a] for b in of_token] for a in of_token])
+        paths.append(segments)
+    mask = torch.tensor(masks).tril()[:, None]
+    states = [torch.randn(len(paths), heads, 14, 8, requires_grad=True) for heads in (4, 2, 2)]
+    module = torch.nn.Module()
+    module.num_key_value_groups = 2
+    plain, _ = grouped_sdpa(module, *states, mask)
+    mask.paths = paths  # type: ignore[attr-defined]
+    along, _ = grouped_sdpa(module, *states, mask)
+    torch.testing.assert_close(along, plain, rtol=1e-5, atol=1e-6)
+    weight = torch.randn_like(plain)
+    gradients = [torch.autograd.grad((one * weight).sum(), states) for one in (plain, along)]
+    for left_one, right_one in zip(*gradients, strict=True):
+        torch.testing.assert_close(left_one, right_one, rtol=1e-4, atol=1e-5)
 
 
 FAMILIES = ["qwen2.5-vl", "internvl3 in tiles", "qwen3-vl", "qwen3-vl experts", "gemma3"]

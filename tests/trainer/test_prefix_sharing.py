@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from peft import LoraConfig
 from tests.by_hand import largest_difference
 from tests.trainer.test_families import Family, saved_family
 from tests.trainer_helpers import Step, make_trainer, of_many_lengths, one_step, random_pairs
+from vision_zero.models import attention as grouped
 from vision_zero.models import load_processor
 from vision_zero.trainer.packed_forward import PackedForward
 from vision_zero.trainer.prefix_sharing import (
@@ -83,6 +85,8 @@ def test_a_tree_by_hand() -> None:
         [0, 0, 0, 0, 0, 1],
     ]
     assert layout.rows == [[0, 2, 1], [0, 2], [0], [2], [1], []]
+    paths = attention_mask(layout, torch.device("cpu")).paths  # type: ignore[attr-defined]
+    assert paths == [[(1, ()), (2, (0,)), (2, (0, 1)), (4, (0, 1)), (2, (0,))]]
     assert layout.shown == [0]
 
 
@@ -190,8 +194,12 @@ def step_of(family: Family, tmp_path: Path, **config: Any) -> Step:
         model_init_kwargs={"dtype": "float32", "attn_implementation": attention},
         **options,
     )
-    step = one_step(trainer)
+    along: list[int] = []
+    real = grouped._along_paths
+    with patch.object(grouped, "_along_paths", lambda *args: along.append(1) or real(*args)):
+        step = one_step(trainer)
     assert trainer.packed.shares_prefixes == options["share_prefixes"]
+    assert bool(along) == (options["share_prefixes"] and attention == "sdpa")
     return step
 
 

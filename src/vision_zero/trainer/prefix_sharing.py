@@ -22,7 +22,7 @@ import torch
 from transformers import PreTrainedModel
 from trl.trainer.utils import split_pixel_values_by_grid, unsplit_pixel_values_by_grid
 
-from vision_zero.models.attention import GROUPED_SDPA
+from vision_zero.models.attention import GROUPED_SDPA, SegmentPath
 from vision_zero.trainer.batching import Batch, n_weights, take_rows, weights_per_token
 
 MASKED_ATTENTION = (GROUPED_SDPA, "sdpa", "eager")
@@ -103,9 +103,9 @@ def shared_layout(
     """Layout of rows [prompt | completion], prompts padded left and completions right, with shared prefixes.
 
     `images` tells the rows' images apart; each row has one. The last token of a prompt is never shared, because what
-    follows it differs. A long shared row is computed whole, with all pairs of its tokens, also those that do not attend
-    to each other; of groups of at most 1, 2, 4 ... rows the cheapest are taken by P (L + pair_cost L^2), with
-    `pair_cost` in tokens.
+    follows it differs. With a mask a long shared row is computed whole, with all pairs of its tokens, also those that
+    do not attend to each other; of groups of at most 1, 2, 4 ... rows the cheapest are taken by P (L + pair_cost L^2),
+    with `pair_cost` in tokens.
     """
     n_columns = ids_BT.shape[1]
     starts_B = mask_BT.argmax(axis=1)
@@ -200,15 +200,29 @@ def attention_mask(layout: Layout, device: torch.device) -> torch.Tensor:
     """[P, 1, L, L], True where a token attends: to its segment and those that lead to it, up to itself."""
     segment_PL = torch.as_tensor(layout.segment_PL, device=device)
     leads_SS = torch.as_tensor(layout.leads_SS, device=device)
-    return leads_SS[segment_PL[:, :, None], segment_PL[:, None, :]].tril()[:, None]
+    mask = leads_SS[segment_PL[:, :, None], segment_PL[:, None, :]].tril()[:, None]
+    mask.paths = [_paths(row, layout.leads_SS) for row in layout.segment_PL]  # type: ignore[attr-defined]
+    return mask
+
+
+def _paths(segment_L: np.ndarray, leads_SS: np.ndarray) -> list[SegmentPath]:
+    """The segments of a shared row for `models.attention`, which may take them instead of the mask."""
+    numbers, lengths = np.unique(segment_L, return_counts=True)  # they are numbered in their order
+    return [
+        (int(length), tuple(np.flatnonzero(leads_SS[number][numbers[:place]]).tolist()))
+        for place, (number, length) in enumerate(zip(numbers, lengths, strict=True))
+    ]
 
 
 def pair_cost(model: PreTrainedModel) -> float:
     """Cost of a pair of tokens in attention, in tokens of the language model, by the number of multiplications.
 
     A pair takes two per layer and channel of the heads (query with key, weight with value), a token one per weight.
+    0 where attention goes along paths, since any rows then have the same pairs.
     """
     config = model.config.get_text_config()
+    if config._attn_implementation == GROUPED_SDPA and model.device.type == "cpu":
+        return 0.0
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     per_pair = 2 * config.num_hidden_layers * config.num_attention_heads * head_size
     return float(per_pair / (weights_per_token(model) + n_weights([model.get_output_embeddings().weight])))
