@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from common import arguments, pairs, report, rules, vllm_engine
+from common import arguments, model_folder, pairs, report, rules, vllm_engine
 from prefix_reuse import best_possible_reuse
 from rollout import ForcedQueue, Length, log_normal
 from transformers import AutoModelForImageTextToText
@@ -87,7 +87,8 @@ def main() -> None:
     options = parser.parse_args()
     options.max_num_seqs = options.max_num_seqs or options.games
     torch.set_num_threads(options.threads)
-    model = AutoModelForImageTextToText.from_pretrained(options.model, dtype=torch.float32).eval()
+    options.folder = model_folder(options.model)
+    model = AutoModelForImageTextToText.from_pretrained(options.folder, dtype=torch.float32).eval()
     engine = vllm_engine(model, options)
     games = deal_games(range(options.games), 0, pairs(options), rules(options))
     limits = TokenLimits(options.tokens, options.tokens)

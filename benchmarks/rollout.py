@@ -1,6 +1,8 @@
 """Rollout speed of one way to play: tokens per second, prompt tokens computed and reused, seconds per game.
 
-    python benchmarks/rollout.py                                   # transformers, and plain generate as a yardstick
+    python benchmarks/rollout.py                                   # transformers, and as it was before its last savings
+    python benchmarks/rollout.py --model 71m --games 8 --profile   # where arithmetic counts
+    python benchmarks/rollout.py --play transformers plain         # plain generate as a yardstick
     python benchmarks/rollout.py --play vllm lock-step             # games on a queue, and waiting for each other
     python benchmarks/rollout.py --play vllm lock-step --lengths log-normal
     python benchmarks/rollout.py --play transformers vllm --games 128
@@ -10,6 +12,7 @@ Ways to play, all with the same deals and forced lengths, so that ratios are of 
 plain          batched `model.generate` of transformers, one call per turn over all games: what is left when all games
                are batched and nothing else is done
 transformers   the policy of this repository without an engine
+before         the same with keys and values repeated for every head and one width of prompts (`before.py`)
 lock-step      vLLM, games wait for each other after every turn
 vllm           vLLM, every game goes on when its own turn is answered
 
@@ -22,15 +25,29 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import torch
-from common import PUBLIC, arguments, pairs, report, rules, vllm_engine
-from transformers import AutoModelForImageTextToText
+from before import as_before
+from common import (
+    KindsOfOperations,
+    arguments,
+    matmul_peak,
+    model_folder,
+    pairs,
+    report,
+    rules,
+    scaled_public,
+    vllm_engine,
+)
+from needed import forward_flops, shape_of
 
 from vision_zero.game.spy_game import deal_games
-from vision_zero.models import load_processor
+from vision_zero.models import load_model, load_processor
+from vision_zero.models.attention import use_grouped_sdpa
 from vision_zero.rollout.play import Seating, play
 from vision_zero.rollout.policy import Policy, QueuedPolicy, TokenLimits, TurnRequest
 from vision_zero.rollout.sampling import Sampling
@@ -102,6 +119,7 @@ def time_games(name: str, policy: Any, games: Sequence[Game], options: Any) -> d
     token_limits = TokenLimits(options.tokens, options.tokens)
     length: Length = log_normal if options.lengths == "log-normal" else lambda request: options.tokens
     player = (ForcedQueue if isinstance(policy, QueuedPolicy) else Forced)(policy, length)
+    peak = matmul_peak()
     cpu, wall = time.process_time(), time.perf_counter()
     rollout = play(
         games,
@@ -111,54 +129,80 @@ def time_games(name: str, policy: Any, games: Sequence[Game], options: Any) -> d
         lock_step=name == "lock-step",
     )
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    peak = (peak + matmul_peak()) / 2
     n_games = len(games)
-    return {
+    figures = {
         "calls": rollout.calls,
         "new tokens per game": policy.new_tokens / n_games,
         "prompt tokens computed per game": policy.prefilled_tokens / n_games,
         "prompt tokens reused per game": policy.reused_tokens / n_games,
         "wall s per game": wall / n_games,
         "CPU s per game": cpu / n_games,
-        "new tokens per wall s": policy.new_tokens / wall,
         "new tokens per CPU s": policy.new_tokens / cpu,
+        "matmul peak, GFLOP/s": peak / 1e9,
     }
+    if (shape := shape_of(options.folder)) and options.lengths == "fixed" and name in ("transformers", "before"):
+        rows = [
+            (rollout.images[game.index, view].key, said.completion.prompt_ids, said.completion.token_ids)
+            for game in rollout.games
+            for said in (*game.clues, *game.votes)
+            for view in ["spy" if said.turn.seat == game.spy and said.turn.stage == "clue" else "civilian"]
+        ]
+        flops = forward_flops(shape, rows, (options.width, options.height), sampled=True)
+        figures["floor, CPU s per game"] = flops / peak / n_games
+        figures["utilisation of the matmul peak"] = flops / peak / cpu
+    return figures
 
 
 def main() -> None:
     parser = arguments(__doc__)
-    ways = ("plain", "transformers", "lock-step", "vllm")
-    parser.add_argument("--play", nargs="+", choices=ways, default=["transformers", "plain"], help="ways to play")
+    ways = ("plain", "before", "transformers", "lock-step", "vllm")
+    parser.add_argument("--play", nargs="+", choices=ways, default=["transformers", "before"], help="ways to play")
+    parser.add_argument("--repeats", type=int, default=2, help="rollouts of each way, in turn; the first warm up too")
     parser.add_argument("--lengths", choices=("fixed", "log-normal"), default="fixed")
     parser.add_argument("--max_num_seqs", type=int, default=256, help="completions that vLLM works on at once")
     parser.add_argument("--block_size", type=int, default=None, help="tokens per block of vLLM's cache")
+    parser.add_argument("--profile", action="store_true", help="one more rollout, its time by kind of operation")
     options = parser.parse_args()
     if options.lengths == "log-normal" and "plain" in options.play:
         parser.error("plain generate cannot give the completions of one call different lengths; leave it out of --play")
     torch.set_num_threads(options.threads)
-    model = AutoModelForImageTextToText.from_pretrained(options.model, dtype=torch.float32).eval()
+    options.folder = model_folder(options.model)
+    model = use_grouped_sdpa(load_model(options.folder, dtype=torch.float32)).eval()
     games = deal_games(range(options.games), 0, pairs(options), rules(options))
     engine = vllm_engine(model, options) if {"vllm", "lock-step"} & set(options.play) else None
-    timed: dict[str, dict[str, float]] = {}
-    rows: dict[str, Any] = {}
-    for name in options.play:
-        processor = load_processor(options.model)
+
+    def rollout_of(name: str) -> dict[str, float]:
+        processor = load_processor(options.folder)
         if name == "plain":
             policy: Any = PlainGenerate(model, processor)
-        elif name == "transformers":
-            policy = TransformersPolicy(model, processor, Sampling(), max_batch=options.batch)
-        else:
+        elif engine is not None and name in ("vllm", "lock-step"):
             engine.sync_weights()  # empties the engine's caches
             policy = engine.policy()
-        timed[name] = time_games(name, policy, games, options)
-        rows |= {f"{name}: {what}": value for what, value in timed[name].items()}
-    if options.lengths == "fixed" and "transformers" in timed:
-        rows["public code, CPU s per game"] = PUBLIC["rollout"]
+        else:
+            policy = TransformersPolicy(model, processor, Sampling(), max_batch=options.batch)
+        with as_before(model) if name in ("before", "plain") else nullcontext():
+            return time_games(name, policy, games, options)
+
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in options.play}
+    for _ in range(options.repeats):
+        for name, done in runs.items():
+            done.append(rollout_of(name))
+    timed = {name: {what: fmean(one[what] for one in done) for what in done[0]} for name, done in runs.items()}
+    rows: dict[str, Any] = {f"{name}: {what}": value for name, done in timed.items() for what, value in done.items()}
     for name, figures in timed.items():
-        if options.lengths == "fixed":
-            rows[f"{name}: ratio to public code, CPU"] = PUBLIC["rollout"] / figures["CPU s per game"]
+        public = scaled_public(options.model, "rollout", figures["matmul peak, GFLOP/s"] * 1e9)
+        if public is not None and options.lengths == "fixed":
+            rows[f"{name}: public code scaled to this peak, CPU s per game"] = public
+            rows[f"{name}: ratio to the public code, scaled, CPU"] = public / figures["CPU s per game"]
         for other, others in timed.items():
             if other != name and ways.index(other) < ways.index(name):
+                rows[f"{name}: ratio to {other}, CPU"] = others["CPU s per game"] / figures["CPU s per game"]
                 rows[f"{name}: ratio to {other}, wall"] = others["wall s per game"] / figures["wall s per game"]
+    if options.profile:
+        with KindsOfOperations() as kinds:
+            rollout_of(options.play[0])
+        rows |= {f"{options.play[0]}, share of its time: {kind}": share for kind, share in kinds.shares().items()}
     report("rollout", rows, options)
 
 

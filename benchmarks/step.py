@@ -1,13 +1,16 @@
 """A whole training step by part, for both stages: CPU seconds per game through the real trainer.
 
     python benchmarks/step.py
-    python benchmarks/step.py --games 64 --micro_batch 8 --gradient_checkpointing
+    python benchmarks/step.py --model 71m
+    python benchmarks/step.py --games 32 --modes now before trl
+    python benchmarks/step.py --games 64 --gradient_checkpointing
     python benchmarks/step.py --freeze_vision
     python benchmarks/step.py --whole_rows
     python benchmarks/step.py --shortest 8
 
-The first step of each stage warms up and is not counted. After the counted steps as many follow in which samples are
-batched and scored as TRL does it: whole, in the order of games and padded to the longest of all. Completions have one
+The first step of each stage warms up and is not counted. Then steps as they are now take turns with steps as they were
+before (`before.py`), or with samples batched and scored as TRL does it: whole, in the order of games and padded to the
+longest of all (`--modes now before trl`). Completions have one
 length unless `--shortest` cuts them, so only prompts differ.
 """
 
@@ -18,11 +21,17 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
+from statistics import fmean
 from typing import Any
+from unittest.mock import patch
 
 import torch
-from common import PUBLIC, arguments, pairs, report, rules
+from before import as_before
+from common import arguments, matmul_peak, model_folder, pairs, report, rules, scaled_public
+from needed import forward_flops, shape_of
 from trl import GRPOTrainer
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
@@ -51,16 +60,20 @@ class Shortened:
 class TimedTrainer(IterativeSPOTrainer):
     """The trainer with a stopwatch (process CPU time) around its parts.
 
-    After the first and `counted` more steps, samples are batched and scored as TRL does it.
+    The first step warms up; then `modes` take turns: now, before (`before.as_before`), trl (samples batched and scored
+    whole, in the order of games, padded to the longest of all).
     """
 
-    def __init__(self, *args: Any, counted: int, **kwargs: Any) -> None:
-        self.counted = counted
-        self.as_trl = False
+    def __init__(self, *args: Any, modes: Sequence[str], size: tuple[int, int], **kwargs: Any) -> None:
+        self.modes, self.size = modes, size
         self.cpu: dict[str, float] = defaultdict(float)
         self.encoded = 0
-        self.after: dict[int, dict[str, float]] = {}
+        self.steps: dict[str, list[dict[str, float]]] = {mode: [] for mode in modes}
+        self.flops: dict[str, float] = {}
         super().__init__(*args, **kwargs)
+        self.shape = shape_of(self.model.config._name_or_path)
+        self.patched = ExitStack()
+        self.peak = 0.0
         for model in (self.model, self.ref_model):
             if model is not None:
                 model.get_encoder("image").register_forward_pre_hook(self._count_images, with_kwargs=True)
@@ -69,61 +82,96 @@ class TimedTrainer(IterativeSPOTrainer):
         """Images that a tower is asked for; a frozen one computes each of them once and counts itself."""
         self.encoded += len(kwargs["grid_thw"]) if "grid_thw" in kwargs else len(kwargs["pixel_values"])
 
-    def _totals(self) -> dict[str, float]:
-        return {
-            **self.cpu,
-            "images preprocessed": self.memo.preprocessed,
-            "images encoded": self.encoded if self.frozen is None else self.frozen.encoded,
-        }
-
-    def per_game(self, start: int, end: int) -> dict[str, float]:
-        """Seconds of the steps after `start` up to `end`, per game."""
-        games = self.args.games_per_iteration * (end - start)
-        taken = {name: (total - self.after[start][name]) / games for name, total in self.after[end].items()}
-        return {**taken, "update": taken["step"] - taken["play and score"]}
-
-    def _cut(self, batch: Any) -> Any:
-        if not self.as_trl:
-            return super()._cut(batch)
-        parts = split_tensor_dict(split_pixel_values_by_grid(batch), self.args.steps_per_generation)
-        return [unsplit_pixel_values_by_grid(part) for part in parts]
-
-    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        if self.as_trl:
-            return GRPOTrainer._get_per_token_logps_and_entropies(self, *args, **kwargs)
-        return super()._get_per_token_logps_and_entropies(*args, **kwargs)
-
     def _timed(self, part: str, method: Any, *args: Any) -> Any:
         start = time.process_time()
         result = method(*args)
         self.cpu[part] += time.process_time() - start
         return result
 
+    @property
+    def mode(self) -> str | None:
+        """The mode of this iteration, None for the first."""
+        done = self._step // self.args.steps_per_generation
+        return self.modes[(done - 1) % len(self.modes)] if done else None
+
+    def _begin(self) -> None:
+        self.cpu.clear()
+        self.encoded = 0
+        self.flops = {}
+        self.peak = matmul_peak()
+        if self.mode == "before":
+            self.patched.enter_context(as_before(*(m for m in (self.model, self.ref_model) if m is not None)))
+        if self.mode == "trl":
+            scored = partial(GRPOTrainer._get_per_token_logps_and_entropies, self)
+            self.patched.enter_context(patch.object(self.packed, "shares_prefixes", False))
+            self.patched.enter_context(patch.object(self.packed, "split_micro_batches", self._cut_as_trl))
+            self.patched.enter_context(
+                patch.object(self.packed, "logps_and_entropies", lambda _, *args, **kwargs: scored(*args, **kwargs))
+            )
+
+    def _end(self) -> None:
+        self.patched.close()
+        peak = (self.peak + matmul_peak()) / 2
+        figures: dict[str, float] = {
+            **self.cpu,
+            "update": self.cpu["step"] - self.cpu["play and score"],
+            "images preprocessed": self.memo.preprocessed - self.preprocessed,
+            "images encoded": self.encoded if self.frozen is None else self.frozen.encoded,
+        }
+        figures = {name: value / self.args.games_per_iteration for name, value in figures.items()}
+        for part, flops in self.flops.items():
+            figures[f"utilisation of {part}"] = flops / self.args.games_per_iteration / peak / figures[part]
+        figures |= {name: self._metrics["train"][f"update/{name}"][-1] for name in ("shared", "padding")}
+        figures["matmul peak"] = peak
+        if self.mode is not None:
+            self.steps[self.mode].append(figures)
+
+    def _cut_as_trl(self, batch: Any) -> Any:
+        parts = split_tensor_dict(split_pixel_values_by_grid(batch), self.args.steps_per_generation)
+        return [unsplit_pixel_values_by_grid(part) for part in parts]
+
     def _generate_and_score_completions(self, inputs: Any) -> Any:
+        self.preprocessed = self.memo.preprocessed
         return self._timed("play and score", super()._generate_and_score_completions, inputs)
 
     def _play(self, *args: Any) -> Any:
-        return self._timed("rollout", super()._play, *args)
+        rollout, counters = self._timed("rollout", super()._play, *args)
+        if self.shape is not None:
+            rows = [
+                (rollout.images[game.index, view].key, said.completion.prompt_ids, said.completion.token_ids)
+                for game in rollout.games
+                for said in (*game.clues, *game.votes)
+                for view in ["spy" if said.turn.seat == game.spy and said.turn.stage == "clue" else "civilian"]
+            ]
+            self.flops["rollout"] = forward_flops(self.shape, rows, self.size, sampled=True)
+        return rollout, counters
 
-    def _replay(self, *args: Any) -> Any:
-        return self._timed("rows", super()._replay, *args)
+    def _replay(self, samples: Any, stage: Any) -> Any:
+        if self.shape is not None:
+            rows = [(sample.image.key, sample.prompt_ids, sample.token_ids) for sample in samples]
+            forward = forward_flops(self.shape, rows, self.size, sampled=False)
+            self.flops["update"] = 3 * forward
+            if self.beta:
+                self.flops["rows"] = forward
+        return self._timed("rows", super()._replay, samples, stage)
 
     def training_step(self, *args: Any) -> Any:
+        if self._step % self.args.steps_per_generation == 0:
+            self._begin()
         result = self._timed("step", super().training_step, *args)
         if self._step % self.args.steps_per_generation == 0:
-            done = self._step // self.args.steps_per_generation
-            self.after[done] = self._totals()
-            self.as_trl = done > self.counted
-            self.shares_prefixes = self.shares_prefixes and not self.as_trl
+            self._step -= 1  # still of the iteration that ends
+            self._end()
+            self._step += 1
         return result
 
 
-def time_stage(stage: Stage, options: Any) -> dict[str, float]:
+def time_stage(stage: Stage, options: Any) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         args = IterativeSPOConfig(
             output_dir=folder,
             schedule=stage,
-            iterations=1 + 2 * options.steps,
+            iterations=1 + options.steps * len(options.modes),
             games_per_iteration=options.games,
             num_generations=options.votes,
             per_device_train_batch_size=options.micro_batch,
@@ -142,44 +190,46 @@ def time_stage(stage: Stage, options: Any) -> dict[str, float]:
             report_to="none",
             disable_tqdm=True,
             use_cpu=True,
-            model_init_kwargs={"dtype": "float32"},
+            model_init_kwargs={"dtype": "float32", "attn_implementation": "sdpa"},
         )
         trainer = TimedTrainer(
-            options.model,
+            options.folder,
             args,
             pairs(options),
             rules(options),
-            load_processor(options.model),
+            load_processor(options.folder),
             template=options.template,
             players=lambda policy, _: Seating.of(Shortened(policy, options.shortest or options.tokens)),
-            counted=options.steps,
+            modes=options.modes,
+            size=(options.width, options.height),
         )
         trainer.train()
-    ours, as_trl = (trainer.per_game(start, start + options.steps) for start in (1, 1 + options.steps))
-    first, first_as_trl = (trainer.state.log_history[n] for n in (1, 1 + options.steps))
-    return {
-        f"{stage}: step, CPU s per game": ours["step"],
-        f"{stage}:   rollout": ours["rollout"],
-        f"{stage}:   rows (processor, reference)": ours["rows"],
-        f"{stage}:   deal, score, log": ours["play and score"] - ours["rollout"] - ours["rows"],
-        f"{stage}:   update (forward, backward)": ours["update"],
-        f"{stage}: share of the rows' tokens that others had": first["update/shared"],
-        f"{stage}: padding share of the update": first["update/padding"],
-        f"{stage}: images preprocessed per game": ours["images preprocessed"],
-        f"{stage}: images encoded per game": ours["images encoded"],
-        f"{stage}: cut as TRL does it, rows": as_trl["rows"],
-        f"{stage}: cut as TRL does it, update": as_trl["update"],
-        f"{stage}: cut as TRL does it, padding share": first_as_trl["update/padding"],
-        f"{stage}: ratio of rows and update": (as_trl["rows"] + as_trl["update"]) / (ours["rows"] + ours["update"]),
-        f"{stage}: public code, CPU s per game": PUBLIC[f"{stage} step"],
-        f"{stage}: ratio to public code": PUBLIC[f"{stage} step"] / ours["step"],
-    }
+    rows: dict[str, Any] = {}
+    for mode, steps in trainer.steps.items():
+        mean = {name: fmean(step[name] for step in steps) for name in steps[0]}
+        names = {
+            "step": "step, CPU s per game",
+            "rows": "rows (processor, reference)",
+            "shared": "tokens that others had",
+        }
+        rows |= {f"{stage} {mode}: {names.get(name, name)}": value for name, value in mean.items()}
+        public = scaled_public(options.model, f"{stage} step", mean["matmul peak"])
+        if public is not None:
+            rows[f"{stage} {mode}: public code scaled to this peak, CPU s per game"] = public
+            rows[f"{stage} {mode}: ratio to the public code, scaled"] = public / mean["step"]
+        if mode != "now":
+            now = {name: fmean(step[name] for step in trainer.steps["now"]) for name in steps[0]}
+            for name in ("step", "rollout", "rows", "update"):
+                rows[f"{stage}: {name}, ratio of {mode} to now"] = mean[name] / now[name]
+    return rows
 
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--steps", type=int, default=1, help="counted steps per stage")
-    parser.add_argument("--micro_batch", type=int, default=16, help="samples per forward and backward")
+    parser.set_defaults(games=8)
+    parser.add_argument("--modes", nargs="+", default=["now", "before"], choices=["now", "before", "trl"])
+    parser.add_argument("--steps", type=int, default=1, help="counted steps per stage and mode, the modes in turn")
+    parser.add_argument("--micro_batch", type=int, default=8, help="samples per forward and backward")
     parser.add_argument("--kl", type=float, default=0.04, help="KL weight; 0 needs no reference model")
     parser.add_argument(
         "--shortest", type=int, help="completions are cut to this many tokens or more; none: to --tokens"
@@ -190,8 +240,11 @@ def main() -> None:
     parser.add_argument("--gradient_checkpointing", action="store_true")
     parser.add_argument("--stages", nargs="+", default=["decision", "clue"], choices=["decision", "clue"])
     options = parser.parse_args()
+    if options.modes[0] != "now":
+        parser.error("--modes begins with now, which the others are compared with")
     torch.set_num_threads(options.threads)
-    rows: dict[str, float] = {}
+    options.folder = model_folder(options.model)
+    rows: dict[str, Any] = {}
     for stage in options.stages:
         rows |= time_stage(stage, options)
     report("step", rows, options)

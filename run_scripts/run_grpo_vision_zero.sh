@@ -83,9 +83,10 @@ options=(
     --epsilon 0.2                                       # clipping of the ratio; acts with several updates per iteration only [TRL]
     --max_grad_norm 1.0                                 # gradient clipping [code]
     # memory, not the result
-    --per_device_train_batch_size 4                     # completions per forward and backward pass of a process [ours]
+    --per_device_train_batch_size 8                     # completions per forward and backward of a process: the votes of a game [ours]
     --rollout_batch_size 256                            # completions that transformers generates at once in a process [ours]
     --gradient_checkpointing true                       # [paper]
+    --attn_implementation sdpa                          # flash_attention_2 [paper] shares no prefixes of prompts
     # the win rate against the frozen start, on pairs that are not trained on
     --holdout 0.1                                       # share of the pairs that is kept out [ours]
     --arena_every 50                                    # iterations from one win rate to the next, and first and last; 0: none [ours]
@@ -115,7 +116,6 @@ if [ "$RESUME" = 0 ]; then
     if [ -z "$preset" ]; then command+=("${options[@]}"); fi
     # Without DeepSpeed's float32 masters, updates of this size would be rounded away in bfloat16 weights [paper: bf16].
     set_by "" dtype "$([ "$DEEPSPEED" = none ] || [ "$NUM_GPUS" = 0 ] && echo float32 || echo bfloat16)"
-    set_by "" attn_implementation "$([ "$NUM_GPUS" != 0 ] || echo sdpa)" # GPUs: FlashAttention-2 where installed [paper]
     set_by "" run_name "$RUN_NAME"
 fi
 if [ -n "$RUN_NAME" ]; then command+=(--output_dir "$OUTPUT_BASE_DIR/$RUN_NAME"); fi

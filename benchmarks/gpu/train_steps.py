@@ -21,7 +21,7 @@ from benchmarks.gpu.random_texts import random_texts
 from benchmarks.gpu.settings import Settings
 from benchmarks.gpu.timed_trainer import TimedTrainer
 from vision_zero.config.options import IterativeSPOConfig
-from vision_zero.models import attention_implementation, load_processor
+from vision_zero.models import load_processor
 from vision_zero.rollout.vllm.requests import EngineOptions
 from vision_zero.types import GameRules, ImagePair
 
@@ -67,7 +67,7 @@ def make_trainer(folder: Path, mode: floors.Mode, policy: str, settings: Setting
         use_cpu=not on_gpu,
         model_init_kwargs={
             "dtype": "bfloat16" if on_gpu else "float32",
-            "attn_implementation": attention_implementation(None, use_cpu=not on_gpu),
+            "attn_implementation": "sdpa",
         },
     )
     grpo_trainer.create_model_from_path = random_model  # TRL makes both the model and its reference with it

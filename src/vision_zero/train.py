@@ -47,7 +47,7 @@ from vision_zero.data.failed_edits import PairsWithFailedEdits
 from vision_zero.data.pairs import BadImageError, check_pairs
 from vision_zero.evaluate.win_rate.callback import ArenaCallback, training_arena
 from vision_zero.folder_lock import locked
-from vision_zero.models import attention_implementation, check_saved, load_model, load_processor, zero3_disabled
+from vision_zero.models import check_saved, load_model, load_processor, zero3_disabled
 from vision_zero.rollout.policy import NotFiniteError, PromptTooLongError
 from vision_zero.rollout.self_check import SelfCheckError, check_files
 from vision_zero.rollout.transformers_policy import image_tokens
@@ -260,7 +260,8 @@ def build(
     args.model_init_kwargs = {
         **(args.model_init_kwargs or {}),
         "dtype": "float32" if model.dtype in (None, "auto") and args.use_cpu else model.dtype,
-        "attn_implementation": attention_implementation(model.attn_implementation, use_cpu=args.use_cpu),
+        # FlashAttention takes no mask, so that samples could share nothing (`prefix_sharing`).
+        "attn_implementation": model.attn_implementation or "sdpa",
     }
     with zero3_disabled(args):  # a look at the files: TRL, which loads them, would make up weights that are missing
         on_meta = load_model(

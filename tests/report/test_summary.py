@@ -43,6 +43,13 @@ def test_facts(run: Path) -> None:
     assert "after iteration 7: clue -> decision (rule)" in text
 
 
+def test_the_arenas_share_of_the_time(run: Path) -> None:
+    lines = [{"step": step, "figures": {}, "seconds": seconds} for step, seconds in ((0, 2.5), (12, 5.0))]
+    (run / "arena.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = summary.progress(run, 12, {"decision": [{"step_time": 67.5}]})
+    assert "1 decision) in 1 min 7 s, and 8 s of arena (10% of both)" in text  # 7.5 of 75 s
+
+
 def test_windows_of_each_stage(run: Path) -> None:
     text = summary.summarize_run(run)
     # decision: .1 .2 .3 .4 .6 .8, three at each end: 0.2 and 0.6; clue: .5 .7 .9, one at each end

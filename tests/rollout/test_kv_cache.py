@@ -5,7 +5,7 @@ import torch
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-from vision_zero.rollout.kv_cache import SPARE_TOKENS, GrowingLayer, PrefixStore, common_length
+from vision_zero.rollout.kv_cache import SPARE_TOKENS, GrowingLayer, PrefixStore, common_length, joined
 
 HEADS, SIZE = 2, 3
 IMAGE = 7
@@ -65,7 +65,7 @@ def store_with(prompts: dict[str, list[int]], n_layers: int = 2) -> tuple[Prefix
     layers = [GrowingLayer(*states(len(prompts), longest, number)) for number in range(n_layers)]
     mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts.values()])
     store, cache = PrefixStore(), Cache(layers=layers)
-    store.remember(list(prompts), list(prompts.values()), cache, mask)
+    store.remember([(name, 0) for name in prompts], list(prompts.values()), cache, mask)
     return store, cache, mask
 
 
@@ -83,17 +83,31 @@ def store_with(prompts: dict[str, list[int]], n_layers: int = 2) -> tuple[Prefix
     ],
 )
 def test_what_is_reusable_ends_at_the_first_difference_and_never_inside_the_image(ids: list[int], length: int) -> None:
-    store, _, _ = store_with({"game": [1, IMAGE, IMAGE, 4, 5, 6]})
-    assert store.reusable("game", ids, IMAGE) == length
-    assert store.reusable("another game", ids, IMAGE) == 0
+    store, _, _ = store_with({"image": [1, IMAGE, IMAGE, 4, 5, 6]})
+    assert store.find("image", ids, IMAGE)[1] == length
+    assert store.find("another image", ids, IMAGE) == (None, 0)
     store.clear()
-    assert store.reusable("game", ids, IMAGE) == 0
+    assert store.find("image", ids, IMAGE) == (None, 0)
+
+
+def test_conversations_about_one_image_reuse_from_the_one_that_has_most() -> None:
+    store, cache, mask = store_with({"image": [1, 2, 3, 4]})
+    store.remember([("image", 1)], [[1, 2, 7, 8]], cache, mask)
+    for ids, length, known in (
+        ([1, 2, 3, 9], 3, [1, 2, 3, 4]),
+        ([1, 2, 7, 8, 9], 4, [1, 2, 7, 8]),
+        ([1, 5], 1, [1, 2, 3, 4]),
+    ):
+        found, n = store.find("image", ids, IMAGE)
+        assert found is not None
+        assert (found.ids, n) == (known, length)
 
 
 def test_a_cache_holds_each_rows_beginning_right_aligned() -> None:
     store, known, mask = store_with({"a": [1, 2, 3, 4, 5], "b": [6, 7, 8]})
     assert mask[1].tolist() == [0, 0, 1, 1, 1]
-    cache = store.cache(["b", "new", "a", "a"], [2, 0, 4, 1], n_layers=2)
+    rows = [("b", [6, 7, 0]), ("new", [1]), ("a", [1, 2, 3, 4, 0]), ("a", [1, 0])]
+    cache = store.cache([store.find(name, ids, IMAGE) for name, ids in rows], n_layers=2)
     for layer, source in zip(cache.layers, known.layers, strict=True):
         for side in ("keys", "values"):
             rows, whole = getattr(layer, side), getattr(source, side)
@@ -106,16 +120,16 @@ def test_a_cache_holds_each_rows_beginning_right_aligned() -> None:
 
 
 def test_a_cache_of_nothing_known_is_empty() -> None:
-    cache = PrefixStore().cache(["a", "b"], [0, 0], n_layers=3)
+    cache = PrefixStore().cache([(None, 0), (None, 0)], n_layers=3)
     assert len(cache.layers) == 3
     assert cache.get_seq_length() == 0
 
 
 def test_the_last_prompt_of_a_conversation_is_the_one_that_is_kept() -> None:
     store, cache, mask = store_with({"a": [1, 2, 3]})
-    store.remember(["a"], [[1, 9, 3]], cache, mask)
-    assert store.reusable("a", [1, 2, 3, 4], IMAGE) == 1
-    assert store.reusable("a", [1, 9, 3, 4], IMAGE) == 3
+    store.remember([("a", 0)], [[1, 9, 3]], cache, mask)
+    assert store.find("a", [1, 2, 3, 4], IMAGE)[1] == 1
+    assert store.find("a", [1, 9, 3, 4], IMAGE)[1] == 3
 
 
 def test_what_is_kept_does_not_change_when_the_cache_grows_or_loses_rows() -> None:
@@ -124,4 +138,18 @@ def test_what_is_kept_does_not_change_when_the_cache_grows_or_loses_rows() -> No
     cache.batch_select_indices(torch.tensor([0]))
     for step in range(SPARE_TOKENS + 2):
         cache.layers[0].update(*states(1, 1, step))
-    assert torch.equal(store.cache(["b"], [3], n_layers=2).layers[0].keys[0], before)
+    known = store.find("b", [4, 5, 6, 0], IMAGE)
+    assert torch.equal(store.cache([known], n_layers=2).layers[0].keys[0], before)
+
+
+def test_caches_are_joined_right_aligned_in_the_order_asked_for() -> None:
+    short, long = GrowingLayer(*states(2, 3, 0)), GrowingLayer(*states(1, 5, 1))
+    layer = joined([Cache(layers=[short]), Cache(layers=[long])], torch.tensor([2, 0, 1])).layers[0]
+    for side in ("keys", "values"):
+        rows = getattr(layer, side)
+        assert rows.shape == (3, HEADS, 5, SIZE)
+        assert torch.equal(rows[0], getattr(long, side)[0])
+        assert torch.equal(rows[1:, :, 2:], getattr(short, side))
+        assert not rows[1:, :, :2].any()
+    layer.update(*states(3, 1, 2))
+    assert layer.get_seq_length() == 6

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -357,12 +358,45 @@ def test_a_second_prompt_computes_only_what_differs(model: PreTrainedModel, proc
     assert second.prompt_ids[:shared].count(IMAGE_TOKEN) == 4
     assert policy.prefilled_tokens == len(first.prompt_ids) + len(second.prompt_ids) - shared
     assert policy.reused_tokens == shared
-    # The same prompt again computes its last token alone; another game's starts anew.
+    # The same prompt again computes its last token alone, in another game too; about another image it starts anew.
     policy.answer([request_for("rules\nclues:\n1: red\n2: blue\n\nvote:", image, game=game)])
     assert policy.prefilled_tokens == len(first.prompt_ids) + len(second.prompt_ids) - shared + 1
     before = policy.prefilled_tokens
     policy.answer([request_for("rules\nclues:\n1: red\n2: blue\n\nvote:", image, game=replace(game, index=1))])
-    assert policy.prefilled_tokens == before + len(second.prompt_ids)
+    assert policy.prefilled_tokens == before + 1
+    other = GameImage("other", NoiseImage("other").open())
+    policy.answer([request_for("rules\nclues:\n1: red\n2: blue\n\nvote:", other, game=game)])
+    assert policy.prefilled_tokens == before + 1 + len(second.prompt_ids)
+
+
+def test_a_forward_is_no_wider_than_its_prompts_need(
+    model: PreTrainedModel, processor: ProcessorMixin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prompt that reuses its prefix is not padded to the width of one that is new; both say what they say alone."""
+    (game,) = tiny_games(1)
+    known, new = (GameImage(name, NoiseImage(name).open()) for name in ("known", "new"))
+    texts = ["rules\nclues:\n1: red\n\nsay:", "rules\nclues:\n1: red\n2: blue\n\nvote:"]
+    policy = TransformersPolicy(model, processor)
+    policy.answer([request_for(texts[0], known, game=game)])
+    widths: list[int] = []
+    forward = model.model.language_model.forward
+
+    def watched(*args: object, **kwargs: Any) -> object:
+        widths.append(kwargs["inputs_embeds"].shape[1])
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(model.model.language_model, "forward", watched)
+    requests = [request_for(texts[0], new, game=game), request_for(texts[1], known, game=game)]
+    requests += [request_for(texts[1], new, game=game)]
+    together = policy.answer(requests)
+    first, second = (len(one.prompt_ids) for one in together[:2])
+    shared = common_length(together[0].prompt_ids, together[1].prompt_ids)
+    assert widths[:3] == [second, second - shared, 1]
+    assert first < second
+    for request, said in zip(requests, together, strict=True):
+        (alone,) = TransformersPolicy(model, processor, reuse_prefixes=False).answer([request])
+        assert alone.token_ids == said.token_ids
+        assert alone.logprobs == pytest.approx(said.logprobs, abs=1e-5)
 
 
 def test_an_image_is_preprocessed_and_encoded_once(model: PreTrainedModel, processor: ProcessorMixin) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -16,9 +17,17 @@ from peft import LoraConfig
 from tests.by_hand import largest_difference
 from tests.trainer.test_families import Family, saved_family
 from tests.trainer_helpers import Step, make_trainer, of_many_lengths, one_step, random_pairs
+from vision_zero.models import attention as grouped
 from vision_zero.models import load_processor
 from vision_zero.trainer.packed_forward import PackedForward
-from vision_zero.trainer.prefix_sharing import PADDING, Layout, attention_mask, gather_completions, shared_layout
+from vision_zero.trainer.prefix_sharing import (
+    PADDING,
+    Layout,
+    attention_mask,
+    gather_completions,
+    real_and_padded_shared_tokens,
+    shared_layout,
+)
 from vision_zero.types import GameRules
 
 IMAGE = 99
@@ -48,9 +57,48 @@ def test_a_layout_by_hand() -> None:
     #                                shared  row 1     row 2
     assert layout.source_PL.tolist() == [[0, 1, 2, 3, 4, 5, 9, 10], [14, 15, 16, *[PADDING] * 5]]
     assert ids.flatten()[layout.source_PL[0]].tolist() == [IMAGE, 1, 2, 3, 7, 8, 4, 9]
-    assert layout.branch_PL.tolist() == [[0, 0, 0, 1, 1, 1, 2, 2], [0, 1, 1, *[0] * 5]]
-    assert layout.group_PL.tolist() == [[0] * 8, [1, 1, 1, *[PADDING] * 5]]
+    assert layout.segment_PL.tolist() == [[0, 0, 0, 1, 1, 1, 2, 2], [3, 3, 3, *[4] * 5]]
+    assert layout.leads_SS.astype(int).tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 0, 1, 0, 0],
+        [0, 0, 0, 1, 0],
+        [0, 0, 0, 0, 1],
+    ]
+    assert layout.rows == [[0, 1], [0], [1], [2], []]
     assert layout.shown == [0, 2]
+
+
+def test_a_tree_by_hand() -> None:
+    """Rows 0 and 2 go on together behind what all three share; the last token of a prompt is never shared."""
+    rows = [([IMAGE, 1, 2, 3], [7]), ([IMAGE, 4], [8]), ([IMAGE, 1, 2, 3, 5], [9, 9])]
+    ids, mask, n_completion = padded(rows)
+    layout = shared_layout(ids, mask, n_completion, [0, 0, 0], IMAGE)
+    assert ids.flatten()[layout.source_PL[0]].tolist() == [IMAGE, 1, 2, 3, 7, 3, 5, 9, 9, 4, 8]
+    assert layout.segment_PL.tolist() == [[0, 1, 1, 2, 2, 3, 3, 3, 3, 4, 4]]
+    assert layout.leads_SS.astype(int).tolist() == [
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0],
+        [1, 1, 0, 1, 0, 0],
+        [1, 0, 0, 0, 1, 0],
+        [0, 0, 0, 0, 0, 1],
+    ]
+    assert layout.rows == [[0, 2, 1], [0, 2], [0], [2], [1], []]
+    paths = attention_mask(layout, torch.device("cpu")).paths  # type: ignore[attr-defined]
+    assert paths == [[(1, ()), (2, (0,)), (2, (0, 1)), (4, (0, 1)), (2, (0,))]]
+    assert layout.shown == [0]
+
+
+def test_a_dummy_counts_where_a_row_that_trains_shares_with_it() -> None:
+    layout, _, _ = layout_by_hand()
+    _, mask, n_completion = padded([([IMAGE, 1, 2, 3], [7, 8]), ([IMAGE, 1, 2, 4], [9]), ([IMAGE, 5], [6])])
+    batch = {
+        "prompt_mask": torch.as_tensor(mask[:, :-n_completion]),
+        "completion_mask": torch.as_tensor(mask[:, -n_completion:]),
+        "tool_mask": torch.tensor([[0, 0], [1, 1], [0, 0]]),
+    }
+    assert real_and_padded_shared_tokens(layout, batch) == (5, 16)  # three shared tokens and the second row's own two
 
 
 def test_a_mask_by_hand() -> None:
@@ -146,8 +194,12 @@ def step_of(family: Family, tmp_path: Path, **config: Any) -> Step:
         model_init_kwargs={"dtype": "float32", "attn_implementation": attention},
         **options,
     )
-    step = one_step(trainer)
+    along: list[int] = []
+    real = grouped._along_paths
+    with patch.object(grouped, "_along_paths", lambda *args: along.append(1) or real(*args)):
+        step = one_step(trainer)
     assert trainer.packed.shares_prefixes == options["share_prefixes"]
+    assert bool(along) == (options["share_prefixes"] and attention == "sdpa")
     return step
 
 

@@ -18,11 +18,9 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,15 +181,17 @@ def load_trained(name: str, *, dtype: str = "auto", use_cpu: bool = False) -> Pr
     """
     import torch
 
+    from vision_zero.models.attention import use_grouped_sdpa
+
     files = check_model(name)
     device = "cuda" if torch.cuda.is_available() and not use_cpu else "cpu"
     model = load_merged(
         name,
         files,
         dtype="float32" if dtype == "auto" and device == "cpu" else dtype,
-        attn_implementation=attention_implementation(None, use_cpu=use_cpu),
+        attn_implementation="sdpa",
     )
-    return model.to(device).eval()
+    return use_grouped_sdpa(model).to(device).eval()
 
 
 @contextmanager
@@ -249,16 +249,3 @@ def load_processor(
     image_processor.size = type(image_processor.size)(**size) if not isinstance(image_processor.size, dict) else size
     image_processor.min_pixels, image_processor.max_pixels = size["shortest_edge"], size["longest_edge"]
     return processor
-
-
-def attention_implementation(asked: str | None, *, use_cpu: bool = False) -> str:
-    """`asked`, or FlashAttention 2 where it is installed on a GPU, else SDPA with one line of notice."""
-    if asked is not None:
-        return asked
-    import torch
-
-    if torch.cuda.is_available() and not use_cpu:
-        if find_spec("flash_attn") is not None:
-            return "flash_attention_2"
-        print("flash-attn is not installed: using PyTorch's SDPA attention", file=sys.stderr)
-    return "sdpa"

@@ -55,9 +55,11 @@ def summarize_run(run: Path) -> str:
 
 
 def progress(run: Path, planned: int, by_stage: Mapping[str, Sequence[Metrics]]) -> str:
-    """Progress of the run: iterations, time, and every switch of stage with its reason."""
+    """Progress of the run: iterations, time, the arena's share of it, and every switch of stage with its reason."""
     done = sum(map(len, by_stage.values()))
     seconds = sum(line.get("step_time", 0.0) for lines in by_stage.values() for line in lines)
+    arena = sum(line["seconds"] for line in run_folder.read_json_lines(run / run_folder.ARENA) if "seconds" in line)
+    of_arena = f", and {arena:.0f} s of arena ({arena / (arena + seconds):.0%} of both)" if arena else ""
     stages = ", ".join(f"{len(lines)} {stage}" for stage, lines in by_stage.items())
     switches = [
         f"after iteration {line['iteration']}: {line['from_stage']} -> {line['to_stage']} ({line['reason']})"
@@ -67,7 +69,7 @@ def progress(run: Path, planned: int, by_stage: Mapping[str, Sequence[Metrics]])
     ]
     lines = [
         f"run         {run}",
-        f"iterations  {done} of {planned} ({stages}) in {int(seconds // 60)} min {int(seconds % 60)} s",
+        f"iterations  {done} of {planned} ({stages}) in {int(seconds // 60)} min {int(seconds % 60)} s{of_arena}",
         *(f"{'stages' if not number else '':<11} {switch}" for number, switch in enumerate(switches)),
     ]
     return "\n".join(lines)

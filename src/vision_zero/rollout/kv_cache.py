@@ -56,6 +56,27 @@ class GrowingLayer(DynamicLayer):
             self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)
 
 
+def padded_left(parts: Sequence[torch.Tensor], dim: int) -> list[torch.Tensor]:
+    """`parts` with zeros before them, so that all are equally long in `dim`."""
+    longest = max(part.shape[dim] for part in parts)
+    return [
+        torch.cat([part.new_zeros(*part.shape[:dim], longest - part.shape[dim], *part.shape[dim + 1 :]), part], dim)
+        for part in parts
+    ]
+
+
+def joined(caches: Sequence[Cache], order: torch.Tensor) -> Cache:
+    """One cache of the rows of `caches`, right-aligned, its row r the row `order[r]` of all of them."""
+    layers = []
+    for number in range(len(caches[0].layers)):
+        some = [cache.layers[number] for cache in caches]
+        keys, values = ([getattr(layer, side) for layer in some] for side in ("keys", "values"))
+        layers.append(GrowingLayer(*(torch.cat(padded_left(states, dim=2))[order] for states in (keys, values))))
+        for cache in caches:  # the layers that are joined are freed one by one
+            cache.layers[number] = None
+    return Cache(layers=layers)
+
+
 @dataclass(frozen=True)
 class _Prefix:
     """Tokens of one prompt with their keys and values, a pair of [heads, tokens, head_dim] per layer."""
@@ -68,53 +89,62 @@ def common_length(left: Sequence[int], right: Sequence[int]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))
 
 
+Found = tuple[_Prefix | None, int]
+"""A stored prompt, and how many of its first tokens can be reused."""
+
+
 class PrefixStore:
-    """Keys and values of the last prompt of each conversation, for one set of weights: `clear` after an update."""
+    """Keys and values of the last prompt of each conversation, for one set of weights: `clear` after an update.
+
+    A conversation is about one image, named by its key; games on one image reuse from each other.
+    """
 
     def __init__(self) -> None:
-        self._prefixes: dict[object, _Prefix] = {}
+        self._by_image: dict[str, dict[object, _Prefix]] = {}
 
     def clear(self) -> None:
-        self._prefixes.clear()
+        self._by_image.clear()
 
-    def reusable(self, conversation: object, ids: list[int], image_token: int) -> int:
-        """Number of tokens of `ids` that are cached: the common prefix, but never all of `ids`.
+    def find(self, image_key: str, ids: list[int], image_token: int) -> Found:
+        """The stored prompt about this image that has most of `ids` in common: the prefix, but never all of `ids`.
 
-        0 if the prefix ends before the end of the image, since an image is encoded as a whole.
+        Nothing if the prefix ends before the end of the image, since an image is encoded as a whole.
         """
-        known = self._prefixes.get(conversation)
-        if known is None:
-            return 0
-        length = min(common_length(known.ids, ids), len(ids) - 1)
-        return 0 if image_token in ids[length:] else length
+        best: Found = (None, 0)
+        for known in self._by_image.get(image_key, {}).values():
+            length = min(common_length(known.ids, ids), len(ids) - 1)
+            if length > best[1]:
+                best = (known, length)
+        return (None, 0) if image_token in ids[best[1] :] else best
 
-    def cache(self, conversations: Sequence[object], lengths: Sequence[int], n_layers: int) -> Cache:
-        """Cache whose row r holds the first `lengths[r]` tokens of its conversation, right-aligned."""
-        longest = max(lengths)
-        if longest == 0:
+    def cache(self, found: Sequence[Found], n_layers: int) -> Cache:
+        """Cache whose row r holds the reusable tokens of `found[r]`, right-aligned."""
+        longest = max(length for _, length in found)
+        example = next((known for known, length in found if known and length), None)
+        if example is None:
             return Cache(layers=[GrowingLayer() for _ in range(n_layers)])
         layers = []
         for number in range(n_layers):
             filled = []
             for side in (0, 1):
-                example = next(
-                    self._prefixes[c].layers[number][side] for c, n in zip(conversations, lengths, strict=True) if n
-                )
-                heads, _, size = example.shape
-                rows = example.new_zeros(len(lengths), heads, longest, size)
-                for row, (conversation, length) in enumerate(zip(conversations, lengths, strict=True)):
-                    if length:
-                        known = self._prefixes[conversation].layers[number][side]
-                        rows[row, :, longest - length :] = known[:, :length]
+                heads, _, size = example.layers[number][side].shape
+                rows = example.layers[number][side].new_zeros(len(found), heads, longest, size)
+                for row, (known, length) in enumerate(found):
+                    if known:
+                        rows[row, :, longest - length :] = known.layers[number][side][:, :length]
                 filled.append(rows)
             layers.append(GrowingLayer(filled[0], filled[1]))
         return Cache(layers=layers)
 
     def remember(
-        self, conversations: Sequence[object], prompts: Sequence[list[int]], cache: Cache, mask: torch.Tensor
+        self,
+        conversations: Sequence[tuple[str, object]],
+        prompts: Sequence[list[int]],
+        cache: Cache,
+        mask: torch.Tensor,
     ) -> None:
-        """Store each row's prompt. `mask` [rows, cached tokens] is 1 at the row's real tokens in `cache`."""
-        for row, (conversation, ids) in enumerate(zip(conversations, prompts, strict=True)):
+        """Store each row's prompt by image key and conversation. `mask` [rows, cached tokens] is 1 at real tokens."""
+        for row, ((image_key, conversation), ids) in enumerate(zip(conversations, prompts, strict=True)):
             real = mask[row].bool()
             layers = [(layer.keys[row][:, real], layer.values[row][:, real]) for layer in cache.layers]
-            self._prefixes[conversation] = _Prefix(ids, layers)
+            self._by_image.setdefault(image_key, {})[conversation] = _Prefix(ids, layers)

@@ -71,17 +71,43 @@ def play(
     """
     start = time.perf_counter()
     images = open_images(games) if images is None else images
-    by_index = {game.index: game for game in games}
-    if len(by_index) != len(games):
-        raise ValueError("two games of a batch have the same index, so they would be the same game")
-    batch = _Batch(by_index, seating, token_limits, images, template)
+    batch = _Batch(by_index(games), seating, token_limits, images, template)
     queues = None if lock_step else seating.queues()
     calls = 0
-    for n_turns in _play_in_lock_step(batch) if queues is None else _play_continuously(batch, queues):
+    for n_turns in _play_in_lock_step([batch]) if queues is None else _play_continuously(batch, queues):
         calls += 1
         if on_call is not None:
             on_call(n_turns)
-    return Rollout(list(by_index.values()), images, calls, time.perf_counter() - start)
+    return Rollout(list(batch.games.values()), images, calls, time.perf_counter() - start)
+
+
+def play_side_by_side(
+    tables: Sequence[tuple[Sequence[Game], Seating]],
+    token_limits: TokenLimitsByStage,
+    *,
+    images: GameImages,
+    template: str = "auto",
+    on_call: Callable[[int], None] | None = None,
+) -> list[list[Game]]:
+    """The games of every table, played in lock-step as `play` would, all tables in the same calls.
+
+    Tables may be of the same deals with other seatings, and then ask their policies for much in common.
+    """
+    batches = [
+        _Batch(by_index(games), seating, token_limits, images, template, number)
+        for number, (games, seating) in enumerate(tables)
+    ]
+    for n_turns in _play_in_lock_step(batches):
+        if on_call is not None:
+            on_call(n_turns)
+    return [list(batch.games.values()) for batch in batches]
+
+
+def by_index(games: Sequence[Game]) -> dict[int, Game]:
+    found = {game.index: game for game in games}
+    if len(found) != len(games):
+        raise ValueError("two games of a batch have the same index, so they would be the same game")
+    return found
 
 
 @dataclass(frozen=True)
@@ -93,6 +119,7 @@ class _Batch:
     token_limits: TokenLimitsByStage
     images: GameImages
     template: str
+    number: int = 0
 
     def open_requests(self, game: Game) -> list[tuple[Policy, TurnRequest]]:
         """Requests for the open turns of `game`, each with its policy."""
@@ -101,7 +128,7 @@ class _Batch:
             prompt = render(game, turn, self.template)
             image = self.images[game.index, prompt.view]
             limits = self.token_limits[turn.stage]
-            request = TurnRequest(game, turn, prompt, image, turn_seed(game.seed, turn), limits)
+            request = TurnRequest(game, turn, prompt, image, turn_seed(game.seed, turn), limits, self.number)
             requests.append((self.seating.policy(game, turn), request))
         return requests
 
@@ -111,9 +138,11 @@ class _Batch:
         return self.games[index]
 
 
-def _play_in_lock_step(batch: _Batch) -> Iterator[int]:
+def _play_in_lock_step(batches: Sequence[_Batch]) -> Iterator[int]:
     """Yields the number of turns of each call. A completion's seconds are an even share of its call's."""
-    while pending := [request for game in batch.games.values() for request in batch.open_requests(game)]:
+    while pending := [
+        request for batch in batches for game in batch.games.values() for request in batch.open_requests(game)
+    ]:
         by_policy: dict[int, tuple[Policy, list[TurnRequest]]] = {}
         for policy, request in pending:
             by_policy.setdefault(id(policy), (policy, []))[1].append(request)
@@ -124,7 +153,7 @@ def _play_in_lock_step(batch: _Batch) -> Iterator[int]:
             if len(completions) != len(requests):
                 raise RuntimeError(f"{type(policy).__name__} answered {len(completions)} of {len(requests)} turns")
             for request, completion in zip(requests, completions, strict=True):
-                batch.record_completion(request, replace(completion, seconds=seconds))
+                batches[request.table].record_completion(request, replace(completion, seconds=seconds))
             yield len(requests)
 
 

@@ -26,7 +26,10 @@ TokenLimitsByStage = dict[Stage, TokenLimits]
 
 @dataclass(frozen=True)
 class TurnRequest:
-    """Turn to answer. A model sees `prompt` and `image`; only scripted players look at `game`."""
+    """Turn to answer. A model sees `prompt` and `image`; only scripted players look at `game`.
+
+    `table` tells apart what is played at once on one deal, in an arena.
+    """
 
     game: Game
     turn: Turn
@@ -34,6 +37,7 @@ class TurnRequest:
     image: GameImage
     seed: int
     token_limits: TokenLimits
+    table: int = 0
 
 
 class NotFiniteError(RuntimeError):
@@ -66,6 +70,8 @@ class QueuedPolicy(ABC):
 
     def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         """Completions of `requests`, in their order, when all of them are done."""
+        if len({request.turn for request in requests}) < len(requests):
+            raise ValueError(f"{type(self).__name__} cannot tell apart two tables of one deal")
         for request in requests:
             self.submit(request)
         completions: dict[Turn, Completion] = {}

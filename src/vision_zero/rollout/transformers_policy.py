@@ -21,7 +21,7 @@ from transformers import Cache, PreTrainedModel, ProcessorMixin
 
 from vision_zero.rollout.game_images import GameImage
 from vision_zero.rollout.image_cache import ImageMemo, memoize_images
-from vision_zero.rollout.kv_cache import PrefixStore
+from vision_zero.rollout.kv_cache import Found, PrefixStore, joined, padded_left
 from vision_zero.rollout.policy import TurnRequest
 from vision_zero.rollout.sampling import Sampler, Sampling
 from vision_zero.rollout.stopping import STOP
@@ -38,7 +38,7 @@ class _Row:
 
     prompt_ids: list[int]
     image: GameImage
-    conversation: tuple[int, str]
+    conversation: tuple[int, int]
     requests: list[int]
 
 
@@ -167,7 +167,7 @@ class TransformersPolicy:
                 if batch and (size + len(some) > self.max_batch or tokens > self.max_batch * PROMPT_TOKENS):
                     yield batch
                     batch, size, tokens = [], 0, len(some) * len(ids)
-                batch.append(_Row(ids, request.image, (request.game.index, request.image.key), some))
+                batch.append(_Row(ids, request.image, (request.table, request.game.index), some))
                 size += len(some)
         if batch:
             yield batch
@@ -222,15 +222,30 @@ class TransformersPolicy:
     def _prefill(self, rows: list[_Row]) -> tuple[Cache, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Compute the tokens of each row's prompt that are not cached.
 
+        Rows that reuse a prefix are computed apart from those that do not: a forward is as wide as the longest rest.
         Returns the cache, its mask [B, cached tokens], the last token's position [..., B, 1] and logits [B, V].
         """
-        device = self.model.device
-        conversations = [row.conversation for row in rows]
         image_token = self.model.config.image_token_id
-        reused = [0] * len(rows)
+        found: list[Found] = [(None, 0)] * len(rows)
         if self.reuse_prefixes:
-            reused = [self._prefixes.reusable(row.conversation, row.prompt_ids, image_token) for row in rows]
-        cache = self._prefixes.cache(conversations, reused, self.model.config.get_text_config().num_hidden_layers)
+            found = [self._prefixes.find(row.image.key, row.prompt_ids, image_token) for row in rows]
+        parts = [[n for n, (_, length) in enumerate(found) if bool(length) == reuses] for reuses in (False, True)]
+        if not all(parts):
+            return self._prefill_together(rows, found)
+        caches, masks, positions, logits = zip(
+            *(self._prefill_together([rows[n] for n in part], [found[n] for n in part]) for part in parts), strict=True
+        )
+        back = torch.tensor([*parts[0], *parts[1]], device=self.model.device).argsort()
+        mask = torch.cat(padded_left(masks, dim=1))[back]
+        return joined(caches, back), mask, torch.cat(positions, dim=-2)[..., back, :], torch.cat(logits)[back]
+
+    def _prefill_together(
+        self, rows: list[_Row], found: list[Found]
+    ) -> tuple[Cache, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """`_prefill` of rows in one forward; row r reuses `found[r]`."""
+        device = self.model.device
+        reused = [length for _, length in found]
+        cache = self._prefixes.cache(found, self.model.config.get_text_config().num_hidden_layers)
 
         # Rows are right-aligned, so the tokens still to compute are the last columns: [reused | pads and the rest].
         lengths = [len(row.prompt_ids) for row in rows]
@@ -250,6 +265,7 @@ class TransformersPolicy:
             logits_to_keep=1,
         )
         if self.reuse_prefixes:
+            conversations = [(row.image.key, row.conversation) for row in rows]
             self._prefixes.remember(conversations, [row.prompt_ids for row in rows], cache, mask)
         self.prefilled_tokens += sum(lengths) - sum(reused)
         self.reused_tokens += sum(reused)

@@ -62,7 +62,7 @@ def order_by_cost(
 
 
 def order_by_game(samples: Sequence[TrainingSample], n_updates: int) -> list[int]:
-    """Numbers of `samples` by game and then by image, none moved to another update: for samples that share prefixes."""
+    """Numbers of `samples` by game, image and prompt, none moved to another update: for samples that share prefixes."""
     per_update = len(samples) // n_updates
     order = []
     for start in range(0, len(samples), per_update):
@@ -71,15 +71,16 @@ def order_by_game(samples: Sequence[TrainingSample], n_updates: int) -> list[int
 
 
 def _by_game(samples: Sequence[TrainingSample], numbers: Sequence[int], *, by_image: bool = False) -> list[int]:
-    """Games by their longest sample, its samples by length, longest first; with `by_image` by image before that."""
+    """Games by their longest sample, its samples by length, longest first; `by_image`: by image and prompt before."""
     longest: dict[int, int] = {}
     for number in numbers:
         game = samples[number].game
         longest[game] = max(longest.get(game, 0), samples[number].n_tokens)
 
-    def place(number: int) -> tuple[int, int, str, int]:
+    def place(number: int) -> tuple[object, ...]:
         sample = samples[number]
-        return (-longest[sample.game], sample.game, sample.image.key if by_image else "", -sample.n_tokens)
+        alike = (sample.image.key, sample.prompt_ids) if by_image else ()
+        return (-longest[sample.game], sample.game, *alike, -sample.n_tokens)
 
     return sorted(numbers, key=place)
 

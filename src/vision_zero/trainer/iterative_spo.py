@@ -32,6 +32,7 @@ from vision_zero import ranks, run_folder
 from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.data.pairs import BadImageError
 from vision_zero.game.spy_game import summarize
+from vision_zero.models.attention import use_grouped_sdpa
 from vision_zero.rollout.deal import deal_onto_pairs
 from vision_zero.rollout.game_images import GameImages
 from vision_zero.rollout.image_cache import NumberedImages, look_images_up, memoize_images
@@ -150,7 +151,7 @@ class IterativeSPOTrainer(ResumableTrainer):
         wrapped = [model for model in (self.model, self.ref_model) if model is not None]
         models = [without_adapter_wrapper(self.accelerator.unwrap_model(model)) for model in wrapped]
         for one in models:
-            look_images_up(one, self.images)
+            look_images_up(use_grouped_sdpa(one), self.images)
         self.frozen = FrozenTower(models, self.images) if args.freeze_vision else None
         if dropout := dropout_of(models[0], models[0].get_encoder("image") if args.freeze_vision else None):
             raise ValueError(

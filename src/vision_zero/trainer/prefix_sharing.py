@@ -1,18 +1,19 @@
-"""Rows with a common prefix are computed together: the prefix once, the rest of every row behind it.
+"""Rows with common prefixes are computed together: every prefix once, the rest of every row behind it.
 
-The G votes of a game have one prompt, the clues of a game have an image and the rules in common. Instead of rows that
-each repeat it, a forward sees
+The G votes of a game have one prompt; a clue's prompt is an image, the rules and the clues so far, so the prompts of an
+image are a tree. Instead of rows that each repeat it, a forward sees its segments, depth first:
 
-    shared prefix | rest of row 1 | rest of row 2 | ...
+    shared by all | shared by rows 1 and 2 | rest of row 1 | rest of row 2 | rest of row 3 | ...
 
-in which a token attends to the shared prefix and to its own row, and has the position that it had there. Every token
-sees what it saw, so log-probabilities and gradients are those of whole rows, up to rounding; the shared part is
-computed once, forward and backward, and its image stands there once. (Prefix Grouper, arXiv 2506.05433, does the same
-for groups of one prompt with two attention calls; one call with a mask needs nothing of the model but to take a mask.)
+in which a token attends to its own segment and to those that lead to it, and has the position that it had in its row.
+Every token sees what it saw, so log-probabilities and gradients are those of whole rows, up to rounding; a shared
+segment is computed once, forward and backward, and its image stands there once. (Prefix Grouper, arXiv 2506.05433, does
+the same for groups of one prompt with two attention calls; one call with a mask needs nothing of the model but to take
+a mask.)
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +22,10 @@ import torch
 from transformers import PreTrainedModel
 from trl.trainer.utils import split_pixel_values_by_grid, unsplit_pixel_values_by_grid
 
+from vision_zero.models.attention import GROUPED_SDPA, SegmentPath
 from vision_zero.trainer.batching import Batch, n_weights, take_rows, weights_per_token
 
-MASKED_ATTENTION = ("sdpa", "eager")
+MASKED_ATTENTION = (GROUPED_SDPA, "sdpa", "eager")
 IMAGE_FIELDS = ("pixel_values", "image_grid_thw", "num_images", "num_tiles")
 PADDING = -1
 
@@ -32,24 +34,62 @@ PADDING = -1
 class Layout:
     """Places of the tokens of rows [B, T] in shared rows [P, L].
 
-    `source_PL` is the place of each token in the flattened rows, PADDING where there is none. `group_PL` tells apart
-    what shares a prefix, `branch_PL` is 0 in a shared prefix and else counts the rows of a group. `shown` are the
-    rows whose images stand in the shared rows, in order.
+    `source_PL` is the place of each token in the flattened rows, PADDING where there is none; `segment_PL` the number
+    of its segment. `leads_SS` says which segments (columns) a segment's tokens attend to, `rows` which rows pass
+    through it; the last segment is padding. `shown` are the rows whose images stand in the shared rows, in order.
     """
 
     source_PL: np.ndarray
-    group_PL: np.ndarray
-    branch_PL: np.ndarray
+    segment_PL: np.ndarray
+    leads_SS: np.ndarray
+    rows: list[list[int]]
     shown: list[int]
 
 
 @dataclass(frozen=True)
-class _Group:
-    """Rows whose first `n_shared` tokens are the same, and what they come to: the shared tokens and their own."""
+class _Segment:
+    """Tokens `start` to `end` of each of `rows`, the same for all; `parent` is the place of the segment before."""
 
     rows: list[int]
-    n_shared: int
-    length: int
+    start: int
+    end: int
+    parent: int | None
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Rows that begin alike, as a tree: segments, each behind its parent."""
+
+    segments: list[_Segment]
+
+    @property
+    def length(self) -> int:
+        return sum(segment.end - segment.start for segment in self.segments)
+
+
+def tree_of(
+    rows: Sequence[int], prompts: Mapping[int, np.ndarray], lengths: Mapping[int, int], *, start: int = 0
+) -> list[_Segment]:
+    """Segments of `rows`, which share their first `start` tokens; a row is its prompt and then what nobody shares."""
+    segments: list[_Segment] = []
+
+    def grow(rows: Sequence[int], start: int, parent: int | None) -> None:
+        if len(rows) == 1:
+            segments.append(_Segment(list(rows), start, lengths[rows[0]], parent))
+            return
+        end = start + common_prefix_length([prompts[row][start:] for row in rows])
+        if end > start:
+            segments.append(_Segment(list(rows), start, end, parent))
+            parent = len(segments) - 1
+        branches: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for row in rows:  # a prompt that ends here is alone: its last token is never shared
+            alone = len(prompts[row]) == end + 1
+            branches[int(prompts[row][end]), row if alone else PADDING].append(row)
+        for branch in branches.values():
+            grow(branch, end, parent)
+
+    grow(rows, start, None)
+    return segments
 
 
 def shared_layout(
@@ -63,32 +103,29 @@ def shared_layout(
     """Layout of rows [prompt | completion], prompts padded left and completions right, with shared prefixes.
 
     `images` tells the rows' images apart; each row has one. The last token of a prompt is never shared, because what
-    follows it differs. A long shared row is computed whole, with all pairs of its tokens, also those that do not attend
-    to each other; of groups of at most 1, 2, 4 ... rows the cheapest are taken by P (L + pair_cost L^2), with
-    `pair_cost` in tokens.
+    follows it differs. With a mask a long shared row is computed whole, with all pairs of its tokens, also those that
+    do not attend to each other; of groups of at most 1, 2, 4 ... rows the cheapest are taken by P (L + pair_cost L^2),
+    with `pair_cost` in tokens.
     """
+    n_columns = ids_BT.shape[1]
     starts_B = mask_BT.argmax(axis=1)
-    prompt_end = ids_BT.shape[1] - n_completion
-    ends_B = prompt_end + mask_BT[:, prompt_end:].sum(axis=1)
+    prompt_end = n_columns - n_completion
+    prompts = {row: ids_BT[row, start:prompt_end] for row, start in enumerate(starts_B)}
+    lengths = {row: len(prompts[row]) + int(mask_BT[row, prompt_end:].sum()) for row in prompts}
     by_image: dict[int, list[int]] = defaultdict(list)
-    for row, image in enumerate(images):
-        by_image[image].append(row)
+    for row in sorted(prompts, key=lambda row: prompts[row].tolist()):  # neighbours have most in common
+        by_image[images[row]].append(row)
 
     def groups_of(most: int) -> list[_Group]:
         found = []
         for rows in by_image.values():
             for start in range(0, len(rows), most):
                 some = rows[start : start + most]
-                prompts = [ids_BT[row, starts_B[row] : prompt_end] for row in some]
-                n_shared = common_prefix_length(prompts)
-                if (prompts[0][:n_shared] == image_token).sum() < (prompts[0] == image_token).sum() and len(some) > 1:
-                    # The image stands behind words that differ.
-                    shares = [([row], len(prompt) - 1) for row, prompt in zip(some, prompts, strict=True)]
-                else:
-                    shares = [(some, n_shared)]
-                for together, n in shares:
-                    n_own = sum(int(ends_B[row] - starts_B[row]) - n for row in together)
-                    found.append(_Group(together, n, n + n_own))
+                first = prompts[some[0]]
+                n_shared = common_prefix_length([prompts[row] for row in some])
+                # An image behind words that differ is not shared.
+                together = [some] if image_token not in first[n_shared:] else [[row] for row in some]
+                found += [_Group(tree_of(rows, prompts, lengths)) for rows in together]
         return found
 
     largest = max(len(rows) for rows in by_image.values())
@@ -99,29 +136,27 @@ def shared_layout(
         return len(places) * (length + pair_cost * length**2)
 
     places = min(candidates, key=cost)
-    most = _longest(places)
-    shape = (len(places), most)
-    source_PL, group_PL, branch_PL = (np.full(shape, value) for value in (PADDING, PADDING, 0))
-    n_columns = ids_BT.shape[1]
-    number = 0
-    for row, some in enumerate(places):
+    n_segments = sum(len(group.segments) for some in places for group in some)
+    leads_SS = np.eye(n_segments + 1, dtype=bool)
+    shape = (len(places), _longest(places))
+    source_PL, segment_PL = np.full(shape, PADDING), np.full(shape, n_segments)
+    rows_of: list[list[int]] = []
+    for place, some in enumerate(places):
         column = 0
         for group in some:
-            first = int(starts_B[group.rows[0]])
-            pieces = [(0, group.rows[0], first, first + group.n_shared)]
-            pieces += [
-                (branch, one, int(starts_B[one]) + group.n_shared, int(ends_B[one]))
-                for branch, one in enumerate(group.rows, start=1)
-            ]
-            for branch, one, start, end in pieces:
-                here = slice(column, column + end - start)
-                source_PL[row, here] = one * n_columns + np.arange(start, end)
-                group_PL[row, here] = number
-                branch_PL[row, here] = branch
-                column += end - start
-            number += 1
-    shown = [group.rows[0] for some in places for group in some]
-    return Layout(source_PL, group_PL, branch_PL, shown)
+            first_number = len(rows_of)
+            for segment in group.segments:
+                number = len(rows_of)
+                if segment.parent is not None:
+                    leads_SS[number] |= leads_SS[first_number + segment.parent]
+                row = segment.rows[0]
+                here = slice(column, column + segment.end - segment.start)
+                source_PL[place, here] = row * n_columns + starts_B[row] + np.arange(segment.start, segment.end)
+                segment_PL[place, here] = number
+                rows_of.append(segment.rows)
+                column = here.stop
+    shown = [group.segments[0].rows[0] for some in places for group in some]
+    return Layout(source_PL, segment_PL, leads_SS, [*rows_of, []], shown)
 
 
 def pack_groups(groups: list[_Group]) -> list[list[_Group]]:
@@ -154,30 +189,40 @@ def common_prefix_length(prompts: Sequence[np.ndarray]) -> int:
 def real_and_padded_shared_tokens(layout: Layout, batch: Batch) -> tuple[float, float]:
     """Tokens that are computed for rows that train, and all places of the shared rows.
 
-    A dummy sample has no token that trains; its rest does not count, a prefix that it shares does.
+    A dummy sample has no token that trains; what it shares with a row that does counts.
     """
-    n_columns = batch["prompt_mask"].shape[1] + batch["completion_mask"].shape[1]
-    trains_B = (batch["completion_mask"] * batch.get("tool_mask", 1)).any(dim=1).cpu().numpy()
-    of_dummy = (layout.branch_PL > 0) & ~trains_B[layout.source_PL.clip(min=0) // n_columns]
-    counts = (layout.source_PL != PADDING) & ~of_dummy
-    return float(counts.sum()), float(layout.source_PL.size)
+    trains_B = (batch["completion_mask"] * batch.get("tool_mask", 1)).any(dim=1).tolist()
+    counts_S = np.array([any(trains_B[row] for row in rows) for rows in layout.rows])
+    return float(counts_S[layout.segment_PL].sum()), float(layout.source_PL.size)
 
 
 def attention_mask(layout: Layout, device: torch.device) -> torch.Tensor:
-    """[P, 1, L, L], True where a token attends: to its shared prefix and its own row, up to itself."""
-    group_PL = torch.as_tensor(layout.group_PL, device=device)
-    branch_PL = torch.as_tensor(layout.branch_PL, device=device)
-    same_group = group_PL[:, :, None] == group_PL[:, None, :]
-    of_row = (branch_PL[:, None, :] == 0) | (branch_PL[:, :, None] == branch_PL[:, None, :])
-    return (same_group & of_row).tril()[:, None]
+    """[P, 1, L, L], True where a token attends: to its segment and those that lead to it, up to itself."""
+    segment_PL = torch.as_tensor(layout.segment_PL, device=device)
+    leads_SS = torch.as_tensor(layout.leads_SS, device=device)
+    mask = leads_SS[segment_PL[:, :, None], segment_PL[:, None, :]].tril()[:, None]
+    mask.paths = [_paths(row, layout.leads_SS) for row in layout.segment_PL]  # type: ignore[attr-defined]
+    return mask
+
+
+def _paths(segment_L: np.ndarray, leads_SS: np.ndarray) -> list[SegmentPath]:
+    """The segments of a shared row for `models.attention`, which may take them instead of the mask."""
+    numbers, lengths = np.unique(segment_L, return_counts=True)  # they are numbered in their order
+    return [
+        (int(length), tuple(np.flatnonzero(leads_SS[number][numbers[:place]]).tolist()))
+        for place, (number, length) in enumerate(zip(numbers, lengths, strict=True))
+    ]
 
 
 def pair_cost(model: PreTrainedModel) -> float:
     """Cost of a pair of tokens in attention, in tokens of the language model, by the number of multiplications.
 
     A pair takes two per layer and channel of the heads (query with key, weight with value), a token one per weight.
+    0 where attention goes along paths, since any rows then have the same pairs.
     """
     config = model.config.get_text_config()
+    if config._attn_implementation == GROUPED_SDPA and model.device.type == "cpu":
+        return 0.0
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     per_pair = 2 * config.num_hidden_layers * config.num_attention_heads * head_size
     return float(per_pair / (weights_per_token(model) + n_weights([model.get_output_embeddings().weight])))
@@ -188,7 +233,7 @@ def unsupported_reason(model: PreTrainedModel) -> str | None:
     config = model.config.get_text_config()
     attention = config._attn_implementation
     if attention not in MASKED_ATTENTION:
-        return f"attn_implementation={attention} takes no mask; {' and '.join(MASKED_ATTENTION)} do"
+        return f"attn_implementation={attention} takes no mask; sdpa and eager do"
     if any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ()):
         return f"{type(model).__name__} has layers that do not attend to all of a row"
     return None

@@ -23,7 +23,7 @@ from vision_zero.evaluate.win_rate.metrics import (
     Figures,
     win_rate_figures,
 )
-from vision_zero.rollout.policy import Policy, TokenLimits, TurnRequest
+from vision_zero.rollout.policy import Policy, QueuedPolicy, TokenLimits, TurnRequest
 from vision_zero.types import Completion, GameRules, ImagePair, Vote
 
 TOKEN_LIMITS: Any = {"clue": TokenLimits(0, 8), "decision": TokenLimits(0, 8)}
@@ -228,6 +228,37 @@ def test_chunks_and_parts_change_nothing() -> None:
     for matchup, outcomes in whole.items():
         assert outcomes[0::2] == halves[0][matchup]
         assert outcomes[1::2] == halves[1][matchup]
+
+
+def test_all_matchups_are_played_in_the_calls_of_one() -> None:
+    calls = {"new": 0, "start": 0}
+
+    class Counted(RandomPlayer):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
+            calls[self.name] += 1
+            return super().answer(requests)
+
+    arena = arena_of(20)
+    rules = arena.deals[0].rules
+    results = arena.play(CROSS_PLAY, {name: Counted(name) for name in calls}, image_swapped=[FROZEN, ITSELF])
+    assert [len(outcomes) for outcomes in results.values()] == [20] * len(CROSS_PLAY)
+    of_games = rules.n_players * rules.n_rounds + 1
+    assert calls == dict.fromkeys(calls, of_games + 1)  # and once more with other images
+
+
+def test_a_queue_refuses_two_tables_of_one_deal() -> None:
+    class Queue(QueuedPolicy):
+        def submit(self, request: TurnRequest) -> None: ...
+
+        def poll(self) -> list[tuple[TurnRequest, Completion]]:
+            return []
+
+    with pytest.raises(ValueError, match="Queue cannot tell apart two tables of one deal"):
+        arena_of(4).play(WIN_RATE, dict.fromkeys(("new", "start"), Queue()))
 
 
 def test_a_cached_policy_answers_alike_and_is_asked_less() -> None:

@@ -11,7 +11,7 @@ from vision_zero.evaluate.clues.grounding import GroundingByRole, SceneIndex, gr
 from vision_zero.game.spy_game import summarize, votes_in_order
 from vision_zero.rollout.deal import deal_onto_pairs
 from vision_zero.rollout.game_images import GameImages, open_images
-from vision_zero.rollout.play import Seating, play
+from vision_zero.rollout.play import Seating, play_side_by_side
 from vision_zero.rollout.policy import Policy, TokenLimitsByStage
 from vision_zero.spo.rewards import plurality
 from vision_zero.types import Game, GameRules, GameSummary, ImagePair, Vote
@@ -75,7 +75,7 @@ OutcomesByMatchup = Mapping[Matchup, list[GameOutcome]]
 class Arena:
     """Deals, and how they are played. `swapped_images`: for every deal another, whose image replaces its own.
 
-    `games_at_once` bounds how many games' images are open; what is sampled does not depend on it.
+    `games_at_once` bounds the games of all match-ups that are played at once; what is sampled does not depend on it.
     """
 
     deals: tuple[Game, ...]
@@ -104,41 +104,47 @@ class Arena:
         for matchup in results:
             if missing := sorted(matchup.players - players.keys()):
                 raise ValueError(f"nobody is called {missing[0]} ({matchup}); players are {', '.join(players)}")
+        seatings = {
+            matchup: Seating(*(players[name] for name in (matchup.civilians, matchup.spy, matchup.voters)))
+            for matchup in results
+        }
         own = range(part[0], len(self.deals), part[1])
-        for numbers in _chunks(own, self.games_at_once):
+        for numbers in _chunks(own, self.games_at_once // max(1, len(results))):
             deals = [self.deals[number] for number in numbers]
-            swapped_images = [self.swapped_images[number] for number in numbers]
             images = open_images(deals)
-            others = open_images(swapped_images, images) if image_swapped else {}
-            for matchup, outcomes in results.items():
-                seating = Seating(*(players[name] for name in (matchup.civilians, matchup.spy, matchup.voters)))
-                games = play(
-                    deals, seating, self.token_limits, images=images, template=self.template, on_call=on_call
-                ).games
-                groundings = [
-                    None if self.scene_index is None else grounding_of_game(game, self.scene_index) for game in games
-                ]
-                votes: list[tuple[Vote, ...] | None] = [None] * len(games)
-                if matchup in image_swapped:
-                    shown: GameImages = {
-                        (deal.index, "civilian"): others[swapped.index, "civilian"]
-                        for deal, swapped in zip(deals, swapped_images, strict=True)
-                    }
-                    votes = list(self._image_swapped_votes(games, seating, shown, on_call))
-                outcomes += [
-                    GameOutcome(summarize(game), game.pair.id, grounding, image_swapped_votes)
-                    for game, grounding, image_swapped_votes in zip(games, groundings, votes, strict=True)
-                ]
+            played = self._side_by_side(dict.fromkeys(results, deals), seatings, images, on_call)
+            unvoted = {
+                matchup: [replace(game, votes=()) for game in games]
+                for matchup, games in played.items()
+                if matchup in image_swapped
+            }
+            voted = {}
+            if unvoted:  # votes on the same clues at the same seeds, with the others' images in place of the true ones
+                swapped_images = [self.swapped_images[number] for number in numbers]
+                others = open_images(swapped_images, images)
+                shown: GameImages = {
+                    (deal.index, "civilian"): others[swapped.index, "civilian"]
+                    for deal, swapped in zip(deals, swapped_images, strict=True)
+                }
+                voted = self._side_by_side(unvoted, seatings, shown, on_call)
+            for matchup, games in played.items():
+                for number, game in enumerate(games):
+                    grounding = None if self.scene_index is None else grounding_of_game(game, self.scene_index)
+                    votes = tuple(votes_in_order(voted[matchup][number])) if matchup in voted else None
+                    results[matchup].append(GameOutcome(summarize(game), game.pair.id, grounding, votes))
             after_chunk()
         return results
 
-    def _image_swapped_votes(
-        self, games: Sequence[Game], seating: Seating, shown: GameImages, on_call: Callable[[int], None] | None
-    ) -> Iterator[tuple[Vote, ...]]:
-        """Votes on the same clues at the same seeds, with the images of `shown` in place of the true ones."""
-        unvoted = [replace(game, votes=()) for game in games]
-        voted = play(unvoted, seating, self.token_limits, images=shown, template=self.template, on_call=on_call).games
-        return (tuple(votes_in_order(game)) for game in voted)
+    def _side_by_side(
+        self,
+        games: Mapping[Matchup, Sequence[Game]],
+        seatings: Mapping[Matchup, Seating],
+        images: GameImages,
+        on_call: Callable[[int], None] | None,
+    ) -> dict[Matchup, list[Game]]:
+        tables = [(some, seatings[matchup]) for matchup, some in games.items()]
+        played = play_side_by_side(tables, self.token_limits, images=images, template=self.template, on_call=on_call)
+        return dict(zip(games, played, strict=True))
 
 
 def make_arena(
@@ -187,5 +193,5 @@ def swap_images(deals: Sequence[Game]) -> tuple[Game, ...]:
 
 
 def _chunks(numbers: range, size: int) -> Iterator[range]:
-    for start in range(0, len(numbers), size):
-        yield numbers[start : start + size]
+    for start in range(0, len(numbers), max(1, size)):
+        yield numbers[start : start + max(1, size)]

@@ -33,6 +33,7 @@ from vision_zero.evaluate.win_rate.main import result_line
 from vision_zero.evaluate.win_rate.match import Match
 from vision_zero.evaluate.win_rate.metrics import CROSS_PLAY
 from vision_zero.models import zero3_disabled
+from vision_zero.models.attention import use_grouped_sdpa
 from vision_zero.rollout.load_policy import ModelPlayer
 from vision_zero.rollout.progress import game_bar
 from vision_zero.rollout.stopping import STOP, StoppedError
@@ -182,7 +183,7 @@ class ArenaCallback(TrainerCallback):
         name = self._policy().config._name_or_path
         with zero3_disabled(trainer.args):
             loaded = create_model_from_path(name, **(trainer.args.model_init_kwargs or {}))
-        return loaded.to(trainer.accelerator.device).eval()
+        return use_grouped_sdpa(loaded).to(trainer.accelerator.device).eval()
 
     def _player(self, model: PreTrainedModel, *, frozen: bool = False) -> ModelPlayer:
         """The model as a player; `frozen`: without its adapter, if it has one."""
