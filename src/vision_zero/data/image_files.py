@@ -103,7 +103,7 @@ def _decoded(stream: IO[bytes], name: str) -> Image.Image:
         elif turned.has_transparency_data:
             turned = Image.alpha_composite(Image.new("RGBA", turned.size, "white"), turned.convert("RGBA"))
     whole = turned.convert("RGB")
-    whole.info[DARK] = deep and max(high for _, high in whole.getextrema()) < 64  # type: ignore[misc, operator]
+    whole.info[DARK] = deep and max(high for _, high in whole.getextrema()) < 64  # type: ignore[misc]
     return whole
 
 

@@ -123,12 +123,7 @@ def _asked_for(pair_by: str) -> tuple[tuple[str, ...], tuple[tuple[str, str], ..
     words = before.strip("_-. /"), after.strip("_-. /")
     if not comma or "," in after or not words[1] or words[0] == words[1]:
         raise PairSourceError(f"--pair_by is none or the words of original and edit, as before,after; got {pair_by!r}")
-    ends = (
-        after.startswith(("_", "-", ".")),
-        after.endswith("/"),
-        after.startswith("/"),
-        after.endswith(("_", "-", ".")),
-    )
+    ends = (after[0] in "_-.", after[-1] == "/", after[0] == "/", after[-1] in "_-.")
     return tuple(form for form, end in zip(FORMS, ends, strict=True) if end) or FORMS, (words,)
 
 

@@ -79,12 +79,10 @@ def folder_of_hub(name: str) -> Path:
     of which nothing more comes, unless the cache has the weights too: then the model was fetched whole.
     """
     config = file_of_hub(name, "config.json")
-    if config is None:
-        raise ValueError(f"model {name} has no config.json")
-    folder = config.parent
+    assert config is not None, "its config.json is checked first"
+    folder, blobs = config.parent, config.parents[2] / "blobs"
     if constants.is_offline_mode():
         return folder
-    blobs = folder.parent.parent / "blobs"
 
     def fetch() -> None:
         constants.DOWNLOAD_CHUNK_SIZE = 1 << 17  # what is written at once: with its 10 MB no progress would be seen
