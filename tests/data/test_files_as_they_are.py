@@ -259,6 +259,13 @@ def test_a_cell_of_a_parquet_file_names_no_file_elsewhere(tmp_path: Path) -> Non
         pairs[2].image.open()
 
 
+@pytest.mark.parametrize("content", [b"PAR1", b"PAR1" + b"\xff" * 40])
+def test_damaged_metadata_is_named(tmp_path: Path, content: bytes) -> None:
+    (draw(tmp_path, "a.png") / "metadata.parquet").write_bytes(content)
+    with pytest.raises(PairSourceError, match=f"^{tmp_path}: `datasets` cannot read it"):
+        load_pairs(tmp_path)
+
+
 def test_a_shard_that_is_missing_is_told(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet

@@ -180,8 +180,8 @@ def _names_files(metadata: Path) -> bool:
     with open(metadata, "rb") as stream:
         start = stream.readline(1 << 20)
         if start.startswith(b"PAR1"):  # its columns are at the end, and how long that is
-            stream.seek(-8, os.SEEK_END)
-            stream.seek(-8 - int.from_bytes(stream.read(4), "little"), os.SEEK_END)
+            stream.seek(end := max(0, os.path.getsize(metadata) - 8))
+            stream.seek(max(0, end - int.from_bytes(stream.read(4), "little")))
             start = stream.read()
     return b"file_name" in start or start.startswith(LFS_POINTER)
 

@@ -1,6 +1,7 @@
 """Files of a model on the Hub, each asked for once and within a time; libraries would ask for minutes."""
 
 import difflib
+import math
 import os
 import re
 import sys
@@ -80,7 +81,7 @@ def folder_of_hub(name: str) -> Path:
     """
     config = file_of_hub(name, "config.json")
     assert config is not None, "its config.json is checked first"
-    folder, blobs = config.parent, config.parents[2] / "blobs"
+    folder, blobs, files = config.parent, config.parents[2] / "blobs", list[Path]()
     if constants.is_offline_mode():
         return folder
 
@@ -88,9 +89,15 @@ def folder_of_hub(name: str) -> Path:
         constants.DOWNLOAD_CHUNK_SIZE = 1 << 17  # what is written at once: with its 10 MB no progress would be seen
         for one in HfApi().model_info(name, timeout=HUB_SECONDS).siblings or []:
             if not any(fnmatch(one.rfilename, pattern) for pattern in WEIGHT_PATTERNS):
-                _fetch(name, one.rfilename)
+                files.append(_fetch(name, one.rfilename))
 
-    answer = _in_time(fetch, lambda: sum(file.stat().st_size for file in blobs.iterdir()))
+    def progress() -> float:
+        try:
+            return len(files) + sum(file.stat().st_size for file in blobs.iterdir())
+        except FileNotFoundError:  # one that was just renamed, as it is whole
+            return math.nan
+
+    answer = _in_time(fetch, progress)
     if isinstance(answer, Exception):
         if not any(folder.glob("*.safetensors")):
             longer = "HF_HUB_ETAG_TIMEOUT=SECONDS waits longer"
@@ -104,7 +111,7 @@ def _fetch(name: str, file: str) -> Path:
     return Path(hf_hub_download(name, file))
 
 
-def _in_time(action: Callable[[], Any], progress: Callable[[], int] = lambda: 0) -> Any:
+def _in_time(action: Callable[[], Any], progress: Callable[[], float] = lambda: 0) -> Any:
     """What `action` returns or raises, or a TimeoutError once `progress` has stood still for HUB_SECONDS."""
     found: list[Any] = []
 
@@ -114,7 +121,7 @@ def _in_time(action: Callable[[], Any], progress: Callable[[], int] = lambda: 0)
         except Exception as error:
             found.append(error)
 
-    thread, reached = threading.Thread(target=act, daemon=True), -1
+    thread, reached = threading.Thread(target=act, daemon=True), -1.0
     thread.start()
     while thread.is_alive() and reached != (reached := progress()):
         thread.join(HUB_SECONDS)
