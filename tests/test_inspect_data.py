@@ -92,7 +92,7 @@ def test_contact_sheet_marks_bad_pairs_and_shortens_ids(tmp_path: Path) -> None:
 
 
 def test_contact_sheet_that_cannot_be_written(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("sheet.txt", "sheet", "nowhere/sheet.jpg"):
+    for name in ("sheet.txt", "sheet", "nowhere/sheet.jpg", "sheet.gif", "sheet.bmp"):
         assert run(pairs, "--sheet", tmp_path / name) == 1
         assert name in capsys.readouterr().err
 
@@ -123,3 +123,26 @@ def test_as_a_program(pairs: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stderr == f"error: {pairs / 'nowhere'}: no such file or folder\n"
+
+
+@pytest.mark.parametrize("where", ["/dev/full", "nobody"])
+def test_output_that_cannot_be_written_ends_in_one_line(pairs: Path, where: str) -> None:
+    words = [sys.executable, "-m", "vision_zero.inspect_data", str(pairs)]
+    reader, writer = os.pipe()
+    os.close(reader)
+    target = os.open(where, os.O_WRONLY) if where != "nobody" else writer
+    done = subprocess.run(words, stdout=target, stderr=subprocess.PIPE, text=True, check=False)
+    for file in {writer, target}:
+        os.close(file)
+    if where == "nobody":
+        assert done.stderr == ""
+    else:
+        line = "error: what is printed cannot be written: No space left on device\n"
+        assert (done.returncode, done.stderr) == (1, line)
+
+
+def test_an_import_changes_no_stream() -> None:
+    code = "import sys, vision_zero; print(sys.stdout.errors)"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "strict\n"

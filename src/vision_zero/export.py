@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 from vision_zero import models
+from vision_zero.models.hub import WEIGHT_PATTERNS
 from vision_zero.rollout.stopping import end_with_reader
 from vision_zero.run_folder import CONFIG, EXPORT, EXPORTED, is_complete, mark_complete
 
-NOT_COPIED = (*models.WEIGHT_PATTERNS, ".*", "README.md", "*.md")
+NOT_COPIED = (*WEIGHT_PATTERNS, ".*", "README.md", "*.md")
 
 
 def main() -> None:
@@ -58,7 +59,7 @@ def export_checkpoint(checkpoint: Path, target: Path, base: str | None = None) -
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary)
     for path in temporary.iterdir():
-        if not any(path.match(pattern) for pattern in models.WEIGHT_PATTERNS):
+        if not any(path.match(pattern) for pattern in WEIGHT_PATTERNS):
             path.unlink()
     for path in sorted(base_path.iterdir()):
         if path.is_file() and not any(path.match(pattern) for pattern in NOT_COPIED):

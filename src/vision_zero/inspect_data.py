@@ -27,6 +27,8 @@ from vision_zero.types import ImagePair
 
 CELL = 200
 """Side in pixels of the square that an image of the contact sheet is fitted into."""
+SHEETS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
+"""Files that keep the mark by which they may be written again."""
 MARGIN = 8
 CAPTION = 20
 FONT = ImageFont.load_default(size=13)
@@ -37,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     try:
         if args.sheet is not None:
+            if args.sheet.suffix.lower() not in SHEETS:
+                raise PairSourceError(f"--sheet {args.sheet}: must end in one of {', '.join(SHEETS)}")
             check_own(args.sheet, "--sheet")
         sources = args.source[0] if len(args.source) == 1 else args.source
         pairs = load_pairs(
@@ -45,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sample = None if args.all else args.sample
         report = check_pairs(pairs, sample, args.seed, progress("opening pairs", "pair"), collect=True)
         print(report_table(", ".join(args.source), pairs, report))
-        for line in (*pairs.notes, *(f"bad: {bad.id}: {bad.reason}" for bad in report.bad)):
+        for line in (*pairs.notes, *report.notes, *(f"bad: {bad.id}: {bad.reason}" for bad in report.bad)):
             print(printable(line))
         if args.sheet is not None:
             save_sheet(pairs, args.sheet, args.sheet_pairs, args.seed)
@@ -139,9 +143,7 @@ def report_table(source: str, pairs: LazyPairs, report: PairReport) -> str:
 
 
 def save_sheet(pairs: Sequence[ImagePair], path: Path, n_pairs: int, seed: int) -> None:
-    """Write a grid of sampled pairs. Raises PairSourceError for a file type that Pillow cannot write."""
-    if path.suffix.lower() not in Image.registered_extensions():
-        raise PairSourceError(f"{path}: not a file type for an image; try .jpg")
+    """Write a grid of sampled pairs."""
     shown = [pairs[row] for row in sample_rows(len(pairs), n_pairs, seed)]
     contact_sheet(shown).save(path, exif=marked())
     print(f"{'contact sheet':<22} {path}, {len(shown)} pairs")

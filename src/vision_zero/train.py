@@ -161,7 +161,7 @@ def load_checked_pairs(game: GameConfig, main_process: bool, processor: Processo
             )
         if game.failed_edits and not report.n_edited:
             raise ValueError(f"failed_edits={game.failed_edits} changes nothing: no pair has an edited image")
-        for note in read.notes:
+        for note in (*read.notes, *report.notes):
             print(note, file=sys.stderr)
         opened = f"{report.n_opened} opened, {len(report.bad)} bad"
         print(f"{len(pairs)} image pairs, {report.n_edited} with an edited image; {opened}", file=sys.stderr)

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -16,10 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from vision_zero import inspect_data
 from vision_zero.config.game import GameConfig
+from vision_zero.data.pairing import _marks, _split
 from vision_zero.data.pairs import (
     BadImageError,
     DatasetImage,
@@ -77,6 +81,12 @@ def files_of(pairs: LazyPairs, root: Path) -> dict[str, tuple[str, str | None]]:
         ("{}/before.png", "{}/after.png"),
         ("{}.png", "{}_edited.png"),
         ("{}_source_img.png", "{}_target_img.png"),
+        ("x{}Before.png", "x{}After.png"),
+        ("img{}Original.png", "img{}EditedImage.png"),
+        ("{}original.png", "{}modified.png"),
+        ("original{}.png", "modified{}.png"),
+        ("before({}).png", "after({}).png"),
+        ("x{}.png", "x{}Edited.png"),
         (unicodedata.normalize("NFC", "é{}_original.png"), unicodedata.normalize("NFD", "é{}_modified.png")),
         ("é [v1] {}_src.png", "é [v1] {}_dst.png"),
     ],
@@ -101,6 +111,7 @@ def test_pairs_by_known_words(tmp_path: Path, names: tuple[str, str]) -> None:
         (("{}/0.png", "{}/1.png"), "/0,/1"),
         (("{}_A.png", "{}_B.png"), "_a,_b"),
         (("old/{}.png", "new/{}.png"), "old/,new/"),
+        (("{}A.png", "{}B.png"), "_a,_b"),
     ],
 )
 def test_pairs_of_words_that_other_files_have_too_are_asked_about(
@@ -168,6 +179,91 @@ def test_a_known_word_beside_another_folder_of_the_same_names_is_asked_about(
 def test_words_in_brackets_make_pairs(tmp_path: Path) -> None:
     draw(tmp_path, "a (original).png", "a (edited).png", "b [Original].png", "b [Edited].png")
     assert len(load_pairs(tmp_path)) == 2
+
+
+@given(st.lists(st.sampled_from([*"ab01_-/ (]", "x", "cat", "Before", "after", "edited", "images", "Img"]), min_size=1))
+def test_no_name_with_a_word_is_passed_over_for_speed(parts: list[str]) -> None:
+    """The look at ends and beginnings leaves out no name that a pattern fits."""
+    file = re.sub("/+", "/", "".join(parts).strip("/") or "x") + ".png"
+    words = {"before", "after", "edited", "a", "b", "0", "1"}
+    quick = _marks([_split(file)], words)
+    base, anything = file.removesuffix(".png"), "".join
+    slow = _marks([(anything(base.rpartition("/")[:2]), base.rpartition("/")[2], _EverySide(), file)], words)
+    assert quick == slow
+
+
+class _EverySide(str):
+    """A name of which nothing can be told by its ends."""
+
+    def endswith(self, *_: Any) -> bool:
+        return True
+
+    startswith = endswith
+
+    def __getitem__(self, key: Any) -> str:
+        return "e"
+
+
+def test_a_table_of_single_images_that_look_like_pairs_is_asked_about(tmp_path: Path) -> None:
+    names = [f"{name}_{side}.png" for name in "xyz" for side in ("original", "modified")]
+    draw(tmp_path, *names)
+    lines(tmp_path / "metadata.jsonl", *({"file_name": name} for name in names))
+    said = r"single images \(--pair_by none\), and they may be pairs NAME_original .*--pair_by _original,_modified\)"
+    with pytest.raises(PairSourceError, match=said):
+        load_pairs(tmp_path)
+    single, pairs = load_pairs(tmp_path, pair_by="none"), load_pairs(tmp_path, pair_by="_original,_modified")
+    assert (single.layout, len(single), single.notes) == ("data set", 6, ())
+    assert sorted(files_of(pairs, tmp_path)) == ["x", "y", "z"]
+    assert any("1 file not used: 1 .jsonl" in note for note in pairs.notes)
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_pair_by_beside_a_table_is_told_and_not_refused(tmp_path: Path) -> None:
+    draw(tmp_path, "a.png", "b.png")
+    manifest = lines(tmp_path / "m.jsonl", {"id": "0", "image": "a.png", "edited": "b.png"})
+    for words in ("a,b", "none"):
+        (note,) = load_pairs(manifest, pair_by=words).notes
+        assert note == f"{manifest}: --pair_by {words} is not used: it is a manifest, no folder"
+    single = lines(tmp_path / "s.jsonl", {"id": "0", "image": "a.png"})
+    assert load_pairs(single, pair_by="none").notes == ()
+    assert "--pair_by a,b is not used" in load_pairs("drawn:3", pair_by="a,b").notes[0]
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_parquet_files_in_any_case_three_folders_deep(tmp_path: Path) -> None:
+    import datasets
+
+    draw(tmp_path / "images", "a.png", "b.png")
+    files = (tmp_path / "images" / name for name in ("a.png", "b.png"))
+    data = {"image": [{"path": None, "bytes": file.read_bytes()} for file in files]}
+    table = datasets.Dataset.from_dict(data, features=datasets.Features({"image": datasets.Image()}))
+    for name in ("deep/by/the/whole.parquet", "upper/train-00000-of-00001.PARQUET"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        table.to_parquet(tmp_path / name)
+        assert len(load_pairs(tmp_path / name.split("/")[0])) == 2
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_a_cell_of_a_parquet_file_names_no_file_elsewhere(tmp_path: Path) -> None:
+    import datasets
+
+    draw(tmp_path, "private.png", "set/a.png")
+    cells = [{"path": path, "bytes": None} for path in ("a.png", str(tmp_path / "private.png"), "../private.png")]
+    features = datasets.Features({"image": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}})
+    datasets.Dataset.from_dict({"image": cells}, features=features).to_parquet(tmp_path / "set" / "t.parquet")
+    pairs = load_pairs(tmp_path / "set", columns=("image",))
+    assert pairs[0].image.open().size == (12, 8)
+    with pytest.raises(BadImageError, match=rf"row 1, column image: .*paths must be relative to {tmp_path / 'set'}"):
+        pairs[1].image.open()
+    with pytest.raises(BadImageError, match=r"row 2, column image: .*leaves the folder"):
+        pairs[2].image.open()
+
+
+@pytest.mark.parametrize("content", [b"PAR1", b"PAR1" + b"\xff" * 40])
+def test_damaged_metadata_is_named(tmp_path: Path, content: bytes) -> None:
+    (draw(tmp_path, "a.png") / "metadata.parquet").write_bytes(content)
+    with pytest.raises(PairSourceError, match=f"^{tmp_path}: `datasets` cannot read it"):
+        load_pairs(tmp_path)
 
 
 def test_a_shard_that_is_missing_is_told(tmp_path: Path) -> None:
@@ -351,6 +447,27 @@ def test_grey_is_scaled_or_its_depth_is_refused(tmp_path: Path, name: str) -> No
     image = ImageFile(tmp_path / "a.tif").open()
     assert (image.getpixel((0, 0)), image.getpixel((63, 47))) == tuple((value,) * 3 for value in expected)
     assert image.getpixel((32, 24))[0] in range(120, 136)  # type: ignore[index]
+
+
+def test_values_of_fewer_bits_in_16_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, bits in (("a", 12), ("b", 14), ("c", 16)):
+        data = struct.pack(f"<{N}H", *(round((2**bits - 1) * one) for one in RAMP))
+        Image.frombytes("I;16", (64, 48), data).save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.tif").write_bytes(tiff(16, data))
+    Image.new("L", (64, 48), 3).save(tmp_path / "of_8_bits.png")
+    colours = struct.pack(f">{3 * N}H", *(round(4095 * one) for one in RAMP for _ in range(3)))
+    rows = b"".join(b"\0" + colours[at : at + 384] for at in range(0, len(colours), 384))
+    parts = ((b"IHDR", struct.pack(">IIBBBBB", 64, 48, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    chunks = (
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in parts
+    )
+    (tmp_path / "colours.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    assert inspect_data.main([str(tmp_path)]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "16 bits" in line]
+    assert told == [
+        "5 images of 8 opened pairs have all values in the lowest quarter of 16 bits (first: a.png): they look dark; "
+        "if their values have fewer bits, as 12, save them with 8"
+    ]
 
 
 def png(*chunks: tuple[bytes, bytes], broken: bool = False) -> bytes:

@@ -14,8 +14,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tests.process_helpers import TINY_VLM
-from vision_zero.models import base_of, check_model, files, find_models, load_model, load_processor
+from tests.process_helpers import TINY_VLM, train
+from vision_zero.models import base_of, check_model, files, find_models, load_model, load_processor, load_trained
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22e\nsize 12345\n"
 Spoil = Callable[[Path], object]
@@ -130,6 +130,11 @@ REFUSED: dict[str, tuple[Spoil, str]] = {
     "list config": (write("config.json", "[1]"), "config.json is damaged"),
     "no config": (without("config.json"), "is no model: it has no config.json$"),
     "no tokenizer": (without("tokenizer.json", "vocab.json", "merges.txt"), "has no tokenizer .*: copy it from"),
+    "no merges": (
+        all_of(without("tokenizer.json"), write("merges.txt", "#version: 0.2\n")),
+        "no merges in its merges.txt, its tokens would be others: fetch it again",
+    ),
+    "no file of merges": (without("tokenizer.json", "merges.txt"), "no merges in its merges.txt"),
     "no image processor": (without("preprocessor_config.json"), "has no image processor .*: copy it from"),
     "no weights": (without("model.safetensors"), "has no weights .*: copy it from"),
     "no template": (
@@ -248,6 +253,29 @@ def test_sizes_of_any_release_of_qwen_are_read(written: dict[str, Any], model: P
     assert [grid.tolist() for grid in grids] == [[1, 4, 4], [1, 8, 8]]
     images = load_processor(str(model), max_pixels=56 * 56).image_processor
     assert images(images=[Image.new("RGB", (500, 500))], return_tensors="pt")["image_grid_thw"].tolist() == [[1, 4, 4]]
+
+
+@pytest.mark.parametrize("options", [{}, {"device_map": "meta"}])
+def test_weights_of_another_shape_are_named(options: dict[str, Any], model: Path) -> None:
+    weights = load_file(model / "model.safetensors")
+    name = next(name for name in weights if name.endswith("q_proj.weight"))
+    weights[name] = weights[name][:-3].contiguous()
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    has = r"layers.0.self_attn.q_proj.weight is \[125, 128\] not \[128, 128\]"
+    with pytest.raises(ValueError, match=f"model {model}: its weights are not those of its config.json: .*{has}"):
+        load_model(model, **options)
+
+
+def test_weights_that_are_not_finite_are_named(model: Path) -> None:
+    weights = load_file(model / "model.safetensors")
+    name = next(name for name in weights if name.endswith("q_proj.weight"))
+    weights[name][0, 0] = float("nan")
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"its weight \S*layers.0.self_attn.q_proj.weight is not finite"):
+        load_trained(str(model), use_cpu=True)
+    refused = train(model.parent / "run", model_name_or_path=model)
+    assert refused.status == 1
+    assert "layers.0.self_attn.q_proj.weight is not finite; fetch it again" in refused.output.splitlines()[-1]
 
 
 def test_weights_are_not_read_by_a_refusal(model: Path) -> None:

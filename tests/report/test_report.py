@@ -23,7 +23,7 @@ from vision_zero.evaluate.win_rate.callback import LOGGED
 from vision_zero.report import __main__ as command
 from vision_zero.report.charts import NO_ARENA, build_charts
 from vision_zero.report.games import Pictures, choose_games, judge_clues, read_games
-from vision_zero.report.metrics_log import check_steps
+from vision_zero.report.metrics_log import read_steps
 from vision_zero.report.page import json_in_html, make_report
 from vision_zero.rollout.record import pairs_of, seen_images
 from vision_zero.run_folder import RunFolderError, read_json_lines
@@ -214,8 +214,9 @@ def test_odd_numbers_of_the_log_are_not_drawn(run: Path, tmp_path: Path, value: 
 
 def test_a_step_that_is_none_is_named(run: Path, tmp_path: Path) -> None:
     for value in NONSENSE:
+        (tmp_path / "lines.jsonl").write_text(json.dumps({"step": value}) + "\n")
         with pytest.raises(RunFolderError, match="not the number of a step"):
-            check_steps(tmp_path, [{"step": value}])
+            read_steps(tmp_path / "lines.jsonl")
     broken = without_games(run, tmp_path / "run")
     change_lines(broken / "metrics.jsonl", 1, lambda line: line.update(step=[]))
     change_lines(broken / "arena.jsonl", 1, lambda line: line.update(step=HUGE))

@@ -9,18 +9,17 @@ LFS_POINTER = b"version https://git-lfs"
 LFS_ADVICE = "is a Git LFS pointer in place of the file (`git lfs pull` in its clone fetches it)"
 
 
-class PairSourceError(ValueError):
+class _PrintableError(ValueError):
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+
+class PairSourceError(_PrintableError):
     """A source of image pairs is not laid out as it should be. The message names the file and what to do."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(printable(message))
 
-
-class BadImageError(ValueError):
+class BadImageError(_PrintableError):
     """An image, or the two images of a pair, cannot be used. The message begins with the name."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(printable(message))
 
 
 def printable(text: str) -> str:

@@ -67,6 +67,7 @@ class Cells:
         self._rows = dataset.select_columns(list(columns.fields().values())).with_format("arrow")
         self.name = name
         self.folder = folder
+        self.is_parquet = dataset.builder_name == "parquet"
 
     def read(self, column: str, row: int) -> Any:
         return self._rows[row : row + 1].column(column)[0].as_py()
@@ -91,15 +92,15 @@ class DatasetImage:
             if len(value) != 1:
                 raise BadImageError(f"{self.name}: the list must hold one image, it holds {len(value)}")
             value = value[0]
-        # `datasets` itself wrote the path of an image cell; a path in a text column is the data's own word.
-        trusted = isinstance(value, Mapping)
-        data, path = (value.get("bytes"), value.get("path")) if trusted else (value, value)
+        # `datasets` wrote the path of an image cell of other than a parquet file; all else is the data's own word.
+        is_cell = isinstance(value, Mapping)
+        data, path = (value.get("bytes"), value.get("path")) if is_cell else (value, value)
         if isinstance(data, bytes):
             return data
         if not isinstance(path, str) or not path:
             raise BadImageError(f"{self.name}: the cell holds no image")
         folder = self.cells.folder
-        if folder is None or trusted:
+        if folder is None or (is_cell and not self.cells.is_parquet):
             return ImageFile(as_on_disk(Path(path)))
         try:
             return ImageFile(folder.root / folder.check(path))
@@ -162,13 +163,12 @@ def is_dataset_path(path: Path) -> bool:
 
 
 def _tables(path: Path) -> list[str]:
-    """Files that hold a folder's rows, at most two folders deep: metadata that names images, or else parquet files."""
+    """Files that hold a folder's rows, at most three folders deep: metadata that names images, else parquet files."""
     found: dict[bool, set[str]] = {True: set(), False: set()}
-    for depth in ("", "*/", "*/*/"):
-        names = (one for one in path.glob(depth + "*") if one.name in _METADATA or one.suffix == ".parquet")
-        for file in names:
+    for depth in ("", "*/", "*/*/", "*/*/*/"):
+        for file in path.glob(depth + "*"):
             is_metadata = file.name in _METADATA and _names_files(file)
-            if is_metadata or file.suffix == ".parquet":
+            if is_metadata or file.suffix.lower() == ".parquet":
                 found[is_metadata].add(file.relative_to(path).as_posix())
         if any(found.values()):
             break
@@ -178,7 +178,11 @@ def _tables(path: Path) -> list[str]:
 def _names_files(metadata: Path) -> bool:
     """True for metadata of images; a file of this name may be about something else."""
     with open(metadata, "rb") as stream:
-        start = stream.read() if metadata.suffix == ".parquet" else stream.readline()
+        start = stream.readline(1 << 20)
+        if start.startswith(b"PAR1"):  # its columns are at the end, and how long that is
+            stream.seek(end := max(0, os.path.getsize(metadata) - 8))
+            stream.seek(max(0, end - int.from_bytes(stream.read(4), "little")))
+            start = stream.read()
     return b"file_name" in start or start.startswith(LFS_POINTER)
 
 
@@ -234,9 +238,11 @@ def _read_file(file: Path) -> datasets.Dataset:
 
 def _files_in(dataset: datasets.Dataset, folder: Path) -> set[str]:
     """Files of `folder` that the cells of an image folder name."""
-    rows = dataset.with_format("arrow")[:]
-    cells = (cell for name in dataset.column_names for cell in rows.column(name).to_pylist() if isinstance(cell, dict))
-    paths = (as_on_disk(Path(cell["path"])) for cell in cells if cell.get("path"))
+    import datasets
+
+    images = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
+    columns = dataset.select_columns(images).with_format("arrow")[:].columns
+    paths = (as_on_disk(Path(cell["path"])) for column in columns for cell in column.to_pylist() if cell)
     return {os.path.relpath(path, os.path.abspath(folder)) for path in paths}
 
 
@@ -284,7 +290,7 @@ def choose_columns(present: Sequence[str], images: Sequence[str], columns: Colum
 
 def split_of(path: str) -> str:
     """Split that the path of a file in a data set names, as `data/train-00000-of-00003.parquet`; empty for none."""
-    stem = path.removesuffix(".parquet")
+    stem = os.path.splitext(path)[0]
     if match := _SHARD.fullmatch(stem.rsplit("/", 1)[-1]):
         return match[1]
     named = {"train" if word == "training" else word for word in _SPLIT_WORD.findall(stem.lower())}

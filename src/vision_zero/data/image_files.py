@@ -26,6 +26,9 @@ IMAGE_EXTENSIONS = frozenset(
 )
 """Extensions of image files, compared in lower case."""
 
+DARK = "in the lowest quarter of 16 bits"
+"""Key of `Image.info`: true if all values are so, which may be of 12 or 14 bits. No file says it; they look black."""
+
 # Only these decoders are tried, whatever the extension says: Pillow's EPS reader, for one, would start Ghostscript.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM")
 
@@ -87,6 +90,7 @@ def decode(stream: IO[bytes], name: str) -> Image.Image:
 def _decoded(stream: IO[bytes], name: str) -> Image.Image:
     with Image.open(stream, formats=_FORMATS) as image:
         check_size(image.size, name)
+        deep = ";16" in str(image.tile)  # what of the file it is to decode: gone when it is loaded
         image.load()
         try:
             turned = ImageOps.exif_transpose(image)
@@ -95,10 +99,12 @@ def _decoded(stream: IO[bytes], name: str) -> Image.Image:
                 f"{name}: its EXIF data are damaged ({error}), so which side is up is not known; save it without them"
             ) from error
         if image.mode in ("F", "I") or image.mode.startswith("I;16"):
-            return _eight_bit(turned, name, getattr(image, "tag_v2", {})).convert("RGB")
-    if turned.has_transparency_data:
-        turned = Image.alpha_composite(Image.new("RGBA", turned.size, "white"), turned.convert("RGBA"))
-    return turned.convert("RGB")
+            turned = _eight_bit(turned, name, getattr(image, "tag_v2", {}))
+        elif turned.has_transparency_data:
+            turned = Image.alpha_composite(Image.new("RGBA", turned.size, "white"), turned.convert("RGBA"))
+    whole = turned.convert("RGB")
+    whole.info[DARK] = deep and max(high for _, high in whole.getextrema()) < 64  # type: ignore[misc]
+    return whole
 
 
 def _eight_bit(image: Image.Image, name: str, tags: Mapping[int, Any]) -> Image.Image:

@@ -7,7 +7,7 @@ several, where images are left over, or where only UNSURE words fit, nothing is 
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from unicodedata import normalize
@@ -33,6 +33,9 @@ _ONE = "pair"
 DOCUMENTED = "NAME_original + NAME_modified"
 _KIND = r"(?:[_ -]?(?:image|img|photo|picture)s?)?"
 """What may follow a word: 1_source_image.png, target_images/."""
+_CAMEL = r"(?-i:(?<=[a-z\d])(?=[A-Z]))"
+_Name = tuple[str, str, str, str]
+"""Folder with its slash, name without extension, the same in lower case, and the whole path of a file."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,11 @@ class Reading:
         """`NAME_original`, of side 0."""
         return self.form.format(self.words[side]).replace("NAME", name) if self.words[side] else name
 
+    @property
+    def flag(self) -> str:
+        form = {SUFFIX: "_{}", FOLDER: "{}/", FILE: "/{}", PREFIX: "{}_"}[self.form]
+        return f"--pair_by {','.join(map(form.format, self.words))}"
+
     def __str__(self) -> str:
         return f"{self.pattern(0)} + {self.pattern(1)}"
 
@@ -74,7 +82,8 @@ def find_pairs(root: Path, images: Sequence[str], pair_by: str | None) -> Readin
     if pair_by == NONE:
         return None
     forms, words = _asked_for(pair_by) if pair_by else (FORMS, WORDS)
-    likely = [one for one in _readings(images, forms, words) if _is_likely(one)]
+    names = list(map(_split, images))
+    likely = _readings(names, forms, words)
     whole = {
         tuple(sorted(one.pairs().values())): one for one in reversed(likely) if 2 * len(one.pairs()) == len(images)
     }
@@ -84,28 +93,27 @@ def find_pairs(root: Path, images: Sequence[str], pair_by: str | None) -> Readin
     if likely and not found:
         raise PairSourceError(_left_over(root, images, max(likely, key=lambda one: len(one.pairs()))))
     if not found and not pair_by:  # three quarters: of frames 0, 1 and 2 of a film only two thirds would be pairs
-        unsure = _readings(images, FORMS[:3], UNSURE)
+        unsure = _readings(names, FORMS[:3], UNSURE)
         found = [one for one in unsure if 8 * len(one.pairs()) >= 3 * len(images) and one.sides[0].keys() != {_ONE}]
-        found += _of_two_folders(images)
+        found += _of_two_folders(names)
     if found:
-        flag = {SUFFIX: "_{}", FOLDER: "{}/", FILE: "/{}", PREFIX: "{}_"}
-        said = [f"{one} (--pair_by {','.join(flag[one.form].format(word) for word in one.words)})" for one in found]
+        said = [f"{one} ({one.flag})" for one in found]
         raise PairSourceError(
             f"{root}: its {len(images)} images may be pairs {' or '.join(said)}, or single images (--pair_by none)"
         )
     return None
 
 
-def _of_two_folders(images: Sequence[str]) -> list[Reading]:
+def _of_two_folders(images: Sequence[_Name]) -> list[Reading]:
     """The reading of two folders with files of the same names, one of which is called by a known word, if it is all."""
-    folders = sorted({os.path.dirname(file) for file in images})
+    folders = sorted({folder[:-1] for folder, *_ in images})
     if not {os.path.basename(folder).lower() for folder in folders} & {word for pair in WORDS for word in pair if word}:
         return []
     if len(folders) != 2 or len({os.path.dirname(folder) for folder in folders}) != 1 or len(images) < 4:
         return []
     one = Reading(FOLDER, (os.path.basename(folders[0]), os.path.basename(folders[1])))
-    for file in images:
-        one.add(folders.index(os.path.dirname(file)), os.path.splitext(os.path.basename(file))[0], file)
+    for folder, base, _, file in images:
+        one.add(folders.index(folder[:-1]), base, file)
     return [one] if 2 * len(one.pairs()) == len(images) and all(one.words) else []
 
 
@@ -115,61 +123,64 @@ def _asked_for(pair_by: str) -> tuple[tuple[str, ...], tuple[tuple[str, str], ..
     words = before.strip("_-. /"), after.strip("_-. /")
     if not comma or "," in after or not words[1] or words[0] == words[1]:
         raise PairSourceError(f"--pair_by is none or the words of original and edit, as before,after; got {pair_by!r}")
-    ends = (
-        after.startswith(("_", "-", ".")),
-        after.endswith("/"),
-        after.startswith("/"),
-        after.endswith(("_", "-", ".")),
-    )
+    ends = (after[0] in "_-.", after[-1] == "/", after[0] == "/", after[-1] in "_-.")
     return tuple(form for form, end in zip(FORMS, ends, strict=True) if end) or FORMS, (words,)
 
 
-def _readings(images: Sequence[str], forms: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[Reading]:
-    """All readings with an image on some side, those of one form together."""
-    words = "|".join(sorted({re.escape(word) for pair in pairs for word in pair if word}, key=len, reverse=True))
+def _readings(images: Sequence[_Name], forms: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[Reading]:
+    """All readings with images on both sides, form by form. Of the documented words one side is enough."""
+    marked, readings = _marks(images, {word for pair in pairs for word in pair if word}), list[Reading]()
+    for one in (Reading(form, pair) for form in forms for pair in pairs):
+        originals, edits = (marked[one.form, word] for word in one.words)
+        if edits and not one.words[0] and one.form == SUFFIX:  # any image but the edits
+            others = {file for _, file in edits}
+            originals = [(folder + base, file) for folder, base, _, file in images if file not in others]
+        if (originals and edits) or ((originals or edits) and str(one) == DOCUMENTED):
+            for side, files in enumerate((originals, edits)):
+                for name, file in files:
+                    one.add(side, name, file)
+            readings.append(one)
+    return [one for one in readings if one.words[0] or one.pairs()]
+
+
+def _marks(images: Sequence[_Name], words: Set[str]) -> Mapping[tuple[str, str], list[tuple[str, str]]]:
+    """(NAME, file) by form and word: every word at an end of a file's name, or as the name of it or of a folder.
+
+    There may be a million names: most are known by how they begin and end, and a folder is looked at once.
+    """
+    either = "|".join(sorted(map(re.escape, words), key=len, reverse=True))
+    suffix = re.compile(rf"(?is)(.+)(?:[_. -][(\[]?|{_CAMEL}|(?<=\d)(?=[^\W\d]))({either}){_KIND}[)\]]?")
+    prefix = re.compile(rf"(?is)({either}){_KIND}(?:[_. -]|{_CAMEL}|(?<=[^\W\d])(?=[\d(\[]))(.+)")
+    alone = re.compile(rf"(?i)(?:(?:image|img|photo|picture)s?[_ -])?({either})s?{_KIND}")
+    begins = (*map(str.casefold, words), "image", "img", "photo", "picture")
+    ends = (*begins, *(f"{word}s" for word in begins), ")", "]")
+    first, last = {word[0] for word in begins}, {word[-1] for word in ends}
     marked: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
-    patterns = (
-        re.compile(rf"(?is)(.+)[_. -][(\[]?({words}){_KIND}[)\]]?"),
-        re.compile(rf"(?is)({words}){_KIND}[_. -](.+)"),
-        re.compile(rf"(?i)(?:(?:image|img|photo|picture)s?[_ -])?({words})s?{_KIND}"),
-    )
-    for file in images:
-        for form, word, name in _marks(os.path.splitext(file)[0], *patterns):
-            marked[form, word].append((name, file))
-    readings = [
-        Reading(form, pair) for form in forms for pair in pairs if marked[form, pair[1]] or marked[form, pair[0]]
-    ]
-    for one in readings:
-        edits = marked[one.form, one.words[1]]
-        originals = marked[one.form, one.words[0]]
-        if not one.words[0] and one.form == SUFFIX:  # any image but the edits
-            others = set(images).difference(file for _, file in edits)
-            originals = [(os.path.splitext(file)[0], file) for file in images if file in others]
-        for side, files in enumerate((originals, edits)):
-            for name, file in files:
-                one.add(side, name, file)
-    return readings
+    without_word: dict[str, list[tuple[str, str]]] = {}
+    for folder in {one[0] for one in images}:
+        parts = folder.split("/")[:-1]
+        for place, part in enumerate(parts):
+            if match := alone.fullmatch(part):
+                rest = "".join(f"{one}/" for one in (*parts[:place], *parts[place + 1 :]))
+                without_word.setdefault(folder, []).append((match[1].lower(), rest))
+    for folder, base, folded, file in images:
+        ended = folded[-1:] in last and folded.endswith(ends)
+        begun = folded[:1] in first and folded.startswith(begins)
+        if ended and (match := suffix.fullmatch(base)):
+            marked[SUFFIX, match[2].lower()].append((folder + match[1], file))
+        if begun and (match := prefix.fullmatch(base)):
+            marked[PREFIX, match[1].lower()].append((folder + match[2], file))
+        if begun and ended and (match := alone.fullmatch(base)):
+            marked[FILE, match[1].lower()].append((folder[:-1] or _ONE, file))
+        for word, rest in without_word.get(folder, ()):
+            marked[FOLDER, word].append((rest + base, file))
+    return marked
 
 
-def _marks(
-    stem: str, suffix: re.Pattern[str], prefix: re.Pattern[str], alone: re.Pattern[str]
-) -> Iterator[tuple[str, str, str]]:
-    """(form, word, NAME) of every word at the end or the beginning of a file's name, or of a folder in its path."""
-    *folders, base = stem.split("/")
-    if match := suffix.fullmatch(base):
-        yield SUFFIX, match[2].lower(), "/".join((*folders, match[1]))
-    if match := prefix.fullmatch(base):
-        yield PREFIX, match[1].lower(), "/".join((*folders, match[2]))
-    if match := alone.fullmatch(base):
-        yield FILE, match[1].lower(), "/".join(folders) or _ONE
-    for place, folder in enumerate(folders):
-        if match := alone.fullmatch(folder):
-            yield FOLDER, match[1].lower(), "/".join((*folders[:place], *folders[place + 1 :], base))
-
-
-def _is_likely(reading: Reading) -> bool:
-    """True if both of its words are there. One of the documented words is enough, and a NAME alone is not."""
-    return bool(reading.pairs() if not reading.words[0] else all(reading.sides) or str(reading) == DOCUMENTED)
+def _split(file: str) -> _Name:
+    begin = file.rfind("/") + 1
+    base = file[begin : file.rfind(".")]  # all images have an extension
+    return file[:begin], base, base.casefold(), file
 
 
 def _left_over(root: Path, images: Sequence[str], reading: Reading) -> str:

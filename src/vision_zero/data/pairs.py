@@ -23,7 +23,7 @@ from vision_zero.data.hf_datasets import ALL, Columns, DatasetImage, TablePairs,
 from vision_zero.data.image_files import ImageFile
 from vision_zero.data.lazy_pairs import LazyPairs, ListedPairs, MixedPairs, PairSubset
 from vision_zero.data.manifest import Folder, read_manifest
-from vision_zero.data.pairing import NONE
+from vision_zero.data.pairing import NONE, find_pairs
 from vision_zero.data.validation import MAX_ASPECT_DIFFERENCE, BadPair, PairReport, check_pairs, open_pair
 from vision_zero.types import DOMAINS, Domain
 
@@ -77,6 +77,8 @@ def load_pairs(
     for one, part in zip(sources, parts, strict=True):
         if not len(part):
             raise PairSourceError(f"{_describe([one])}: no pairs")
+        if pair_by and part.layout not in ("pairs", "images") and (pair_by != NONE or part[0].edited):
+            part.notes += (f"{_describe([one])}: --pair_by {pair_by} is not used: it is a {part.layout}, no folder",)
     layouts = {part.layout for part in parts}
     if columns is not None and not layouts & {"data set", "manifest"}:
         raise PairSourceError(f"columns were given, but {_describe(sources)} has none ({', '.join(sorted(layouts))})")
@@ -116,11 +118,21 @@ def _read(
         unknown = domain is None and ":" in str(source)
         known = f"; a domain before the colon is one of {', '.join(DOMAINS)}" if unknown else ""
         raise PairSourceError(f"{path}: no such file or folder{known}")
+    manifest = path / MANIFEST_NAME if path.is_dir() else path
     if hf_datasets.is_dataset_path(path):
         folder = Folder(path.parent if path.is_file() else path)
         dataset, notes = hf_datasets.load_local(path, split)
-        return TablePairs(dataset, columns, domain or "photos", str(path), folder, notes)
-    if (manifest := path / MANIFEST_NAME if path.is_dir() else path).suffix.lower() == ".jsonl" and manifest.is_file():
+        table = TablePairs(dataset, columns, domain or "photos", str(path), folder, notes)
+        single = path.is_dir() and columns is None and table.columns.edited is None and pair_by != NONE
+        found = find_pairs(path, list(filter(is_image_name, walk(path))), pair_by) if single else None
+        if found is None:
+            return table
+        if pair_by is None:
+            raise PairSourceError(
+                f"{path}: its table names single images (--pair_by none), and they may be pairs {found} ({found.flag})"
+            )
+        listing = read_folder(path, scenes, pair_by)
+    elif manifest.is_file() and manifest.suffix.lower() == ".jsonl":
         listing = read_manifest(manifest, None if columns is None else columns.fields())
         images = filter(is_image_name, walk(path)) if path.is_dir() else ()  # a file by itself is all that was given
         listing = replace(listing, notes=unused(path, images, {CONTACT_SHEET}, listing.pairs))

@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from vision_zero.data.errors import BadImageError
+from vision_zero.data.image_files import DARK
 from vision_zero.types import Domain, ImagePair
 
 Bar = Callable[[Sequence[Any]], Iterable[Any]]
@@ -60,6 +61,7 @@ class PairReport:
     median_size: tuple[int, int] | None
     max_size: tuple[int, int] | None
     bad: tuple[BadPair, ...]
+    notes: tuple[str, ...] = ()
 
 
 def check_pairs(
@@ -72,7 +74,7 @@ def check_pairs(
     """Count the pairs and open `sample` of them, drawn from `seed` (None: all). Structure was checked at loading.
 
     Raises BadImageError at the first bad pair, or lists all in the report with `collect`. `n_identical` counts opened
-    pairs whose two images are equal in every pixel.
+    pairs whose two images are equal in every pixel. `notes` has a line for the user about images that may be too dark.
     """
     n_edited = n_identical = 0
     domains: Counter[Domain] = Counter()
@@ -82,6 +84,7 @@ def check_pairs(
     rows = sample_rows(len(pairs), sample, seed)
     sizes: list[tuple[int, int]] = []
     bad: list[BadPair] = []
+    dark: list[str] = []
     for row in bar(rows):
         try:
             image, edited = open_pair(pairs[row])
@@ -91,11 +94,15 @@ def check_pairs(
             bad.append(BadPair(pairs[row].id, str(error)))
         else:
             sizes.append(image.size)
+            dark += [pairs[row].id for one in (image, edited) if one and one.info.get(DARK)]
             n_identical += edited is not None and image.tobytes() == edited.tobytes()
     sizes.sort(key=lambda size: (size[0] * size[1], size))
     smallest, middle, largest = (sizes[0], sizes[len(sizes) // 2], sizes[-1]) if sizes else (None, None, None)
     by_domain = dict(sorted(domains.items()))
-    return PairReport(len(pairs), n_edited, by_domain, len(sizes), n_identical, smallest, middle, largest, tuple(bad))
+    told = f"{len(dark)} images of {len(sizes)} opened pairs have all values {DARK} (first: {''.join(dark[:1])}): they "
+    told += "look dark; if their values have fewer bits, as 12, save them with 8"
+    counts = (len(pairs), n_edited, by_domain, len(sizes), n_identical)
+    return PairReport(*counts, smallest, middle, largest, tuple(bad), (told,) * bool(dark))
 
 
 def sample_rows(n_pairs: int, sample: int | None, seed: int) -> list[int]:

@@ -18,26 +18,25 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 
 from vision_zero.data.errors import shorten
 from vision_zero.models.files import ADAPTER, adapter_base, check_config, check_files, check_no_pointers
-from vision_zero.models.hub import check_place
+from vision_zero.models.hub import check_place, folder_of_hub
 from vision_zero.run_folder import CONFIG, EXPORT, EXPORTED, complete_checkpoints, is_complete, verify, write_json
 
 # torch and transformers are imported where something is loaded: a model can be found by its name without them.
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, ProcessorMixin, TrainingArguments
 
 BASE_FILE = "base_model.json"
-WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.index.json")
 
 
 def find_models(names: Sequence[str]) -> list[str]:
@@ -110,7 +109,7 @@ def base_folder(name_or_path: str) -> Path:
         return path
     try:
         check_config(name_or_path)  # raises for a folder without a config.json
-        return Path(snapshot_download(name_or_path, ignore_patterns=list(WEIGHT_PATTERNS)))
+        return folder_of_hub(name_or_path)
     except (OSError, ValueError) as error:
         said = f"base model {name_or_path!r} was not found; give its folder with --base ({error})"
         raise FileNotFoundError(said) from error
@@ -149,18 +148,22 @@ def load_model(name_or_path: str | Path, **options: Any) -> PreTrainedModel:
     """The model of a folder or of the Hub with all its weights; `options` go to `from_pretrained`.
 
     With device_map="meta" no weight is kept and only the files are checked. Raises ValueError for files that cannot be
-    loaded, and for missing weights, which transformers would draw at random.
+    loaded, and for weights missing or of other shapes, which transformers would draw at random.
     """
     from transformers import AutoModelForImageTextToText
 
     check_config(str(name_or_path), trust_remote_code=options.get("trust_remote_code", False))
     try:
-        model, report = AutoModelForImageTextToText.from_pretrained(name_or_path, output_loading_info=True, **options)
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            name_or_path, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"model {name_or_path}: {first_line}") from error
     if missing := sorted(report["missing_keys"]):  # tied weights, such as lm_head's, are not among them
         raise ValueError(f"model {name_or_path}: its files lack the weights {shorten(missing)}")
+    if other := sorted(f"{key} is {[*has]} not {[*needs]}" for key, has, needs in report["mismatched_keys"]):
+        raise ValueError(f"model {name_or_path}: its weights are not those of its config.json: {shorten(other)}")
     return model
 
 
@@ -191,7 +194,18 @@ def load_trained(name: str, *, dtype: str = "auto", use_cpu: bool = False) -> Pr
         dtype="float32" if dtype == "auto" and device == "cpu" else dtype,
         attn_implementation="sdpa",
     )
+    if weight := first_not_finite(model.named_parameters()):
+        raise ValueError(f"model {name}: its weight {weight} is not finite: fetch it again, or give another")
     return use_grouped_sdpa(model).to(device).eval()
+
+
+def first_not_finite(named: Iterable[tuple[str, torch.Tensor]]) -> str | None:
+    """The name of the first tensor with a value that is NaN or infinite. Under ZeRO-3, of this process's part."""
+    for name, tensor in named:
+        own = getattr(tensor, "ds_tensor", tensor)
+        if own.is_floating_point() and not own.isfinite().all():
+            return name
+    return None
 
 
 @contextmanager
@@ -219,10 +233,10 @@ def load_processor(
     """
     from transformers import AutoProcessor, ProcessorMixin
 
-    check_files(name_or_path, trust_remote_code=trust_remote_code)
+    folder = check_files(name_or_path, trust_remote_code=trust_remote_code)
     try:
         processor = AutoProcessor.from_pretrained(
-            name_or_path, padding_side="left", truncation_side="left", trust_remote_code=trust_remote_code
+            folder, padding_side="left", truncation_side="left", trust_remote_code=trust_remote_code
         )
     except (OSError, ValueError) as error:
         raise ValueError(f"model {name_or_path}: {str(error).strip().splitlines()[0]}") from error

@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from vision_zero.data.errors import is_lfs_pointer
-from vision_zero.models.hub import check_place, file_of_hub
+from vision_zero.models.hub import check_place, file_of_hub, folder_of_hub
 from vision_zero.run_folder import CONFIG, EXPORT, complete_checkpoints
 
 ADAPTER = "adapter_config.json"
@@ -26,20 +26,30 @@ QUANTIZED_NAME = re.compile(r"[-_.](unsloth|bnb|awq|gptq|fp8|nvfp4|gguf|mlx|int[
 """In configs, in the types of numbers of safetensors, and in names on the Hub: what only quantized models have."""
 
 
-def check_files(name: str, *, trust_remote_code: bool = False) -> None:
-    """Check a whole model: its config and, in a folder, all that stands before its weights. Raises ValueError."""
+def check_files(name: str, *, trust_remote_code: bool = False) -> Path:
+    """Check a model's config, what stands before its weights and, in a folder, these. Returns its folder.
+
+    That of a model of the Hub has no weights. Raises ValueError.
+    """
     check_config(name, trust_remote_code=trust_remote_code)
-    folder = Path(name)
-    for what, patterns in NEEDED.items() if folder.is_dir() else ():
-        if not any(file for pattern in patterns for file in folder.glob(pattern)):
+    folder = Path(name) if (local := Path(name).is_dir()) else folder_of_hub(name)
+    for what, patterns in NEEDED.items():
+        if (local or what != "weights") and not any(file for pattern in patterns for file in folder.glob(pattern)):
             needed = " or ".join(patterns)
             raise ValueError(f"model {name} has no {what} ({needed}): copy it from the model that it was made from")
+    if (folder / "vocab.json").is_file() and not (folder / "tokenizer.json").is_file():
+        merges = folder / "merges.txt"
+        if not merges.is_file() or b" " not in merges.read_bytes().partition(b"\n")[2]:
+            raise ValueError(f"model {name}: no merges in its merges.txt, its tokens would be others: fetch it again")
+    for file in (folder / one for one in TEXT_FILES):
+        if file.is_file():
+            read_object(name, file)
+    if not local:
+        return folder
     index = folder / "model.safetensors.index.json"
     parts = read_object(name, index).get("weight_map") if index.is_file() else {}
     if not isinstance(parts, dict) or not all(isinstance(file, str) for file in parts.values()):
         raise ValueError(f"model {name}: {index.name} is damaged, its weight_map names no files: fetch the model again")
-    for file in filter(Path.is_file, (folder / one for one in TEXT_FILES)):
-        read_object(name, file)
     if missing := sorted(file for file in set(parts.values()) if not (folder / file).is_file()):
         raise ValueError(
             f"model {name}: {len(missing)} files of its weights are missing, as {missing[0]}: fetch it again"
@@ -54,6 +64,7 @@ def check_files(name: str, *, trust_remote_code: bool = False) -> None:
                 (".qweight", ".weight_packed")
             ):
                 raise ValueError(_quantized(name, f"{tensor} is {number}"))
+    return folder
 
 
 @cache

@@ -48,7 +48,9 @@ def stage_spans(iterations: Sequence[Line]) -> list[StageSpan]:
 def read_steps(file: Path, *needed: str) -> list[Line]:
     """Every line of a JSONL file whose lines have a step. Raises RunFolderError for a damaged file."""
     lines = run_folder.read_json_lines(file, "step", *needed)
-    check_steps(file, lines)
+    if wrong := [line["step"] for line in lines if not is_whole(line["step"])]:
+        said = f"step {reprlib.repr(wrong[0])}: not the number of a step; repair or remove it"
+        raise run_folder.RunFolderError(f"{file}, {said}")
     return list(lines)
 
 
@@ -72,11 +74,7 @@ def read_arena(run: Path, notes: list[str]) -> list[tuple[int, Figures]]:
 
 def win_rate(step: int, figures: Figures, steps_per_iteration: int) -> str:
     """The win rate of a line of arena.jsonl in words, with those of both roles."""
-    roles = [
-        f"as the {role} {figures[name][0]:.2f}"
-        for role, name in (("table", "as_table"), ("spy", "as_spy"))
-        if name in figures
-    ]
+    roles = [f"as the {role} {figures[f'as_{role}'][0]:.2f}" for role in ("table", "spy") if f"as_{role}" in figures]
     rate: Any = figures.get("win_rate")
     said = Interval(*rate) if rate else "not known"
     return "; ".join([f"{said} against the start, after iteration {step // steps_per_iteration}", *roles])
@@ -98,15 +96,6 @@ def note_older_intervals(file: Path, lines: Sequence[Line], notes: list[str]) ->
 def is_whole(value: object) -> bool:
     """Whether the value can be the number of a step, a game or a round: not below 0, and exact as a float too."""
     return type(value) is int and 0 <= value < 2**53
-
-
-def check_steps(file: Path, lines: Sequence[Line]) -> None:
-    """Check the steps of lines of `file`. Raises RunFolderError."""
-    for line in lines:
-        if not is_whole(line["step"]):
-            raise run_folder.RunFolderError(
-                f"{file}, step {reprlib.repr(line['step'])}: not the number of a step; repair or remove it"
-            )
 
 
 def check_numbers(where: str, values: object) -> None:

@@ -78,9 +78,7 @@ def plot_game(record: Record, pairs: Mapping[str, ImagePair] | None = None) -> F
 
 def _drawable(text: str) -> str:
     """The text without what no font has: control characters and lone surrogates."""
-    return "".join(
-        letter if letter.isprintable() or letter.isspace() else "\N{REPLACEMENT CHARACTER}" for letter in text
-    )
+    return "".join(one if one.isprintable() or one.isspace() else "\N{REPLACEMENT CHARACTER}" for one in text)
 
 
 def save_with_few_colours(figure: Figure, out: Path) -> None:

@@ -90,10 +90,8 @@ def draw_series(axes: Axes, series: Series, arena: Sequence[tuple[float, Figures
 
 def save_figure(draw: Callable[[], Figure], out: Path) -> None:
     """Draw, and write to `out`. Raises RunFolderError, first for a name that matplotlib would change."""
-    kind, known = (
-        out.suffix[1:].lower(),
-        FigureCanvasBase.get_supported_filetypes().keys() - {"pgf", "raw", "rgba", "svgz"},
-    )
+    kind, others = out.suffix[1:].lower(), {"pgf", "raw", "rgba", "svgz"}
+    known = FigureCanvasBase.get_supported_filetypes().keys() - others
     if out.is_dir() or kind not in known:
         raise run_folder.RunFolderError(f"--out {out}: must be a file that ends in one of .{', .'.join(sorted(known))}")
     run_folder.check_own(out, "--out")

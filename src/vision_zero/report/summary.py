@@ -8,29 +8,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import yaml
+
 from vision_zero import run_folder
 from vision_zero.report.metrics_log import read_arena, win_rate
 
 WINDOW = 5
 """At most this many iterations at the beginning and at the end of a stage are averaged; fewer in a short stage."""
 
-ROWS: tuple[tuple[str, str, int], ...] = (
-    ("games in which the spy was found", "stage/accuracy", 2),
-    ("votes for the spy", "votes/right", 2),
-    ("votes N/A", "stage/na_rate", 2),
-    ("votes that could not be read", "votes/invalid", 2),
-    ("clues that could not be read", "clues/unparsed", 2),
-    ("reward of a vote", "reward/vote", 2),
-    ("reward of the spy's clues", "reward/spy", 2),
-    ("tokens per clue", "length/clue", 1),
-    ("tokens per vote", "length/vote", 1),
-    ("clues cut at the longest length", "length/clue_cut", 2),
-    ("votes cut at the longest length", "length/vote_cut", 2),
-    ("KL to the start model", "kl", 4),
-    ("gradient norm", "grad_norm", 2),
-    ("seconds per iteration", "step_time", 1),
-)
-"""Rows of the summary: words, name in metrics.jsonl (docs/runs.md), decimals."""
+ROWS: list[tuple[str, str, int]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
 
 Metrics = Mapping[str, Any]
 

@@ -24,11 +24,15 @@ KEY = "vision_zero/stop"
 
 
 def end_with_reader(*, go_on: bool = False) -> None:
-    """For a program whose output may go into a pipe, as `| head`: when that is closed it ends, or says no more."""
+    """For a program whose output may go into a pipe, as `| head`: when that is closed it ends, or says no more.
+
+    So it does, with a line, when a disk is full. A terminal without UTF-8 gets escapes, as Python has them on stderr.
+    """
     for number, name in ((1, "stdout"), (2, "stderr")):
         if (old := getattr(sys, name)) is not None:
             pipe = _Pipe(number, go_on)
             how = {one: getattr(old, one) for one in ("encoding", "errors", "line_buffering", "write_through")}
+            how["errors"] = how["errors"].replace("strict", "backslashreplace")
             setattr(sys, name, io.TextIOWrapper(pipe if old.write_through else io.BufferedWriter(pipe), **how))
 
 
@@ -40,12 +44,18 @@ class _Pipe(io.FileIO):
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
-        except BrokenPipeError:
+        except OSError as error:
+            broken = isinstance(error, BrokenPipeError)
+            if not broken:
+                with suppress(OSError):
+                    os.write(2, f"error: what is printed cannot be written: {error.strerror}\n".encode())
             os.dup2(nowhere := os.open(os.devnull, os.O_WRONLY), self.fileno())
             os.close(nowhere)
-            if self.go_on or sys.is_finalizing():
+            if self.go_on or (broken and sys.is_finalizing()):
                 return super().write(data)
-            raise SystemExit(128 + signal.SIGPIPE) from None  # as the shell has it of other programs
+            if sys.is_finalizing():
+                os._exit(1)
+            raise SystemExit(128 + signal.SIGPIPE if broken else 1) from None  # as the shell has it of other programs
 
 
 class StoppedError(RuntimeError):

@@ -12,6 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from vision_zero import run_folder
 from vision_zero.data.pairs import BadImageError
+from vision_zero.models import first_not_finite
 from vision_zero.rollout.deal import deal_onto_pairs
 from vision_zero.rollout.progress import make_bar
 from vision_zero.rollout.record import seen_images
@@ -72,11 +73,14 @@ class SelfCheck(TrainerCallback):
         dealt = deal_onto_pairs([number], args.seed, trainer.pairs, trainer.rules, known_bad=set(), skip_bad=True)
         trainer.raise_on_all_ranks(dealt.error, BadImageError, "Repair the images")
         trainer.raise_on_all_ranks(trainer.generation.sync_weights(), VLLMServerError, START_SERVER_AGAIN)
+        name, weight = trainer.model.config._name_or_path, first_not_finite(trainer.model.named_parameters())
+        failure = SelfCheckError(f"model {name}: its weight {weight} is not finite") if weight else None
+        if reason := trainer.first_error(failure):
+            raise SelfCheckError(f"{reason}; fetch it again, or give another")
         encoded = trainer.frozen.encoded if trainer.frozen else 0
-        failure: SelfCheckError | None = None
         try:
             line = check_player(
-                trainer.model.config._name_or_path,
+                name,
                 lambda: trainer.generation.policy(trainer.model_wrapped),
                 lambda: trainer.generation.unwrapped(trainer.model_wrapped),
                 trainer.processing_class,

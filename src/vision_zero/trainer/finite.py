@@ -13,20 +13,12 @@ from accelerate.utils import gather_object
 from transformers import Trainer
 
 from vision_zero import ranks, run_folder
+from vision_zero.models import first_not_finite
 from vision_zero.rollout.policy import NotFiniteError
 
 EMPTY: Mapping[str, Any] = {}
 STOPPED = "stopped"
 """Folder of a run for the batch at which it stopped."""
-
-
-def first_not_finite(named: Iterable[tuple[str, torch.Tensor]]) -> str | None:
-    """The name of the first tensor with a value that is NaN or infinite. Under ZeRO-3, of this process's part."""
-    for name, tensor in named:
-        own = getattr(tensor, "ds_tensor", tensor)
-        if own.is_floating_point() and not torch.isfinite(own).all():
-            return name
-    return None
 
 
 def keep_batch(output_dir: Path, step: int, rank: int, batch: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ from vision_zero.rollout.game_images import GameImage
 from vision_zero.rollout.load_policy import Loading, load_player
 from vision_zero.rollout.policy import Policy, TokenLimits, TurnRequest
 from vision_zero.rollout.sampling import Sampling
+from vision_zero.rollout.stopping import end_with_reader
 from vision_zero.run_folder import append_json_line, read_json_lines
 from vision_zero.types import Game, GameRules, ImagePair, Prompt, Turn
 
@@ -120,4 +121,5 @@ def finished(path: Path) -> dict[str, bool]:
 
 
 if __name__ == "__main__":
+    end_with_reader()
     sys.exit(main())
