@@ -60,12 +60,12 @@ class Shortened:
 class TimedTrainer(IterativeSPOTrainer):
     """The trainer with a stopwatch (process CPU time) around its parts.
 
-    The first step warms up; then `modes` take turns: now, before (`before.as_before`), trl (samples batched and scored
-    whole, in the order of games, padded to the longest of all).
+    The first `warm_up` steps are not counted; then `modes` take turns: now, before (`before.as_before`), trl (samples
+    batched and scored whole, in the order of games, padded to the longest of all).
     """
 
-    def __init__(self, *args: Any, modes: Sequence[str], size: tuple[int, int], **kwargs: Any) -> None:
-        self.modes, self.size = modes, size
+    def __init__(self, *args: Any, modes: Sequence[str], warm_up: int, size: tuple[int, int], **kwargs: Any) -> None:
+        self.modes, self.warm_up, self.size = modes, warm_up, size
         self.cpu: dict[str, float] = defaultdict(float)
         self.encoded = 0
         self.steps: dict[str, list[dict[str, float]]] = {mode: [] for mode in modes}
@@ -90,9 +90,9 @@ class TimedTrainer(IterativeSPOTrainer):
 
     @property
     def mode(self) -> str | None:
-        """The mode of this iteration, None for the first."""
-        done = self._step // self.args.steps_per_generation
-        return self.modes[(done - 1) % len(self.modes)] if done else None
+        """The mode of this iteration, None for those that warm up."""
+        counted = self._step // self.args.steps_per_generation - self.warm_up
+        return self.modes[counted % len(self.modes)] if counted >= 0 else None
 
     def _begin(self) -> None:
         self.cpu.clear()
@@ -171,7 +171,7 @@ def time_stage(stage: Stage, options: Any) -> dict[str, Any]:
         args = IterativeSPOConfig(
             output_dir=folder,
             schedule=stage,
-            iterations=1 + options.steps * len(options.modes),
+            iterations=options.warm_up + options.steps * len(options.modes),
             games_per_iteration=options.games,
             num_generations=options.votes,
             per_device_train_batch_size=options.micro_batch,
@@ -201,6 +201,7 @@ def time_stage(stage: Stage, options: Any) -> dict[str, Any]:
             template=options.template,
             players=lambda policy, _: Seating.of(Shortened(policy, options.shortest or options.tokens)),
             modes=options.modes,
+            warm_up=options.warm_up,
             size=(options.width, options.height),
         )
         trainer.train()
@@ -229,6 +230,7 @@ def main() -> None:
     parser.set_defaults(games=8)
     parser.add_argument("--modes", nargs="+", default=["now", "before"], choices=["now", "before", "trl"])
     parser.add_argument("--steps", type=int, default=1, help="counted steps per stage and mode, the modes in turn")
+    parser.add_argument("--warm_up", type=int, default=1, help="steps of each stage that are not counted, before them")
     parser.add_argument("--micro_batch", type=int, default=8, help="samples per forward and backward")
     parser.add_argument("--kl", type=float, default=0.04, help="KL weight; 0 needs no reference model")
     parser.add_argument(
@@ -244,10 +246,8 @@ def main() -> None:
         parser.error("--modes begins with now, which the others are compared with")
     torch.set_num_threads(options.threads)
     options.folder = model_folder(options.model)
-    rows: dict[str, Any] = {}
     for stage in options.stages:
-        rows |= time_stage(stage, options)
-    report("step", rows, options)
+        report(f"{stage} step", time_stage(stage, options), options)
 
 
 if __name__ == "__main__":

@@ -54,10 +54,10 @@ def layout_by_hand() -> tuple[Layout, np.ndarray, int]:
 def test_a_layout_by_hand() -> None:
     """Columns: 4 of prompts, 2 of completions, so row r starts at 6 r. The third row has another image."""
     layout, ids, _ = layout_by_hand()
-    #                                shared  row 1     row 2
-    assert layout.source_PL.tolist() == [[0, 1, 2, 3, 4, 5, 9, 10], [14, 15, 16, *[PADDING] * 5]]
-    assert ids.flatten()[layout.source_PL[0]].tolist() == [IMAGE, 1, 2, 3, 7, 8, 4, 9]
-    assert layout.segment_PL.tolist() == [[0, 0, 0, 1, 1, 1, 2, 2], [3, 3, 3, *[4] * 5]]
+    #                                     shared  row 1    row 2  row 3
+    assert layout.source_PL.tolist() == [[0, 1, 2, 3, 4, 5, 9, 10, 14, 15, 16]]
+    assert ids.flatten()[layout.source_PL[0]].tolist() == [IMAGE, 1, 2, 3, 7, 8, 4, 9, IMAGE, 5, 6]
+    assert layout.segment_PL.tolist() == [[0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 3]]
     assert layout.leads_SS.astype(int).tolist() == [
         [1, 0, 0, 0, 0],
         [1, 1, 0, 0, 0],
@@ -98,23 +98,26 @@ def test_a_dummy_counts_where_a_row_that_trains_shares_with_it() -> None:
         "completion_mask": torch.as_tensor(mask[:, -n_completion:]),
         "tool_mask": torch.tensor([[0, 0], [1, 1], [0, 0]]),
     }
-    assert real_and_padded_shared_tokens(layout, batch) == (5, 16)  # three shared tokens and the second row's own two
+    assert real_and_padded_shared_tokens(layout, batch) == (5, 11)  # three shared tokens and the second row's own two
 
 
 def test_a_mask_by_hand() -> None:
     layout, _, _ = layout_by_hand()
     mask = attention_mask(layout, torch.device("cpu"))
-    assert mask.shape == (2, 1, 8, 8)
     assert mask[0, 0].int().tolist() == [
-        [1, 0, 0, 0, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0, 0, 0, 0],
-        [1, 1, 1, 0, 0, 0, 0, 0],
-        [1, 1, 1, 1, 0, 0, 0, 0],
-        [1, 1, 1, 1, 1, 0, 0, 0],
-        [1, 1, 1, 1, 1, 1, 0, 0],
-        [1, 1, 1, 0, 0, 0, 1, 0],
-        [1, 1, 1, 0, 0, 0, 1, 1],
+        [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0],
+        [1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0],
+        [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0],
+        [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1],
     ]
+    assert mask.shape == (1, 1, 11, 11)
     assert mask.any(dim=-1).all(), "a token that attends to nothing is not a number"
 
 

@@ -104,8 +104,8 @@ def shared_layout(
 
     `images` tells the rows' images apart; each row has one. The last token of a prompt is never shared, because what
     follows it differs. With a mask a long shared row is computed whole, with all pairs of its tokens, also those that
-    do not attend to each other; of groups of at most 1, 2, 4 ... rows the cheapest are taken by P (L + pair_cost L^2),
-    with `pair_cost` in tokens.
+    do not attend to each other; of groups of at most 1, 2, 4 ... rows, in shared rows as long as the longest group or
+    all in one, the cheapest are taken by P (L + pair_cost L^2), with `pair_cost` in tokens.
     """
     n_columns = ids_BT.shape[1]
     starts_B = mask_BT.argmax(axis=1)
@@ -129,7 +129,10 @@ def shared_layout(
         return found
 
     largest = max(len(rows) for rows in by_image.values())
-    candidates = [pack_groups(groups_of(min(1 << k, largest))) for k in range((largest - 1).bit_length() + 1)]
+    groupings = [groups_of(min(1 << k, largest)) for k in range((largest - 1).bit_length() + 1)]
+    candidates = [
+        pack_groups(groups, most(group.length for group in groups)) for groups in groupings for most in (max, sum)
+    ]
 
     def cost(places: list[list[_Group]]) -> float:
         length = _longest(places)
@@ -159,9 +162,8 @@ def shared_layout(
     return Layout(source_PL, segment_PL, leads_SS, [*rows_of, []], shown)
 
 
-def pack_groups(groups: list[_Group]) -> list[list[_Group]]:
-    """Groups in shared rows, behind each other as long as that makes no row longer than the longest group."""
-    most = max(group.length for group in groups)
+def pack_groups(groups: list[_Group], most: int) -> list[list[_Group]]:
+    """Groups in shared rows, behind each other as long as that makes no row longer than `most` tokens."""
     places: list[list[_Group]] = []
     for group in sorted(groups, key=lambda one: -one.length):
         for row in places:
