@@ -20,6 +20,7 @@ export OMP_NUM_THREADS=1                # two torch threads on a shared machine 
 export TOKENIZERS_PARALLELISM=false     # the tests fork
 export HF_HUB_OFFLINE=1                 # no test downloads anything
 export WANDB_MODE=offline
+unset PYTHONDONTWRITEBYTECODE           # some hundred processes would compile the same files
 
 browser=0
 if [ "${CI:-}" = true ]; then browser=1; fi

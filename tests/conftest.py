@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ gc.disable()  # while torch, transformers and TRL are imported: millions of obje
 
 def pytest_collection_finish() -> None:
     """A training run ends with a full collection: half a second, if it looks at the objects of all imported modules."""
-    gc.collect()
     gc.freeze()
     gc.enable()
+    if "transformers" in sys.modules:
+        import tests.quicker_libraries  # noqa: F401
 
 
 RECORDED = {f"tests/{name}.py" for name in ("report/test_page", "report/test_report", "trainer/test_callbacks")}
@@ -31,30 +33,40 @@ RECORDED = {f"tests/{name}.py" for name in ("report/test_page", "report/test_rep
 LONGEST = [
     f"tests/{name}.py"
     for name in (
-        "rollout/vllm/test_server",
-        "trainer/test_learning",
-        "trainer/test_waits",
-        "trainer/test_vllm",
         "trainer/test_distributed",
-        "rollout/vllm/test_colocate",
-        "experiments/tiny_vlm/test_tiny_vlm",
-        "trainer/test_callbacks",
-        "trainer/test_gradient",
+        "trainer/test_learning",
         "trainer/test_resume",
-        "evaluate/benchmarks/test_server",
-        "make_data/download/test_download",
-        "test_toy_selfplay",
-        "test_train",
-        "evaluate/win_rate/test_callback",
-        "trainer/test_families",
-        "test_export",
-        "make_data/test_main",
-        "evaluate/test_main",
-        "trainer/test_prefix_sharing",
-        "trainer/test_batching",
-        "experiments/test_run",
+        "trainer/test_vllm",
+        "rollout/vllm/test_server",
+        "rollout/vllm/test_colocate",
+        "trainer/test_callbacks",
+        "trainer/test_signals",
         "test_scripts",
+        "trainer/test_gradient",
+        "test_train",
+        "experiments/tiny_vlm/test_tiny_vlm",
+        "make_data/download/test_download",
+        "evaluate/test_main",
+        "make_data/test_main",
+        "test_export",
+        "experiments/test_run",
         "make_data/charts/test_charts",
+        "evaluate/win_rate/test_callback",
+        "trainer/test_prefix_sharing",
+        "trainer/test_families",
+        "trainer/test_batching",
+        "trainer/test_waits",
+        "evaluate/benchmarks/test_server",
+        "trainer/test_logp_gap",
+        "trainer/test_finite",
+        "trainer/test_frozen_vision",
+        "rollout/test_transformers_policy",
+        "rollout/test_self_check",
+        "make_data/photos/test_photos",
+        "test_every_source_trains",
+        "make_data/clevr/test_clevr",
+        "test_run_folder",
+        "test_toy_selfplay",
     )
 ]
 """Files that take longest begin first, so that no worker ends long after the others."""
@@ -110,6 +122,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     gc.enable()  # this process collects no tests
     config.option.loadscopereorder = False
     return ByFile(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_fork_server_for_all_workers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
+    if hasattr(request.config, "workerinput"):
+        from tests import fork_server
+
+        fork_server.SHARED = tmp_path_factory.getbasetemp().parent / "fork-server"
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,10 @@
 """Processes that run a program and need no import of torch, transformers and TRL, because they are forked after it.
 
 The imports take 10 CPU seconds, ten times what the smallest training run takes. A fork server (the one of
-`multiprocessing`) does them once for each test process and forks for every run. What runs is a process as real as one
-of `python -m`: the program is executed from its first line as `__main__`, in a session of its own, with its own
-environment and seeds of `random` and numpy, its exit handlers run, and it can be killed at any moment. Several ranks
-get what torchrun would put into their environment. Not shown by such a run, and left to tests that start `python`
+`multiprocessing`) does them once for all workers of pytest-xdist and forks for every run. What runs is a process as
+real as one of `python -m`: the program is executed from its first line as `__main__`, in a session of its own, with its
+own environment and seeds of `random` and numpy, its exit handlers run, and it can be killed at any moment. Several
+ranks get what torchrun would put into their environment. Not shown by such a run, and left to tests that start `python`
 anew: the command line of torchrun, imports, and another seed of string hashes.
 
 DeepSpeed compiles, for 80 CPU seconds on a machine that is new to it, a sum in shared memory that training never calls;
@@ -17,6 +17,7 @@ nothing is computed before the fork.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import functools
 import gc
 import json
@@ -56,9 +57,17 @@ ENVIRONMENT = {
     "TRL_EXPERIMENTAL_SILENCE": "1",
     **VLLM_ON_CPU,
 }
-PRELOADED = ["vision_zero.train", "deepspeed", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl"]
+PRELOADED = [
+    "vision_zero.train",
+    "deepspeed",
+    "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
+    "transformers.tokenization_mistral_common",  # by every processor that is loaded
+    "tests.quicker_libraries",
+]
 _CONTEXT = multiprocessing.get_context("forkserver")
 _starting = threading.Lock()
+SHARED: Path | None = None
+"""A file in which the workers of one test run tell each other of their server, set by `conftest.py`."""
 
 
 class ForkedProcess:
@@ -82,6 +91,10 @@ class ForkedProcess:
     def poll(self) -> int | None:
         return self._process.exitcode
 
+    @property
+    def returncode(self) -> int | None:
+        return self.poll()
+
     def wait(self, timeout: float | None = None) -> int:
         self._process.join(timeout)
         if self._process.exitcode is None:
@@ -90,10 +103,12 @@ class ForkedProcess:
         return self._process.exitcode
 
 
-def popen(command: Sequence[str], *, env: Mapping[str, str], stdout: IO[str], cwd: Path, **_: Any) -> ForkedProcess:
+def popen(
+    command: Sequence[str], *, env: Mapping[str, str], stdout: IO[Any], cwd: Path | None, **_: Any
+) -> ForkedProcess:
     """In place of `subprocess.Popen` where a command of `sys.executable` writes to a file."""
     assert command[0] == sys.executable
-    return ForkedProcess(command[1:], env, stdout.name, cwd=cwd)
+    return ForkedProcess(command[1:], env, stdout.name, cwd=cwd or ".")
 
 
 CLIENT = """#!{python} -SE
@@ -147,17 +162,53 @@ def without_packages() -> str:
 
 
 def _start_server() -> None:
+    """Start the server, or use the one that another worker of pytest-xdist has started."""
     with _starting:
         if forkserver._forkserver._forkserver_pid is not None:
             return
-        _CONTEXT.set_forkserver_preload(PRELOADED)
-        kept = dict(os.environ)
-        os.environ.update(ENVIRONMENT)  # what is read at imports
-        try:
-            forkserver.ensure_running()
-        finally:
-            os.environ.clear()
-            os.environ.update(kept)
+        if SHARED is None:
+            _start_own_server()
+            return
+        with SHARED.open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            if not _join_server(file.read()):
+                _start_own_server()
+                file.truncate(0)
+                file.write(_shared_server())
+
+
+def _shared_server() -> str:
+    """The server of this process, as `_join_server` reads it. Its socket is moved to where it outlives this process."""
+    server = forkserver._forkserver
+    socket_file = f"{SHARED}.socket"
+    os.rename(server._forkserver_address, socket_file)
+    server._forkserver_address = socket_file
+    return f"{server._forkserver_pid} /proc/{os.getpid()}/fd/{server._forkserver_alive_fd}"
+
+
+def _join_server(written: str) -> bool:
+    """Use the server of another worker; False if there is none. It lives until all have closed their end of a pipe."""
+    server: Any = forkserver._forkserver
+    try:
+        pid, pipe = written.split()
+        server._forkserver_alive_fd = os.open(pipe, os.O_WRONLY)
+    except (ValueError, OSError):
+        return False
+    server._forkserver_pid, server._forkserver_address = int(pid), f"{SHARED}.socket"
+    server.ensure_running = lambda: None  # it would wait for the server, which is no child of this process
+    return True
+
+
+def _start_own_server() -> None:
+    _CONTEXT.set_forkserver_preload(PRELOADED)
+    kept = dict(os.environ)
+    os.environ.update(ENVIRONMENT)  # what is read at imports
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)
 
 
 def free_port() -> int:
@@ -177,6 +228,10 @@ def _run(program: list[str], environment: dict[str, str], output: str, processes
     os.environ.clear()
     os.environ.update(environment)
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if any("wandb" in word for word in program):
+        from wandb.sdk.data_types._private import MEDIA_TMP
+
+        MEDIA_TMP.__init__("wandb-media")  # a folder made at the import, so the server's; whoever ends removes it
     gc.freeze()
     if processes == 1:
         _exit_as(program)

@@ -43,7 +43,7 @@ def trained_run(folder: Path) -> Path:
         environment.setenv("WANDB_MODE", "offline")
         environment.setenv("WANDB_DIR", str(folder.parent))
         environment.setenv("WANDB_DATA_DIR", str(folder.parent / "data"))
-        train_well(folder, fresh=True, **OPTIONS)  # wandb makes a folder for images when it is imported, and removes it
+        train_well(folder, **OPTIONS)
     last = json.loads((folder / "arena.jsonl").read_text().splitlines()[-1])
     figures = {name: last[name] for name in (RESAMPLED, "figures", "start")}
     append_result(folder / "evaluation.jsonl", {"model": "the last checkpoint", "games": 4, **figures})

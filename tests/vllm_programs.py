@@ -1,15 +1,18 @@
-"""What tests want to know of the real vLLM engine, each found out in a process of its own.
+"""What tests want to know of the real vLLM engine, found out by programs in processes of their own.
 
-An engine changes the process it lives in (process groups, threads, memory), so no other test may share it:
+An engine changes the process it lives in (process groups, threads, memory), so nothing else may share it. The import of
+vLLM, 7 CPU seconds, is shared: the programs of one call are forked after it, one after the other.
 
-    python -m tests.vllm_programs policy facts.json
+    python -m tests.vllm_programs facts.json '[["policy"], ["internvl"]]'
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
+import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,15 +25,36 @@ TIMEOUT = 600
 BLOCK = 32
 CACHED_BLOCKS = 65  # one is vLLM's own: room for half of what the InternVL could read
 TOKEN_LIMITS = (2, 12)
+N_GAMES, ITERATIONS = 4, 6
 
 
-def facts(program: str, folder: Path, *words: object) -> dict[str, Any]:
-    """What a program found out, given `words`. Fails with the end of its output if it does."""
+def facts(folder: Path, *programs: Sequence[object]) -> list[dict[str, Any]]:
+    """What each program, its name and words for it, found out. Fails with the end of their output if one does."""
     file = folder / "facts.json"
-    command = ["-m", "tests.vllm_programs", program, str(file), *map(str, words)]
+    command = ["-m", "tests.vllm_programs", str(file), json.dumps([list(map(str, words)) for words in programs])]
     ended = run_program(command, folder / "log", timeout=TIMEOUT)
     assert ended.status == 0, ended.output[-6000:]
     return json.loads(file.read_text("utf-8"))
+
+
+def run_forked(program: str, *words: str) -> dict[str, Any]:
+    with tempfile.NamedTemporaryFile("r+", encoding="utf-8") as file:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                json.dump(PROGRAMS[program](*words), file)
+                file.flush()
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0, f"{program} failed"
+        file.seek(0)
+        return json.load(file)
 
 
 def completions_of(games: Sequence[Any]) -> list[dict[str, Any]]:
@@ -117,7 +141,7 @@ def policy() -> dict[str, Any]:
     greedy = Sampling(temperature=0)
     sampled = Sampling(temperature=temperature, top_k=40)
     engine = make_engine(model, processor, sampled, limit_mm_per_prompt={"image": 2, "video": 0})
-    games = tiny_games(8, n_civilians=4, n_rounds=2, n_votes=8, pairs=noise_pairs(8, size=(112, 84)))
+    games = tiny_games(N_GAMES, n_civilians=4, n_rounds=2, n_votes=8, pairs=noise_pairs(N_GAMES, size=(112, 84)))
     token_limits = {"clue": TokenLimits(*TOKEN_LIMITS), "decision": TokenLimits(*TOKEN_LIMITS)}
 
     def on_engine(sampling: Any, **how: Any) -> tuple[Any, Any]:
@@ -217,7 +241,7 @@ def policy() -> dict[str, Any]:
 
 
 def first_turns(games: Sequence[Any], images: Any, token_limits: Any) -> list[Any]:
-    """The first turn of every game, eight times with other seeds."""
+    """The first turn of every game, 16 times with other seeds."""
     from vision_zero.game.prompts import render
     from vision_zero.game.spy_game import open_turns, turn_seed
     from vision_zero.rollout.policy import TurnRequest
@@ -226,7 +250,7 @@ def first_turns(games: Sequence[Any], images: Any, token_limits: Any) -> list[An
     for game in games:
         turn = open_turns(game)[0]
         prompt = render(game, turn)
-        for sample in range(8):
+        for sample in range(16):
             one = replace(turn, sample=sample)
             image = images[game.index, prompt.view]
             made.append(TurnRequest(game, one, prompt, image, turn_seed(1, one), token_limits))
@@ -265,7 +289,7 @@ def internvl() -> dict[str, Any]:
 
 
 def training() -> dict[str, Any]:
-    """Twenty iterations of the tiny model, then games with what it became; and a run whose engine is left behind."""
+    """A run of the tiny model, then games with what it became; and a run whose engine is left behind."""
     from tests.trainer_helpers import make_trainer
     from vision_zero.data.pairs import load_pairs
     from vision_zero.models import load_processor
@@ -290,10 +314,10 @@ def training() -> dict[str, Any]:
             games=4,
             rules=GameRules(n_civilians=4, n_rounds=2, n_votes=8),
             players=every_role,
-            iterations=20,
+            iterations=ITERATIONS,
             schedule="cycle",
-            cycle_decision=5,
-            cycle_clue=5,
+            cycle_decision=3,
+            cycle_clue=3,
             max_clue_tokens=24,
             max_vote_tokens=16,
             learning_rate=3e-4,
@@ -337,7 +361,7 @@ def training() -> dict[str, Any]:
                     parameter.std() * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
                 )
         trainer.vllm_generation.sync_weights = lambda: None
-        trainer.args.max_steps = trainer.state.max_steps = 21
+        trainer.args.max_steps = trainer.state.max_steps = ITERATIONS + 1
         try:
             trainer._generate_and_score_completions(inputs)
             refusal = ""
@@ -363,4 +387,7 @@ def lora(folder: str, dtype: str, iterations: str, resume_at: str = "0") -> dict
 PROGRAMS = {program.__name__: program for program in (policy, internvl, training, lora)}
 
 if __name__ == "__main__":
-    Path(sys.argv[2]).write_text(json.dumps(PROGRAMS[sys.argv[1]](*sys.argv[3:])), "utf-8")
+    import vision_zero.rollout.vllm.colocate  # noqa: F401 (vLLM, and nothing that starts a thread)
+
+    assert len(os.listdir("/proc/self/task")) == 1, "a fork would lack the other threads"
+    Path(sys.argv[1]).write_text(json.dumps([run_forked(*words) for words in json.loads(sys.argv[2])]), "utf-8")

@@ -123,7 +123,7 @@ class ShuffledRewards(IterativeSPOTrainer):
 def votes_learn(tmp_path: Path, players: Players | None = None, **config: Any) -> Watch:
     """The decision stage alone. N/A earns no more than a wrong vote, lest a voter at chance flee into it."""
     watch = Watch()
-    options = {"schedule": "decision", "iterations": 20, "learning_rate": 2e-4, "na_reward": -1.0}
+    options = {"schedule": "decision", "iterations": 13, "learning_rate": 2e-4, "na_reward": -1.0}
     learn(tmp_path, players or voter_trains(), watch, **{**options, **config})
     return watch
 
@@ -144,7 +144,7 @@ def test_a_voter_at_chance_flees_into_abstaining_at_the_papers_reward(tmp_path: 
     """At 1 in 5, a vote earns -0.6 in the mean, less than N/A: the log shows the collapse."""
     rules = GameRules(n_civilians=4, n_rounds=1, n_votes=8)
     players = voter_trains(clue_without_a_tell)
-    watch = votes_learn(tmp_path, players, rules=rules, na_reward=-0.5, learning_rate=5e-4, iterations=12)
+    watch = votes_learn(tmp_path, players, rules=rules, na_reward=-0.5, learning_rate=5e-4, iterations=9)
     assert watch.mean("stage/na_rate", slice(0, 2)) < 0.2
     assert watch.mean("stage/na_rate", slice(-3, None)) > 0.8
 
@@ -168,7 +168,7 @@ CLUE_RUN |= {"per_device_train_batch_size": 128, "rae_alpha": 0.8}
 def test_a_suspected_word_goes_out_of_use_and_a_trusted_one_spreads(
     tmp_path: Path, vote: Callable[[TurnRequest, random.Random], Vote], sign: int
 ) -> None:
-    learn(tmp_path, speakers_train(vote), Watch(), iterations=12, **CLUE_RUN)
+    learn(tmp_path, speakers_train(vote), Watch(), iterations=8, **CLUE_RUN)
     before, after = word_rates(tmp_path, slice(0, 1)), word_rates(tmp_path, slice(-4, None))
     for role in ("spy", "civilian"):
         assert sign * (after[role] - before[role]) > 0.05, (role, before, after)
@@ -182,7 +182,7 @@ def test_the_schedule_switches_by_its_rule_and_says_why(tmp_path: Path) -> None:
 
     watch = Watch()
     rule = {"rho": 0.5, "acc_up": 0.75, "err_up": 0.4, "na_up": 0.5, "na_down": 0.2, "k_min": 3, "patience": 0}
-    learn(tmp_path, players, watch, schedule="iterative", iterations=27, learning_rate=2e-4, na_reward=-1.0, **rule)
+    learn(tmp_path, players, watch, schedule="iterative", iterations=16, learning_rate=2e-4, na_reward=-1.0, **rule)
     switches = [json.loads(line) for line in (tmp_path / run_folder.SWITCHES).read_text().splitlines()]
     assert [switch["to_stage"] for switch in switches[:2]] == ["clue", "decision"]
     for switch in switches:

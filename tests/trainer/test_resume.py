@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -211,8 +212,9 @@ def files_below(folder: Path) -> dict[Path, bytes]:
 
 @pytest.mark.fault("file of a checkpoint damaged")
 def test_every_damage_of_every_file_of_a_checkpoint_is_named(
-    copied: Path, record_property: Callable[[str, object], None]
+    copied: Path, record_property: Callable[[str, object], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(yaml, "SafeLoader", getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # 200 times the same file
     config, last = run_folder.options_at(copied), copied / "checkpoint-6"
     files = [file for file in sorted(last.rglob("*")) if file.is_file() and "export" not in file.parts]
     files = [file for file in files if file.name != "EXPORTED"]

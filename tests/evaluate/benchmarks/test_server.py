@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -20,10 +21,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests import fork_server
 from tests.process_helpers import ROOT, TINY_VLM, without_weight
 from tests.trainer.test_families import save_internvl
 from tests.vllm_server_helpers import unused_url
 from vision_zero.data.drawn_scenes import draw, scenes_of
+from vision_zero.evaluate.benchmarks import processes
 from vision_zero.evaluate.benchmarks.main import check_judge
 from vision_zero.evaluate.benchmarks.processes import ProcessFailedError, started, wait_for
 from vision_zero.evaluate.benchmarks.server.model import BadRequestError, ChatModel, boxed_answer, read_request
@@ -239,7 +242,10 @@ def test_a_judge_is_asked_before_the_start(server: Server) -> None:
             check_judge("tiny", url)
 
 
-def test_a_model_that_lacks_weights_is_not_served(tmp_path: Path) -> None:
+def test_a_model_that_lacks_weights_is_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a server that is forked: the one above was started anew."""
+    standard = {name: getattr(subprocess, name) for name in ("DEVNULL", "STDOUT", "TimeoutExpired")}
+    monkeypatch.setattr(processes, "subprocess", SimpleNamespace(Popen=fork_server.popen, **standard))
     lacking = without_weight(TINY_VLM, tmp_path / "lacking", "layers.2.mlp")
     log = tmp_path / "server.log"
     with (

@@ -113,7 +113,7 @@ def test_what_does_not_learn_wins_exactly_half(tmp_path: Path, options: dict[str
 
 
 def test_the_start_of_a_lora_run_is_the_model_without_its_adapter(tmp_path: Path) -> None:
-    trainer = tiny_trainer(tmp_path, peft_config=LORA, learning_rate=0.05, beta=0.0)
+    trainer = tiny_trainer(tmp_path, peft_config=LORA, learning_rate=0.05, beta=0.0, iterations=2, arena_every=1)
     trainer.train()
     first, _, last = lines(tmp_path)
     assert last["start"] == first["start"]
@@ -151,13 +151,13 @@ WATCHED: dict[str, Any] = {"arena_every": 1, "arena_games": 6, "arena_images": "
 
 def test_resumed_it_is_the_same_arena(tmp_path: Path) -> None:
     """Not from the start model but from a checkpoint: the opponent must still be the start."""
-    saving = {"save_strategy": "steps", "save_steps": 2, "arena_every": 1}
+    saving = {"save_strategy": "steps", "save_steps": 1, "arena_every": 1, "iterations": 2}
     tiny_trainer(tmp_path, **saving).train()
     whole = lines(tmp_path)
-    assert [line["step"] for line in whole] == [0, 1, 2, 3, 4]
-    rewind(tmp_path, tmp_path / "checkpoint-2")
-    assert len(lines(tmp_path)) == 3
-    tiny_trainer(tmp_path, **saving).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert [line["step"] for line in whole] == [0, 1, 2]
+    rewind(tmp_path, tmp_path / "checkpoint-1")
+    assert len(lines(tmp_path)) == 2
+    tiny_trainer(tmp_path, **saving).train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
     assert lines(tmp_path) == whole
 
 

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import time
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -134,7 +135,7 @@ def test_a_fetch_that_is_killed_continues(tmp_path: Path) -> None:
         stderr=subprocess.DEVNULL,
     )
     while not (out / "fetched.jsonl").is_file() and process.poll() is None:
-        pass
+        time.sleep(0.001)
     process.kill()
     process.wait()
     assert make_data.main(["download", *words]) == 0

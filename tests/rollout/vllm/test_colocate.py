@@ -1,6 +1,6 @@
 """The real engine against transformers: the same tokens, the same log-probabilities, nothing computed twice.
 
-What the engine did is found out by `tests/vllm_programs.py`, a process for each of its programs.
+What the engine did is found out by `tests/vllm_programs.py`, an engine in a process for each of its programs.
 """
 
 from typing import Any
@@ -9,19 +9,24 @@ import pytest
 
 from benchmarks.prefix_reuse import best_possible_reuse
 from tests.tiny_games import END_TOKENS, IMAGE_TOKEN, VIDEO_TOKEN
-from tests.vllm_programs import BLOCK, TOKEN_LIMITS, facts
+from tests.vllm_programs import BLOCK, N_GAMES, TOKEN_LIMITS, facts
 
-N_COMPLETIONS = 8 * (5 * 2 + 8)
-
-
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return facts("policy", tmp_path_factory.mktemp("policy"))
+N_COMPLETIONS = N_GAMES * (5 * 2 + 8)
 
 
 @pytest.fixture(scope="module")
-def internvl(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return facts("internvl", tmp_path_factory.mktemp("internvl"))
+def engines(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return facts(tmp_path_factory.mktemp("engines"), ["policy"], ["internvl"])
+
+
+@pytest.fixture(scope="module")
+def policy(engines: list[dict[str, Any]]) -> dict[str, Any]:
+    return engines[0]
+
+
+@pytest.fixture(scope="module")
+def internvl(engines: list[dict[str, Any]]) -> dict[str, Any]:
+    return engines[1]
 
 
 @pytest.mark.parametrize("schedule", ["continuous", "lock_step"])
@@ -33,7 +38,7 @@ def test_greedy_games_are_those_of_transformers(policy: dict[str, Any], schedule
 
 
 def test_sampled_games_do_not_depend_on_what_else_is_in_the_batch(policy: dict[str, Any]) -> None:
-    """8 games whose completions have 32 tokens each."""
+    """Games whose completions have 32 tokens each."""
     found = policy["sampled"]
     assert policy["sampled_length"] == [32]
     assert found["completions"] == N_COMPLETIONS
