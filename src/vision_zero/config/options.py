@@ -75,8 +75,8 @@ class IterativeSPOConfig(GRPOConfig):
     )
     share_prefixes: bool = option(
         True,
-        "Samples of a forward with a common prefix compute it once; needs attn_implementation sdpa or eager (TRL: "
-        "every row by itself)",
+        "Samples of a forward with a common prefix compute it once; needs attn_implementation sdpa, the default, or "
+        "eager (TRL: every row by itself)",
     )
     logprob_tokens: int = option(
         16384,
