@@ -144,7 +144,7 @@ def finish(out: Path, maker: Maker, n: int) -> int:
     for reason, count in summary["rejects"].items():
         print(f"rejected  {count:>6}  {reason}")
     for reason, count in summary["material"].get("files_left_out", {}).items():
-        print(f"left out  {count:>6}  files: {reason}")
+        print(f"left out  {count:>6}  {reason if reason.startswith('columns') else f'files: {reason}'}")
     if summary["given_up"]:
         given_up = summary["given_up"]
         print(

@@ -112,6 +112,8 @@ def test_a_column_whose_numbers_are_not_sure_is_no_series(column: tuple[str, str
     table = parse_csv(f"Name;Sure;Other\na;1;{column[0]}\nb;2.5;{column[1]}\n", "t")
     assert table.series == series
     assert table.values[0] == (1, 2.5)
+    assert len(table.doubtful) == ("Other" not in series)
+    assert all(one in (f"Other: {column[0]}", f"Other: {column[1]}") for one in table.doubtful)
 
 
 def test_shares_of_one_whole() -> None:
@@ -131,6 +133,7 @@ def test_shares_of_one_whole() -> None:
         ("a,b\n,1\nx,2\n", "rows without a name of their own"),
         ("a,b\nx,one\ny,two\n", "no column of numbers"),
         ("a,b,b\nx,1,2\ny,3,4\n", "series without a name of their own"),
+        ("id,City,People\n7,Rome,2.8\n9,Oslo,0.7\n", "numbers in the first column and names in another: .*first"),
         ("a,b\n" + "x" * 6_000_000, "too large"),
     ],
 )
@@ -253,3 +256,11 @@ def test_chartqa_folder_reads_its_tables_alone_and_counts_what_it_cannot_read(tm
     loaded = load_tables([str(tmp_path)])
     assert [table.name for table in loaded.tables] == ["tables/1.csv"]
     assert loaded.left_out == {"not UTF-8": 1}
+
+
+def test_columns_whose_numbers_are_not_sure_are_counted_and_the_first_is_named(tmp_path) -> None:
+    (tmp_path / "a.csv").write_text("Name;Sure;Price;Note\na;1;3,5;10 men\nb;2;4,25;old\nc;3;1;x\n")
+    (tmp_path / "b.csv").write_text("Name,Sure,Price\na,1,5%\nb,2,6\n")
+    loaded = load_tables([str(tmp_path)])
+    assert [table.series for table in loaded.tables] == [("Sure",), ("Sure",)]
+    assert loaded.left_out == {"columns whose numbers are not sure (first: a.csv, Price: 3,5)": 2}

@@ -28,7 +28,7 @@ class TableSourceError(ValueError):
 
 @dataclass(frozen=True)
 class LoadedTables:
-    """Tables, and numbers of skipped files by reason."""
+    """Tables, and numbers of skipped files, and columns, by reason."""
 
     tables: tuple[SourceTable, ...]
     left_out: Counter[str]
@@ -89,16 +89,19 @@ def _csv_tables(path: Path) -> tuple[list[SourceTable], Counter[str]]:
         )
         if not files:
             raise TableSourceError(f"{folder}: no CSV file in it")
-    tables, left_out = [], Counter[str]()
+    tables, left_out, doubtful = [], Counter[str](), list[str]()
     for file in files:
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
         try:
             tables.append(parse_csv(_read_text(file), name))
+            doubtful += [f"{name}, {column}" for column in tables[-1].doubtful]
         except TableError as error:
             left_out[str(error)] += 1
     if not tables:
         reasons = ", ".join(f"{n} × {reason}" for reason, n in left_out.most_common(3))
         raise TableSourceError(f"{path}: no table of numbers in {len(files)} CSV files ({reasons})")
+    if doubtful:
+        left_out[f"columns whose numbers are not sure (first: {doubtful[0]})"] = len(doubtful)
     return tables, left_out
 
 

@@ -88,7 +88,8 @@ class SourceTable:
     """Table of a source. `values[s][r]` is None where the source has no number.
 
     `series_name` is what the series are (`Industry`). `title` is that of a chart of several series, `single_title` that
-    of a chart of one, with `{series}` for its name. Empty titles are not drawn.
+    of a chart of one, with `{series}` for its name. Empty titles are not drawn. `doubtful` are columns that are no
+    series since their numbers are not sure, each with its first such cell.
     """
 
     name: str
@@ -102,6 +103,7 @@ class SourceTable:
     series_name: str = ""
     title: str = ""
     single_title: str = "{series}"
+    doubtful: tuple[str, ...] = ()
 
 
 def read_number(text: str) -> float | None:
@@ -150,6 +152,10 @@ def parse_csv(text: str, name: str) -> SourceTable:
     numeric = [(title, cells) for title, cells in columns if _is_numeric(cells, delimiter)]
     if not numeric:
         raise TableError("no column of numbers")
+    others = [one for one in columns if one not in numeric]
+    names = [cells for _, cells in others if not any(map(read_number, cells)) and len(set(cells)) == len(cells)]
+    if names and time_order(rows) is None and all(read_number(row) is not None for row in rows):
+        raise TableError("numbers in the first column and names in another: put the column that names the rows first")
     series = tuple(title for title, _ in numeric)
     if len(set(series)) < len(series) or "" in series:
         raise TableError("series without a name of their own")
@@ -167,6 +173,7 @@ def parse_csv(text: str, name: str) -> SourceTable:
         values=tuple(values),
         rows_are="categories" if order is None else "times",
         whole=_whole(values),
+        doubtful=tuple(f"{title}: {cell}" for title, cells in others for cell in _doubtful(cells)[:1]),
     )
 
 
@@ -215,6 +222,14 @@ def _is_numeric(cells: Sequence[str], delimiter: str) -> bool:
     grouped = [re.fullmatch(r"[^\d]*[1-9]\d{0,2}([.,]\d{3})+[^\d]*", cell) is not None for cell in there]
     unclear = delimiter != "," and (any("," in cell for cell in there) or all(grouped))
     return len(there) >= 2 and len(units) == 1 and not unclear and all(read_number(cell) is not None for cell in there)
+
+
+def _doubtful(cells: Sequence[str]) -> list[str]:
+    """The cells of a column of numbers that are not sure; none if fewer than half of its cells look like numbers."""
+    there = [cell for cell in cells if cell.lower() not in MISSING]
+    alike = [cell for cell in there if re.fullmatch(r"\W*\d[\d.,'\s]*\W*\w{0,3}", cell)]
+    unread = [cell for cell in there if read_number(cell) is None]
+    return (unread or there) if there and 2 * len(alike) >= len(there) else []
 
 
 def _unit(cells: Sequence[str]) -> str:
