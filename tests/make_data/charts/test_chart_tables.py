@@ -190,7 +190,8 @@ def test_every_built_in_table_is_as_it_was_made_of_its_data_set() -> None:
         assert table.rows_are in get_args(RowsAre)
         assert table.whole in get_args(Whole)
         assert any(catalogue([table], kind, 20) for kind in KINDS), f"{table.name}: no chart can be drawn of it"
-    content = repr([astuple(table) for table in tables])  # numbers to the last digit, and which of them are ints
+    assert not any(table.doubtful for table in tables)
+    content = repr([astuple(table)[:-1] for table in tables])  # numbers to the last digit, and which of them are ints
     digest = hashlib.sha256(content.encode()).hexdigest()
     assert digest == "accfe6616dc037f1c79d8e0a15280f3dfe220187ea31bb0bd92d8137d3677a60"
 
