@@ -216,14 +216,15 @@ def _paths(segment_L: np.ndarray, leads_SS: np.ndarray) -> list[SegmentPath]:
     ]
 
 
-def pair_cost(model: PreTrainedModel) -> float:
-    """Cost of a pair of tokens in attention, in tokens of the language model, by the number of multiplications.
+def pair_cost(model: PreTrainedModel, device: torch.device) -> float:
+    """Cost of a pair of tokens in attention on `device`, in tokens of the language model, by multiplications.
 
     A pair takes two per layer and channel of the heads (query with key, weight with value), a token one per weight.
-    0 where attention goes along paths, since any rows then have the same pairs.
+    0 where attention goes along paths, since any rows then have the same pairs. DeepSpeed moves a model to its device
+    when training starts, so its weights do not tell.
     """
     config = model.config.get_text_config()
-    if config._attn_implementation == GROUPED_SDPA and model.device.type == "cpu":
+    if config._attn_implementation == GROUPED_SDPA and device.type == "cpu":
         return 0.0
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     per_pair = 2 * config.num_hidden_layers * config.num_attention_heads * head_size
