@@ -100,7 +100,8 @@ class TimedTrainer(IterativeSPOTrainer):
         self.flops = {}
         self.peak = matmul_peak()
         if self.mode == "before":
-            self.patched.enter_context(as_before(*(m for m in (self.model, self.ref_model) if m is not None)))
+            models = (one for one in (self.model, self.ref_model) if one is not None)
+            self.patched.enter_context(as_before(*models, packed=self.packed))
         if self.mode == "trl":
             scored = partial(GRPOTrainer._get_per_token_logps_and_entropies, self)
             self.patched.enter_context(patch.object(self.packed, "shares_prefixes", False))
