@@ -13,6 +13,8 @@ from transformers import PreTrainedModel
 from vision_zero.models.attention import GROUPED_SDPA
 from vision_zero.rollout.transformers_policy import TransformersPolicy
 from vision_zero.trainer import prefix_sharing
+from vision_zero.trainer.packed_forward import PackedForward
+from vision_zero.trainer.prefix_sharing import pack_groups
 
 
 def one_width(policy: TransformersPolicy, rows: Any) -> Any:
@@ -33,9 +35,17 @@ def one_prefix(
     return [*shared, *own]
 
 
+def rows_of_one_length(groups: list[prefix_sharing._Group], most: int) -> list[list[prefix_sharing._Group]]:
+    """Shared rows no longer than the longest group, never all groups in one."""
+    return pack_groups(groups, max(group.length for group in groups))
+
+
 @contextmanager
-def as_before(*models: PreTrainedModel) -> Iterator[None]:
-    """Keys and values repeated for every head, one width of prompts in a rollout, one prefix of a group of samples."""
+def as_before(*models: PreTrainedModel, packed: PackedForward | None = None) -> Iterator[None]:
+    """Keys and values repeated for every head, one width of prompts in a rollout, one prefix of a group of samples.
+
+    `packed` cuts the samples by what pairs of tokens cost with a mask; that was asked when its trainer was made.
+    """
     with ExitStack() as patches:
         for model in models:
             config = model.config.get_text_config()
@@ -43,4 +53,8 @@ def as_before(*models: PreTrainedModel) -> Iterator[None]:
                 patches.enter_context(patch.object(config, "_attn_implementation_internal", "sdpa"))
         patches.enter_context(patch.object(TransformersPolicy, "_prefill", one_width))
         patches.enter_context(patch.object(prefix_sharing, "tree_of", one_prefix))
+        patches.enter_context(patch.object(prefix_sharing, "pack_groups", rows_of_one_length))
+        if packed is not None and packed.shares_prefixes:
+            cost = prefix_sharing.pair_cost(packed.model, packed.accelerator.device)
+            patches.enter_context(patch.object(packed, "_pair_cost", cost))
         yield

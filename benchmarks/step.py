@@ -40,7 +40,6 @@ from vision_zero.models import load_processor
 from vision_zero.rollout.play import Seating
 from vision_zero.rollout.policy import Policy, TurnRequest
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
-from vision_zero.trainer.prefix_sharing import pair_cost
 from vision_zero.types import Completion, Stage
 
 
@@ -101,8 +100,8 @@ class TimedTrainer(IterativeSPOTrainer):
         self.flops = {}
         self.peak = matmul_peak()
         if self.mode == "before":
-            self.patched.enter_context(as_before(*(m for m in (self.model, self.ref_model) if m is not None)))
-            self.patched.enter_context(patch.object(self.packed, "_pair_cost", pair_cost(self.packed.model)))
+            models = (one for one in (self.model, self.ref_model) if one is not None)
+            self.patched.enter_context(as_before(*models, packed=self.packed))
         if self.mode == "trl":
             scored = partial(GRPOTrainer._get_per_token_logps_and_entropies, self)
             self.patched.enter_context(patch.object(self.packed, "shares_prefixes", False))

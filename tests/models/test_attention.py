@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForImageTextToText
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from tests.tiny_families import save_gemma3, save_qwen3_vl
 from tests.trainer.test_families import saved_family
@@ -52,6 +53,19 @@ def test_output_and_gradient_are_those_by_hand(rng: random.Random) -> None:
     gradients = [torch.autograd.grad((one * weight).sum(), states) for one in (ours, hand)]
     for left, right in zip(*gradients, strict=True):
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_queries", [1, 5])
+def test_a_bias_of_positions_is_added_as_by_transformers(n_queries: int) -> None:
+    module = torch.nn.Module()
+    module.num_key_value_groups = 2
+    states = [torch.randn(1, heads, n, 8) for heads, n in ((4, n_queries), (2, 7), (2, 7))]
+    mask = torch.ones(1, 1, n_queries, 7).bool()
+    bias = torch.randn(1, 4, n_queries, 7)
+    ours, theirs = (
+        forward(module, *states, mask, position_bias=bias)[0] for forward in (grouped_sdpa, sdpa_attention_forward)
+    )
+    assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("n_queries", [1, 5])

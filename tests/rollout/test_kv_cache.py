@@ -5,6 +5,7 @@ import torch
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
+from vision_zero.rollout import kv_cache
 from vision_zero.rollout.kv_cache import SPARE_TOKENS, GrowingLayer, PrefixStore, common_length, joined
 
 HEADS, SIZE = 2, 3
@@ -101,6 +102,26 @@ def test_conversations_about_one_image_reuse_from_the_one_that_has_most() -> Non
         found, n = store.find("image", ids, IMAGE)
         assert found is not None
         assert (found.ids, n) == (known, length)
+
+
+def test_of_many_conversations_only_those_with_more_in_common_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand games on a few images would else spend longer looking for prefixes than computing them."""
+    store = PrefixStore()
+    layers = [GrowingLayer(*states(1, 3, 0))]
+    for game in range(300):
+        prompt = [1, IMAGE, *range(100, 200), 300 + game % 3, 400 + game]
+        store.remember([("image", game)], [prompt], Cache(layers=layers), torch.ones(1, 3))
+    counted: list[int] = []
+
+    def watched(known: list[int], ids: list[int]) -> int:
+        counted.append(common_length(known, ids))
+        return counted[-1]
+
+    monkeypatch.setattr(kv_cache, "common_length", watched)
+    found, length = store.find("image", [1, IMAGE, *range(100, 200), 302, 400 + 299, 9], IMAGE)
+    assert found is not None
+    assert (found.ids[-1], length) == (699, 104)
+    assert counted == [102, 103, 104]
 
 
 def test_a_cache_holds_each_rows_beginning_right_aligned() -> None:

@@ -25,6 +25,7 @@ from vision_zero.trainer.prefix_sharing import (
     Layout,
     attention_mask,
     gather_completions,
+    pair_cost,
     real_and_padded_shared_tokens,
     shared_layout,
 )
@@ -233,6 +234,14 @@ def test_loss_gradient_and_metrics_are_those_of_whole_rows(
     skipped = ("seconds/", "step_time", "update/")
     logs = [{k: v for k, v in one.log.items() if not k.startswith(skipped)} for one in (ours, plain)]
     assert logs[0] == pytest.approx(logs[1], rel=1e-4, abs=1e-6)
+
+
+def test_pairs_cost_nothing_where_attention_goes_along_paths(family: Family) -> None:
+    """With DeepSpeed the model is still in the CPU's memory when a trainer for a GPU is made."""
+    model = grouped.use_grouped_sdpa(family.load())
+    assert model.device.type == "cpu"
+    assert pair_cost(model, torch.device("cpu")) == 0
+    assert pair_cost(model, torch.device("cuda")) > 0
 
 
 def test_a_model_that_takes_no_mask_computes_whole_rows_and_says_so(

@@ -46,6 +46,7 @@ def grouped_sdpa(
     batch, heads, n_queries, _ = query.shape
     n_groups = key.shape[1]
     plain = heads == n_groups or attention_mask is None or attention_mask.shape[1] > 1
+    plain = plain or kwargs.get("position_bias") is not None
     if plain or (n_queries > 1 and query.device.type != "cpu"):
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
     if n_queries == 1:

@@ -44,7 +44,7 @@ def progress(run: Path, planned: int, by_stage: Mapping[str, Sequence[Metrics]])
     """Progress of the run: iterations, time, the arena's share of it, and every switch of stage with its reason."""
     done = sum(map(len, by_stage.values()))
     seconds = sum(line.get("step_time", 0.0) for lines in by_stage.values() for line in lines)
-    arena = sum(line["seconds"] for line in run_folder.read_json_lines(run / run_folder.ARENA) if "seconds" in line)
+    arena = sum(line["seconds"] for line in run_folder.read_json_lines(run / run_folder.ARENA) if line.get("seconds"))
     of_arena = f", and {arena:.0f} s of arena ({arena / (arena + seconds):.0%} of both)" if arena else ""
     stages = ", ".join(f"{len(lines)} {stage}" for stage, lines in by_stage.items())
     switches = [

@@ -112,6 +112,8 @@ class PrefixStore:
         """
         best: Found = (None, 0)
         for known in self._by_image.get(image_key, {}).values():
+            if known.ids[: best[1] + 1] != ids[: best[1] + 1]:
+                continue  # it has no token more, and counting them is slow
             length = min(common_length(known.ids, ids), len(ids) - 1)
             if length > best[1]:
                 best = (known, length)

@@ -73,7 +73,7 @@ class PackedForward:
             reason = "a router's auxiliary loss counts every row by itself"
         if reason is None:
             self.shares_prefixes = True
-            self._pair_cost = pair_cost(self.model)
+            self._pair_cost = pair_cost(self.model, self.accelerator.device)
         elif self.accelerator.is_main_process:
             tqdm.write(f"share_prefixes is off: {reason}", file=sys.stderr)
 

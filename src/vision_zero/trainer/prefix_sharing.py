@@ -28,6 +28,8 @@ from vision_zero.trainer.batching import Batch, n_weights, take_rows, weights_pe
 MASKED_ATTENTION = (GROUPED_SDPA, "sdpa", "eager")
 IMAGE_FIELDS = ("pixel_values", "image_grid_thw", "num_images", "num_tiles")
 PADDING = -1
+PACKED_TOKENS = 2048
+"""Of a shared row of several groups; its mask has this many places squared."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def shared_layout(
     `images` tells the rows' images apart; each row has one. The last token of a prompt is never shared, because what
     follows it differs. With a mask a long shared row is computed whole, with all pairs of its tokens, also those that
     do not attend to each other; of groups of at most 1, 2, 4 ... rows, in shared rows as long as the longest group or
-    all in one, the cheapest are taken by P (L + pair_cost L^2), with `pair_cost` in tokens.
+    of PACKED_TOKENS, the cheapest are taken by P (L + pair_cost L^2), with `pair_cost` in tokens.
     """
     n_columns = ids_BT.shape[1]
     starts_B = mask_BT.argmax(axis=1)
@@ -131,7 +133,9 @@ def shared_layout(
     largest = max(len(rows) for rows in by_image.values())
     groupings = [groups_of(min(1 << k, largest)) for k in range((largest - 1).bit_length() + 1)]
     candidates = [
-        pack_groups(groups, most(group.length for group in groups)) for groups in groupings for most in (max, sum)
+        pack_groups(groups, max(least, *(group.length for group in groups)))
+        for groups in groupings
+        for least in (0, PACKED_TOKENS)
     ]
 
     def cost(places: list[list[_Group]]) -> float:
@@ -202,7 +206,9 @@ def attention_mask(layout: Layout, device: torch.device) -> torch.Tensor:
     """[P, 1, L, L], True where a token attends: to its segment and those that lead to it, up to itself."""
     segment_PL = torch.as_tensor(layout.segment_PL, device=device)
     leads_SS = torch.as_tensor(layout.leads_SS, device=device)
-    mask = leads_SS[segment_PL[:, :, None], segment_PL[:, None, :]].tril()[:, None]
+    # Row after row: one index of all pairs takes four times as long, or more.
+    masks = [leads_SS.index_select(1, numbers_L).index_select(0, numbers_L) for numbers_L in segment_PL]
+    mask = torch.stack(masks).tril_()[:, None]
     mask.paths = [_paths(row, layout.leads_SS) for row in layout.segment_PL]  # type: ignore[attr-defined]
     return mask
 
@@ -216,14 +222,15 @@ def _paths(segment_L: np.ndarray, leads_SS: np.ndarray) -> list[SegmentPath]:
     ]
 
 
-def pair_cost(model: PreTrainedModel) -> float:
-    """Cost of a pair of tokens in attention, in tokens of the language model, by the number of multiplications.
+def pair_cost(model: PreTrainedModel, device: torch.device) -> float:
+    """Cost of a pair of tokens in attention on `device`, in tokens of the language model, by multiplications.
 
     A pair takes two per layer and channel of the heads (query with key, weight with value), a token one per weight.
-    0 where attention goes along paths, since any rows then have the same pairs.
+    0 where attention goes along paths, since any rows then have the same pairs. DeepSpeed moves a model to its device
+    when training starts, so its weights do not tell.
     """
     config = model.config.get_text_config()
-    if config._attn_implementation == GROUPED_SDPA and model.device.type == "cpu":
+    if config._attn_implementation == GROUPED_SDPA and device.type == "cpu":
         return 0.0
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     per_pair = 2 * config.num_hidden_layers * config.num_attention_heads * head_size

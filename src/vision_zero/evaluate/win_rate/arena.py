@@ -75,7 +75,8 @@ OutcomesByMatchup = Mapping[Matchup, list[GameOutcome]]
 class Arena:
     """Deals, and how they are played. `swapped_images`: for every deal another, whose image replaces its own.
 
-    `games_at_once` bounds the games of all match-ups that are played at once; what is sampled does not depend on it.
+    `games_at_once` bounds the games of all match-ups that are played at once, down to one deal for all of them; what is
+    sampled does not depend on it.
     """
 
     deals: tuple[Game, ...]
