@@ -10,12 +10,12 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from vision_zero.config.game import add_reading, positive
+from vision_zero import config
+from vision_zero.config.game import add_options, beside
 from vision_zero.data.contamination import DEFAULT_DISTANCE, N_BITS, HashedImages, hash_images, shared_images
 from vision_zero.data.errors import BadImageError, PairSourceError, printable
 from vision_zero.data.hf_datasets import ALL
@@ -52,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in (*pairs.notes, *report.notes, *(f"bad: {bad.id}: {bad.reason}" for bad in report.bad)):
             print(printable(line))
         if args.sheet is not None:
-            save_sheet(pairs, args.sheet, args.sheet_pairs, args.seed)
+            shown = [pairs[row] for row in sample_rows(len(pairs), args.sheet_pairs, args.seed)]
+            contact_sheet(shown).save(args.sheet, exif=marked())
+            print(f"{'contact sheet':<22} {args.sheet}, {len(shown)} pairs")
         shares = bool(args.against) and report_shared_images(pairs, args)
     except (PairSourceError, RunFolderError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -62,28 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m vision_zero.inspect_data", description="Check image pairs.")
-    parser.add_argument(
-        "source", nargs="+", help="folder, JSONL manifest, local data set or parquet file; scenes:PATH names a domain"
-    )
-    parser.add_argument(
-        "--columns", nargs="+", metavar="FIELD=NAME", help="columns to read: image=.. edited=.. id=.. (default: known)"
-    )
-    parser.add_argument("--scenes", type=Path, help="folder of NAME_comparison.json for a folder of pairs")
-    add_reading(parser)
-    parser.add_argument("--all", action="store_true", help="open every pair, not a sample")
-    parser.add_argument("--sample", type=positive, default=64, help="pairs to open (default: 64, as training does)")
-    parser.add_argument("--seed", type=int, default=0, help="which pairs are sampled (default: 0)")
-    parser.add_argument("--sheet", type=Path, metavar="FILE.jpg", help="write a contact sheet of sampled pairs")
-    parser.add_argument("--sheet_pairs", type=positive, default=16, help="pairs on the contact sheet (default: 16)")
-    parser.add_argument("--against", nargs="+", metavar="SOURCE", help="report images that this source has too")
-    parser.add_argument("--against_columns", nargs="+", metavar="FIELD=NAME", help="--columns of that source")
-    parser.add_argument(
-        "--distance",
-        type=int,
-        choices=range(N_BITS + 1),
-        metavar="BITS",
-        default=DEFAULT_DISTANCE,
-        help="with --against: bits of the 64 of a perceptual hash that may differ (default: %(default)s)",
+    add_options(
+        parser, beside(config.__file__, "inspect_data"), {"distance": DEFAULT_DISTANCE}, distance=range(N_BITS + 1)
     )
     return parser.parse_args(argv)
 
@@ -140,13 +122,6 @@ def report_table(source: str, pairs: LazyPairs, report: PairReport) -> str:
         ("size min, median, max", ", ".join(f"{width}x{height}" for width, height in sizes) or "-"),
     ]
     return "\n".join(printable(f"{name:<22} {value}") for name, value in lines)
-
-
-def save_sheet(pairs: Sequence[ImagePair], path: Path, n_pairs: int, seed: int) -> None:
-    """Write a grid of sampled pairs."""
-    shown = [pairs[row] for row in sample_rows(len(pairs), n_pairs, seed)]
-    contact_sheet(shown).save(path, exif=marked())
-    print(f"{'contact sheet':<22} {path}, {len(shown)} pairs")
 
 
 def contact_sheet(pairs: Sequence[ImagePair]) -> Image.Image:

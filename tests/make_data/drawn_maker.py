@@ -86,5 +86,5 @@ def from_arguments(args: argparse.Namespace) -> Maker:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, make_data.stop)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(make_data.main(domains={"drawn": "tests.make_data.drawn_maker"}))

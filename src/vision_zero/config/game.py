@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
+
+import yaml
 
 from vision_zero.data.pairs import PAIR_BY_HELP, SPLIT_HELP, LazyPairs, load_pairs, source_options
 from vision_zero.types import GameRules
@@ -35,10 +38,52 @@ def at_least(least: int) -> Callable[[str], int]:
 positive = at_least(1)
 
 
-def add_reading(parser: argparse.ArgumentParser) -> None:
-    """Options of every command that opens a source."""
-    parser.add_argument("--pair_by", metavar="BEFORE,AFTER", help=PAIR_BY_HELP)
-    parser.add_argument("--split", metavar="NAME", help=SPLIT_HELP)
+def size(text: str) -> tuple[int, int]:
+    """(320, 240) of "320x240", for argparse."""
+    width, x, height = text.partition("x")
+    if not (x and width.isdecimal() and height.isdecimal() and int(width) >= 16 and int(height) >= 16):
+        raise argparse.ArgumentTypeError(f"must be WIDTHxHEIGHT of at least 16x16, as 320x240, got {text!r}")
+    return int(width), int(height)
+
+
+TYPES: dict[str, Callable[[str], Any]] = {"text": str, "int": int, "float": float, "path": Path, "size": size}
+TYPES |= {"positive": positive, "from 0": at_least(0), "from 16": at_least(16)}
+READING = {
+    "--pair_by": {"type": "text", "metavar": "BEFORE,AFTER", "help": PAIR_BY_HELP},
+    "--split": {"type": "text", "metavar": "NAME", "help": SPLIT_HELP},
+}
+"""Options of every command that opens a source."""
+
+
+def beside(module: str, name: str = "") -> Any:
+    """What the YAML file beside a module (its `__file__`) holds that has its name, or another."""
+    return yaml.safe_load(Path(module).with_name(f"{name or Path(module).stem}.yaml").read_text("utf-8"))
+
+
+def add_options(
+    parser: argparse._ActionsContainer,
+    options: Mapping[str, Mapping[str, Any] | None],
+    defaults: Mapping[str, Any] | None = None,
+    **choices: Iterable[Any],
+) -> None:
+    """Add options of a YAML file: by name, arguments of `add_argument`, with `type` one of TYPES; none: of READING.
+
+    What has no default there has that of `defaults`, if any, and without a type that of its default. A `…` in a help
+    is "default: %(default)s".
+    """
+    for flag, said in options.items():
+        words, name = dict(said or READING[flag]), flag.removeprefix("--")
+        words |= {key: tuple(value) for key, value in words.items() if isinstance(value, list)}  # names of two values
+        default = words.get("default", (defaults or {}).get(name))
+        if "action" not in words:
+            first = default[0] if isinstance(default, (list, tuple)) else default
+            words["type"] = TYPES[words["type"]] if "type" in words else str if first is None else type(first)
+            words |= {"default": list(default) if isinstance(default, tuple) else default, "choices": choices.get(name)}
+        parser.add_argument(flag, **words | {"help": words["help"].replace("…", "default: %(default)s")})
+
+
+LONG: dict[str, str] = beside(__file__)
+"""Meanings that do not fit in the line of their option."""
 
 
 @dataclass
@@ -51,28 +96,15 @@ class GameConfig:
     pair_by: str | None = option(None, PAIR_BY_HELP)
     split: str | None = option(None, SPLIT_HELP)
     holdout: float = option(0.0, "Share of the pairs kept out of training (the split depends on the pairs alone)")
-    failed_edits: float = option(
-        0.0,
-        "Noise: this share of the edited images fails, half of them blank, half identical to the original (which ones "
-        "depends on the pairs' ids alone)",
-    )
-    on_bad_image: Literal["stop", "skip"] = option(
-        "stop", "A broken image stops the run after a checkpoint, or the game takes the next pair (counted and said)"
-    )
-    min_pixels: int | None = option(
-        None, "Images are enlarged to at least this many pixels (model families that resize)"
-    )
+    failed_edits: float = option(0.0, LONG["failed_edits"])
+    on_bad_image: Literal["stop", "skip"] = option("stop", LONG["on_bad_image"])
+    min_pixels: int | None = option(None, LONG["min_pixels"])
     max_pixels: int | None = option(None, "Images are reduced to at most this many pixels (paper: 320x240 for CLEVR)")
     civilians: int = option(4, "Civilians n_c, 2 to 8; one spy comes on top (paper: 4; code: 3)")
     rounds: int = option(2, "Clue rounds, 1 to 5 (paper and code: 2)")
-    spy_view: Literal["auto", "blank", "edited", "masked"] = option(
-        "auto", "What the spy sees: blank (paper v2), edited (paper v1, code), masked; auto: edited where there is one"
-    )
+    spy_view: Literal["auto", "blank", "edited", "masked"] = option("auto", LONG["spy_view"])
     mask_share: float = option(0.5, "Share of the area hidden with spy_view=masked")
-    voter: Literal["observer", "civilian"] = option(
-        "observer",
-        "One neutral prompt per game (code, paper's appendix) or every civilian from its seat (paper's text)",
-    )
+    voter: Literal["observer", "civilian"] = option("observer", LONG["voter"])
     template: str = option("auto", "Wording: auto (the pair's domain), a file of game/templates by its name, or a file")
 
     def rules(self, n_votes: int) -> GameRules:
@@ -88,8 +120,5 @@ class GameConfig:
     def pairs(self, part: Literal["train", "heldout"]) -> LazyPairs:
         """The pairs of a part; without `holdout`, all of them either way. Raises PairSourceError."""
         return load_pairs(
-            self.images,
-            split=part if self.holdout else None,
-            holdout=self.holdout,
-            **source_options(vars(self)),
+            self.images, split=part if self.holdout else None, holdout=self.holdout, **source_options(vars(self))
         )

@@ -16,7 +16,7 @@ from trl import GRPOConfig
 
 from vision_zero import ranks
 from vision_zero.config.checks import check_options
-from vision_zero.config.game import option, option_list
+from vision_zero.config.game import beside, option, option_list
 from vision_zero.rollout.policy import TokenLimits, TokenLimitsByStage
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.vllm.client import ServerOptions
@@ -28,6 +28,8 @@ from vision_zero.types import Stage
 
 REQUESTS_AT_ONCE = 512
 """To a server from one process, at most, unless vllm_max_num_seqs says so: each holds a connection open."""
+LONG: dict[str, str] = beside(__file__)
+"""Meanings that do not fit in the line of their option."""
 DERIVED = (
     "max_steps",
     "gradient_accumulation_steps",
@@ -46,72 +48,36 @@ class IterativeSPOConfig(GRPOConfig):
     iterations: int = option(100, "Iterations of play and update (paper: 100; code: 280)")
     games_per_iteration: int = option(128, "Games played per iteration over all processes (paper: 128; code: 64)")
     updates_per_iteration: int = option(1, "Optimizer steps per iteration; 1 is on-policy")
-    schedule: Literal["iterative", "decision", "clue", "cycle"] = option(
-        "iterative", "Stage switch by the rule (paper), one stage only, or a fixed cycle (code)"
-    )
-    train_stages: Literal["active", "both"] = option(
-        "active",
-        "Completions that are trained on: the active stage's (paper) or both stages' in one batch (code's bug)",
-    )
-    resume: bool = option(
-        False, "Continue the run in output_dir from its last complete checkpoint, with its options but those given"
-    )
-    resume_from: int | None = option(
-        None,
-        "Continue the run from its checkpoint of this step; later ones are kept in set_aside/ of its folder",
-    )
+    schedule: Literal["iterative", "decision", "clue", "cycle"] = option("iterative", LONG["schedule"])
+    train_stages: Literal["active", "both"] = option("active", LONG["train_stages"])
+    resume: bool = option(False, LONG["resume"])
+    resume_from: int | None = option(None, LONG["resume_from"])
     grace: float = option(60.0, "Seconds the iteration may go on after SIGINT, SIGTERM or SIGUSR1, before saving")
     save_every: int | None = option(None, "Iterations between checkpoints, in place of save_steps; none: save_steps")
     export_every: int = option(0, "Portable export beside every n-th checkpoint; 0: at the end only")
     record_games_every: int = option(1, "Write the games of every n-th iteration to output_dir/games; 0: never")
-    wandb_games: int = option(
-        4, "With report_to=wandb: games of every recorded iteration in its table, with images; 0: no table"
-    )
+    wandb_games: int = option(4, LONG["wandb_games"])
     rollout_batch_size: int = option(256, "Completions generated at once by the transformers policy")
-    freeze_vision: bool = option(
-        False,
-        "The vision tower does not train and sees every image once per step; a merger inside it (Qwen2.5-VL) is frozen "
-        "too, a projector outside (InternVL) trains (TRL: all weights train)",
-    )
-    share_prefixes: bool = option(
-        True,
-        "Samples of a forward with a common prefix compute it once; needs attn_implementation sdpa, the default, or "
-        "eager (TRL: every row by itself)",
-    )
-    logprob_tokens: int = option(
-        16384,
-        "Tokens, padding included, in one forward of old and reference log-probs; as many as memory allows "
-        "(TRL: as many rows as a micro-batch has)",
-    )
+    freeze_vision: bool = option(False, LONG["freeze_vision"])
+    share_prefixes: bool = option(True, LONG["share_prefixes"])
+    logprob_tokens: int = option(16384, LONG["logprob_tokens"])
 
     # Several processes
     rendezvous_timeout: float = option(60.0, "Seconds in which all processes must have come together at the start")
-    ddp_timeout: int = option(
-        1800, "Seconds without a sign of another process, or in a collective, after which all end, on a CPU too (TRL)"
-    )
+    ddp_timeout: int = option(1800, LONG["ddp_timeout"])
 
     # Playing with vLLM (--use_vllm true; TRL's options for it and how it works: docs/training.md)
     lock_step: bool = option(False, "Games wait for each other after every turn, as without vLLM; same games, slower")
-    vllm_max_num_seqs: int | None = option(
-        None,
-        "Completions the engine works on at once, or that a process asks a server for at once; none: all votes of a "
-        f"process (server: {REQUESTS_AT_ONCE} at most)",
-    )
+    vllm_max_num_seqs: int | None = option(None, LONG["vllm_max_num_seqs"])
     vllm_dtype: str | None = option(None, "Precision of the engine; none: float32 on a CPU, else that of training")
     vllm_enforce_eager: bool = option(False, "No CUDA graphs: less memory, slower; always so on a CPU")
     vllm_block_size: int | None = option(None, "Tokens per block of the engine's cache; none: vLLM's own choice")
-    vllm_request_timeout: float = option(
-        300.0, "vllm_mode=server: seconds without any completion, while some are waited for, after which the run stops"
-    )
+    vllm_request_timeout: float = option(300.0, LONG["vllm_request_timeout"])
 
     # Arena: win rate against the frozen start model while training
-    arena_every: int = option(
-        0, "Play the policy against its frozen start every n iterations, and first and last; 0: never"
-    )
+    arena_every: int = option(0, LONG["arena_every"])
     arena_games: int = option(200, "Games of each win rate; every deal is played twice, once with each as the spy")
-    arena_images: list[str] = option_list(
-        "Image sources of the arena, as drawn:200@heldout; none: the pairs that --holdout keeps out of training"
-    )
+    arena_images: list[str] = option_list(LONG["arena_images"])
 
     # Rewards (paper, section on strategic self-play; all of these are its table's values)
     reward_beta: float = option(0.1, "Clue reward: weight of the votes between spy and civilians, beta (paper: 0.1)")
@@ -121,12 +87,8 @@ class IterativeSPOConfig(GRPOConfig):
 
     # Role advantage estimation
     rae_alpha: float = option(0.95, "Decay of the role baselines, alpha (paper: 0.95; code: 0.9); 1 turns them off")
-    rae_update: Literal["iteration", "game"] = option(
-        "iteration", "Baselines move once per iteration by the means over its games, or once per game in game order"
-    )
-    rae_subtract: Literal["after", "before"] = option(
-        "after", "The advantage subtracts the baseline after its update (paper) or before it"
-    )
+    rae_update: Literal["iteration", "game"] = option("iteration", LONG["rae_update"])
+    rae_subtract: Literal["after", "before"] = option("after", LONG["rae_subtract"])
     rae_stages: Literal["clue", "always"] = option("clue", "Baselines move in the clue stage (paper) or always (code)")
 
     # Stage switch

@@ -10,24 +10,18 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import yaml
 from PIL import Image, ImageDraw
 
 from vision_zero.data.errors import PairSourceError
 from vision_zero.data.lazy_pairs import LazyPairs
 from vision_zero.types import ImagePair
 
-COLOURS: dict[str, tuple[int, int, int]] = {
-    "gray": (110, 110, 110),
-    "red": (205, 35, 35),
-    "blue": (42, 75, 215),
-    "green": (29, 125, 20),
-    "brown": (129, 74, 25),
-    "purple": (150, 38, 192),
-    "cyan": (41, 208, 208),
-    "yellow": (240, 215, 40),
-}
+_COLOURS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
+COLOURS: dict[str, tuple[int, int, int]] = {name: tuple(rgb) for name, rgb in _COLOURS.items()}
 SHAPES = ("cube", "sphere", "cylinder")
 GRID = 4
 BACKGROUND = (232, 232, 228)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from PIL import Image
 
 from vision_zero.data.errors import LFS_ADVICE, LFS_POINTER, BadImageError, PairSourceError, is_lfs_pointer
@@ -28,14 +29,8 @@ if TYPE_CHECKING:
 
 ALL = "all"
 
-KNOWN_COLUMNS: tuple[tuple[str, str], ...] = (
-    ("original_image", "edited_image"),  # instructpix2pix-clip-filtered
-    ("input_image", "edited_image"),  # instructpix2pix-1000-samples
-    ("source_img", "target_img"),  # MagicBrush
-    ("src_img", "edited_img"),  # OmniEdit
-    ("source_image", "edited_image"),  # UltraEdit
-    ("input_images", "output_images"),  # ImgEdit: lists of one path
-)
+_KNOWN = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
+KNOWN_COLUMNS: tuple[tuple[str, str], ...] = tuple((image, edited) for image, edited in _KNOWN)
 """Column names (before, after) that published sets use."""
 
 _SHARD = re.compile(r"(\w[\w.-]*?)-\d{5}-of-(\d{5}).*")

@@ -65,11 +65,7 @@ class PairReport:
 
 
 def check_pairs(
-    pairs: Sequence[ImagePair],
-    sample: int | None = 64,
-    seed: int = 0,
-    bar: Bar = iter,
-    collect: bool = False,
+    pairs: Sequence[ImagePair], sample: int | None = 64, seed: int = 0, bar: Bar = iter, collect: bool = False
 ) -> PairReport:
     """Count the pairs and open `sample` of them, drawn from `seed` (None: all). Structure was checked at loading.
 

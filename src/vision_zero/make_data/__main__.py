@@ -21,7 +21,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from vision_zero.config.game import positive
+from vision_zero.config.game import add_options, beside
 from vision_zero.data.folders import MANIFEST_NAME
 from vision_zero.data.pairs import load_pairs
 from vision_zero.data.validation import sample_rows
@@ -75,29 +75,9 @@ def parse(argv: Sequence[str], domains: Mapping[str, str]) -> tuple[argparse.Nam
     if not argv or argv[0] not in domains:
         parser.parse_args(argv[:1])  # ends the program: with help, or with what is wrong
     module = import_module(domains[argv[0]])
-    add_common_arguments(by_name[argv[0]])
+    add_options(by_name[argv[0]], beside(__file__), {"workers": os.cpu_count() or 1})
     module.add_arguments(by_name[argv[0]])
     return parser.parse_args(argv), module
-
-
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options that every domain has. `size` is None if not given; then the domain's own default holds."""
-    cores = os.cpu_count() or 1
-    parser.add_argument("--out", type=Path, required=True, help="folder, new or begun by the same command")
-    parser.add_argument("--n", type=positive, help="pairs (default: as many as the domain makes by itself)")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
-    parser.add_argument(
-        "--workers", type=positive, default=cores, help="processes; not the result (default: all cores)"
-    )
-    parser.add_argument("--size", type=size, metavar="WxH", help="of the images, in pixels (default: the domain's own)")
-
-
-def size(text: str) -> tuple[int, int]:
-    """(320, 240) of "320x240", for argparse."""
-    width, x, height = text.partition("x")
-    if not (x and width.isdecimal() and height.isdecimal() and int(width) >= 16 and int(height) >= 16):
-        raise argparse.ArgumentTypeError(f"must be WIDTHxHEIGHT of at least 16x16, as 320x240, got {text!r}")
-    return int(width), int(height)
 
 
 def kept_options(args: argparse.Namespace, maker: Maker) -> dict[str, Any]:
@@ -165,12 +145,7 @@ def finish(out: Path, maker: Maker, n: int) -> int:
     return 0
 
 
-def stop(*_: object) -> None:
-    """Handler of SIGTERM, which schedulers send: stops a run as Ctrl-C does."""
-    raise KeyboardInterrupt
-
-
 if __name__ == "__main__":
     end_with_reader()
-    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # which schedulers send; stops a run as Ctrl-C does
     sys.exit(main())

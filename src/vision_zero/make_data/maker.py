@@ -104,10 +104,10 @@ def changed_share(before: ImageLike, after: ImageLike) -> float:
     return float(changed_pixels(before, after).mean())
 
 
-def add_option(parser: argparse.ArgumentParser, name: str, default: Any, help: str, **more: Any) -> None:
-    """Add an option of the type of its default, or of its elements. A `…` in `help` is "default: %(default)s"."""
-    kind = type(default[0] if isinstance(default, list) else default)
-    parser.add_argument(name, type=kind, default=default, help=help.replace("…", "default: %(default)s"), **more)
+def check_share(share: float, bounds: tuple[float, float], too_small: str, too_large: str) -> None:
+    """Raises Rejected, with one of the reasons, for a share of the pixels outside its bounds (least, largest)."""
+    if not bounds[0] <= share <= bounds[1]:
+        raise Rejected(too_small if share < bounds[0] else too_large)
 
 
 def option_values(args: argparse.Namespace, *names: str, prefix: str = "") -> dict[str, Any]:

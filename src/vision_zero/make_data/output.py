@@ -124,8 +124,8 @@ def _check_place(out: Path) -> None:
 def _check_contents(out: Path, name: str) -> None:
     """Raises MakerError unless every file is one of FILES or, one folder down, a file of a pair."""
     of_a_pair = re.compile(re.escape(name) + r"_\d{6,}(_[a-z0-9_]+)?\.(png|json)")
-    foreign = [entry for entry in sorted(os.listdir(out)) if entry not in FILES and not (out / entry).is_dir()]
-    for folder in sorted(entry for entry in os.listdir(out) if (out / entry).is_dir()):
+    foreign = [entry for entry in os.listdir(out) if entry not in FILES and not (out / entry).is_dir()]
+    for folder in (entry for entry in os.listdir(out) if (out / entry).is_dir()):
         foreign += [f"{folder}/{file}" for file in os.listdir(out / folder) if not of_a_pair.fullmatch(file)]
     if foreign:
         raise MakerError(
@@ -184,9 +184,6 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise MakerError(f"{path}: expected a JSON object; remove the folder and make it again")
     return value
-
-
-# -------------------------------------------------------------------------------------------------------- pairs
 
 
 def pair_name(name: str, number: int) -> str:
@@ -263,10 +260,7 @@ def _encode(pair: EditedPair, name: str) -> dict[str, bytes]:
                 f"pair {name}: its maker gave {pair.original.mode} {pair.original.size} and {pair.edited.mode} "
                 f"{pair.edited.size}; both images must be RGB and of one size"
             )
-    files = {
-        f"{IMAGES}/{name}_original.png": _png(pair.original),
-        f"{IMAGES}/{name}_modified.png": _png(pair.edited),
-    }
+    files = {f"{IMAGES}/{name}_original.png": _png(pair.original), f"{IMAGES}/{name}_modified.png": _png(pair.edited)}
     for key, document in pair.documents.items():
         match = _DOCUMENT.fullmatch(key)
         if match is None or match[1] in (IMAGES, RECORDS):

@@ -85,25 +85,22 @@ def _give(worker: _Worker, todo: Iterator[int]) -> bool:
 
 
 def _receive(worker: _Worker, job: PairJob) -> dict[str, int]:
+    """The result for the worker's number. Raises MakerError, with what ended it, if it failed or died."""
+    assert worker.number is not None
     try:
         result: dict[str, int] | MakerError = worker.pipe.recv()
     except (EOFError, OSError):
         worker.process.join(SECONDS_TO_STOP)
-        raise MakerError(_death(worker, job)) from None
+        how, status = f"ended with status {worker.process.exitcode}", worker.process.exitcode or 0
+        if status < 0:
+            how = f"was killed by {signal.Signals(-status).name}"
+        if status == -signal.SIGKILL:
+            how += " (as a system out of memory does: try fewer --workers)"
+        where = job.describe(worker.number)
+        result = MakerError(f"a worker {how} at {where}; what is done is kept, the same command continues")
     if isinstance(result, MakerError):
         raise result
     return result
-
-
-def _death(worker: _Worker, job: PairJob) -> str:
-    assert worker.number is not None
-    status = worker.process.exitcode
-    how = f"ended with status {status}"
-    if status is not None and status < 0:
-        how = f"was killed by {signal.Signals(-status).name}"
-        if -status == signal.SIGKILL:
-            how += " (as a system out of memory does: try fewer --workers)"
-    return f"a worker {how} at {job.describe(worker.number)}; what is done is kept, the same command continues"
 
 
 def _stop(workers: list[_Worker]) -> None:

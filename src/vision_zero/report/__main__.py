@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vision_zero.config.game import at_least
+from vision_zero.config.game import add_options, beside
 from vision_zero.data.errors import BadImageError
 from vision_zero.rollout.stopping import end_with_reader
 from vision_zero.run_folder import CONFIG, RunFolderError, check_own, read_config
@@ -35,7 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             print(summarize_run(args.run))
         elif args.curves:
-            draw_curves(args.run, args.out or args.run / "run.png")
+            from vision_zero.report.plot_run import plot_run, save_figure
+
+            out = args.out or args.run / "run.png"
+            save_figure(lambda: plot_run(args.run), out)
+            print(f"{out}: the curves of {args.run}")
         elif args.game is not None:
             draw_one_game(args.run, args.step, args.game, args.out or args.run / "game.png")
         else:
@@ -54,33 +58,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, help="the run's output_dir, finished or not")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--summary", action="store_true", help="print one screen instead of the page")
-    what.add_argument("--curves", action="store_true", help="draw the curves of the run as a picture")
-    what.add_argument(
-        "--game",
-        type=at_least(0),
-        nargs="?",
-        const=ANY_GAME,
-        metavar="NUMBER",
-        help="draw a recorded game as a picture (default: the first of its step)",
-    )
-    parser.add_argument("--step", type=at_least(0), help="with --game: its step (default: the last one recorded)")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE",
-        help="file to write (default: report.html, run.png or game.png in the run)",
-    )
-    parser.add_argument("--games", type=at_least(0), help="games on the page at most (default: 500)")
-    parser.add_argument("--image_size", type=at_least(16), help="longer side of the page's images (default: 320)")
-    parser.add_argument(
-        "--evaluation",
-        type=Path,
-        nargs="+",
-        metavar="FILE.jsonl",
-        help="what evaluate win-rate --out wrote, for the page (default: evaluation*.jsonl in the run)",
-    )
+    add_options(parser.add_mutually_exclusive_group(), beside(__file__)["what"])
+    add_options(parser, beside(__file__)["options"])
     args = parser.parse_args(argv)
     page = not (args.summary or args.curves or args.game is not None)
     for name, default in PAGE_OPTIONS.items():
@@ -95,13 +74,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.out is not None and page and args.out.suffix.lower() not in (".html", ".htm"):
         parser.error(f"--out {args.out}: must end in .html")  # else a slip would overwrite another file
     return args
-
-
-def draw_curves(run: Path, out: Path) -> None:
-    from vision_zero.report.plot_run import plot_run, save_figure
-
-    save_figure(lambda: plot_run(run), out)
-    print(f"{out}: the curves of {run}")
 
 
 def draw_one_game(run: Path, step: int | None, game: int, out: Path) -> None:

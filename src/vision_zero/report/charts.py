@@ -7,14 +7,12 @@ not drawn.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from vision_zero.config.game import beside
 from vision_zero.report.metrics_log import Figures, Line, finite_number
 
-CHARTS: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
+CHARTS: dict[str, dict[str, Any]] = beside(__file__)
 REWARDS_OF_THE_GAME = {"reward/spy", "reward/civilian", "reward/vote"}
 LOOKS = ("main", "second", "third", "fourth", "fifth")
 Colour = Literal["main", "second", "third", "fourth", "fifth", "spy", "civilian", "quiet"]

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 from vision_zero import run_folder
+from vision_zero.config.game import beside
 from vision_zero.report.metrics_log import Figures, read_arena, read_iterations, stage_spans
 from vision_zero.run_folder import marked
 
@@ -36,8 +36,7 @@ class Series:
 
 
 PANELS: Mapping[str, Sequence[Series]] = {
-    title: [Series(*one) for one in series]
-    for title, series in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8")).items()
+    title: [Series(*one) for one in series] for title, series in beside(__file__).items()
 }
 VOTES = "the spy is found (model with itself)"
 

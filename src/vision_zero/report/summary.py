@@ -8,15 +8,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import yaml
-
 from vision_zero import run_folder
+from vision_zero.config.game import beside
 from vision_zero.report.metrics_log import read_arena, win_rate
 
 WINDOW = 5
 """At most this many iterations at the beginning and at the end of a stage are averaged; fewer in a short stage."""
 
-ROWS: list[tuple[str, str, int]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
+ROWS: list[tuple[str, str, int]] = beside(__file__)
 
 Metrics = Mapping[str, Any]
 

@@ -14,6 +14,7 @@ from vision_zero.data.pairs import load_pairs
 from vision_zero.make_data.photos import propose_edits
 from vision_zero.make_data.photos.instructions import read_instructions
 from vision_zero.rollout.policy import TurnRequest
+from vision_zero.run_folder import append_json_line
 from vision_zero.types import Completion
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -51,14 +52,14 @@ def test_proposals_of_a_scripted_policy(three: Path) -> None:
     policy = Scripted()
     proposals = list(propose_edits.propose(policy, load_pairs(three), [0, 1, 2], batch=2, seed=0, max_new_tokens=16))
     assert policy.asked == [["cat.jpg", "koala.jpg"], ["pig.jpg"]]
-    assert [one.image for one in proposals] == ["cat.jpg", "koala.jpg", "pig.jpg"]
-    assert [one.instruction for one in proposals] == ["paint cat.jpg", None, "paint pig.jpg"]
+    assert [one["image"] for one in proposals] == ["cat.jpg", "koala.jpg", "pig.jpg"]
+    assert [one["instruction"] for one in proposals] == ["paint cat.jpg", None, "paint pig.jpg"]
 
 
 def test_what_could_not_be_read_is_kept_and_counted_but_never_told(three: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     for proposal in propose_edits.propose(Scripted(), load_pairs(three), [0, 1, 2], batch=8, seed=0, max_new_tokens=16):
-        propose_edits.write(out, proposal)
+        append_json_line(out, proposal)
     assert [json.loads(line) for line in out.read_text().splitlines()] == [
         {"image": "cat.jpg", "instruction": "paint cat.jpg"},
         {"image": "koala.jpg", "instruction": None, "completion": "it has fur"},

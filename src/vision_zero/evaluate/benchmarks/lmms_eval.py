@@ -19,16 +19,8 @@ FAILED = "[LMMS_EVAL_"
 
 
 def command(python: Path, name: str, url: str, task: str, output: Path, config: BenchmarkConfig) -> list[str]:
-    client = {
-        "model": name,
-        "base_url": f"{url}/v1",
-        "api_key": "none",
-        "num_concurrent": config.nproc,
-        "max_retries": 3,
-        "timeout": 3600,
-    }
-    words = [str(python), "-m", "lmms_eval", "--model", "openai", "--tasks", task]
-    words += ["--model_args", ",".join(f"{key}={value}" for key, value in client.items())]
+    client = f"model={name},base_url={url}/v1,api_key=none,num_concurrent={config.nproc},max_retries=3,timeout=3600"
+    words = [str(python), "-m", "lmms_eval", "--model", "openai", "--tasks", task, "--model_args", client]
     words += ["--batch_size", "1", "--log_samples", "--output_path", str(output), "--seed", "0"]
     if config.include_path:
         words += ["--include_path", str(Path(config.include_path).absolute())]

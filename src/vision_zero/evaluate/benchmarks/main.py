@@ -66,19 +66,15 @@ class Entrant:
             tool_versions=dict(environment.versions),
             server_versions=ours,
         )
-        name = f"{slug(model)}-{fingerprint(model, settings)[:8]}"
+        parts = [part for part in Path(model).parts if part not in ("/", ".", "..")]
+        slug = re.sub(r"[^A-Za-z0-9.-]+", "-", "-".join(parts[-3:])).strip("-.") or "model"
+        name = f"{slug}-{fingerprint(model, settings)[:8]}"
         return cls(model, name, settings, ScoreFolder(options.out / "scores" / name))
 
     def score(self, benchmark: str, judge: Mapping[str, Any] | None) -> Score | None:
         """The score that is there already, None if there is none or another judge gave it."""
         found = self.scores.read(benchmark)
         return found if found is not None and found.settings.get("judge") == judge else None
-
-
-def slug(model: str) -> str:
-    """Part of file names: the last parts of a model's name, in letters, digits, dots and dashes."""
-    parts = [part for part in Path(model).parts if part not in ("/", ".", "..")]
-    return re.sub(r"[^A-Za-z0-9.-]+", "-", "-".join(parts[-3:])).strip("-.") or "model"
 
 
 @dataclass

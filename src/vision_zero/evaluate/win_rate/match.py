@@ -7,7 +7,7 @@ Every model meets the same cached completions and empty model caches, so its fig
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from vision_zero.evaluate.win_rate.arena import Arena, GameOutcome, Matchup, Part
@@ -71,26 +71,22 @@ class CachedPolicy:
         return [self.cache[key] for key in keys]
 
 
+@dataclass
 class Match:
     """The frozen `start` model in an arena, against one model after another.
 
     `other`: a model of another seed, for match-ups that have it. `part`: the deals that this process plays.
     """
 
-    def __init__(
-        self,
-        arena: Arena,
-        start: ModelPlayer,
-        other: ModelPlayer | None = None,
-        *,
-        part: Part = (0, 1),
-        gather: Gather = list,
-        on_call: Callable[[int], None] | None = None,
-    ) -> None:
-        self.arena, self.start, self.other = arena, start, other
-        self.part, self.gather, self.on_call = part, gather, on_call
-        self._frozen: list[GameOutcome] = []
-        self._cache = CachedPolicy(start).cache
+    arena: Arena
+    start: ModelPlayer
+    other: ModelPlayer | None = None
+    _: KW_ONLY
+    part: Part = (0, 1)
+    gather: Gather = list
+    on_call: Callable[[int], None] | None = None
+    _frozen: list[GameOutcome] = field(default_factory=list, init=False)
+    _cache: dict[CacheKey, Completion] = field(default_factory=dict, init=False)
 
     def size(self, matchups: Sequence[Matchup], n_models: int = 1) -> tuple[int, int]:
         """Number of games, and of turns of this process, for `n_models`: the total of what `on_call` will be told.
@@ -132,12 +128,7 @@ class Match:
 
         forget()
         results = self.arena.play(
-            matchups,
-            players,
-            image_swapped=(FROZEN, ITSELF),
-            part=self.part,
-            on_call=self.on_call,
-            after_chunk=forget,
+            matchups, players, image_swapped=(FROZEN, ITSELF), part=self.part, on_call=self.on_call, after_chunk=forget
         )
         return {
             matchup: sorted(self.gather(outcomes), key=lambda outcome: outcome.summary.game)

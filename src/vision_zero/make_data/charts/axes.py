@@ -44,11 +44,8 @@ def scale_for(values: Sequence[float], kind: Kind, room_for_numbers: bool) -> Sc
     ticks = [tick for tick in found if low - step + slack < tick < high + step - slack]
     first = low if low - ticks[0] > MAX_EMPTY * step else ticks[0]
     last = high if ticks[-1] - high > MAX_EMPTY * step else ticks[-1]
-    return Scale(first, last, tuple(tick for tick in ticks if first <= tick <= last), decimals_of(step))
-
-
-def decimals_of(step: float) -> int:
-    return next((d for d in range(7) if abs(step - round(step, d)) < 1e-9 * step), 7)
+    decimals = next((d for d in range(7) if abs(step - round(step, d)) < 1e-9 * step), 7)
+    return Scale(first, last, tuple(tick for tick in ticks if first <= tick <= last), decimals)
 
 
 def number_text(value: float, unit: str, decimals: int) -> str:

@@ -20,17 +20,9 @@ from PIL import Image
 from vision_zero.make_data.charts.axes import Scale, axis_values, number_text, scale_for
 from vision_zero.make_data.charts.marks import Marks, draw_marks, name_slices, write_numbers
 from vision_zero.make_data.charts.slices import Kind
-from vision_zero.make_data.charts.styles import Style, font_properties
+from vision_zero.make_data.charts.styles import LEGEND, Style, font_properties
 from vision_zero.make_data.charts.tables import ChartTable
-from vision_zero.make_data.charts.text_layout import (
-    Arrangement,
-    Pen,
-    arrange,
-    check_letters,
-    check_texts,
-    fit,
-    fit_all,
-)
+from vision_zero.make_data.charts.text_layout import Arrangement, Pen, arrange, check_letters, check_texts, fit, fit_all
 from vision_zero.make_data.maker import Rejected
 
 DPI = 100
@@ -105,8 +97,6 @@ class DrawnChart:
         self.canvas.draw()
         check_texts(self.figure, self.renderer)
 
-    # ------------------------------------------------------------------------------------------- above and beside
-
     def _draw_title(self, top: float) -> float:
         """Draw the title and, if the theme has it there, the unit below. Returns the height that is left."""
         pen = Pen(self.renderer, font_properties(self.style.font, 1.18 * self.points, bold=self.theme.title_bold))
@@ -159,15 +149,9 @@ class DrawnChart:
             bbox_to_anchor=(anchor[0] / self.width, anchor[1] / self.height),
             prop=self.small.font,
             labelcolor=self.theme.ink,
-            frameon=False,
             ncols=n_columns,
-            borderaxespad=0,
-            borderpad=0,
             handlelength=1.6 if self.kind == "line" else 1.0,
-            handleheight=0.9,
-            handletextpad=0.5,
-            columnspacing=1.3,
-            labelspacing=0.45,
+            **LEGEND,
         )
         box = legend.get_window_extent(self.renderer)
         if place == "right":
@@ -180,15 +164,12 @@ class DrawnChart:
 
     def _handles(self) -> list[Any]:
         if self.kind == "line":
-            look = {"linewidth": self.theme.line_width, "marker": self.marks.marker, "markersize": 0.5 * self.points}
-            return [Line2D([], [], color=colour, **look) for colour in self.marks.colours]
+            return [Line2D([], [], color=colour, **self.marks.line_look) for colour in self.marks.colours]
         return [Patch(facecolor=colour, edgecolor=self.marks.edge) for colour in self.marks.colours]
 
     def _text(self, x: float, y: float, text: str, pen: Pen, colour: str, **place: Any) -> None:
         """Text on the canvas, x as a share of the width, y in pixels."""
         self.figure.text(x, y / self.height, text, fontproperties=pen.font, color=colour, linespacing=1.15, **place)
-
-    # ---------------------------------------------------------------------------------------------------- the axes
 
     def _dress_axes(self) -> None:
         """Draw frame, grid, limits and ticks. Labels of rows follow when the space is known."""

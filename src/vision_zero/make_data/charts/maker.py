@@ -10,16 +10,17 @@ import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
+from vision_zero.config.game import add_options, beside
 from vision_zero.make_data.charts.drawing import DrawnChart, draw_charts
 from vision_zero.make_data.charts.edits import EDITS, TRENDING, Change, EditKind, apply, propose
 from vision_zero.make_data.charts.slices import KINDS, Kind, catalogue
 from vision_zero.make_data.charts.sources import BUILT_IN, LoadedTables, TableSourceError, load_tables
 from vision_zero.make_data.charts.styles import FONTS, PALETTES, THEMES, Style, styles
 from vision_zero.make_data.charts.tables import ChartTable
-from vision_zero.make_data.maker import EditedPair, Make, Rejected, add_option, changed_share, option_values
+from vision_zero.make_data.maker import EditedPair, Make, Rejected, changed_share, check_share, option_values
 from vision_zero.types import Domain
 
 
@@ -117,10 +118,7 @@ class ChartMaker:
         """Raises Rejected if too few or too many pixels changed."""
         original, edited = (one.image for one in drawn)
         share = changed_share(original, edited)
-        if share < self.changed[0]:
-            raise Rejected("too few pixels changed")
-        if share > self.changed[1]:
-            raise Rejected("too many pixels changed")
+        check_share(share, self.changed, "too few pixels changed", "too many pixels changed")
         change = {**plan.change.as_json(), "changed_pixels": round(share, 5)}
         table, edited_table = plan.table.as_json(), plan.edited.as_json()
         meta = {
@@ -179,18 +177,7 @@ def _parts(sources: tuple[str, ...], kinds: tuple[Kind, ...], limit: int) -> Map
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `ChartMaker`, but its size."""
-    add = partial(add_option, parser)
-    sources = "sources of tables: vega, statsmodels (both built in), ChartQA's folder, CSV files or folders of them"
-    add("--tables", list(BUILT_IN), sources, nargs="+", metavar="SOURCE")
-    add("--kinds", list(KINDS), "kinds of chart (default: all)", nargs="+", choices=KINDS)
-    edits = "swap two values, swap two labels, or turn a trend round (default: all)"
-    add("--edits", list(EDITS), edits, nargs="+", choices=EDITS)
-    difference = "least difference of swapped values, as a share of the values' range (…)"
-    add("--min_difference", ChartMaker.min_difference, difference)
-    parts = "most parts of one table that are charted, per kind of chart (…)"
-    add("--parts_per_table", ChartMaker.parts_per_table, parts)
-    changed = "bounds of the share of pixels that the edit changes (default: 0.001 0.4)"
-    add("--changed", list(ChartMaker.changed), changed, nargs=2, metavar=("MIN", "MAX"))
+    add_options(parser, beside(__file__), vars(ChartMaker), kinds=KINDS, edits=EDITS)
 
 
 def from_arguments(args: argparse.Namespace) -> ChartMaker:

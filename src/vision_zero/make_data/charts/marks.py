@@ -38,8 +38,9 @@ class Marks:
         return [palette[i % len(palette)] for i in range(n)]
 
     @property
-    def marker(self) -> str:
-        return self.style.theme.marker if len(self.table.rows) <= MAX_MARKED_POINTS else ""
+    def line_look(self) -> dict[str, Any]:
+        marker = self.style.theme.marker if len(self.table.rows) <= MAX_MARKED_POINTS else ""
+        return {"linewidth": self.style.theme.line_width, "marker": marker, "markersize": 0.5 * self.points}
 
     @property
     def edge(self) -> str:
@@ -86,16 +87,8 @@ def _bars(marks: Marks) -> None:
 
 def _lines(marks: Marks) -> None:
     for column, colour in zip(marks.table.values, marks.colours, strict=True):
-        marks.axes.plot(
-            range(len(column)),
-            column,
-            color=colour,
-            linewidth=marks.style.theme.line_width,
-            marker=marks.marker,
-            markersize=0.5 * marks.points,
-            solid_joinstyle="round",
-            zorder=3,
-        )
+        look = {**marks.line_look, "color": colour, "solid_joinstyle": "round", "zorder": 3}
+        marks.axes.plot(range(len(column)), column, **look)
 
 
 def _areas(marks: Marks) -> None:
@@ -125,9 +118,6 @@ def _slices(marks: Marks) -> None:
     }
     colours = marks.colours
     marks.axes.pie(marks.table.values[0], colors=colours, startangle=90, counterclock=False, wedgeprops=wedge)
-
-
-# -------------------------------------------------------------------------------------------------- numbers and names
 
 
 def write_numbers(marks: Marks, pen: Pen, *, needed: bool) -> None:

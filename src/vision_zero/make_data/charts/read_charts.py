@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from vision_zero.config.game import add_reading, positive
+from vision_zero.config.game import add_options, beside
 from vision_zero.data.folders import is_image_name
 from vision_zero.data.pairs import load_pairs
 from vision_zero.game.spy_game import deal, turn_seed
@@ -113,9 +113,6 @@ def _reading(name: str, completion: str) -> Reading:
         return Reading(name, completion, read_completion(completion, name))
     except TableError as error:
         return Reading(name, completion, None, str(error))
-
-
-# ------------------------------------------------------------------------------------------------------------- files
 
 
 @dataclass(frozen=True)
@@ -213,20 +210,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m vision_zero.make_data.charts.read_charts", description="Read the tables of charts with a model."
     )
-    parser.add_argument("charts", type=Path, metavar="CHARTS_FOLDER", help="folder of chart images, such as ChartQA's")
-    add_reading(parser)
-    parser.add_argument("--model", required=True, help="vision-language model: folder, checkpoint, or name on the Hub")
-    parser.add_argument("--out", type=Path, required=True, metavar="TABLES_FOLDER", help="where NAME.csv are written")
-    parser.add_argument("--limit", type=positive, help="read the first so many charts (default: all)")
-    parser.add_argument("--batch", type=positive, default=8, help="charts that are read at once (default: 8)")
-    parser.add_argument(
-        "--max_tokens", type=positive, default=1024, help="longest completion, in tokens (default: 1024)"
-    )
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 (default): the likeliest token")
-    parser.add_argument("--seed", type=int, default=0, help="seed of what is sampled (default: 0)")
-    parser.add_argument("--min_pixels", type=positive, help="images are enlarged to at least so many pixels")
-    parser.add_argument("--max_pixels", type=positive, help="images are reduced to at most so many pixels")
-    parser.add_argument("--use_cpu", action="store_true", help="do not use a GPU")
+    add_options(parser, beside(__file__))
     return parser.parse_args(arguments)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from vision_zero.config.game import beside
 from vision_zero.make_data.charts.tables import ChartTable, SourceTable
 
 Kind = Literal["bar", "grouped", "stacked", "horizontal", "line", "area", "pie", "scatter"]
@@ -28,20 +29,11 @@ MIN_SHARE = 0.04
 class SizeRange:
     """Fewest and most series and rows of a readable chart."""
 
-    series: tuple[int, int]
-    rows: tuple[int, int]
+    series: Sequence[int]
+    rows: Sequence[int]
 
 
-SIZE_RANGES: Mapping[Kind, SizeRange] = {
-    "bar": SizeRange((1, 1), (4, 10)),
-    "grouped": SizeRange((2, 4), (3, 6)),
-    "stacked": SizeRange((2, 5), (4, 9)),
-    "horizontal": SizeRange((1, 1), (4, 9)),
-    "line": SizeRange((1, 5), (5, 24)),
-    "area": SizeRange((1, 5), (6, 24)),
-    "pie": SizeRange((1, 1), (3, 7)),
-    "scatter": SizeRange((2, 2), (10, 26)),
-}
+SIZE_RANGES: Mapping[Kind, SizeRange] = {kind: SizeRange(*ranges) for kind, ranges in beside(__file__).items()}
 
 
 def catalogue(tables: Sequence[SourceTable], kind: Kind, parts_per_table: int) -> list[ChartTable]:
@@ -92,7 +84,9 @@ def _part(table: SourceTable, kind: Kind, rng: random.Random) -> ChartTable | No
         return None
     part = _cut(table, chosen, rows, _title(table, chosen, rows))
     if part is not None and n_series == 1 and table.rows_are == "categories" and rng.random() < 0.5:
-        part = _by_size(part)
+        values = part.values[0]
+        order = sorted(range(len(part.rows)), key=lambda r: -values[r])
+        part = replace(part, rows=tuple(part.rows[r] for r in order), values=(tuple(values[r] for r in order),))
     return part
 
 
@@ -184,13 +178,6 @@ def _title(table: SourceTable, series: Sequence[int], rows: Sequence[int]) -> st
     if table.rows_are != "times" or not title:
         return title
     return f"{title}, {table.rows[rows[0]]}–{table.rows[rows[-1]]}"
-
-
-def _by_size(part: ChartTable) -> ChartTable:
-    order = sorted(range(len(part.rows)), key=lambda r: -part.values[0][r])
-    rows = tuple(part.rows[r] for r in order)
-    values = tuple(part.values[0][r] for r in order)
-    return replace(part, rows=rows, values=(values,))
 
 
 def value_range(table: ChartTable, kind: Kind) -> float:

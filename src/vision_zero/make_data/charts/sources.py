@@ -6,7 +6,6 @@ that cannot be read are left out and counted by reason.
 """
 
 import csv
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,9 +83,7 @@ def _csv_tables(path: Path) -> tuple[list[SourceTable], Counter[str]]:
     files = [path]
     if path.is_dir():
         folder = path / "tables" if (path / "tables").is_dir() else path
-        files = sorted(
-            Path(root) / name for root, _, names in os.walk(folder) for name in names if name.lower().endswith(".csv")
-        )
+        files = sorted(one for one in folder.rglob("*") if one.name.lower().endswith(".csv") and not one.is_dir())
         if not files:
             raise TableSourceError(f"{folder}: no CSV file in it")
     tables, left_out, doubtful = [], Counter[str](), list[str]()

@@ -77,6 +77,7 @@ class Style:
 
 
 _TABLES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
+LEGEND: dict[str, float] = _TABLES["legend"]
 THEMES = tuple(Theme(name, **fields) for name, fields in _TABLES["themes"].items())
 PALETTES = tuple(Palette(name, tuple(colours)) for name, colours in _TABLES["palettes"].items())
 FONTS = tuple(Font(name, **fields) for name, fields in _TABLES["fonts"].items())

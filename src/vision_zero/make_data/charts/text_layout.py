@@ -114,9 +114,6 @@ def arrange(labels: Sequence[str], slot: float, height: float, pen: Pen, *, time
     raise Rejected("row labels do not fit")
 
 
-# ---------------------------------------------------------------------------------------------------------- the check
-
-
 def shown_texts(figure: Figure) -> list[Text]:
     """All visible, non-empty texts; of ticks only those within their axis."""
     outside: set[int] = set()

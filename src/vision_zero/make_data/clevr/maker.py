@@ -8,19 +8,18 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
+from vision_zero.config.game import add_options, beside
 from vision_zero.make_data.clevr import render_numpy
 from vision_zero.make_data.clevr.ray_tracing import object_mask, pixels_of_objects
 from vision_zero.make_data.clevr.render_blender import BLENDER_PYTHON, BlenderOptions, open_blender
 from vision_zero.make_data.clevr.scene_json import comparison_json, scene_json
 from vision_zero.make_data.clevr.scenes import ATTRIBUTES, Scene, SceneRules, edit_scene, sample_scene
-from vision_zero.make_data.maker import EditedPair, Make, MakerError, Rejected, add_option, option_values
+from vision_zero.make_data.maker import EditedPair, Make, MakerError, Rejected, check_share, option_values
 from vision_zero.types import Domain
 
 Render = Callable[[Scene, tuple[int, int]], Image.Image]
@@ -86,10 +85,7 @@ class ClevrMaker:
             if min(pixels) < self.least_pixels:
                 raise Rejected(f"an object is hidden in the {which} scene")
         shown = np.isin(masks[0], changed) | np.isin(masks[1], changed)
-        if shown.mean() < self.edit_share[0]:
-            raise Rejected("the edit is too small")
-        if shown.mean() > self.edit_share[1]:
-            raise Rejected("the edit is too large")
+        check_share(shown.mean(), self.edit_share, "the edit is too small", "the edit is too large")
         comparison = comparison_json(
             *(
                 scene_json(one, self.size, f"{self.name}_{number:06d}_{part}.png", number, pixels)
@@ -101,27 +97,10 @@ class ClevrMaker:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = partial(add_option, parser)
-    rules, blender = SceneRules(), BlenderOptions()
-    bounds: dict[str, Any] = {"nargs": 2, "metavar": ("MIN", "MAX")}
-    objects = [rules.min_objects, rules.max_objects]
-    add("--objects", objects, "objects of a scene (…, the paper's)", **bounds)
-    add("--edited", ClevrMaker.n_edited, "objects that change (…, the paper's)")
-    attributes = "what of them changes (default: colour and shape, the paper's)"
-    add("--attributes", list(ClevrMaker.attributes), attributes, nargs="+", choices=list(ATTRIBUTES))
-    share = "share of the pixels that show a changed object in either image (…)"
-    add("--edit_share", list(ClevrMaker.edit_share), share, **bounds)
-    add("--min_pixels", ClevrMaker.min_pixels, "pixels of every object that are seen, of 320x240 (…, CLEVR's)")
-    add("--gap", rules.gap, "least room between two objects (…, CLEVR's)")
-    add("--margin", rules.margin, "least distance along left-right and front-behind (…, CLEVR's)")
-    add("--camera_jitter", rules.camera_jitter, "most that the camera moves along each axis (…, CLEVR's)")
-    add("--lamp_jitter", rules.lamp_jitter, "most that each lamp moves along each axis (…, CLEVR's)")
-    add("--renderer", ClevrMaker.renderer, "who draws (…)", choices=RENDERERS)
-    python = "Blender's Python (default: .venv-blender of `bash setup.sh --blender`)"
-    parser.add_argument("--blender_python", type=Path, default=BLENDER_PYTHON, help=python)
-    add("--samples", blender.samples, "Blender's rays per pixel (…)")
-    add("--blender_threads", blender.threads, "threads of each worker's Blender, 0 for all cores (…)")
-    add("--blender_timeout", blender.image_seconds, "seconds that Blender may take for an image (…)")
+    defaults = {**vars(ClevrMaker), **vars(SceneRules), **vars(BlenderOptions), "edited": ClevrMaker.n_edited}
+    defaults |= {"objects": (SceneRules.min_objects, SceneRules.max_objects), "blender_python": BLENDER_PYTHON}
+    defaults |= {"blender_threads": BlenderOptions.threads, "blender_timeout": BlenderOptions.image_seconds}
+    add_options(parser, beside(__file__), defaults, attributes=ATTRIBUTES, renderer=RENDERERS)
 
 
 def from_arguments(args: argparse.Namespace) -> ClevrMaker:

@@ -101,13 +101,7 @@ def _ground(points: Floats, lights: Sequence[Light], objects: Sequence[SceneObje
 
 
 def _surfaces(
-    scene: Scene,
-    lights: Sequence[Light],
-    which: NDArray[np.int8],
-    points: Floats,
-    directions: Floats,
-    *,
-    bounce: bool,
+    scene: Scene, lights: Sequence[Light], which: NDArray[np.int8], points: Floats, directions: Floats, *, bounce: bool
 ) -> Floats:
     """Radiance from points (3, N) on the objects `which` (N,), back along `directions`."""
     normal = np.empty_like(points)

@@ -11,28 +11,15 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
+from vision_zero.config.game import beside
 from vision_zero.make_data.clevr.camera import POSITION, Camera, Vector, dot, minus
 from vision_zero.make_data.maker import Rejected
 
-COLOURS: dict[str, tuple[int, int, int]] = {
-    "gray": (87, 87, 87),
-    "red": (173, 35, 35),
-    "blue": (42, 75, 215),
-    "green": (29, 105, 20),
-    "brown": (129, 74, 25),
-    "purple": (129, 38, 192),
-    "cyan": (41, 208, 208),
-    "yellow": (255, 238, 51),
-}
-SHAPES = ("cube", "sphere", "cylinder")
-SIZES: dict[str, float] = {"large": 0.7, "small": 0.35}
-MATERIALS = ("rubber", "metal")
-ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "colour": tuple(COLOURS),
-    "shape": SHAPES,
-    "size": tuple(SIZES),
-    "material": MATERIALS,
-}
+_TABLES = beside(__file__)
+COLOURS: dict[str, tuple[int, int, int]] = {name: tuple(rgb) for name, rgb in _TABLES["colours"].items()}
+SIZES: dict[str, float] = _TABLES["sizes"]
+SHAPES, MATERIALS = ("cube", "sphere", "cylinder"), ("rubber", "metal")
+ATTRIBUTES = {"colour": tuple(COLOURS), "shape": SHAPES, "size": tuple(SIZES), "material": MATERIALS}
 
 HALF_GROUND = 3.0
 """Objects stand at x and y in -3..3."""

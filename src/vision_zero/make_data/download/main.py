@@ -13,17 +13,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import get_args
 
 from tqdm import tqdm
 
-from vision_zero.config.game import positive
+from vision_zero.config.game import add_options, beside
 from vision_zero.data.errors import LFS_ADVICE, PairSourceError, is_lfs_pointer
 from vision_zero.make_data.download import sets
 from vision_zero.make_data.download.imgedit import imgedit_candidates
 from vision_zero.make_data.download.output import FetchProgress, add, finish, open_output
-from vision_zero.make_data.maker import MakerError
+from vision_zero.make_data.maker import MakerError, option_values
 from vision_zero.types import DOMAINS
 
 
@@ -55,18 +54,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m vision_zero.make_data download", description=__doc__.split("\n")[0]
     )
-    add = parser.add_argument
-    add("set", help=f"{', '.join(sets.SETS)}, or OWNER/NAME of any data set on the Hub")
-    add("--out", type=Path, required=True, help="folder, new or begun by the same command")
-    add("--source", type=Path, help="folder with the set's files; fetches nothing from the network")
-    add("--limit", type=positive, help="pairs to keep (default: all)")
-    add("--split", help="part of the set (default: train; ultraedit-500k: FreeForm)")
-    add("--revision", help="commit or tag on the Hub (default: the newest)")
-    add("--columns", nargs=2, metavar=("IMAGE", "EDITED"), help="columns of a table (default: known ones)")
-    add("--layout", choices=get_args(sets.Layout), help="how the set is laid out (default: as known)")
-    add("--domain", choices=DOMAINS, help="wording of the prompts (default: as known, else photos)")
-    add("--part", help="imgedit: the file of Parquet/ without its ending, as remove_part5")
-    add("--archives", help="imgedit: beginning of the names of the archives in Singleturn/")
+    parser.add_argument("set", help=f"{', '.join(sets.SETS)}, or OWNER/NAME of any data set on the Hub")
+    add_options(parser, beside(__file__), layout=get_args(sets.Layout), domain=DOMAINS)
     return parser.parse_args(argv)
 
 
@@ -74,9 +63,7 @@ def chosen_set(args: argparse.Namespace) -> sets.PublishedSet:
     """A known set, or any other of the Hub as a table, changed by the options. Raises PairSourceError."""
     if args.set not in sets.SETS and args.set.count("/") != 1:
         raise PairSourceError(f"{args.set}: not a known set ({', '.join(sets.SETS)}) and not OWNER/NAME")
-    changes = {name: getattr(args, name) for name in ("layout", "domain", "split") if getattr(args, name) is not None}
-    if args.columns is not None:
-        changes["columns"] = tuple(args.columns)
+    changes = option_values(args, "layout", "domain", "split", "columns")
     return replace(sets.SETS.get(args.set, sets.PublishedSet(args.set)), **changes)
 
 

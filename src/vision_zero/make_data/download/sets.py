@@ -18,8 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
 
-import yaml
-
+from vision_zero.config.game import beside
 from vision_zero.data.errors import LFS_ADVICE, PairSourceError, is_lfs_pointer, shorten
 from vision_zero.data.folders import is_image_name, walk
 from vision_zero.data.hf_datasets import KNOWN_COLUMNS
@@ -55,10 +54,7 @@ class PublishedSet:
     columns: Sequence[str] | None = None
 
 
-SETS: Mapping[str, PublishedSet] = {
-    name: PublishedSet(**fields)
-    for name, fields in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8")).items()
-}
+SETS: Mapping[str, PublishedSet] = {name: PublishedSet(**fields) for name, fields in beside(__file__).items()}
 
 
 @dataclass(frozen=True)
@@ -86,9 +82,6 @@ class TooLargeError(ValueError):
 def _extension(data: bytes) -> str:
     kind = next((kind for sign, kind in _SIGNS.items() if data.startswith(sign)), "")
     return kind or (".webp" if data[8:12] == b"WEBP" else ".avif" if data[4:8] == b"ftyp" else ".png")
-
-
-# --------------------------------------------------------------------------------------------------------------- tables
 
 
 def table_rows(files: Files, published: PublishedSet) -> Iterator[Candidate]:
@@ -134,9 +127,6 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
         return all(isinstance(one, str) for one in value)
     return isinstance(value, (str, int, float, bool)) and value == value
-
-
-# ---------------------------------------------------------------------------------------------------------------- files
 
 
 @dataclass(frozen=True)

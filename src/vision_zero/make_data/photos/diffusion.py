@@ -10,12 +10,12 @@ import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from PIL import Image
 
-from vision_zero.make_data.maker import MakerError, Rejected, add_option, option_values
+from vision_zero.config.game import add_options, beside
+from vision_zero.make_data.maker import MakerError, Rejected, option_values
 from vision_zero.make_data.photos import maker
 
 EDITORS = {
@@ -68,12 +68,12 @@ class DiffusionEditor:
         yield OpenEditor(self, pipeline.to("cuda" if on_gpu else "cpu"))
 
 
+@dataclass(frozen=True)
 class OpenEditor:
     """An editor in memory. The same arguments give the same image on the same machine."""
 
-    def __init__(self, options: DiffusionEditor, pipeline: Any) -> None:
-        self.options = options
-        self.pipeline = pipeline
+    options: DiffusionEditor
+    pipeline: Any
 
     def edit(self, image: Image.Image, instruction: str, seed: int) -> Image.Image:
         """The edited image, RGB, of the same size. Raises Rejected if the safety checker replaced it by a black one."""
@@ -103,16 +103,8 @@ class OpenEditor:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     maker.add_arguments(parser)
-    add = partial(add_option, parser)
-    editors = "an editor that follows words, in place of --edits"
-    add("--editor", "none", editors, choices=("none", *EDITORS))
-    parser.add_argument("--editor_model", metavar="PATH", help="folder or Hub name (default: the authors' weights)")
-    parser.add_argument("--editor_steps", type=int, help="denoising steps (default: 100; flux-kontext: 28)")
-    parser.add_argument("--editor_guidance", type=float, help="weight of the words (default: 7.5; flux-kontext: 2.5)")
-    add("--editor_image_guidance", DiffusionEditor.image_guidance, "instruct-pix2pix: weight of the original (…)")
-    area = "flux-kontext: pixels of the image it draws, shrunk to the photograph's after (…)"
-    add("--editor_max_area", DiffusionEditor.max_area, area)
-    parser.add_argument("--editor_use_cpu", action="store_true", help="leave a GPU alone")
+    defaults = {f"editor_{name}": one for name, one in vars(DiffusionEditor).items()}
+    add_options(parser, beside(__file__), defaults, editor=("none", *EDITORS))
 
 
 def from_arguments(args: argparse.Namespace) -> maker.PhotoMaker:

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -18,18 +18,17 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from vision_zero.config.game import add_reading
+from vision_zero.config.game import add_options, beside
 from vision_zero.data.errors import BadImageError, PairSourceError
 from vision_zero.data.failed_edits import GREY, failed_edit
 from vision_zero.data.pairs import load_pairs
 from vision_zero.make_data.maker import (
-    VISIBLE_CHANGE,
     EditedPair,
     Make,
     Rejected,
-    add_option,
     changed_pixels,
     changed_share,
+    check_share,
     option_values,
 )
 from vision_zero.make_data.photos.instructions import DEFAULT_TEMPLATES, read_instructions
@@ -145,10 +144,7 @@ class PhotoMaker:
     def _checked(self, photo: str, before: Pixels, edit: Edit, number: int) -> EditedPair:
         """The pair. Raises Rejected if too little or too much has changed."""
         share = changed_share(before, edit.pixels)
-        if share < self.min_changed:
-            raise Rejected("no visible change")
-        if share > self.max_changed:
-            raise Rejected("everything changed")
+        check_share(share, (self.min_changed, self.max_changed), "no visible change", "everything changed")
         meta: dict[str, Any] = {"photo": photo, "edit": edit.kind, "instruction": edit.instruction}
         meta |= {"box": list(edit.box), "changed": round(share, 4), **edit.notes}
         original, edited = Image.fromarray(before), Image.fromarray(edit.pixels)
@@ -184,19 +180,7 @@ def _opened(pair: ImagePair, size: tuple[int, int] | None) -> tuple[str, Pixels]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = partial(add_option, parser)
-    parser.add_argument("--photos", nargs="+", required=True, metavar="SOURCE", help="folders with photographs")
-    add_reading(parser)
-    add("--edits", list(EDIT_KINDS), "kinds of edit (default: all)", nargs="+", choices=EDIT_KINDS)
-    least = f"least share of pixels that change by more than {VISIBLE_CHANGE} of 255 (…)"
-    add("--min_changed", PhotoMaker.min_changed, least)
-    add("--max_changed", PhotoMaker.max_changed, "largest such share (…)")
-    failed = "share of the edits made to fail on purpose, half blank, half identical (…)"
-    add("--failed_edits", PhotoMaker.failed_edits, failed)
-    add("--failed_edits_seed", PhotoMaker.failed_edits_seed, "which ones (…)")
-    told = "what a learned editor is told: templates (.txt) or proposals for each image (.jsonl) (default: ours)"
-    # None stands for the package's own file, whose path differs between machines.
-    parser.add_argument("--instructions", type=Path, help=told)
+    add_options(parser, beside(__file__), vars(PhotoMaker), edits=EDIT_KINDS)
 
 
 def from_arguments(args: argparse.Namespace, editor: EditorLoader | None = None) -> PhotoMaker:

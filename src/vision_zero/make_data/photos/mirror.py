@@ -18,10 +18,7 @@ MIN_MIRRORED, MAX_SEAM = 0.06, 18.0
 
 def mirror(pixels: Pixels, rng: random.Random, max_share: float) -> Edit:
     """Mirror a box left to right, the one of many whose borders fit best afterwards. Raises Rejected."""
-    box = _box_to_mirror(pixels, rng, max_share)
-    if box is None:
-        raise Rejected("no region can be mirrored without a seam")
-    left, top, right, bottom = box
+    left, top, right, bottom = box = _box_to_mirror(pixels, rng, max_share)
     layer = pixels.astype(np.float32)
     layer[top:bottom, left:right] = layer[top:bottom, left:right][:, ::-1].copy()
     alpha = _box_alpha(pixels, box)
@@ -29,7 +26,7 @@ def mirror(pixels: Pixels, rng: random.Random, max_share: float) -> Edit:
     return Edit("mirror", edited, f"flip the region {place(box, pixels)} horizontally", box)
 
 
-def _box_to_mirror(pixels: Pixels, rng: random.Random, max_share: float) -> Box | None:
+def _box_to_mirror(pixels: Pixels, rng: random.Random, max_share: float) -> Box:
     """The best of N_BOXES random boxes: a large change inside and a small step in colour along its borders."""
     small = smooth(lab(shrink(pixels, 160)), 1.0)
     height, width = small.shape[:2]
@@ -51,7 +48,7 @@ def _box_to_mirror(pixels: Pixels, rng: random.Random, max_share: float) -> Box 
         if moved > MIN_MIRRORED and seam < MAX_SEAM and score > best_score:
             best, best_score = (left, top, left + w, top + h), score
     if best is None:
-        return None
+        raise Rejected("no region can be mirrored without a seam")
     factors = (pixels.shape[1] / width, pixels.shape[0] / height) * 2
     left, top, right, bottom = (round(side * factor) for side, factor in zip(best, factors, strict=True))
     return left, top, right, bottom

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vision_zero.make_data.maker import Rejected
 from vision_zero.make_data.photos.recolour import Edit, blended, place
-from vision_zero.make_data.photos.segmentation import Alpha, Box, Pixels, Region, disc, lab, subject
+from vision_zero.make_data.photos.segmentation import Alpha, Box, Pixels, disc, lab, subject
 
 MIN_SHARE, MAX_SHARE = 0.04, 0.2
 """Share of the image that a pasted cut-out covers."""
@@ -55,14 +55,15 @@ def cut_out(pixels: Pixels) -> CutOut | None:
     left, top, right, bottom = region.box
     if not region.borders <= {"bottom"} or region.mask.sum() < MIN_FILL * (right - left) * (bottom - top):
         return None
-    colours = lab(pixels)
+    colours, mask = lab(pixels), region.mask.astype(np.uint8)
+    near = cv2.dilate(mask, disc(max(3, round(0.03 * max(mask.shape))))) > 0
     return CutOut(
         pixels[top:bottom, left:right],
         # A pixel that is half of the old background would be a bright or dark rim on the new one.
         np.clip((region.alpha[top:bottom, left:right] - 0.35) / 0.65, 0, 1),
         region.box,
         "bottom" in region.borders,
-        colours[_ring(region)].mean(axis=0),
+        colours[near & (region.alpha < 0.05)].mean(axis=0),
         colours.mean(axis=(0, 1)),
     )
 
@@ -96,12 +97,6 @@ def paste(pixels: Pixels, source: Pixels, rng: random.Random, *, same: bool) -> 
     words = f"copy what is {place(piece.box, source)}, and paste it {to}" if same else f"add something {to}"
     notes = {"mirrored": mirrored, "source_box": list(piece.box)}
     return Edit("paste", blended(pixels, layer, opacity), words, box, notes)
-
-
-def _ring(region: Region) -> NDArray[np.bool_]:
-    mask = region.mask.astype(np.uint8)
-    reach = max(3, round(0.03 * max(mask.shape)))
-    return np.asarray((cv2.dilate(mask, disc(reach)) > 0) & (region.alpha < 0.05))
 
 
 def _matched(piece: CutOut, pixels: Pixels) -> Pixels:

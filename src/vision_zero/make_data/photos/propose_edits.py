@@ -9,12 +9,11 @@ and the completion is kept. A stopped run continues where it stopped.
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from vision_zero.config.game import add_reading
+from vision_zero.config.game import add_options, beside
 from vision_zero.data.pairs import load_pairs
 from vision_zero.game.parsing import read_clue
 from vision_zero.make_data.photos.instructions import MAX_CHARS
@@ -27,15 +26,6 @@ from vision_zero.run_folder import append_json_line, read_json_lines
 from vision_zero.types import Game, GameRules, ImagePair, Prompt, Turn
 
 QUESTION = Path(__file__).with_suffix(".txt").read_text("utf-8")
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """Proposal for the image of this name; `instruction` is None if `completion` does not parse."""
-
-    image: str
-    instruction: str | None
-    completion: str
 
 
 def request(pair: ImagePair, row: int, seed: int, max_new_tokens: int) -> TurnRequest:
@@ -53,12 +43,17 @@ def request(pair: ImagePair, row: int, seed: int, max_new_tokens: int) -> TurnRe
 
 def propose(
     policy: Policy, pairs: Sequence[ImagePair], rows: Sequence[int], *, batch: int, seed: int, max_new_tokens: int
-) -> Iterator[Proposal]:
-    """A proposal for each of `rows`, in order, `batch` of them asked at a time."""
+) -> Iterator[dict[str, str | None]]:
+    """A line of the file for each of `rows`, in order, `batch` of them asked at a time.
+
+    `image` names the photograph. `instruction` is None if the completion does not parse; then that is in the line too.
+    """
     for start in range(0, len(rows), batch):
         requests = [request(pairs[row], row, seed, max_new_tokens) for row in rows[start : start + batch]]
         for asked, completion in zip(requests, policy.answer(requests), strict=True):
-            yield Proposal(asked.game.pair.id, read_clue(completion.text, MAX_CHARS), completion.text)
+            told = read_clue(completion.text, MAX_CHARS)
+            line = {"image": asked.game.pair.id, "instruction": told}
+            yield line if told is not None else {**line, "completion": completion.text}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,8 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             asked = {"batch": args.batch, "seed": args.seed, "max_new_tokens": args.max_new_tokens}
             proposals = propose(load_player(args.model, loading), pairs, rows, **asked)
             for proposal in tqdm(proposals, total=len(rows), desc="asking", unit="photo", disable=None):
-                write(args.out, proposal)
-                n_unreadable += proposal.instruction is None
+                append_json_line(args.out, proposal)
+                n_unreadable += proposal["instruction"] is None
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -87,29 +82,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m vision_zero.make_data.photos.propose_edits", description="Propose edits."
     )
-    parser.add_argument("photos", nargs="+", metavar="SOURCE", help="folders with photographs")
-    add_reading(parser)
-    parser.add_argument("--model", required=True, help="a model's folder, checkpoint or name on the Hub")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.jsonl", help="where proposals are appended")
-    parser.add_argument("--batch", type=int, default=16, help="photographs asked about at a time (default: 16)")
-    parser.add_argument("--seed", type=int, default=0, help="which tokens are sampled (default: 0)")
-    parser.add_argument("--temperature", type=float, default=0.8, help="0 is greedy (default: 0.8, as in training)")
-    parser.add_argument("--top_k", type=int, default=50, help="tokens sampled from, 0 for all (default: 50)")
-    parser.add_argument("--max_new_tokens", type=int, default=256, help="longest completion (default: 256)")
-    parser.add_argument("--max_pixels", type=int, help="shrink photographs to this for the model")
-    parser.add_argument("--use_cpu", action="store_true", help="leave a GPU alone")
+    add_options(parser, beside(__file__))
     args = parser.parse_args(argv)
-    for name in ("batch", "max_new_tokens"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name} must be at least 1, got {getattr(args, name)}")
     if args.out.suffix != ".jsonl":
         parser.error(f"--out must end in .jsonl, got {args.out}")
     return args
-
-
-def write(path: Path, proposal: Proposal) -> None:
-    line: dict[str, str | None] = {"image": proposal.image, "instruction": proposal.instruction}
-    append_json_line(path, line if proposal.instruction is not None else {**line, "completion": proposal.completion})
 
 
 def finished(path: Path) -> dict[str, bool]:

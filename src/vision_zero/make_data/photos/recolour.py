@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vision_zero.config.game import beside
 from vision_zero.make_data.maker import Rejected
 from vision_zero.make_data.photos.segmentation import (
     Alpha,
@@ -52,16 +53,7 @@ class Colour:
     value: float
 
 
-COLOURS = (
-    Colour("red", 357, 0.78, 0.55),
-    Colour("orange", 25, 0.80, 0.70),
-    Colour("yellow", 50, 0.78, 0.78),
-    Colour("green", 115, 0.54, 0.48),
-    Colour("turquoise", 176, 0.55, 0.58),
-    Colour("blue", 216, 0.70, 0.58),
-    Colour("purple", 276, 0.62, 0.55),
-    Colour("pink", 328, 0.50, 0.75),
-)
+COLOURS = tuple(Colour(name, *values) for name, values in beside(__file__).items())
 
 MIN_HUE_STEP = 55
 """Least degrees between the hue of a region and the one it is painted in."""
@@ -81,20 +73,18 @@ class Edit:
 def recolour_object(pixels: Pixels, rng: random.Random, max_share: float) -> Edit:
     """Paint the subject, or an area of one colour, in another hue; light and shade stay. Raises Rejected."""
     region = next(objects(pixels, rng, max_share), None)
-    if region is None:
-        raise Rejected("no object stands out")
-    return _recoloured("recolour_object", "region", pixels, region, rng)
+    return _recoloured("recolour_object", "region", pixels, region, rng, "no object stands out")
 
 
 def recolour_background(pixels: Pixels, rng: random.Random, max_share: float) -> Edit:
     """Paint what lies behind the subject; if that is too much, the largest area at the border. Raises Rejected."""
     region = background(pixels, rng, max_share)
+    return _recoloured("recolour_background", "background", pixels, region, rng, "no background is told from the rest")
+
+
+def _recoloured(kind: str, noun: str, pixels: Pixels, region: Region | None, rng: random.Random, missing: str) -> Edit:
     if region is None:
-        raise Rejected("no background is told from the rest")
-    return _recoloured("recolour_background", "background", pixels, region, rng)
-
-
-def _recoloured(kind: str, noun: str, pixels: Pixels, region: Region, rng: random.Random) -> Edit:
+        raise Rejected(missing)
     colour = other_colour(pixels, region.mask, rng)
     words = f"recolour the {colour_name(pixels, region.mask)} {noun} {place(region.box, pixels)} to {colour.name}"
     return Edit(kind, painted(pixels, region.alpha, colour), words, region.box, {"colour": colour.name})

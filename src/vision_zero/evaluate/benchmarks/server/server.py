@@ -20,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from vision_zero.config.game import add_options, beside
 from vision_zero.evaluate.benchmarks.server.model import NO_ANSWER, ChatAnswer, ChatModel, ChatRequest, read_request
 from vision_zero.evaluate.benchmarks.server.process import READY
 from vision_zero.run_folder import append_json_line, check_appendable
@@ -166,19 +167,7 @@ def end_with(parent: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="run checkpoint, export, folder or Hub name")
-    parser.add_argument("--name", help="the model's name in the API (default: as given)")
-    parser.add_argument("--host", default="127.0.0.1", help="who may ask (127.0.0.1: this machine alone)")
-    parser.add_argument("--port", type=int, default=8000, help="0: any free one, printed (8000)")
-    parser.add_argument("--min_pixels", type=int, help="images are enlarged to at least so many pixels (the model's)")
-    parser.add_argument("--max_pixels", type=int, help="images are reduced to at most so many pixels (the model's)")
-    parser.add_argument("--max_tokens", type=int, default=2048, help="longest answer (2048)")
-    parser.add_argument("--max_batch", type=int, default=16, help="requests answered at once (16)")
-    parser.add_argument("--dtype", default="auto", help="auto: float32 on a CPU, else the model's own")
-    parser.add_argument("--use_cpu", action="store_true", help="do not use a GPU")
-    parser.add_argument("--post_process", action="store_true", help=r"answer with what stands in the last \boxed{}")
-    parser.add_argument("--system_prompt", help="before every conversation that has none of its own (none)")
-    parser.add_argument("--keep_requests", type=Path, help="JSONL file to append every request and answer to")
+    add_options(parser, beside(__file__))
     args = parser.parse_args(arguments)
     end_with(os.getppid())
     try:

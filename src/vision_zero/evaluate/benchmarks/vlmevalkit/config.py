@@ -5,10 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from vision_zero.config.game import beside
 from vision_zero.evaluate.benchmarks.options import JUDGE_KEY, BenchmarkConfig, model_type, pixel_bounds
 from vision_zero.evaluate.benchmarks.processes import ToolEnvironment, tool_variables
 from vision_zero.evaluate.benchmarks.suite import Benchmark
 
+SERVED: dict[str, Any] = beside(__file__)
+"""What the entries of all served models have."""
 EXACT = "exact_matching"
 """VLMEvalKit's name for no judge. Without it, it takes OpenAI's and falls back without saying so."""
 
@@ -50,19 +53,8 @@ def direct_entry(model: str, config: BenchmarkConfig) -> dict[str, Any]:
 
 def served_entry(name: str, url: str, config: BenchmarkConfig) -> dict[str, Any]:
     r"""The entry of a served model. Pixels and `\boxed{}` are set in the server: VLMEvalKit's API class has neither."""
-    return {
-        "class": "LMDeployAPI",
-        "model": name,
-        "api_base": f"{url}/v1/chat/completions",
-        "key": "none",
-        "temperature": 0,
-        "max_tokens": config.max_new_tokens,
-        "retry": 3,
-        "wait": 1,
-        "timeout": 3600,
-        "verbose": False,
-        "system_prompt": config.system_prompt or None,
-    }
+    own = {"model": name, "api_base": f"{url}/v1/chat/completions", "max_tokens": config.max_new_tokens}
+    return {**SERVED, **own, "system_prompt": config.system_prompt or None}
 
 
 def configuration(name: str, entry: Mapping[str, Any], benchmarks: Sequence[Benchmark]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ It ends with status 0 whether a benchmark has a score or not.
 
 import json
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +33,6 @@ JUDGE_GAVE_UP = "OPENAI API is not working properly, will use exact matching"
 TOLERANCE = 1e-4
 
 
-@contextmanager
-def ready(model: str, name: str, config: BenchmarkConfig, environment: ToolEnvironment, folder: Path) -> Iterator[Any]:
-    """Context with the model's entry of the configuration, and its server if it needs one."""
-    if answer_mode(model, config, environment) == "direct":
-        yield direct_entry(model, config), None
-        return
-    with served(serving_of(model, name, config, folder), folder / "server.log") as server:
-        yield served_entry(name, server.url, config), server
-
-
 def score(
     model: str,
     name: str,
@@ -59,9 +49,16 @@ def score(
     work = folder / "work"
     outcomes: Outcomes = {}
     forget_judgements(work / name, name, benchmarks)
-    with ready(model, name, config, environment, folder) as (entry, server):
+    direct = answer_mode(model, config, environment) == "direct"
+    serving = nullcontext() if direct else served(serving_of(model, name, config, folder), folder / "server.log")
+    with serving as server:
+        entry = direct_entry(model, config) if server is None else served_entry(name, server.url, config)
         progress = Progress(name, server)
-        for judge, some in by_judge(benchmarks, config):
+        for needs_judge in (False, True):  # a run of VLMEvalKit has one judge: those without one are a run of their own
+            some = [one for one in benchmarks if one.needs_judge is needs_judge]
+            if not some:
+                continue
+            judge = config.judge_model if needs_judge else None
             file = folder / f"config-{'judged' if judge else 'unjudged'}.json"
             write_json(file, configuration(name, entry, some))
             log = folder / f"vlmevalkit-{'judged' if judge else 'unjudged'}.log"
@@ -80,15 +77,6 @@ def score(
             outcomes |= read(environment.python, work / name, some, judge, log, variables)
         counts = progress.counts()
     return outcomes, counts
-
-
-def by_judge(benchmarks: Sequence[Benchmark], config: BenchmarkConfig) -> list[tuple[str | None, list[Benchmark]]]:
-    """Benchmarks by judge: a run of VLMEvalKit has one judge, so those without one are a run of their own."""
-    groups = [
-        (None, [one for one in benchmarks if not one.needs_judge]),
-        (config.judge_model, [one for one in benchmarks if one.needs_judge]),
-    ]
-    return [(judge, some) for judge, some in groups if some]
 
 
 def forget_judgements(results: Path, name: str, benchmarks: Sequence[Benchmark]) -> None:
