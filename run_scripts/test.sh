@@ -21,6 +21,7 @@ export TOKENIZERS_PARALLELISM=false     # the tests fork
 export HF_HUB_OFFLINE=1                 # no test downloads anything
 export WANDB_MODE=offline
 unset PYTHONDONTWRITEBYTECODE           # some hundred processes would compile the same files
+unset PYTHONUNBUFFERED                  # the tests see the output that users see
 
 browser=0
 if [ "${CI:-}" = true ]; then browser=1; fi

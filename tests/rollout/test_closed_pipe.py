@@ -56,3 +56,17 @@ def test_a_run_does_not_end_with_its_terminal(tmp_path: Path) -> None:
     done = run_program(["-c", CLOSED, "1,2", "vision_zero.train", *words], tmp_path / "log")
     assert (done.status, done.output) == (0, "")
     assert (tmp_path / "run" / "checkpoint-1" / "COMPLETE").is_file()
+
+
+BUFFERED = """
+import io, os, sys
+sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False)))
+from vision_zero.rollout.stopping import end_with_reader
+end_with_reader()
+print("a line")
+os._exit(0)
+"""
+
+
+def test_a_line_is_in_the_log_at_once(tmp_path: Path) -> None:
+    assert run_program(["-c", BUFFERED], tmp_path / "log").output == "a line\n"

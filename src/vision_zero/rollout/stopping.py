@@ -27,12 +27,13 @@ def end_with_reader(*, go_on: bool = False) -> None:
     """For a program whose output may go into a pipe, as `| head`: when that is closed it ends, or says no more.
 
     So it does, with a line, when a disk is full. A terminal without UTF-8 gets escapes, as Python has them on stderr.
+    Every line is written at once, also into a file, so that a log can be followed.
     """
     for number, name in ((1, "stdout"), (2, "stderr")):
         if (old := getattr(sys, name)) is not None:
             pipe = _Pipe(number, go_on)
-            how = {one: getattr(old, one) for one in ("encoding", "errors", "line_buffering", "write_through")}
-            how["errors"] = how["errors"].replace("strict", "backslashreplace")
+            how = {one: getattr(old, one) for one in ("encoding", "errors", "write_through")}
+            how |= {"errors": how["errors"].replace("strict", "backslashreplace"), "line_buffering": True}
             setattr(sys, name, io.TextIOWrapper(pipe if old.write_through else io.BufferedWriter(pipe), **how))
 
 
