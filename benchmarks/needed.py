@@ -15,6 +15,9 @@ from pathlib import Path
 from gpu.model_shape import ModelShape
 from transformers import AutoConfig
 
+from vision_zero.game.spy_game import view_of
+from vision_zero.rollout.play import Rollout
+
 Row = tuple[str, Sequence[int], Sequence[int]]
 """Image key, prompt, completion."""
 
@@ -39,6 +42,19 @@ def tree(sequences: Iterable[Sequence[int]]) -> tuple[int, int]:
         pairs += sum(range(shared + 1, len(sequence) + 1))
         before = sequence
     return tokens, pairs
+
+
+def said_in(rollout: Rollout) -> list[Row]:
+    """All completions of a rollout."""
+    return [
+        (
+            rollout.images[game.index, view_of(game, said.turn)].key,
+            said.completion.prompt_ids,
+            said.completion.token_ids,
+        )
+        for game in rollout.games
+        for said in (*game.clues, *game.votes)
+    ]
 
 
 def forward_flops(shape: ModelShape, rows: Iterable[Row], size: tuple[int, int], *, sampled: bool) -> float:

@@ -43,7 +43,7 @@ from common import (
     scaled_public,
     vllm_engine,
 )
-from needed import forward_flops, shape_of
+from needed import forward_flops, said_in, shape_of
 
 from vision_zero.game.spy_game import deal_games
 from vision_zero.models import load_model, load_processor
@@ -142,13 +142,7 @@ def time_games(name: str, policy: Any, games: Sequence[Game], options: Any) -> d
         "matmul peak, GFLOP/s": peak / 1e9,
     }
     if (shape := shape_of(options.folder)) and options.lengths == "fixed" and name in ("transformers", "before"):
-        rows = [
-            (rollout.images[game.index, view].key, said.completion.prompt_ids, said.completion.token_ids)
-            for game in rollout.games
-            for said in (*game.clues, *game.votes)
-            for view in ["spy" if said.turn.seat == game.spy and said.turn.stage == "clue" else "civilian"]
-        ]
-        flops = forward_flops(shape, rows, (options.width, options.height), sampled=True)
+        flops = forward_flops(shape, said_in(rollout), (options.width, options.height), sampled=True)
         figures["floor, CPU s per game"] = flops / peak / n_games
         figures["utilisation of the matmul peak"] = flops / peak / cpu
     return figures

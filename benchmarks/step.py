@@ -31,7 +31,7 @@ from unittest.mock import patch
 import torch
 from before import as_before
 from common import arguments, matmul_peak, model_folder, pairs, report, rules, scaled_public
-from needed import forward_flops, shape_of
+from needed import forward_flops, said_in, shape_of
 from trl import GRPOTrainer
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
@@ -138,13 +138,7 @@ class TimedTrainer(IterativeSPOTrainer):
     def _play(self, *args: Any) -> Any:
         rollout, counters = self._timed("rollout", super()._play, *args)
         if self.shape is not None:
-            rows = [
-                (rollout.images[game.index, view].key, said.completion.prompt_ids, said.completion.token_ids)
-                for game in rollout.games
-                for said in (*game.clues, *game.votes)
-                for view in ["spy" if said.turn.seat == game.spy and said.turn.stage == "clue" else "civilian"]
-            ]
-            self.flops["rollout"] = forward_flops(self.shape, rows, self.size, sampled=True)
+            self.flops["rollout"] = forward_flops(self.shape, said_in(rollout), self.size, sampled=True)
         return rollout, counters
 
     def _replay(self, samples: Any, stage: Any) -> Any:

@@ -6,18 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from transformers import IntervalStrategy
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from transformers.trainer_pt_utils import AcceleratorConfig
 
+from vision_zero.config.game import beside
+
 if TYPE_CHECKING:
     from trl import GRPOConfig
 
-_TABLES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
+_TABLES = beside(__file__)
 REFUSED: dict[str, str] = _TABLES["refused"]
 NOT_USED = {name: f"is not supported: {instead}" for instead, names in REFUSED.items() for name in names.split()}
 NOT_USED |= _TABLES["not_used"]

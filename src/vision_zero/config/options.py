@@ -68,7 +68,7 @@ class IterativeSPOConfig(GRPOConfig):
 
     # Playing with vLLM (--use_vllm true; TRL's options for it and how it works: docs/training.md)
     lock_step: bool = option(False, "Games wait for each other after every turn, as without vLLM; same games, slower")
-    vllm_max_num_seqs: int | None = option(None, LONG["vllm_max_num_seqs"])
+    vllm_max_num_seqs: int | None = option(None, LONG["vllm_max_num_seqs"].format(most=REQUESTS_AT_ONCE))
     vllm_dtype: str | None = option(None, "Precision of the engine; none: float32 on a CPU, else that of training")
     vllm_enforce_eager: bool = option(False, "No CUDA graphs: less memory, slower; always so on a CPU")
     vllm_block_size: int | None = option(None, "Tokens per block of the engine's cache; none: vLLM's own choice")

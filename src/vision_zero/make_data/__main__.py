@@ -124,7 +124,9 @@ def finish(out: Path, maker: Maker, n: int) -> int:
     for reason, count in summary["rejects"].items():
         print(f"rejected  {count:>6}  {reason}")
     for reason, count in summary["material"].get("files_left_out", {}).items():
-        print(f"left out  {count:>6}  {reason if reason.startswith('columns') else f'files: {reason}'}")
+        print(f"left out  {count:>6}  files: {reason}")
+    if columns := summary["material"].get("columns_left_out"):
+        print(f"left out  {len(columns):>6}  columns whose numbers are not sure (first: {columns[0]})")
     if summary["given_up"]:
         given_up = summary["given_up"]
         print(

@@ -194,9 +194,10 @@ def load_trained(name: str, *, dtype: str = "auto", use_cpu: bool = False) -> Pr
         dtype="float32" if dtype == "auto" and device == "cpu" else dtype,
         attn_implementation="sdpa",
     )
+    model = use_grouped_sdpa(model).to(device).eval()
     if weight := first_not_finite(model.named_parameters()):
         raise ValueError(f"model {name}: its weight {weight} is not finite: fetch it again, or give another")
-    return use_grouped_sdpa(model).to(device).eval()
+    return model
 
 
 def first_not_finite(named: Iterable[tuple[str, torch.Tensor]]) -> str | None:

@@ -73,6 +73,7 @@ def file_of_hub(name: str, file: str) -> Path | None:
     return Path(cached)
 
 
+@cache
 def folder_of_hub(name: str) -> Path:
     """The folder in the Hub's cache that has all files of the model OWNER/NAME but its weights, now if not before.
 

@@ -71,7 +71,7 @@ def play(
     """
     start = time.perf_counter()
     images = open_images(games) if images is None else images
-    batch = _Batch(by_index(games), seating, token_limits, images, template)
+    batch = _Batch(_by_index(games), seating, token_limits, images, template)
     queues = None if lock_step else seating.queues()
     calls = 0
     for n_turns in _play_in_lock_step([batch]) if queues is None else _play_continuously(batch, queues):
@@ -94,7 +94,7 @@ def play_side_by_side(
     Tables may be of the same deals with other seatings, and then ask their policies for much in common.
     """
     batches = [
-        _Batch(by_index(games), seating, token_limits, images, template, number)
+        _Batch(_by_index(games), seating, token_limits, images, template, number)
         for number, (games, seating) in enumerate(tables)
     ]
     for n_turns in _play_in_lock_step(batches):
@@ -103,7 +103,7 @@ def play_side_by_side(
     return [list(batch.games.values()) for batch in batches]
 
 
-def by_index(games: Sequence[Game]) -> dict[int, Game]:
+def _by_index(games: Sequence[Game]) -> dict[int, Game]:
     found = {game.index: game for game in games}
     if len(found) != len(games):
         raise ValueError("two games of a batch have the same index, so they would be the same game")

@@ -69,10 +69,8 @@ class _Group:
         return sum(segment.end - segment.start for segment in self.segments)
 
 
-def tree_of(
-    rows: Sequence[int], prompts: Mapping[int, np.ndarray], lengths: Mapping[int, int], *, start: int = 0
-) -> list[_Segment]:
-    """Segments of `rows`, which share their first `start` tokens; a row is its prompt and then what nobody shares."""
+def tree_of(rows: Sequence[int], prompts: Mapping[int, np.ndarray], lengths: Mapping[int, int]) -> list[_Segment]:
+    """Segments of `rows`, each behind its parent; a row is its prompt and then what nobody shares."""
     segments: list[_Segment] = []
 
     def grow(rows: Sequence[int], start: int, parent: int | None) -> None:
@@ -90,7 +88,7 @@ def tree_of(
         for branch in branches.values():
             grow(branch, end, parent)
 
-    grow(rows, start, None)
+    grow(rows, 0, None)
     return segments
 
 

@@ -259,9 +259,10 @@ def test_chartqa_folder_reads_its_tables_alone_and_counts_what_it_cannot_read(tm
     assert loaded.left_out == {"not UTF-8": 1}
 
 
-def test_columns_whose_numbers_are_not_sure_are_counted_and_the_first_is_named(tmp_path) -> None:
+def test_columns_whose_numbers_are_not_sure_are_named(tmp_path) -> None:
     (tmp_path / "a.csv").write_text("Name;Sure;Price;Note\na;1;3,5;10 men\nb;2;4,25;old\nc;3;1;x\n")
     (tmp_path / "b.csv").write_text("Name,Sure,Price\na,1,5%\nb,2,6\n")
     loaded = load_tables([str(tmp_path)])
     assert [table.series for table in loaded.tables] == [("Sure",), ("Sure",)]
-    assert loaded.left_out == {"columns whose numbers are not sure (first: a.csv, Price: 3,5)": 2}
+    assert loaded.left_out == {}
+    assert loaded.doubtful == ("a.csv, Price: 3,5", "b.csv, Price: 5%")

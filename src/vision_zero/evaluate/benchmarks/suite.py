@@ -5,10 +5,9 @@ The paper's values come from another environment: a reference to look at, not so
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import yaml
+from vision_zero.config.game import beside
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def _benchmark(name: str, label: str = "", paper: Sequence[float] = (), **fields
     return Benchmark(name, label=label or name, paper=PaperValues(*paper) if paper else None, **fields)
 
 
-_SUITE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))["benchmarks"]
+_SUITE = beside(__file__)["benchmarks"]
 BENCHMARKS = tuple(_benchmark(name, **fields) for name, fields in _SUITE.items())
 BY_NAME = {one.kit_name: one for one in BENCHMARKS}
 WITHOUT_JUDGE = tuple(one.kit_name for one in BENCHMARKS if one.paper and not one.needs_judge)

@@ -110,7 +110,8 @@ class Arena:
             for matchup in results
         }
         own = range(part[0], len(self.deals), part[1])
-        for numbers in _chunks(own, self.games_at_once // max(1, len(results))):
+        deals_at_once = max(1, self.games_at_once // max(1, len(results)))
+        for numbers in _chunks(own, deals_at_once):
             deals = [self.deals[number] for number in numbers]
             images = open_images(deals)
             played = self._side_by_side(dict.fromkeys(results, deals), seatings, images, on_call)
@@ -194,5 +195,5 @@ def swap_images(deals: Sequence[Game]) -> tuple[Game, ...]:
 
 
 def _chunks(numbers: range, size: int) -> Iterator[range]:
-    for start in range(0, len(numbers), max(1, size)):
-        yield numbers[start : start + max(1, size)]
+    for start in range(0, len(numbers), size):
+        yield numbers[start : start + size]

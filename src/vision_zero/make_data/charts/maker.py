@@ -140,6 +140,7 @@ class ChartMaker:
             "options": asdict(self),
             "source_tables": len(loaded.tables),
             "files_left_out": dict(loaded.left_out.most_common()),
+            "columns_left_out": list(loaded.doubtful),
             "tables": len({part.fingerprint() for some in parts.values() for part in some}),
             "tables_by_kind": {kind: len(some) for kind, some in parts.items()},
             "styles": len(styles()),

@@ -27,10 +27,11 @@ class TableSourceError(ValueError):
 
 @dataclass(frozen=True)
 class LoadedTables:
-    """Tables, and numbers of skipped files, and columns, by reason."""
+    """Tables, numbers of skipped files by reason, and columns that are no series since their numbers are not sure."""
 
     tables: tuple[SourceTable, ...]
     left_out: Counter[str]
+    doubtful: tuple[str, ...] = ()
 
 
 def load_tables(sources: Sequence[str]) -> LoadedTables:
@@ -48,7 +49,8 @@ def load_tables(sources: Sequence[str]) -> LoadedTables:
             found, reasons = _csv_tables(Path(source))
             left_out += reasons
         tables += found
-    return LoadedTables(tuple(tables), left_out)
+    doubtful = (f"{table.name}, {column}" for table in tables for column in table.doubtful)
+    return LoadedTables(tuple(tables), left_out, tuple(doubtful))
 
 
 def built_in_tables(source: str) -> list[SourceTable]:
@@ -86,19 +88,16 @@ def _csv_tables(path: Path) -> tuple[list[SourceTable], Counter[str]]:
         files = sorted(one for one in folder.rglob("*") if one.name.lower().endswith(".csv") and not one.is_dir())
         if not files:
             raise TableSourceError(f"{folder}: no CSV file in it")
-    tables, left_out, doubtful = [], Counter[str](), list[str]()
+    tables, left_out = [], Counter[str]()
     for file in files:
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
         try:
             tables.append(parse_csv(_read_text(file), name))
-            doubtful += [f"{name}, {column}" for column in tables[-1].doubtful]
         except TableError as error:
             left_out[str(error)] += 1
     if not tables:
         reasons = ", ".join(f"{n} × {reason}" for reason, n in left_out.most_common(3))
         raise TableSourceError(f"{path}: no table of numbers in {len(files)} CSV files ({reasons})")
-    if doubtful:
-        left_out[f"columns whose numbers are not sure (first: {doubtful[0]})"] = len(doubtful)
     return tables, left_out
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 import matplotlib
-import yaml
 from matplotlib.colors import to_rgb
 from matplotlib.font_manager import FontProperties
+
+from vision_zero.config.game import beside
 
 MIN_CONTRAST = 2.0
 MIN_CONTRAST_ON_DARK = 3.0
@@ -76,7 +77,7 @@ class Style:
         return f"{self.theme.name}/{self.palette.name}/{self.font.name}"
 
 
-_TABLES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
+_TABLES = beside(__file__)
 LEGEND: dict[str, float] = _TABLES["legend"]
 THEMES = tuple(Theme(name, **fields) for name, fields in _TABLES["themes"].items())
 PALETTES = tuple(Palette(name, tuple(colours)) for name, colours in _TABLES["palettes"].items())

@@ -153,7 +153,9 @@ def parse_csv(text: str, name: str) -> SourceTable:
     if not numeric:
         raise TableError("no column of numbers")
     others = [one for one in columns if one not in numeric]
-    names = [cells for _, cells in others if not any(map(read_number, cells)) and len(set(cells)) == len(cells)]
+    names = [
+        cells for _, cells in others if len(set(cells)) == len(cells) and all(read_number(c) is None for c in cells)
+    ]
     if names and time_order(rows) is None and all(read_number(row) is not None for row in rows):
         raise TableError("numbers in the first column and names in another: put the column that names the rows first")
     series = tuple(title for title, _ in numeric)
