@@ -24,7 +24,7 @@ from vision_zero import run_folder
 WINDOW = 5
 """Iterations of training that a result line has one mean of."""
 TRAINING_FIGURES = (
-    *("stage/is_clue", "stage/accuracy", "stage/na_rate", "votes/invalid"),
+    *("stage/is_clue", "stage/accuracy", "stage/na_rate", "votes/invalid", "clues/most_common", "clues/repeated"),
     *("reward/civilian", "reward/spy", "advantage/civilian", "advantage/spy", "baseline/civilian", "baseline/spy"),
 )
 

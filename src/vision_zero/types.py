@@ -175,7 +175,10 @@ class Prompt:
 
 @dataclass(frozen=True)
 class GameSummary:
-    """Result of a finished game, exchanged between processes. Lengths are sampled tokens per completion."""
+    """Result of a finished game, exchanged between processes. Lengths are sampled tokens per completion.
+
+    `clues`: the texts of the parsed ones, in lower case with single spaces.
+    """
 
     game: int
     spy: int
@@ -184,3 +187,4 @@ class GameSummary:
     unparsed_clues: int
     clue_lengths: tuple[int, ...]
     vote_lengths: tuple[int, ...]
+    clues: tuple[str, ...] = ()

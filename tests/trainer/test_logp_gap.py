@@ -285,10 +285,11 @@ def test_nothing_that_can_be_parsed_is_told_once_a_streak(tmp_path: Path, capsys
         "warning: iteration 1: none of the clues could be parsed",
         "warning: iteration 1: none of the votes could be parsed",
         "warning: iteration 5: all rewards have been equal for 5 iterations, nothing is learnt",
+        "warning: iteration 5: the votes are lost: 1.00 of them cannot be read",
     ]
     resumed = make_trainer(tmp_path, players=unread, iterations=5, **save)
     lines = told(resumed, capsys, tmp_path / "checkpoint-3")  # the streaks go on
-    assert [line.split(":")[1].strip() for line in lines] == ["iteration 5"]
+    assert [line.split(":")[1].strip() for line in lines] == ["iteration 5", "iteration 5"]
 
 
 @pytest.mark.parametrize("stage", ["decision", "clue"])

@@ -148,4 +148,5 @@ def summarize(game: Game) -> GameSummary:
         unparsed_clues=sum(not clue.parsed for clue in game.clues),
         clue_lengths=tuple(len(clue.completion.token_ids) for clue in game.clues),
         vote_lengths=tuple(len(cast.completion.token_ids) for cast in game.votes),
+        clues=tuple(" ".join(clue.text.lower().split()) for clue in game.clues if clue.parsed),
     )

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from vision_zero.rollout.policy import TokenLimitsByStage
 from vision_zero.spo.advantages import RoleBaselines
+from vision_zero.spo.alarms import LATEST, OF_AN_ITERATION, clue_shares
 from vision_zero.spo.rewards import COMPLETION_REWARDS
 from vision_zero.spo.scoring import Scores
 from vision_zero.spo.stages import StageSchedule
@@ -50,6 +51,7 @@ def iteration_metrics(
         "votes/invalid": sum(vote == 0 for vote in votes) / len(votes),
         "votes/zero_variance_games": sum(len(set(scores.of(g.game).vote_rewards)) == 1 for g in games) / len(games),
         "clues/unparsed": sum(game.unparsed_clues for game in games) / n_clues,
+        **{f"clues/{name}": share for name, share in clue_shares(games).items()},
         "length/clue": sum(clue_lengths) / n_clues,
         "length/vote": sum(vote_lengths) / len(votes),
         "length/clue_cut": sum(n >= token_limits["clue"].maximum for n in clue_lengths) / n_clues,
@@ -88,7 +90,7 @@ class Streaks:
 
 
 def tell_of_iteration(streaks: Streaks, iteration: int, metrics: Mapping[str, float], scores: Scores) -> None:
-    """Tell of replies that are all unparsed, and of rewards that have long been equal: of a game's votes, or of clues.
+    """Tell of alarms, of replies that are all unparsed, and of rewards that have long been equal: votes' or clues'.
 
     `metrics` has the means of the separate rewards too, which are +-1: equal for all if their mean is.
     """
@@ -101,6 +103,9 @@ def tell_of_iteration(streaks: Streaks, iteration: int, metrics: Mapping[str, fl
     equal &= all(abs(metrics.get(f"reward/{name}", 1)) == 1 for name in COMPLETION_REWARDS)
     words = f"iteration {iteration}: all rewards have been equal for {EQUAL_FOR} iterations, nothing is learnt"
     streaks.tell("equal rewards", equal, words + "; games/ has what was said", EQUAL_FOR)
+    for alarm in OF_AN_ITERATION:
+        rings = alarm.rings(metrics)
+        streaks.tell(alarm.name, rings, f"iteration {iteration}: {alarm.words(metrics)}" if rings else "", LATEST)
 
 
 MEANS = ("kl", "entropy", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean")

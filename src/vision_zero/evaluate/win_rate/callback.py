@@ -38,6 +38,7 @@ from vision_zero.rollout.load_policy import ModelPlayer
 from vision_zero.rollout.progress import game_bar
 from vision_zero.rollout.stopping import STOP, StoppedError
 from vision_zero.rollout.transformers_policy import TransformersPolicy
+from vision_zero.spo.alarms import OF_THE_ARENA
 from vision_zero.types import ImagePair
 
 if TYPE_CHECKING:  # its import brings vLLM
@@ -140,15 +141,19 @@ class ArenaCallback(TrainerCallback):
             result = match.against(new, CROSS_PLAY)
         seconds = time.perf_counter() - started
         figures = result.figures
+        line = result_line(result)
         if state.is_world_process_zero:
-            line = {"step": state.global_step, **result_line(result), "seconds": round(seconds, 2)}
-            run_folder.append_json_line(self._file, line)
+            run_folder.append_json_line(self._file, {"step": state.global_step, **line, "seconds": round(seconds, 2)})
             tqdm.write(
                 f"arena after step {state.global_step}: win rate {figures['win_rate']}, "
                 f"image gain {figures['image_gain']}"
             )
-            for what in set(words := result.unreadable()) - self._told:
-                tqdm.write(f"warning: arena after step {state.global_step}: {what}", file=sys.stderr)
+            both = line["figures"], line["start"]
+            ringing = {alarm.name: alarm.words(both[0]) for alarm in OF_THE_ARENA if alarm.rings(*both)}
+            words = ringing | {what: what for what in result.unreadable()}
+            for name in words.keys() - self._told:
+                iteration = state.global_step // args.optimizer_steps_per_iteration
+                tqdm.write(f"warning: arena after iteration {iteration}: {words[name]}", file=sys.stderr)
             self._told = set(words)
         logged: dict[str, Any] = {f"arena/{name}": figures[name].value for name in LOGGED}
         if figures["win_rate"].low is not None:  # one image pair has no interval

@@ -1,0 +1,116 @@
+"""Alarms: self-play that falls silent, colludes or flees into N/A says so, with what to do.
+
+A rising reward says none of this: a silent or colluding game pays as well as a good one. Limits are those that failed
+runs pass and healthy ones do not (docs/results.md has both counts). Copied clues have no alarm: they rise in every run.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from vision_zero.types import GameSummary
+
+Figures = Mapping[str, float] | Mapping[str, Sequence[float | None]]
+"""Numbers by name, or value, low and high; None: no interval."""
+LATEST = 5
+"""Iterations in a row after which an iteration's alarm rings: one iteration has few games."""
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Rings while all of `figure`'s interval is above or below a limit: `above`, `below`, or a share of the start's."""
+
+    name: str
+    figure: str
+    says: str
+    above: float | None = None
+    below: float | None = None
+    below_start: float | None = None
+
+    def rings(self, figures: Figures, start: Figures | None = None) -> bool:
+        """False where the figure, or the start's, is not there."""
+        if self.figure not in figures:
+            return False
+        _, low, high = _interval(figures[self.figure])
+        limit = self.below
+        if self.below_start is not None:
+            if start is None or self.figure not in start:
+                return False
+            limit = self.below_start * _interval(start[self.figure])[0]
+        return (self.above is not None and low > self.above) or (limit is not None and high < limit)
+
+    def words(self, figures: Figures) -> str:
+        """What it says. Raises KeyError without the figure."""
+        return self.says.format(_interval(figures[self.figure])[0])
+
+
+def _interval(figure: float | Sequence[float | None]) -> tuple[float, float, float]:
+    value, low, high = (figure,) * 3 if isinstance(figure, int | float) else figure
+    assert value is not None
+    return value, value if low is None else low, value if high is None else high
+
+
+EARLIER = "go on from an earlier checkpoint (--resume_from)"
+OF_AN_ITERATION = (
+    Alarm(
+        "flees",
+        "stage/na_rate",
+        "the voters flee: {:.2f} of the votes are N/A; a wrong vote should cost no more than N/A: --na_reward -1, and "
+        + EARLIER,
+        above=0.25,
+    ),
+    Alarm(
+        "no votes",
+        "votes/invalid",
+        "the votes are lost: {:.2f} of them cannot be read; decision stages are too few or too short: raise --patience "
+        f"or --err_up, and {EARLIER}",
+        above=0.25,
+    ),
+    Alarm(
+        "one clue",
+        "clues/most_common",
+        "the players fall silent or speak a code: {:.2f} of all clues are one and the same, whatever the picture; give "
+        f"--beta 0.04 or more, longer decision stages, and {EARLIER}",
+        above=0.3,
+    ),
+)
+"""Alarms on the metrics of an iteration; they ring when they hold LATEST times in a row."""
+OF_THE_ARENA = (
+    Alarm(
+        "silent",
+        "grounding/civilian/no_claim",
+        f"the civilians fall silent: {{:.2f}} of their clues claim nothing; give --beta 0.04 or more, and {EARLIER}",
+        above=0.25,
+    ),
+    Alarm(
+        "false clues",
+        "grounding/civilian/true",
+        "the civilians speak a code or guess: only {:.2f} of their clues are true, the start's were more; give --beta "
+        f"0.04 or more, and {EARLIER}",
+        below_start=0.9,
+    ),
+    Alarm(
+        "collude",
+        "together",
+        "clue givers and voters collude: {:+.2f} of the win rate is gained only with each other; play the finals of "
+        f"several seeds against each other (evaluate cross-play), and {EARLIER}",
+        above=0.0,
+    ),
+    Alarm(
+        "blind",
+        "image_gain",
+        "the voters look less at the image: it gives {:+.2f} right votes, not half of the start's; read the games, and "
+        + EARLIER,
+        below_start=0.5,
+    ),
+)
+"""Alarms on the figures of one win rate."""
+
+
+def clue_shares(games: Sequence[GameSummary]) -> dict[str, float]:
+    """`most_common`: share of the parsed clues of all games that are the most common text; `repeated`: share of those
+    that somebody said before in their game. Texts are compared in lower case. Without parsed clues, both are 0."""
+    said = Counter(clue for game in games for clue in game.clues)
+    n = max(1, said.total())
+    repeated = sum(len(game.clues) - len(set(game.clues)) for game in games)
+    return {"most_common": max(said.values(), default=0) / n, "repeated": repeated / n}
