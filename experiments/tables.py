@@ -12,7 +12,10 @@ from study import Study
 
 Done = Mapping[tuple[str, int], Line]
 CROSS_PLAY = ("table_gain", "spy_gain", "civilians_gain", "voters_gain", "together")
-PLAY = ("votes/right", "votes/na", "votes/invalid", "image_gain", "grounding/civilian/true", "grounding/spy/true")
+PLAY = (
+    *("votes/right", "votes/na", "votes/invalid", "image_gain"),
+    *("grounding/civilian/true", "grounding/civilian/copied", "grounding/spy/true"),
+)
 TRAINING = ("advantage/spy",)
 """The civilians' is minus this divided by their number: the game is zero-sum."""
 RARE = 0.05
