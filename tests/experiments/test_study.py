@@ -107,3 +107,11 @@ def test_what_is_measured_must_be_run(owner: str, tmp_path: Path) -> None:
     write(tmp_path, one=GOOD, measured=measured)
     with pytest.raises(ValueError, match=rf"measured\.yaml: runs_of: '{owner}' must be a study that is run"):
         load_studies(tmp_path / "studies")
+
+
+def test_the_study_of_the_first_run_is_of_the_shipped_quick_start() -> None:
+    study = load_study(STUDIES / "first_run.yaml")
+    shipped = yaml.safe_load((STUDIES.parents[1] / "configs" / "quickstart.yaml").read_text())
+    assert key_of(options_of(study.arms[0], load_base(), 11, 200)) == key_of(shipped)
+    assert shipped["arena_every"] == study.arms[0].options["arena_every"]
+    assert shipped["arena_games"] == study.curve_games
