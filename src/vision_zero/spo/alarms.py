@@ -7,6 +7,9 @@ runs pass and healthy ones do not (docs/results.md has both counts). Copied clue
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
 
 from vision_zero.types import GameSummary
 
@@ -40,8 +43,9 @@ class Alarm:
         return (self.above is not None and low > self.above) or (limit is not None and high < limit)
 
     def words(self, figures: Figures) -> str:
-        """What it says. Raises KeyError without the figure."""
-        return self.says.format(_interval(figures[self.figure])[0])
+        """What it says, and how to go on. Raises KeyError without the figure."""
+        said = self.says.format(_interval(figures[self.figure])[0])
+        return f"{said}, and go on from an earlier checkpoint (--resume_from)"
 
 
 def _interval(figure: float | Sequence[float | None]) -> tuple[float, float, float]:
@@ -50,60 +54,10 @@ def _interval(figure: float | Sequence[float | None]) -> tuple[float, float, flo
     return value, value if low is None else low, value if high is None else high
 
 
-EARLIER = "go on from an earlier checkpoint (--resume_from)"
-OF_AN_ITERATION = (
-    Alarm(
-        "flees",
-        "stage/na_rate",
-        "the voters flee: {:.2f} of the votes are N/A; a wrong vote should cost no more than N/A: --na_reward -1, and "
-        + EARLIER,
-        above=0.25,
-    ),
-    Alarm(
-        "no votes",
-        "votes/invalid",
-        "the votes are lost: {:.2f} of them cannot be read; decision stages are too few or too short: raise --patience "
-        f"or --err_up, and {EARLIER}",
-        above=0.25,
-    ),
-    Alarm(
-        "one clue",
-        "clues/most_common",
-        "the players fall silent or speak a code: {:.2f} of all clues are one and the same, whatever the picture; give "
-        f"--beta 0.04 or more, longer decision stages, and {EARLIER}",
-        above=0.3,
-    ),
-)
+_TABLE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
+OF_AN_ITERATION = tuple(Alarm(**row) for row in _TABLE["iteration"])
 """Alarms on the metrics of an iteration; they ring when they hold LATEST times in a row."""
-OF_THE_ARENA = (
-    Alarm(
-        "silent",
-        "grounding/civilian/no_claim",
-        f"the civilians fall silent: {{:.2f}} of their clues claim nothing; give --beta 0.04 or more, and {EARLIER}",
-        above=0.25,
-    ),
-    Alarm(
-        "false clues",
-        "grounding/civilian/true",
-        "the civilians speak a code or guess: only {:.2f} of their clues are true, the start's were more; give --beta "
-        f"0.04 or more, and {EARLIER}",
-        below_start=0.9,
-    ),
-    Alarm(
-        "collude",
-        "together",
-        "clue givers and voters collude: {:+.2f} of the win rate is gained only with each other; play the finals of "
-        f"several seeds against each other (evaluate cross-play), and {EARLIER}",
-        above=0.0,
-    ),
-    Alarm(
-        "blind",
-        "image_gain",
-        "the voters look less at the image: it gives {:+.2f} right votes, not half of the start's; read the games, and "
-        + EARLIER,
-        below_start=0.5,
-    ),
-)
+OF_THE_ARENA = tuple(Alarm(**row) for row in _TABLE["arena"])
 """Alarms on the figures of one win rate."""
 
 
