@@ -1,8 +1,8 @@
 """The alarms of a run (`vision_zero.spo.alarms`) on the recorded runs: `python experiments/alarms.py`, seconds.
 
 How many of the runs that failed rang, how early, and how many healthy ones cried wolf. A run failed if its last
-evaluation passes one of FAILURES; these limits were set before the alarms. Alarms of an iteration are judged on the
-recorded means of five iterations, those of the arena on the points of the curve.
+evaluation passes one of `tables.FAILURES`; these limits were set before the alarms. Alarms of an iteration are judged
+on the recorded means of five iterations, those of the arena on the points of the curve.
 """
 
 from __future__ import annotations
@@ -15,20 +15,8 @@ from errors import in_words
 from files import Line
 from report import PAGE, renewed
 from results import read_all_results
-from tables import markdown
+from tables import FAILURES, failure, markdown
 from vision_zero.spo.alarms import OF_AN_ITERATION, OF_THE_ARENA
-
-FAILURES = ("N/A", "silence", "code")
-
-
-def failure(line: Line) -> str | None:
-    """How a run's last evaluation failed: the first of FAILURES that it passes."""
-    found = {name: interval[0] for name, interval in line["final"]["figures"].items()}
-    if found["votes/na"] > 0.25:
-        return "N/A"
-    if found["grounding/civilian/no_claim"] > 0.5:
-        return "silence"
-    return "code" if found["together"] > 0.1 and found["grounding/civilian/true"] < 0.8 else None
 
 
 def first_rings(line: Line) -> dict[str, int]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
+from scipy.stats import fisher_exact
+
 from files import Line
 from over_seeds import over_seeds, paired_difference
 from plots import curve, values
@@ -61,6 +63,28 @@ def switches(done: Done, arm: str) -> str:
     return ", ".join(found) or ("none" if runs else "–")
 
 
+FAILURES = ("N/A", "silence", "code")
+
+
+def failure(line: Line) -> str | None:
+    """How a run's last evaluation failed: the first of FAILURES that it passes. None too where that is not known."""
+    found = {name: interval[0] for name, interval in line["final"]["figures"].items()}
+    if found.get("votes/na", 0) > 0.25:
+        return "N/A"
+    if found.get("grounding/civilian/no_claim", 0) > 0.5:
+        return "silence"
+    return "code" if found.get("together", 0) > 0.1 and found.get("grounding/civilian/true", 1) < 0.8 else None
+
+
+def failed(done: Done, arm: str, first: str) -> str:
+    """How many runs of an arm failed, how, and Fisher's exact test (two-sided) against the first arm."""
+    kinds = {name: [failure(line) for (one, _), line in done.items() if one == name] for name in (arm, first)}
+    counts = [[n := sum(map(bool, some)), len(some) - n] for some in kinds.values()]
+    words = ", ".join(f"{kinds[arm].count(kind)} {kind}" for kind in FAILURES if kind in kinds[arm])
+    test = f"; p {fisher_exact(counts).pvalue:.2f}" if arm != first and all(kinds.values()) else ""
+    return f"{words or 'none'} of {len(kinds[arm])}{test}"
+
+
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     above, *below = (f"| {' | '.join(line)} |" for line in (header, *rows))
     return "\n".join([above, f"|{'---|' * len(header)}", *below])
@@ -68,13 +92,14 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def main_table(study: Study, done: Done) -> str:
     first = study.arms[0].name
-    header = ["arm", "win rate", f"minus `{first}`", "spy found (games)", "switches"]
+    header = ["arm", "win rate", f"minus `{first}`", "spy found (games)", "failed", "switches"]
     rows = [
         [
             f"`{arm.name}`",
             mean(done, arm.name, "win_rate"),
             difference(done, arm.name, first, "win_rate"),
             mean(done, arm.name, "against_itself"),
+            failed(done, arm.name, first),
             switches(done, arm.name),
         ]
         for arm in study.arms

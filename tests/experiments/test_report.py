@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 import report
+from files import Line
 from plots import curve
 from results import RESULTS, latest, read_results
 from study import Arm, Study, load_studies
-from tables import curve_table
+from tables import curve_table, failed, failure
 from tests.experiments.result_lines import FIRST, SECOND, line, window, without_training
 from transfer import figures, find_measure
 
@@ -39,14 +40,28 @@ def test_means_and_differences_by_hand() -> None:
     """First arm: mean 0.6, deviation 0.1, half width 4.3027 * 0.1 / sqrt(3) = 0.248. Differences 0.1, 0.2, 0.1: mean
     0.1333, deviation 0.0577, half width 4.3027 * 0.0577 / sqrt(3) = 0.1434."""
     text = report.section(STUDY, [*FIRST, *SECOND])
-    _, rate, minus, found, switches = cells(text, "first")
+    _, rate, minus, found, _, switches = cells(text, "first")
     assert (rate, minus) == ("0.600 (0.352 to 0.848)", "0")
     assert (found, switches) == ("0.500 (0.500 to 0.500)", "1.0 rule")
-    _, rate, minus, _, _ = cells(text, "second")
+    _, rate, minus, *_ = cells(text, "second")
     assert minus == "+0.133 (-0.010 to +0.277)"
     assert rate.startswith("0.733")
     assert "| `table_gain` | +0.125 | +0.125 |" in text
     assert "Missing" not in text
+
+
+def test_failures_are_counted_by_kind_and_compared_exactly() -> None:
+    def line(**figures: float) -> Line:
+        return {"final": {"figures": {name.replace("__", "/"): [value, 0, 1] for name, value in figures.items()}}}
+
+    silent, code = line(grounding__civilian__no_claim=0.6), line(together=0.2, grounding__civilian__true=0.7)
+    fine = line(votes__na=0.25, together=0.2, grounding__civilian__true=0.8)
+    assert [failure(one) for one in (silent, code, fine, line(votes__na=0.26), line())] == [
+        *("silence", "code", None, "N/A", None)
+    ]
+    done = {("a", 1): silent, ("a", 2): code, ("a", 3): silent, ("b", 1): fine, ("b", 2): fine, ("b", 3): fine}
+    assert failed(done, "a", "a") == "2 silence, 1 code of 3"
+    assert failed(done, "b", "a") == "none of 3; p 0.10"  # 2 / (6 choose 3)
 
 
 def test_training_figures_are_means_of_clue_stages_and_silence_is_dated() -> None:
