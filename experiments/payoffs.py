@@ -151,9 +151,10 @@ def figures(by_voters: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str,
 
 
 def table(line: Line) -> str:
-    """A row per voters, role and strategy of the others: its reward, and what each deviation adds."""
+    """A row per voters (mixtures lie in between), role and strategy of the others: its reward, what deviating adds."""
     rows = []
-    for voters, found in line["figures"].items():
+    for voters in line["voters"]:
+        found = line["figures"][voters]
         for role in Role:
             for others in STRATEGIES:
                 conform = found[str(Case(role, others, others))][0]
@@ -181,8 +182,26 @@ def section(line: Line) -> str:
         "none.",
         f"    {command} --voters " + " ".join(f"{name}=MODEL" for name in list(line["voters"])[1:]),
         table(line),
+        best_replies(line),
     ]
     return "\n\n".join(["<!-- study payoffs -->", *parts, "<!-- end of study payoffs -->"])
+
+
+def best_replies(line: Line) -> str:
+    """Where honesty pays: among the honest, voters and mixtures in front of whom no deviation gains."""
+    found = []
+    for role in Role:
+        gains = {
+            voters: max(figures[f"gain/{Case(role, 'honest', own)}"][0] for own in STRATEGIES if own != "honest")
+            for voters, figures in line["figures"].items()
+        }
+        honest = [voters for voters, gain in gains.items() if gain <= 0]
+        found.append(
+            f"Among honest players honesty is the {role.value}'s best reply "
+            + (f"in front of: {', '.join(honest)}." if honest else "in front of none of these voters, nor of a mixture")
+            + ("" if honest else f" ({', '.join(f'{share:.0%}' for share in MIXTURES)} of the games with the start's).")
+        )
+    return " ".join(found)
 
 
 def voters_of(words: Sequence[str]) -> dict[str, Path]:
