@@ -82,10 +82,7 @@ def test_the_page_is_what_was_played_and_recorded() -> None:
 
 
 def test_what_is_no_voter_is_refused() -> None:
-    for words, says in (
-        (["start=data"], "not the name start"),
-        (["a"], "give NAME=FOLDER"),
-        (["a=no/such"], "no folder"),
-    ):
+    refused = {"start=data": "not the name start", "a": "give NAME=FOLDER", "a=no/such": "no folder"}
+    for word, says in refused.items():
         with pytest.raises(ValueError, match=says):
             payoffs.voters_of([word])
