@@ -75,7 +75,7 @@ def test_a_run_without_an_arena_is_drawn_too(tmp_path: Path) -> None:
     out = tmp_path / "new" / "run.png"
     assert main([str(run), "--curves", "--out", str(out)]) == 0
     with Image.open(out) as picture:
-        assert picture.size == (520, 403)
+        assert picture.size == (520, 481)
 
 
 @pytest.mark.parametrize(("name", "message"), [("nothing", "is not a run folder"), ("run", "has not finished")])

@@ -79,15 +79,16 @@ def test_everything_of_a_whole_run_is_there(run: Path) -> None:
 
 def test_the_win_rate_comes_first_where_an_arena_was_played(run: Path, tmp_path: Path) -> None:
     data = data_of(run)
-    *_, last = read_json_lines(run / "arena.jsonl")
-    assert data["facts"][0][0] == "win rate"
-    assert data["facts"][0][1].startswith(f"{last['figures']['win_rate'][0]:.3f} (")
+    lines = read_json_lines(run / "arena.jsonl")
+    assert data["arena"] == [{"iteration": line["step"], "figures": line["figures"]} for line in lines]
+    assert [*data["headline"]][0] == "win_rate"
+    assert data["chance"] == pytest.approx(1 / 3 if OPTIONS.get("civilians", 2) == 2 else 1 / 5)
     assert data["charts"][0]["id"] == "win-rate"
     copied = copy_of(run, tmp_path / "copy")
     (copied / "arena.jsonl").unlink()
     data = data_of(copied)
-    assert data["facts"][0][0] == "model"
-    assert data["charts"][0]["id"] == "accuracy"
+    assert data["arena"] == []
+    assert next(chart for chart in data["charts"] if not chart["missing"])["id"] == "accuracy"
 
 
 def test_curves_are_the_files_numbers(run: Path) -> None:
@@ -97,8 +98,9 @@ def test_curves_are_the_files_numbers(run: Path) -> None:
     accuracy = by_id["accuracy"]
     assert accuracy["x"] == [1, 2, 3, 4, 5, 6]
     assert accuracy["curves"][0]["values"] == [line["stage/accuracy"] for line in lines]
-    assert accuracy["curves"][1]["values"] == [line["stage/accuracy_average"] for line in lines]
-    assert [limit["value"] for limit in accuracy["limits"]] == [0.9, pytest.approx(0.6)]
+    assert accuracy["curves"][1]["style"] == "smoothed"
+    assert accuracy["curves"][2]["values"] == [line["stage/accuracy_average"] for line in lines]
+    assert [limit["value"] for limit in accuracy["limits"]] == [pytest.approx(1 / 3), 0.9, pytest.approx(0.6)]
     arena = read_json_lines(run / "arena.jsonl")
     win_rate = by_id["win-rate"]
     assert win_rate["x"] == [line["step"] for line in arena] == [0, 3, 6]
@@ -144,7 +146,7 @@ def test_shares_of_roles_are_those_of_evaluate_clues(run: Path) -> None:
     for role in Role:
         for name in ("true", "copied"):
             mean = sum(getattr(one[role], name) for one in groundings) / len(groundings)
-            assert judged.shares[0].figures[f"{role.value}/{name}"][0] == pytest.approx(mean)
+            assert judged.shares[1][f"{role.value}/{name}"][0] == pytest.approx(mean)
 
 
 @pytest.mark.parametrize(
@@ -455,7 +457,7 @@ def test_several_updates_per_iteration_share_its_place() -> None:
         if step % 3 == 1:
             lines[-1] |= {"stage/is_clue": 0.0, "stage/accuracy": 0.5}
     iterations = [line for line in lines if "stage/is_clue" in line]
-    by_id = {chart.id: chart for chart in build_charts(iterations, lines, [], [], {}, 3)}
+    by_id = {chart.id: chart for chart in build_charts(iterations, lines, [], {}, {}, 3)}
     assert by_id["accuracy"].x == [1, 2]
     assert by_id["loss"].x == pytest.approx([1 / 3, 2 / 3, 1, 4 / 3, 5 / 3, 2])
     assert by_id["accuracy"].limits == []
