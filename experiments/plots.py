@@ -65,8 +65,10 @@ def plot(study: Study, done: Mapping[tuple[str, int], Line]) -> str | None:
         return None
     figure.axes[0].axhline(0.5, color="grey", linewidth=0.8, linestyle=":")
     # Below the panels, where it covers no curve; every arm has the same colour in all of them.
-    names = {label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(names.values(), names, fontsize=7, loc="outside lower center", ncols=6, frameon=False)
+    legend = {
+        label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(legend.values(), legend, fontsize=7, loc="outside lower center", ncols=6, frameon=False)
     file = io.StringIO()
     with mpl.rc_context(SVG):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})

@@ -164,7 +164,7 @@ def judge_clues(
         if scene_index is not None and game["pair"] in scene_index:
             judged = scene_index.judge_clues(game["pair"], said)
         copied = copied_clues(said)
-        marks.append([_marks(clue, judged and judged[k], copied[k]) for k, clue in enumerate(game["clues"])])
+        marks.append([_marks(clue, judged[k] if judged else None, copied[k]) for k, clue in enumerate(game["clues"])])
         values = by_iteration.setdefault(iteration_of(game), {})
         for role, is_spy in (("spy", True), ("civilian", False)):
             own = [number for number, clue in enumerate(said) if (clue.seat == game["spy"]) is is_spy]

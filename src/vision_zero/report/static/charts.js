@@ -119,7 +119,7 @@ class Charts {
     return {
       width,
       height,
-      padding: [10, 8, 0, 0],
+      padding: [10, 16, 0, 0],
       cursor: { sync: { key: "iterations", scales: ["x", null] }, y: false, points: { size: 7 } },
       legend: { live: true, markers: { width: 0, fill: (plot, number) => markerOf(plot.series[number]) } },
       scales: {

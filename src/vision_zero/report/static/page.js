@@ -64,7 +64,8 @@ function winRate(run, named) {
   const last = run.arena[run.arena.length - 1];
   const figure = last && last.figures.win_rate;
   if (!figure) {
-    const how = `python -m vision_zero.evaluate win-rate ${run.path} --out ${run.path}/evaluation.jsonl`;
+    const pairs = Number(run.options.holdout) > 0 ? "" : " --drawn 500";
+    const how = `python -m vision_zero.evaluate win-rate ${run.path}${pairs} --out ${run.path}/evaluation.jsonl`;
     const below = run.evaluations.length ? " What was measured after training stands under Evaluation." : "";
     const why = last ? "It is not in arena.jsonl." : "No arena was played while training.";
     return el("div", { class: "card" }, el("h2", {}, title), el("p", {}, `Not known. ${why} To measure it now: `, el("code", {}, how), ` ; in the next run: --arena_every.${below}`));
