@@ -43,7 +43,7 @@ def curve(lines: Sequence[Line], part: str, names: Sequence[str]) -> dict[int, O
 
 def plot(study: Study, done: Mapping[tuple[str, int], Line]) -> str | None:
     """An SVG file's text, the same for the same results; None without any curve."""
-    figure = Figure(figsize=(12.0, 3.2), layout="constrained")
+    figure = Figure(figsize=(12.0, 3.5), layout="constrained")
     drawn = False
     for axes, (part, names, title) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
         for number, arm in enumerate(study.arms):
@@ -64,7 +64,11 @@ def plot(study: Study, done: Mapping[tuple[str, int], Line]) -> str | None:
     if not drawn:
         return None
     figure.axes[0].axhline(0.5, color="grey", linewidth=0.8, linestyle=":")
-    figure.axes[0].legend(fontsize=7, loc="best", frameon=False)
+    # Below the panels, where it covers no curve; every arm has the same colour in all of them.
+    legend = {
+        label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(legend.values(), legend, fontsize=7, loc="outside lower center", ncols=6, frameon=False)
     file = io.StringIO()
     with mpl.rc_context(SVG):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from PIL import Image
 from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
 from tests import process_helpers
@@ -187,6 +190,21 @@ def test_search_looks_into_clues_and_private_reasoning(page: Page, data: dict[st
     assert page.locator(".game li.apart").count() > 0
     page.fill("[name=text]", "no such words")
     assert count(page) == 0
+    expect(page.locator("#open")).to_have_text("No game fits these filters.")
+
+
+def test_a_game_that_fits_no_more_is_closed(page: Page, data: dict[str, Any]) -> None:
+    page.locator(f".row[data-number='{len(data['games']) - 1}']").click()
+    opened = page.locator(".game h3").inner_text()
+    page.fill("[name=text]", "zebra")
+    first = data["games"][0]
+    expect(page.locator(".game h3")).to_have_text(f"Iteration {first['iteration']}, game {first['game']}")
+    assert opened != page.locator(".game h3").inner_text()
+    page.locator("#compare").click()
+    page.fill("[name=text]", "")
+    expect(page.locator(".compared .game")).to_have_count(2)
+    page.fill("[name=to]", "1")  # the early one fits, the late one does not
+    expect(page.locator(".game")).to_have_count(1)
 
 
 def test_a_game_opens_as_it_was_played(page: Page, data: dict[str, Any]) -> None:
@@ -205,6 +223,12 @@ def test_a_game_opens_as_it_was_played(page: Page, data: dict[str, Any]) -> None
     assert shown.locator("tbody tr").count() == game["players"]
     for image in shown.locator(".pictures img").all():
         assert image.evaluate("async (image) => { await image.decode(); return image.naturalWidth; }") == 112
+    prompt = shown.locator("details.prompt").nth(1)
+    expect(prompt.locator("pre")).to_be_hidden()
+    prompt.locator("summary").click()
+    lines = [data["lines"][line] for line in data["prompts"][game["clues"][1]["prompt"]]]
+    assert game["clues"][0]["clue"] in "".join(lines)  # the second player heard the first
+    expect(prompt.locator("pre")).to_have_text("\n".join(lines))
     folded = shown.locator("details").first
     expect(folded.locator("pre")).to_be_hidden()
     folded.locator("summary").click()
@@ -349,6 +373,199 @@ def test_it_fits_a_narrow_window(page: Page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+def box(page: Page, place: str) -> dict[str, float]:
+    found: dict[str, float] | None = page.locator(place).bounding_box()  # type: ignore[assignment]
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("width", [1360, 390])
+def test_the_header_covers_no_heading(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 600})
+    page.emulate_media(reduced_motion="reduce")
+    for part in ("curves", "switches", "evaluation", "games"):
+        page.locator(f".top nav a[href='#{part}']").click()
+        page.wait_for_timeout(150)
+        header, heading = box(page, ".top"), box(page, f"#{part} h2")
+        assert header["y"] == 0
+        assert heading["y"] >= header["height"], part
+        assert heading["y"] < 600, part
+    page.evaluate("location.hash = 'iteration-2-game-6'")
+    page.wait_for_timeout(150)
+    assert box(page, "#open")["y"] >= box(page, ".top")["height"]
+
+
+LABELS = """() => [...document.querySelectorAll('.part')].map((part) => {
+  const range = document.createRange();
+  range.selectNodeContents(part);
+  const [words, own] = [range.getBoundingClientRect(), part.getBoundingClientRect()];
+  return [part.textContent, words.left, words.right, own.left, own.right];
+})"""
+
+
+@pytest.mark.parametrize("width", [1360, 390, 200])
+def test_labels_of_stages_stay_in_their_stage(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    page.wait_for_timeout(300)
+    labels = page.evaluate(LABELS)
+    for words, left, right, first, last in labels:
+        assert not words or (first <= left and right <= last), words
+    if width == 1360:
+        assert all(re.fullmatch(r"(clue|decision): \d( to \d)?", words) for words, *_ in labels)
+
+
+def test_the_win_rate_is_said_first(page: Page, data: dict[str, Any]) -> None:
+    first, last = data["arena"][0], data["arena"][-1]
+    value, low, high = last["figures"]["win_rate"]
+    assert page.locator("main *").nth(1).get_attribute("id") == "headline"
+    assert page.locator("#headline .big").inner_text() == f"{value:.3g}"
+    said = page.locator("#headline .win").inner_text()
+    assert f"95% interval {low:.3g} to {high:.3g}; chance 0.5; after iteration {last['iteration']}" in said
+    rows = page.locator("#headline tbody tr").all_inner_texts()
+    assert [row.split("\t")[0] for row in rows] == [*data["headline"].values()]
+    for row, name in zip(rows, data["headline"], strict=True):
+        _, before, after, chance = (re.sub("−", "-", cell) for cell in row.split("\t"))
+        assert float(before.split()[0]) == pytest.approx(first["figures"][name][0], rel=0.01)
+        assert float(after.split()[0]) == pytest.approx(last["figures"][name][0], rel=0.01)
+        assert chance == {"win_rate": "0.5", "votes/right": "0.333"}.get(name, "–")
+    bar, chance_mark = box(page, ".rate"), box(page, ".rate .chance")
+    assert chance_mark["x"] + chance_mark["width"] / 2 == pytest.approx(bar["x"] + bar["width"] / 2, abs=2)
+
+
+def test_averages_do_not_start_at_0(page: Page, data: dict[str, Any]) -> None:
+    """The bold curve is a mean from its first point on; what the switch reads is another curve and named so."""
+    accuracy = next(chart for chart in data["charts"] if chart["id"] == "accuracy")
+    this, _, read = (curve["values"] for curve in accuracy["curves"])
+    rho, total, weight = float(data["options"]["rho"]), 0.0, 0.0
+    page.locator("[aria-label='The spy is found'] .numbers summary").click()
+    rows = page.locator("[aria-label='The spy is found'] .numbers tbody tr").all_inner_texts()
+    for value, row in zip(this, rows, strict=True):
+        total, weight = rho * total + (1 - rho) * value, rho * weight + 1 - rho
+        assert float(row.split("\t")[2]) == pytest.approx(total / weight, rel=0.01, abs=1e-3)
+    assert read[0] == pytest.approx((1 - rho) * this[0])
+    assert "from 0 unless debias" in page.locator("#chart-accuracy .u-legend").inner_text()
+
+
+def test_a_link_opens_its_game(browser: Browser, file: Path, data: dict[str, Any]) -> None:
+    context = browser.new_context(viewport={"width": 1360, "height": 900}, permissions=["clipboard-write"])
+    page = context.new_page()
+    page.goto(file.as_uri())
+    ready(page)
+    game = data["games"][-1]
+    words = f"Iteration {game['iteration']}, game {game['game']}"
+    page.locator(f".row[data-number='{len(data['games']) - 1}']").click()
+    address = f"#iteration-{game['iteration']}-game-{game['game']}"
+    assert page.locator(".game .link").get_attribute("href") == address
+    assert page.url == file.as_uri() + address
+    page.locator(".game .link").click()
+    expect(page.locator(".game .link")).to_have_text(re.compile("link copied|address bar"))
+    page.goto("about:blank")
+    page.goto(file.as_uri() + address)
+    ready(page)
+    expect(page.locator(".game h3")).to_have_text(words)
+    expect(page.locator(".row[aria-current]")).to_have_attribute("data-number", str(len(data["games"]) - 1))
+    page.fill("[name=text]", "zebra")
+    page.evaluate(f"location.hash = '#iteration-1-game-{data['games'][1]['game']}'")  # filters give way to it
+    expect(page.locator(".game h3")).to_have_text(f"Iteration 1, game {data['games'][1]['game']}")
+    page.evaluate("location.hash = '#iteration-1-game-999'")
+    expect(page.locator("#notice")).to_have_text("Iteration 1, game 999 is not on this page.")
+    page.evaluate("location.hash = '#iteration-9'")
+    expect(page.locator("#notice")).to_contain_text("nearest: iteration 6")
+    assert count(page) == 6
+    context.close()
+
+
+def test_a_point_of_a_curve_leads_to_its_games(page: Page, data: dict[str, Any]) -> None:
+    page.locator("#chart-accuracy .u-over").scroll_into_view_if_needed()
+    over = box(page, "#chart-accuracy .u-over")
+    at = {"x": over["width"] * 4 / 6, "y": over["height"] / 2}  # iteration 4 of 6
+    page.locator("#chart-accuracy .u-over").click(position=at)  # type: ignore[arg-type]
+    expect(page.locator("[name=from]")).to_have_value("4")
+    expect(page.locator("[name=to]")).to_have_value("4")
+    assert count(page) == 6
+    expect(page.locator(".game h3")).to_contain_text("Iteration 4,")
+    page.locator("#filters button[type=reset]").click()
+    page.locator("#chart-accuracy .u-over").dblclick(position=at)  # type: ignore[arg-type]
+    page.wait_for_timeout(500)
+    expect(page.locator("[name=from]")).to_have_value("")
+    page.locator("#chart-win-rate").focus()
+    for key in ("Home", "Enter"):  # the start itself, which plays the first games
+        page.keyboard.press(key)
+    expect(page.locator("[name=to]")).to_have_value("1")
+
+
+def test_curves_are_kept_as_csv_and_png(page: Page, data: dict[str, Any], tmp_path: Path) -> None:
+    chart = next(chart for chart in data["charts"] if chart["id"] == "win-rate")
+    for number, name in enumerate(("run-win-rate.csv", "run-win-rate.png")):
+        with page.expect_download() as download:
+            page.locator(".card:has(#chart-win-rate) .keep").nth(number).click()
+        assert download.value.suggested_filename == name
+        download.value.save_as(tmp_path / name)
+    rows = list(csv.reader((tmp_path / "run-win-rate.csv").open()))
+    assert rows[0] == ["iteration", "win rate", "win rate low", "win rate high", "as the table", "as the spy"]
+    first = chart["curves"][0]
+    columns = (chart["x"], first["values"], first["low"], first["high"], *(c["values"] for c in chart["curves"][1:]))
+    assert [[float(cell) for cell in row] for row in rows[1:]] == [list(row) for row in zip(*columns, strict=True)]
+    with Image.open(tmp_path / "run-win-rate.png") as picture:
+        assert picture.width == 900
+        assert picture.height > 420
+        assert len(picture.convert("RGB").getcolors(1 << 20)) > 20
+
+
+@pytest.fixture(scope="module")
+def two_runs(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of the run against a shorter one, of the same folder name, whose seed and rules are others."""
+    folder = tmp_path_factory.mktemp("two")
+    one, other = copy_of(run, folder / "a" / "run"), copy_of(run, folder / "b" / "run")
+    for name, kept in (("metrics.jsonl", 4), ("arena.jsonl", 2)):
+        (other / name).write_text("".join((run / name).read_text().splitlines(keepends=True)[:kept]))
+    config = yaml.safe_load((other / "config.yaml").read_text())
+    (other / "config.yaml").write_text(yaml.safe_dump({**config, "seed": 77, "civilians": 4}))
+    assert command.main([str(one), "--against", str(other)]) == 0
+    return one / "against.html"
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (390, "dark")])
+def test_two_runs_side_by_side(browser: Browser, two_runs: Path, width: int, scheme: Any) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(two_runs.as_uri())
+    ready(page)
+    assert page.locator("#name").inner_text() == "a/run against b/run"
+    assert [text.split(" · ")[1] for text in page.locator(".win h2").all_inner_texts()] == ["a/run", "b/run"]
+    head = page.locator("#headline thead th").all_inner_texts()
+    assert head[1:-1] == [
+        *("a/run, before: iteration 0", "a/run, after: iteration 6"),
+        *("b/run, before: iteration 0", "b/run, after: iteration 3"),
+    ]
+    rows = page.locator("#differing tbody tr").all_inner_texts()
+    assert [row.split("\t")[0] for row in rows] == ["civilians", "seed"]
+    assert rows[1].split("\t")[2] == "77"
+    chart = page.locator("#chart-votes")
+    labels = chart.locator(".u-legend .u-series:not(.edge) th").all_inner_texts()
+    chances = ["chance of a right vote", "chance of a right vote · b/run"]
+    assert labels == [
+        *("iteration", "right", "games without a gradient", "right · b/run", "games without a gradient · b/run"),
+        *chances,
+    ]
+    assert "(at 4)" in chart.locator(".u-legend").inner_text()  # the shorter run has no more
+    for plot in page.locator(".plot").all():
+        canvas, legend = plot.locator("canvas").bounding_box(), plot.locator(".u-legend").bounding_box()
+        assert canvas is not None
+        assert legend is not None
+        assert legend["y"] >= canvas["y"] + canvas["height"] - 1
+    drawn = page.evaluate(PIXELS, "votes")
+    for number in (3, 4, 6):  # those of the other run
+        chart.locator(".u-legend .u-series:not(.edge) th").nth(number).click()
+    assert page.evaluate(PIXELS, "votes") != drawn
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(CONTRAST) == []
+    assert errors == []
+    context.close()
+
+
 def test_what_is_missing_is_said(run: Path, browser: Browser, tmp_path: Path) -> None:
     bare = copy_of(run, tmp_path / "run")
     for name in ("arena.jsonl", "switches.jsonl", "evaluation.jsonl"):
@@ -359,6 +576,9 @@ def test_what_is_missing_is_said(run: Path, browser: Browser, tmp_path: Path) ->
     page.goto((bare / "report.html").as_uri())
     ready(page)
     assert "--arena_every" in page.locator("#missing").inner_text()
+    headline = page.locator("#headline").inner_text()
+    assert "No arena was played while training" in headline
+    assert f"python -m vision_zero.evaluate win-rate {bare}" in headline
     assert "no games were recorded" in page.locator("#notes").inner_text()
     assert page.locator("#count").inner_text() == "0 of 0 games"
     page.close()

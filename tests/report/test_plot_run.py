@@ -70,12 +70,31 @@ def test_lines_of_an_older_version_and_figures_without_an_interval(
     assert "out.jsonl: 1 of 3 lines" in notes[0], "20 deals on 20 pairs are what they were"
 
 
+def test_legends_stand_below_the_curves(tmp_path: Path) -> None:
+    """And in the picture. Chance is drawn where it is known: 1/2 of a win rate, one of five players for a vote."""
+    names = [series[0] for panel in plot_run.PANELS.values() for series in panel]
+    arena = [{"step": step, "figures": {name: [0.5, 0.4, 0.6] for name in names}} for step in (0, 1)]
+    run = write_run(tmp_path / "run", [iteration(1, "decision")], arena)
+    (run / "config.yaml").write_text("iterations: 4\ncivilians: 4\nvoter: observer\n")
+    figure = plot_run.plot_run(run)
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        legend, picture = axes.get_legend().get_window_extent(), figure.bbox
+        assert legend.y1 < axes.get_window_extent().y0
+        assert picture.x0 <= legend.x0 < legend.x1 <= picture.x1
+        assert legend.y0 >= picture.y0
+    chance = [
+        [line.get_ydata()[0] for line in axes.get_lines() if line.get_label() == "chance"] for axes in figure.axes
+    ]
+    assert chance == [[0.5], [pytest.approx(0.2)], []]
+
+
 def test_a_run_without_an_arena_is_drawn_too(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [iteration(1, "decision")], [])
     out = tmp_path / "new" / "run.png"
     assert main([str(run), "--curves", "--out", str(out)]) == 0
     with Image.open(out) as picture:
-        assert picture.size == (520, 403)
+        assert picture.size == (520, 481)
 
 
 @pytest.mark.parametrize(("name", "message"), [("nothing", "is not a run folder"), ("run", "has not finished")])

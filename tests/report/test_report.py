@@ -79,15 +79,16 @@ def test_everything_of_a_whole_run_is_there(run: Path) -> None:
 
 def test_the_win_rate_comes_first_where_an_arena_was_played(run: Path, tmp_path: Path) -> None:
     data = data_of(run)
-    *_, last = read_json_lines(run / "arena.jsonl")
-    assert data["facts"][0][0] == "win rate"
-    assert data["facts"][0][1].startswith(f"{last['figures']['win_rate'][0]:.3f} (")
+    lines = read_json_lines(run / "arena.jsonl")
+    assert data["arena"] == [{"iteration": line["step"], "figures": line["figures"]} for line in lines]
+    assert next(iter(data["headline"])) == "win_rate"
+    assert data["chance"] == pytest.approx(1 / 3)  # two civilians and a spy
     assert data["charts"][0]["id"] == "win-rate"
     copied = copy_of(run, tmp_path / "copy")
     (copied / "arena.jsonl").unlink()
     data = data_of(copied)
-    assert data["facts"][0][0] == "model"
-    assert data["charts"][0]["id"] == "accuracy"
+    assert data["arena"] == []
+    assert next(chart for chart in data["charts"] if not chart["missing"])["id"] == "accuracy"
 
 
 def test_curves_are_the_files_numbers(run: Path) -> None:
@@ -97,8 +98,9 @@ def test_curves_are_the_files_numbers(run: Path) -> None:
     accuracy = by_id["accuracy"]
     assert accuracy["x"] == [1, 2, 3, 4, 5, 6]
     assert accuracy["curves"][0]["values"] == [line["stage/accuracy"] for line in lines]
-    assert accuracy["curves"][1]["values"] == [line["stage/accuracy_average"] for line in lines]
-    assert [limit["value"] for limit in accuracy["limits"]] == [0.9, pytest.approx(0.6)]
+    assert accuracy["curves"][1]["style"] == "smoothed"
+    assert accuracy["curves"][2]["values"] == [line["stage/accuracy_average"] for line in lines]
+    assert [limit["value"] for limit in accuracy["limits"]] == [pytest.approx(1 / 3), 0.9, pytest.approx(0.6)]
     arena = read_json_lines(run / "arena.jsonl")
     win_rate = by_id["win-rate"]
     assert win_rate["x"] == [line["step"] for line in arena] == [0, 3, 6]
@@ -144,7 +146,7 @@ def test_shares_of_roles_are_those_of_evaluate_clues(run: Path) -> None:
     for role in Role:
         for name in ("true", "copied"):
             mean = sum(getattr(one[role], name) for one in groundings) / len(groundings)
-            assert judged.shares[0].figures[f"{role.value}/{name}"][0] == pytest.approx(mean)
+            assert judged.shares[1][f"{role.value}/{name}"][0] == pytest.approx(mean)
 
 
 @pytest.mark.parametrize(
@@ -269,6 +271,7 @@ def spoilt(name: str, *values: Any) -> list[Any]:
         *spoilt("domain", {}),
         *spoilt("stage", None),
         *spoilt("failed_edit", []),
+        *spoilt("past", [], "x", {"role": "voter"}, {"role": 1, "model": "start"}),
         *spoilt("spy", None, 0, 9, "1", 1.0),
         *spoilt("spy_view", None, "x", []),
         *spoilt("rules", None, [], {"n_civilians": "x"}, {"n_civilians": 2, "unknown": 1}, {"n_civilians": HUGE}),
@@ -280,6 +283,7 @@ def spoilt(name: str, *values: Any) -> list[Any]:
         *spoilt("clues/0/round", None),
         *spoilt("clues/0/clue", None, 5, []),
         *spoilt("clues/0/completion", None),
+        *spoilt("clues/0/prompt", None, 5, []),
         *spoilt("clues/0/parsed", None, "x"),
         *spoilt("clues/0/token_ids", None, 5),
         *spoilt("votes", None, 5, [None], [{}]),
@@ -377,6 +381,75 @@ def test_what_is_refused(tmp_path: Path, run: Path, capsys: pytest.CaptureFixtur
             make_report(tmp_path)
 
 
+def test_a_second_run_that_is_refused(tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "again").symlink_to(run)
+    (tmp_path / "empty").mkdir()
+    for other, said in (("again", "is the run itself"), ("empty", "is not a run folder: it has no config.yaml")):
+        assert command.main([str(run), "--against", str(tmp_path / other), "--out", str(tmp_path / "page.html")]) == 1
+        error = capsys.readouterr().err
+        assert f"{tmp_path / other}" in error
+        assert said in error
+    assert not (tmp_path / "page.html").exists()
+    with pytest.raises(SystemExit):
+        command.main([str(run), "--against", str(run), "--summary"])
+    assert "--against is an option of the page" in capsys.readouterr().err
+
+
+def test_the_page_of_two_runs_leaves_that_of_one_alone(run: Path, tmp_path: Path) -> None:
+    one, other = without_games(run, tmp_path / "one"), without_games(run, tmp_path / "other")
+    (other / "arena.jsonl").write_text("nonsense\n")
+    assert command.main([str(one), "--against", str(other)]) == 0
+    assert [file.name for file in one.glob("*.html")] == ["against.html"]
+    data = block((one / "against.html").read_text("utf-8"), "data")
+    assert data["against"]["path"] == str(other.resolve())
+    assert any("arena.jsonl, line 1: not JSON" in note for note in data["against"]["notes"])
+    assert not any("arena.jsonl" in note for note in data["notes"])
+    assert any(f"{other}: " in note and "not JSON" in note for note in make_report(one, against=other).notes)
+
+
+def test_chance_is_that_of_the_runs_rules() -> None:
+    """Civilians who vote know that they are not the spy; an observer does not know who they are."""
+    lines = [{"step": 1, "stage/is_clue": 0.0, "stage/accuracy": 0.5, "votes/right": 0.5, "reward/vote": 0.1}]
+    switch = {"schedule": "iterative", "acc_up": 0.9, "err_up": 0.4}
+
+    def limits(**options: Any) -> dict[str, dict[str, float | str]]:
+        charts = build_charts(lines, lines, [], {}, options, 1)
+        return {chart.id: {limit.label: limit.value for limit in chart.limits} for chart in charts}
+
+    found = limits(civilians=4, voter="observer", na_reward=-0.5, **switch)
+    assert found["votes"] == {"chance of a right vote": pytest.approx(0.2)}
+    assert found["vote-reward"] == {"chance": pytest.approx(-0.6), "N/A": -0.5}  # docs/runs.md says the same
+    assert found["accuracy"] == {
+        "chance of one vote": pytest.approx(0.2),
+        "decision → clue from": 0.9,
+        "clue → decision down to": pytest.approx(0.6),
+    }
+    found = limits(civilians=4, voter="civilian", schedule="cycle", acc_up=0.9)
+    assert found["votes"] == {"chance of a right vote": pytest.approx(0.25)}
+    assert found["accuracy"] == {"chance of one vote": pytest.approx(0.25)}
+    assert limits()["votes"] == limits(civilians="x")["votes"] == {}
+
+
+def test_prompts_are_those_of_the_records(run: Path, tmp_path: Path) -> None:
+    """Each is held once, however often it was given; and what a completion holds is said as it is."""
+    changed = copy_of(run, tmp_path / "run")
+    file = min((changed / "games").glob("step-*.jsonl"))
+    clues = ("I see two. \\boxed{red cube}", "\\boxed{red cube}", "red cube")
+    past = {"role": "voter", "model": "start"}
+    for number, completion in enumerate(clues):
+        change_lines(file, 0, lambda game, k=number, said=completion: game["clues"][k].update(completion=said))
+    change_lines(file, 0, lambda game: game.update(past=past))
+    data = data_of(changed)
+    records = [record for file in sorted((changed / "games").iterdir()) for record in read_json_lines(file)]
+    for game, record in zip(data["games"], records, strict=True):
+        for turns in ("clues", "votes"):
+            prompts = [[data["lines"][line] for line in data["prompts"][said["prompt"]]] for said in game[turns]]
+            assert ["\n".join(lines) for lines in prompts] == [said["prompt"] for said in record[turns]]
+    assert len(data["lines"]) == len(set(data["lines"]))
+    assert [clue["kind"] for clue in data["games"][0]["clues"][:3]] == ["reasoned", "answer", "unboxed"]
+    assert [game["past"] for game in data["games"][:2]] == [past, None]
+
+
 HOSTILE = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)> & \u2028 \ud800 ]]> {{x}} $data ${title}"
 
 
@@ -455,7 +528,7 @@ def test_several_updates_per_iteration_share_its_place() -> None:
         if step % 3 == 1:
             lines[-1] |= {"stage/is_clue": 0.0, "stage/accuracy": 0.5}
     iterations = [line for line in lines if "stage/is_clue" in line]
-    by_id = {chart.id: chart for chart in build_charts(iterations, lines, [], [], {}, 3)}
+    by_id = {chart.id: chart for chart in build_charts(iterations, lines, [], {}, {}, 3)}
     assert by_id["accuracy"].x == [1, 2]
     assert by_id["loss"].x == pytest.approx([1 / 3, 2 / 3, 1, 4 / 3, 5 / 3, 2])
     assert by_id["accuracy"].limits == []

@@ -108,9 +108,13 @@ def test_the_win_rate_comes_first(run: Path) -> None:
     options = {"iterations": 12, "updates_per_iteration": 2, "num_iterations": 1}
     (run / "config.yaml").write_text(yaml.safe_dump(options))
     figures = {"win_rate": [0.625, 0.5, 0.75], "as_table": [0.7, 0.6, 0.8], "as_spy": [0.55, None, None]}
-    lines = [{"step": 0, "figures": {"win_rate": [0.5, 0.5, 0.5]}}, {"step": 12, "figures": figures}]
+    figures |= {"votes/right": [0.75, None, None], "together": [-0.25, None, None]}
+    before = {"win_rate": [0.5, 0.5, 0.5], "votes/right": [0.25, 0.2, 0.3]}
+    between = {"step": 6, "figures": {"win_rate": [0.9, 0.9, 0.9]}}
+    lines = [{"step": 0, "figures": before}, between, {"step": 12, "figures": figures}]
     (run / "arena.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    first = summary.summarize_run(run).splitlines()[0]
+    first, *changes = summary.summarize_run(run).split("\n\n")[0].splitlines()
+    assert [line.strip() for line in changes] == ["win rate 0.500 -> 0.625", "right votes 0.250 -> 0.750"]
     said = "0.625 (0.500 to 0.750) against the start, after iteration 6; as the table 0.70; as the spy 0.55"
     assert first == f"win rate    {said}"
     (run / "arena.jsonl").write_text('{"step": 12, "figures": {"as_spy": [0.5, null, null]}}\n')

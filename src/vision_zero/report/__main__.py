@@ -1,9 +1,10 @@
 """Reports on a run.
 
-    python -m vision_zero.report RUN               writes RUN/report.html: all curves and the recorded games
-    python -m vision_zero.report RUN --summary     prints one screen
-    python -m vision_zero.report RUN --curves      draws win rate, votes and clues over training: RUN/run.png
-    python -m vision_zero.report RUN --game        draws a recorded game: RUN/game.png; --step N --game K choose it
+    python -m vision_zero.report RUN                   writes RUN/report.html: all curves and the recorded games
+    python -m vision_zero.report RUN --against OTHER   the same with OTHER's curves beside RUN's: RUN/against.html
+    python -m vision_zero.report RUN --summary         prints one screen
+    python -m vision_zero.report RUN --curves          draws win rate, votes and clues over training: RUN/run.png
+    python -m vision_zero.report RUN --game            draws a recorded game: RUN/game.png; --step N --game K choose it
 
 None of them loads a model or needs a network (docs/runs.md).
 """
@@ -20,7 +21,7 @@ from vision_zero.run_folder import CONFIG, RunFolderError, check_own, read_confi
 
 ANY_GAME = -1
 OWN_PAGE = ": a run of Vision-Zero</title>"
-PAGE_OPTIONS = {"games": 500, "image_size": 320, "evaluation": []}
+PAGE_OPTIONS = {"games": 500, "image_size": 320, "evaluation": [], "against": None}
 """Options of the page alone, with their defaults."""
 
 
@@ -28,8 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     args = parse(argv)
     try:
-        if not (args.run / CONFIG).is_file():
-            raise RunFolderError(f"{args.run} is not a run folder: it has no {CONFIG}")
+        for run in (args.run, *([args.against] if args.against else [])):
+            if not (run / CONFIG).is_file():
+                raise RunFolderError(f"{run} is not a run folder: it has no {CONFIG}")
         if args.summary:
             from vision_zero.report.summary import summarize_run
 
@@ -43,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif args.game is not None:
             draw_one_game(args.run, args.step, args.game, args.out or args.run / "game.png")
         else:
-            write_page(args, args.out or args.run / "report.html")
+            write_page(args, args.out or args.run / ("against.html" if args.against else "report.html"))
     except (RunFolderError, BadImageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -95,7 +97,7 @@ def write_page(args: argparse.Namespace, out: Path) -> None:
     if missing := [file for file in args.evaluation if not file.is_file()]:
         raise RunFolderError(f"--evaluation {missing[0]}: there is no such file")
     check_own(out, "--out", OWN_PAGE)
-    report = make_report(args.run, args.games, args.image_size, args.evaluation)
+    report = make_report(args.run, args.games, args.image_size, args.evaluation, args.against)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(report.html, "utf-8", newline="\n")  # as it was hashed

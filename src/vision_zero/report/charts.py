@@ -5,18 +5,18 @@ not drawn.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from typing import Any, Literal
 
 from vision_zero.config.game import beside
-from vision_zero.report.metrics_log import Figures, Line, finite_number
+from vision_zero.report.metrics_log import Figures, Line, chance, finite_number
 
 CHARTS: dict[str, dict[str, Any]] = beside(__file__)
 REWARDS_OF_THE_GAME = {"reward/spy", "reward/civilian", "reward/vote"}
 LOOKS = ("main", "second", "third", "fourth", "fifth")
 Colour = Literal["main", "second", "third", "fourth", "fifth", "spy", "civilian", "quiet"]
-Style = Literal["line", "bold", "thin", "points"]
+Style = Literal["line", "bold", "thin", "points", "smoothed"]
 NO_ARENA = "nothing was measured while training (no arena.jsonl); --arena_every plays games against the start model"
 
 
@@ -34,10 +34,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class Limit:
-    """A horizontal line, such as a threshold of the stage switch."""
+    """A horizontal line, as chance or a threshold of the stage switch: its number, or the name of one in `_levels`."""
 
     label: str
-    value: float
+    value: float | str
     colour: Colour = "quiet"
 
 
@@ -59,35 +59,33 @@ class Chart:
     missing: str | None = None
 
 
-@dataclass(frozen=True)
-class RoleShares:
-    """Means over the recorded games of one iteration, by names such as `civilian/true`: (value, low, high)."""
-
-    iteration: int
-    figures: Mapping[str, tuple[float, float | None, float | None]]
-
-
 def build_charts(
     iterations: Sequence[Line],
     steps: Sequence[Line],
     arena: Sequence[tuple[int, Figures]],
-    clues: Sequence[RoleShares],
+    clues: Mapping[int, Figures],
     config: Mapping[str, Any],
     steps_per_iteration: int,
 ) -> list[Chart]:
-    """All charts in the order of the page. `steps`: every line of metrics.jsonl, `iterations` those with games."""
+    """All charts in the order of the page. `steps`: every line of metrics.jsonl, `iterations` those with games.
+
+    `clues`: means over the recorded games of an iteration, by names such as `civilian/true`.
+    """
     played = _Log(iterations, steps_per_iteration, first=True)
     trained = _Log(steps, steps_per_iteration)
     win_rates = _arena_charts([(step / steps_per_iteration, figures) for step, figures in arena])
-    return [
-        *(win_rates if arena else []),
-        *_switch_charts(played, config),
-        *(win_rates if not arena else []),
+    drawn = [
+        *win_rates,
+        *map(played.chart, ("accuracy", "na")),
         *_clue_charts(clues),
         *_game_charts(played),
         *_training_charts(trained),
         *_work_charts(played),
     ]
+    levels = _levels(config)
+    valued = [[replace(one, value=levels.get(one.value, one.value)) for one in chart.limits] for chart in drawn]
+    known = [[one for one in limits if isinstance(one.value, float)] for limits in valued]
+    return [replace(chart, limits=limits) for chart, limits in zip(drawn, known, strict=True)]
 
 
 class _Log:
@@ -129,16 +127,16 @@ def _interval_curve(
     return Curve(label, value, colour, style, low if band else None, high if band else None)
 
 
-def _switch_charts(log: _Log, config: Mapping[str, Any]) -> list[Chart]:
-    limits = [finite_number(config.get(name)) for name in ("acc_up", "err_up", "na_down", "na_up")]
-    known = [limit for limit in limits if limit is not None]
-    if config.get("schedule") != "iterative" or len(known) < len(limits):
-        return [log.chart("accuracy"), log.chart("na")]
-    up, error, down, na_up = known
-    about = CHARTS["accuracy"]["about"].removesuffix(".") + "; the switch compares the average with its thresholds."
-    of_accuracy = [("decision → clue from", up, "second"), ("clue → decision down to", 1 - error, "spy")]
-    of_na = [("decision → clue down to", down, "second"), ("clue → decision from", na_up, "spy")]
-    return [log.chart("accuracy", about=about, limits=of_accuracy), log.chart("na", limits=of_na)]
+def _levels(config: Mapping[str, Any]) -> dict[Any, float]:
+    """Values of the limits that charts.yaml names, as far as the run has them: of chance and of the stage switch."""
+    switch = ("acc_up", "err_up", "na_down", "na_up") if config.get("schedule") == "iterative" else ()
+    found = {name: finite_number(config.get(name)) for name in ("na_reward", *switch)} | {"chance": chance(config)}
+    levels = {name: value for name, value in found.items() if value is not None}
+    if "err_up" in levels:
+        levels["acc_down"] = 1 - levels["err_up"]
+    if "chance" in levels:
+        levels["chance_reward"] = 2 * levels["chance"] - 1  # +1 for a right vote, -1 for another
+    return levels
 
 
 def _arena_charts(arena: Sequence[tuple[float, Figures]]) -> list[Chart]:
@@ -154,13 +152,13 @@ def _arena_charts(arena: Sequence[tuple[float, Figures]]) -> list[Chart]:
     return [chart(id) for id in ids] if arena else [chart("win-rate", title="Win rate and cross-play")]
 
 
-def _clue_charts(clues: Sequence[RoleShares]) -> list[Chart]:
+def _clue_charts(clues: Mapping[int, Figures]) -> list[Chart]:
     def curve(name: str, label: str, colour: Colour) -> Curve:
-        return _interval_curve([one.figures.get(name) for one in clues], label, colour)
+        return _interval_curve([figures.get(name) for figures in clues.values()], label, colour)
 
     described = "no picture of the recorded games is described, so that clues cannot be judged"
     reasons = {"true": described, "discriminative": described, "copied": "no parsed clue"}
-    x = [float(one.iteration) for one in clues]
+    x = list(map(float, clues))
     return [_chart(id, x, curve, reason if clues else "no recorded games") for id, reason in reasons.items()]
 
 

@@ -8,6 +8,7 @@ import hashlib
 import io
 import random
 import reprlib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,8 +26,8 @@ from vision_zero.evaluate.clues.grounding import (
     is_described,
     said_in_record,
 )
-from vision_zero.report.charts import RoleShares
-from vision_zero.report.metrics_log import is_whole
+from vision_zero.game.parsing import split_completion
+from vision_zero.report.metrics_log import Figures, is_whole
 from vision_zero.rollout.game_images import GameImages
 from vision_zero.rollout.record import seen_images
 from vision_zero.spo.rewards import plurality
@@ -40,7 +41,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class RecordedGames:
-    """All recorded games without prompts and tokens, and notes on what could not be read."""
+    """All recorded games without tokens, and notes on what could not be read."""
 
     games: list[Record]
     notes: list[str]
@@ -76,16 +77,19 @@ def shown_fields(record: Mapping[str, Any]) -> Record:
     """Fields that the page needs, checked once for it and its scripts. Raises KeyError, TypeError or ValueError."""
     kept = ("step", "stage", "game", "seed", "pair", "domain", "image", "edited", "spy", "spy_view", "rules", "outcome")
     game: Record = {name: record[name] for name in (*kept, "clue_rewards", "clue_advantages")}
-    game["failed_edit"] = record.get("failed_edit")
+    game |= {name: record.get(name) for name in ("failed_edit", "past")}  # absent in records of earlier versions
     of_clues, of_votes = ("seat", "round", "clue", "parsed"), ("seat", "sample", "vote", "reward")
     for turns, names in (("clues", of_clues), ("votes", of_votes)):
         game[turns] = [
-            {name: one[name] for name in (*names, "completion")} | {"tokens": len(one["token_ids"])}
+            {name: one[name] for name in (*names, "completion")}
+            # Prompts have most of their lines in common: each is kept once.
+            | {"tokens": len(one["token_ids"]), "prompt": tuple(map(sys.intern, one["prompt"].split("\n")))}
             for one in record[turns]
         ]
     n_players = GameRules(**game["rules"]).n_players
     _check(game, ("stage", "pair", "domain", "image"), lambda value: isinstance(value, str))
     _check(game, ("edited", "failed_edit"), lambda value: value is None or isinstance(value, str))
+    _check(game, ("past",), lambda past: past is None or all(isinstance(past[name], str) for name in ("role", "model")))
     _check(game, ("step", "game"), is_whole)
     _check(game, ("seed",), lambda value: type(value) is int)
     _check(game, ("spy",), lambda value: is_whole(value) and 1 <= value <= n_players)
@@ -134,19 +138,16 @@ def choose_games(games: Sequence[Record], at_most: int) -> list[Record]:
     chosen: list[int] = []
     for name in names:
         left, own = at_most - len(chosen), by_pair[name]
-        if left <= 0:
-            break
         chosen += own if len(own) <= left else [own[k * len(own) // left] for k in range(left)]
     return [games[number] for number in sorted(chosen)]
 
 
 @dataclass(frozen=True)
 class JudgedClues:
-    """Grounding of each clue by game (None where its picture is not described), copied clues, and means by role."""
+    """What is true of each clue, by game and clue (names as in game.js), and means by role and iteration."""
 
-    groundings: list[list[ClueGrounding] | None]
-    copied: list[list[bool]]
-    shares: list[RoleShares]
+    marks: list[list[list[str]]]
+    shares: Mapping[int, Figures]
 
 
 def judge_clues(
@@ -155,30 +156,33 @@ def judge_clues(
     """Judge all clues. Grounding needs a description of the picture, copying does not; `shares` are per iteration."""
     described = [pair for pair in pairs.values() if is_described(pair)]
     scene_index = SceneIndex(described) if described else None
-    groundings: list[list[ClueGrounding] | None] = []
-    copied: list[list[bool]] = []
+    marks: list[list[list[str]]] = []
     by_iteration: dict[int, dict[str, list[tuple[float, str]]]] = {}
     for game in games:
         said = said_in_record(game)
         judged = None
         if scene_index is not None and game["pair"] in scene_index:
             judged = scene_index.judge_clues(game["pair"], said)
-        copied.append(copied_clues(said))
-        groundings.append(judged)
+        copied = copied_clues(said)
+        marks.append([_marks(clue, judged[k] if judged else None, copied[k]) for k, clue in enumerate(game["clues"])])
         values = by_iteration.setdefault(iteration_of(game), {})
         for role, is_spy in (("spy", True), ("civilian", False)):
             own = [number for number, clue in enumerate(said) if (clue.seat == game["spy"]) is is_spy]
             if not own:
                 continue
             figures = {name: [getattr(judged[k], name) for k in own] for name in GROUNDING_FIGURES} if judged else {}
-            figures["copied"] = [float(copied[-1][k]) for k in own]
-            for name, shares in figures.items():
-                values.setdefault(f"{role}/{name}", []).append((sum(shares) / len(shares), game["pair"]))
-    shares_by_iteration = [
-        RoleShares(iteration, {name: _interval(shares) for name, shares in figures.items()})
-        for iteration, figures in sorted(by_iteration.items())
-    ]
-    return JudgedClues(groundings, copied, shares_by_iteration)
+            figures["copied"] = [float(copied[k]) for k in own]
+            for name, own_shares in figures.items():
+                values.setdefault(f"{role}/{name}", []).append((sum(own_shares) / len(own), game["pair"]))
+    shares = {k: {name: _interval(one) for name, one in figures.items()} for k, figures in sorted(by_iteration.items())}
+    return JudgedClues(marks, shares)
+
+
+def _marks(clue: Record, grounding: ClueGrounding | None, copied: bool) -> list[str]:
+    own = [] if clue["parsed"] else ["unparsed"]
+    if grounding is not None and clue["parsed"]:
+        own.append("no_claim" if grounding.no_claim else "true" if grounding.true else "false")
+    return [*own, *(["copied"] if copied else [])]
 
 
 def _interval(values: Sequence[tuple[float, str]]) -> tuple[float, float | None, float | None]:
@@ -228,25 +232,26 @@ def picture_games(
 
 
 def game_for_page(
-    game: Record, iteration: int, seen: Record, grounding: list[ClueGrounding] | None, copied: Iterable[bool]
+    game: Record, iteration: int, seen: Record, marks: Sequence[list[str]], prompts: dict[tuple[str, ...], int]
 ) -> Record:
-    """One game in the form that the page's scripts take."""
+    """One game in the form that the page's scripts take. Its prompts are added to `prompts`, by number."""
     n_players = game["rules"]["n_civilians"] + 1
     named = plurality(game["outcome"], n_players)
-    marks: list[list[str]] = []
-    for number, (clue, is_copy) in enumerate(zip(game["clues"], copied, strict=True)):
-        own = [] if clue["parsed"] else ["unparsed"]
-        if grounding is not None and clue["parsed"]:
-            own.append("no_claim" if grounding[number].no_claim else "true" if grounding[number].true else "false")
-        marks.append([*own, *(["copied"] if is_copy else [])])
+
+    def said(turn: Record) -> Record:
+        outside, boxed = split_completion(turn["completion"])
+        kind = "unboxed" if boxed is None else "reasoned" if outside else "answer"
+        return {**turn, "kind": kind, "prompt": prompts.setdefault(turn["prompt"], len(prompts))}
+
     return {
-        **{name: game[name] for name in ("step", "stage", "game", "pair", "domain", "spy", "votes", "failed_edit")},
+        **{name: game[name] for name in ("step", "stage", "game", "pair", "domain", "spy", "failed_edit", "past")},
         "iteration": iteration,
         "view": game["spy_view"],
         "players": n_players,
         "outcome": "undecided" if named is None else "found" if named == game["spy"] else "escaped",
         "named": named,
-        "clues": [{**clue, "marks": own} for clue, own in zip(game["clues"], marks, strict=True)],
+        "clues": [{**said(clue), "marks": own} for clue, own in zip(game["clues"], marks, strict=True)],
+        "votes": list(map(said, game["votes"])),
         "rewards": game["clue_rewards"],
         "advantages": game["clue_advantages"],
         **seen,

@@ -1,4 +1,7 @@
-"""Readers of metrics.jsonl and arena.jsonl of a run, with checks of their numbers, for summary, curves and page."""
+"""Readers of metrics.jsonl and arena.jsonl of a run, with checks of their numbers, for summary, curves and page.
+
+The figures that are said first are in metrics_log.yaml.
+"""
 
 import math
 import reprlib
@@ -9,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from vision_zero import run_folder
+from vision_zero.config.game import beside
 from vision_zero.evaluate.bootstrap import RESAMPLED, Interval
 
+HEADLINE: dict[str, str] = beside(__file__)
 Line = Mapping[str, Any]
 Figures = Mapping[str, Sequence[float | None]]
 """Name -> value, low and high; None: no interval."""
@@ -78,6 +83,12 @@ def win_rate(step: int, figures: Figures, steps_per_iteration: int) -> str:
     rate: Any = figures.get("win_rate")
     said = Interval(*rate) if rate else "not known"
     return "; ".join([f"{said} against the start, after iteration {step // steps_per_iteration}", *roles])
+
+
+def chance(config: Mapping[str, Any]) -> float | None:
+    """Probability that one vote at random is right: civilians who vote know that they are not the spy themselves."""
+    civilians = finite_number(config.get("civilians"))
+    return None if civilians is None or civilians < 1 else 1 / (civilians + (config.get("voter") != "civilian"))
 
 
 def note_older_intervals(file: Path, lines: Sequence[Line], notes: list[str]) -> None:

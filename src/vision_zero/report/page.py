@@ -10,6 +10,7 @@ import hashlib
 import html
 import json
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -20,6 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from vision_zero import run_folder
+from vision_zero.config.game import beside
 from vision_zero.data.pairs import PairSourceError
 from vision_zero.report import metrics_log
 from vision_zero.report.charts import build_charts
@@ -27,8 +29,7 @@ from vision_zero.report.games import Pictures, choose_games, game_for_page, judg
 from vision_zero.rollout.record import pairs_of
 from vision_zero.types import ImagePair
 
-SCRIPTS = ("uplot/uPlot.iife.min.js", "elements.js", "charts.js", "game.js", "games.js", "page.js")
-STYLES = ("uplot/uPlot.min.css", "page.css")
+PARTS: dict[str, Any] = beside(__file__)
 EVALUATIONS = "evaluation*.jsonl"
 """Files in a run folder that `python -m vision_zero.evaluate win-rate --out` wrote."""
 
@@ -45,14 +46,33 @@ class Report:
     notes: list[str]
 
 
-def make_report(run: Path, max_games: int = 500, image_size: int = 320, evaluations: Sequence[Path] = ()) -> Report:
+def make_report(
+    run: Path,
+    max_games: int = 500,
+    image_size: int = 320,
+    evaluations: Sequence[Path] = (),
+    against: Path | None = None,
+) -> Report:
     """The page of a run folder, finished or not. What is not there or cannot be read is named on the page.
 
-    `evaluations` are JSONL files of win rates; none: those in the run folder. Raises RunFolderError for a folder that
-    is no run.
+    `evaluations` are JSONL files of win rates; none: those in the run folder. `against` is a run whose curves are drawn
+    into the same charts. Raises RunFolderError for a folder that is no run, or twice the same one.
     """
+    if against is not None and against.resolve() == run.resolve():
+        raise run_folder.RunFolderError(f"--against {against}: is the run itself; give another")
+    pictures = Pictures(image_size)
+    data = _page_data(run, max_games, pictures, evaluations)
+    data["against"] = None if against is None else _page_data(against, 0, pictures, ())
+    notes = [*data["notes"], *(f"{against}: {note}" for note in (data["against"] or {}).get("notes", ()))]
+    n_drawn = sum(chart["missing"] is None for chart in data["charts"])
+    counts = n_drawn, len(data["games"]), data["recorded"], len(pictures.uris)
+    return Report(page_html(data, pictures.uris), *counts, notes)
+
+
+def _page_data(run: Path, max_games: int, pictures: Pictures, evaluations: Sequence[Path]) -> dict[str, Any]:
+    """What the page's scripts take of a run, with at most `max_games` games, whose images are added to `pictures`."""
     config = run_folder.read_config(run, iterations=int, updates_per_iteration=int, num_iterations=int)
-    steps_per_iteration = config["updates_per_iteration"] * config["num_iterations"]
+    steps_per_iteration = run_folder.steps_per_iteration(config)
     notes: list[str] = []
     metrics = run / run_folder.METRICS
     steps = _read_or_note(notes, metrics, lambda: metrics_log.read_steps(metrics))
@@ -69,23 +89,25 @@ def make_report(run: Path, max_games: int = 500, image_size: int = 320, evaluati
     judged = judge_clues(recorded.games, pairs, lambda game: _iteration(game, steps_per_iteration))
     chosen = {id(game) for game in choose_games(recorded.games, max_games)}
     shown = [number for number, game in enumerate(recorded.games) if id(game) in chosen]
-    pictures = Pictures(image_size)
+    prompts: dict[tuple[str, ...], int] = {}
+    lines: dict[str, int] = {}
     games: list[dict[str, Any]] = [{} for _ in shown]
-    with tqdm(total=len(shown), desc="games of the page", unit="game", disable=None, leave=False) as bar:
-        for place, seen in picture_games([recorded.games[number] for number in shown], pairs, pictures):
-            number, game = shown[place], recorded.games[shown[place]]
-            iteration = _iteration(game, steps_per_iteration)
-            games[place] = game_for_page(game, iteration, seen, judged.groundings[number], judged.copied[number])
-            bar.update()
+    pictured = picture_games([recorded.games[number] for number in shown], pairs, pictures)
+    bar = {"desc": "games of the page", "unit": "game", "disable": None, "leave": False}
+    for place, seen in tqdm(pictured, total=len(shown), **bar):
+        number, game = shown[place], recorded.games[shown[place]]
+        games[place] = game_for_page(game, _iteration(game, steps_per_iteration), seen, judged.marks[number], prompts)
     if without := [game["no_image"] for game in games if game["no_image"] is not None]:
         notes.append(f"images of {len(without)} games cannot be opened any more: {without[0]}")
     drawn = build_charts(iterations, steps, arena, judged.shares, config, steps_per_iteration)
-    data = {
+    return {
         "run": run.resolve().name,
-        "facts": [
-            *(("win rate", metrics_log.win_rate(step, figures, steps_per_iteration)) for step, figures in arena[-1:]),
-            *run_facts(run, config, iterations),
-        ],
+        "path": str(run.resolve()),
+        "options": {name: str(value) for name, value in config.items() if name not in run_folder.OF_THE_COMMAND},
+        "facts": run_facts(run, config, iterations),
+        "arena": [{"iteration": step // steps_per_iteration, "figures": figures} for step, figures in arena],
+        "headline": metrics_log.HEADLINE,
+        "chance": metrics_log.chance(config),
         "notes": notes,
         "iterations": len(iterations),
         "stages": [asdict(span) for span in metrics_log.stage_spans(iterations)],
@@ -93,12 +115,11 @@ def make_report(run: Path, max_games: int = 500, image_size: int = 320, evaluati
         "charts": [asdict(chart) for chart in drawn],
         "evaluations": _evaluations(run, evaluations, notes),
         "recorded": len(recorded.games),
-        "image_size": image_size,
+        "image_size": pictures.longest,
         "games": games,
+        "prompts": [[lines.setdefault(line, len(lines)) for line in prompt] for prompt in prompts],
+        "lines": list(lines),
     }
-    n_drawn = sum(chart.missing is None for chart in drawn)
-    text = page_html(data, pictures.uris)
-    return Report(text, n_drawn, len(games), len(recorded.games), len(pictures.uris), notes)
 
 
 def _iteration(game: Mapping[str, Any], steps_per_iteration: int) -> int:
@@ -174,26 +195,18 @@ def _evaluations(run: Path, named: Sequence[Path], notes: list[str]) -> list[dic
 
 
 def run_facts(run: Path, config: Mapping[str, Any], iterations: Sequence[metrics_log.Line]) -> list[tuple[str, str]]:
-    """Description of the run, as (name, value), for the head of the page."""
-    seconds = [metrics_log.finite_number(line.get("step_time")) for line in iterations]
-    n_players = f"{config.get('civilians')} civilians and a spy, {config.get('rounds')} rounds"
-    images = config.get("images") or []
-    images = images if isinstance(images, list) else [images]
-    planned = config["iterations"]
+    """Description of the run, as (name, value), for the head of the page. Its words are in page.yaml."""
+    planned, images = config["iterations"], config.get("images") or ["not said"]
     done = f"{len(iterations)} of {planned}"
     if len(iterations) > planned:  # the options are those it was started with
         done = f"{len(iterations)}, resumed beyond the {planned} planned first,"
-    return [
-        ("model", str(config.get("model_name_or_path"))),
-        ("images", ", ".join(map(str, images)) or "not said"),
-        ("iterations", f"{done} in {_duration(seconds)}"),
-        ("games", f"{config.get('games_per_iteration')} per iteration: {n_players}"),
-        ("the spy sees", str(config.get("spy_view"))),
-        ("votes", f"{config.get('num_generations')} per game, by {config.get('voter')}"),
-        ("schedule", str(config.get("schedule"))),
-        ("learning rate", f"{config.get('learning_rate')}, KL weight {config.get('beta')}"),
-        ("folder", str(run)),
-    ]
+    values = defaultdict[str, Any](lambda: None, config) | {
+        "images": ", ".join(map(str, images if isinstance(images, list) else [images])),
+        "done": done,
+        "duration": _duration([metrics_log.finite_number(line.get("step_time")) for line in iterations]),
+        "folder": run,
+    }
+    return [(name, words.format_map(values)) for name, words in PARTS["facts"].items()]
 
 
 def _duration(seconds: Sequence[float | None]) -> str:
@@ -208,21 +221,14 @@ def _duration(seconds: Sequence[float | None]) -> str:
 
 def page_html(data: Mapping[str, Any], images: Sequence[str]) -> str:
     """The HTML file. `data` is JSON for its scripts; `images` are data URIs, by number."""
-    script = "\n".join(f"/* {name} */\n{_static_file(name)}" for name in SCRIPTS)
-    style = "\n".join(_static_file(name) for name in STYLES)
+    script = "\n".join(f"/* {name} */\n{_static_file(name)}" for name in PARTS["scripts"])
+    style = "\n".join(_static_file(name) for name in PARTS["styles"])
     for name, text in (("a script", script), ("the style", style)):
         if "</s" in text.lower().replace(" ", ""):
             raise ValueError(f"{name} of the page would end its own element")
-    policy = {
-        "default-src": "'none'",
-        "script-src": f"'sha256-{_sha256(script)}'",
-        "style-src": f"'sha256-{_sha256(style)}'",
-        "img-src": "data:",
-        "base-uri": "'none'",
-        "form-action": "'none'",
-    }
     return Template(_static_file("page.html")).substitute(
-        policy=html.escape("; ".join(f"{name} {value}" for name, value in policy.items())),
+        script_sha256=_sha256(script),
+        style_sha256=_sha256(style),
         title=html.escape(f"{data['run']}: a run of Vision-Zero"),
         name=html.escape(str(data["run"])),
         style=style,

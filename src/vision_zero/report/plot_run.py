@@ -6,9 +6,9 @@ arena, is drawn as far as it goes.
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,33 +17,22 @@ from matplotlib.figure import Figure
 
 from vision_zero import run_folder
 from vision_zero.config.game import beside
-from vision_zero.report.metrics_log import Figures, read_arena, read_iterations, stage_spans
+from vision_zero.report.metrics_log import Figures, chance, read_arena, read_iterations, stage_spans
 from vision_zero.run_folder import marked
 
 BAND = "#e8d9b5"
-WIDTH, HEIGHT, DPI = 4.0, 3.1, 130
+WIDTH, HEIGHT, DPI = 4.0, 3.7, 130
 VECTOR = ("svg", "pdf", "ps", "eps")
 
 
-@dataclass(frozen=True)
-class Series:
-    """A curve of the arena's figure `name`, as far as a run has it; `band`: with its interval."""
-
-    name: str
-    label: str
-    colour: str
-    band: bool = False
-
-
-PANELS: Mapping[str, Sequence[Series]] = {
-    title: [Series(*one) for one in series] for title, series in beside(__file__).items()
-}
-VOTES = "the spy is found (model with itself)"
+PANELS: dict[str, list[list[Any]]] = beside(__file__)
+"""Curves by title, each with the arguments of `draw_series`."""
+WIN_RATE, VOTES, _ = PANELS
 
 
 def plot_run(run: Path) -> Figure:
     """The figure of a run folder. Raises RunFolderError if it has no iteration, or a file is damaged."""
-    iterations = read_iterations(run)
+    config, iterations = run_folder.read_config(run), read_iterations(run)
     if not iterations:
         raise run_folder.RunFolderError(f"{run} has not finished an iteration yet")
     steps_per_iteration = iterations[1]["step"] - iterations[0]["step"] if len(iterations) > 1 else 1
@@ -58,11 +47,13 @@ def plot_run(run: Path) -> Figure:
             if span.stage == "clue":
                 axes.axvspan(span.first - 1, span.last, color=BAND, alpha=0.55, linewidth=0)
         for one in series:
-            draw_series(axes, one, arena)
+            draw_series(axes, arena, *one)
         if title == VOTES:  # of the training games themselves, every iteration
             numbers = range(1, len(iterations) + 1)
             accuracy = [line["stage/accuracy"] for line in iterations]
             axes.plot(numbers, accuracy, color="#888888", linewidth=0.6, alpha=0.7, label="training games")
+        if (level := {VOTES: chance(config), WIN_RATE: 0.5}.get(title)) is not None:
+            axes.axhline(level, color="grey", linewidth=0.8, linestyle=":", label="chance")
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("iteration (shaded: clue stage)", fontsize=8)
         axes.set_xlim(0, len(iterations))
@@ -70,21 +61,23 @@ def plot_run(run: Path) -> Figure:
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.2)
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=7, loc="best", framealpha=0.8)
-    if arena:
-        figure.axes[0].axhline(0.5, color="grey", linewidth=0.8, linestyle=":")
+            # Below the axes, where it covers no curve.
+            axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, frameon=False)
     return figure
 
 
-def draw_series(axes: Axes, series: Series, arena: Sequence[tuple[float, Figures]]) -> None:
-    points = [(step, *figures[series.name]) for step, figures in arena if series.name in figures]
+def draw_series(
+    axes: Axes, arena: Sequence[tuple[float, Figures]], name: str, label: str, colour: str, band: bool = False
+) -> None:
+    """Draw the curve of the arena's figure `name`, as far as a run has it; `band`: with its interval."""
+    points = [(step, *figures[name]) for step, figures in arena if name in figures]
     if not points:
         return
     steps, values, lows, highs = zip(*points, strict=True)
-    axes.plot(steps, values, color=series.colour, label=series.label, linewidth=1.8 if series.band else 1.1)
-    if series.band:
+    axes.plot(steps, values, color=colour, label=label, linewidth=1.8 if band else 1.1)
+    if band:
         low, high = np.array(lows, float), np.array(highs, float)  # None becomes NaN
-        axes.fill_between(steps, low, high, color=series.colour, alpha=0.15, linewidth=0)
+        axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
 def save_figure(draw: Callable[[], Figure], out: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from vision_zero import run_folder
 from vision_zero.config.game import beside
-from vision_zero.report.metrics_log import read_arena, win_rate
+from vision_zero.report.metrics_log import HEADLINE, read_arena, win_rate
 
 WINDOW = 5
 """At most this many iterations at the beginning and at the end of a stage are averaged; fewer in a short stage."""
@@ -30,8 +30,13 @@ def summarize_run(run: Path) -> str:
         for stage in ("decision", "clue")
     }
     arena, steps = read_arena(run, []), run_folder.steps_per_iteration(config)
+    first = [f"win rate    {win_rate(step, figures, steps)}" for step, figures in arena[-1:]]
+    if len(arena) > 1:
+        (_, before), *_, (_, after) = arena
+        known = [name for name in HEADLINE if name in before and name in after]
+        first += [f"{'':<12}{HEADLINE[name]} {before[name][0]:.3f} -> {after[name][0]:.3f}" for name in known]
     parts = [
-        *(f"win rate    {win_rate(step, figures, steps)}" for step, figures in arena[-1:]),
+        "\n".join(first),
         progress(run, config["iterations"], by_stage),
         stage_means({stage: lines for stage, lines in by_stage.items() if lines}),
         file_locations(run),

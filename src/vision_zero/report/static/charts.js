@@ -2,6 +2,12 @@
 
 const WIDTHS = { bold: 2.4, line: 1.6, thin: 1, points: 1.2 };
 const HEIGHT = 190;
+const DASHES = { limit: [2, 3], other: [7, 4], none: [] };
+
+/** Dashes of a curve, which is of the other run if `dashed`, or of a limit, which has one value. */
+function dashOf(one) {
+  return "value" in one ? DASHES.limit : one.dashed ? DASHES.other : DASHES.none;
+}
 
 /** Pixels of a vertical axis: as wide as its longest number, about 7 a character. */
 function labelWidth(plot, numbers) {
@@ -29,9 +35,9 @@ class Charts {
           el("h3", {}, chart.title),
           el("p", { class: "hint" }, chart.about),
           plot,
-          this.numbers(chart),
         );
         const entry = { chart, plot, drawn: null, at: -1 };
+        card.append(this.below(entry));
         plot.addEventListener("keydown", (event) => this.key(entry, event));
         place.append(card);
         return entry;
@@ -47,6 +53,7 @@ class Charts {
       if (entry.drawn) entry.drawn.destroy();
       entry.drawn = new uPlot(this.options(entry.chart, width || entry.plot.clientWidth || 320), this.data(entry.chart), entry.plot);
       this.hideBandsInLegend(entry);
+      this.leadToGames(entry);
       entry.drawn.setLegend({ idx: entry.chart.x.length - 1 }, false);
     }
   }
@@ -70,7 +77,7 @@ class Charts {
     return columns;
   }
 
-  options(chart, width) {
+  options(chart, width, height = HEIGHT) {
     const few = chart.x.length <= 30;
     const series = [{ label: "iteration", value: (plot, value) => (value === null ? "–" : digits(value)) }];
     const bands = [];
@@ -81,10 +88,11 @@ class Charts {
         label: curve.label,
         stroke: colour,
         width: WIDTHS[curve.style],
+        dash: dashOf(curve),
         spanGaps: true,
         paths: alone ? () => null : undefined,
         points: { show: alone || (few && curve.style !== "thin" && chart.x.length < 16) || chart.x.length === 1, size: 5 },
-        value: (plot, value) => digits(value),
+        value: (plot, value, series, row) => lastKnown(chart.x, curve.values, row),
       });
       if (curve.low) {
         bands.push({ series: [series.length, series.length + 1], fill: colour + "2b" });
@@ -97,7 +105,7 @@ class Charts {
         label: limit.label,
         stroke: colourOf(limit.colour),
         width: 1.2,
-        dash: [5, 4],
+        dash: dashOf(limit),
         points: { show: false },
         edge: limit.label === "",
         value: (plot, value) => digits(limit.value),
@@ -110,10 +118,10 @@ class Charts {
     const axis = { stroke: colourOf("soft"), grid: line, ticks: line, font: "11px system-ui, sans-serif" };
     return {
       width,
-      height: HEIGHT,
-      padding: [10, 8, 0, 0],
+      height,
+      padding: [10, 16, 0, 0],
       cursor: { sync: { key: "iterations", scales: ["x", null] }, y: false, points: { size: 7 } },
-      legend: { live: true },
+      legend: { live: true, markers: { width: 0, fill: (plot, number) => markerOf(plot.series[number]) } },
       scales: {
         // All charts show the whole run until somebody zooms in.
         x: { time: false, range: (plot, from, to) => (from <= first && to >= end ? [0, last] : [from, to]) },
@@ -192,7 +200,19 @@ class Charts {
     return `Chart: ${chart.title}. ${parts.join("; ")}. Left and right arrow keys read its points.`;
   }
 
+  /** A click leads to the games of the iteration that is pointed at, unless it is the first of two, which zoom out. */
+  leadToGames({ chart, drawn }) {
+    let waiting = 0;
+    drawn.over.addEventListener("click", () => {
+      const row = drawn.cursor.idx;
+      clearTimeout(waiting);
+      if (row !== null && row !== undefined) waiting = setTimeout(() => goToGames(chart.x[row]), 300);
+    });
+    drawn.over.addEventListener("dblclick", () => clearTimeout(waiting));
+  }
+
   key(entry, event) {
+    if (event.key === "Enter" && entry.at >= 0 && event.target === entry.plot) return goToGames(entry.chart.x[entry.at]);
     const n = entry.chart.x.length;
     const steps = { ArrowLeft: -1, ArrowRight: 1, PageUp: -10, PageDown: 10, Home: -n, End: n };
     if (!(event.key in steps) || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -202,6 +222,33 @@ class Charts {
     drawn.setCursor({ left: drawn.valToPos(chart.x[entry.at], "x"), top: 10 });
     const said = chart.curves.map((curve) => `${curve.label} ${digits(curve.values[entry.at])}`);
     this.spoken.textContent = `iteration ${digits(chart.x[entry.at])}: ${said.join(", ")}`;
+  }
+
+  /** Below a chart: its numbers, and what can be kept of it. */
+  below(entry) {
+    const { chart } = entry;
+    const name = `${this.page.run}-${chart.id}`;
+    const button = (text, title, onclick) => el("button", { type: "button", class: "keep", title, "aria-label": `${chart.title}: ${title}`, onclick }, text);
+    return el(
+      "div",
+      { class: "below" },
+      this.numbers(chart),
+      button("CSV", "save the numbers as CSV", () => save(name + ".csv", "data:text/csv;charset=utf-8," + encodeURIComponent(csvOf(chart)))),
+      button("PNG", "save the picture as PNG", () => this.savePicture(chart, name + ".png")),
+    );
+  }
+
+  /** Draw the chart again, larger, where nobody sees it. */
+  savePicture(chart, name) {
+    const place = el("div", { class: "unseen" });
+    document.body.append(place);
+    const options = this.options(chart, PICTURE.width, PICTURE.height);
+    const draw = [...options.hooks.draw, (plot) => setTimeout(() => {
+      save(name, pictureOf(chart, plot.ctx.canvas));
+      plot.destroy();
+      place.remove();
+    })];
+    new uPlot({ ...options, cursor: { show: false }, legend: { show: false }, hooks: { ...options.hooks, setLegend: [], draw } }, this.data(chart), place);
   }
 
   /** The chart as a table, made when it is opened. */
@@ -222,6 +269,45 @@ class Charts {
     });
     return details;
   }
+}
+
+/** Ground of a curve's marker in the legend, with the gaps of its dashes. */
+function markerOf(series) {
+  const colour = typeof series.stroke === "function" ? series.stroke() : series.stroke;
+  const [ink, gap] = series.dash || [];
+  return ink ? `repeating-linear-gradient(90deg, ${colour} 0 ${ink}px, transparent ${ink}px ${ink + gap}px)` : colour;
+}
+
+/** The number of a row in the legend; where there is none, the last one before it and its iteration. */
+function lastKnown(x, values, row) {
+  if (row === null || row === undefined) return "–";
+  let known = row;
+  while (known >= 0 && values[known] === null) known -= 1;
+  return known < 0 ? "–" : digits(values[known]) + (known < row ? ` (at ${digits(x[known])})` : "");
+}
+
+/** Curves of the style `smoothed` as moving averages with the decay `rho`, corrected for their start at 0. */
+function smooth(page) {
+  const rho = Number(page.options.rho);
+  const isDecay = rho >= 0 && rho < 1;
+  for (const chart of page.charts) {
+    if (!isDecay) chart.curves = chart.curves.filter((curve) => curve.style !== "smoothed");
+    for (const curve of chart.curves.filter((one) => one.style === "smoothed")) {
+      let [total, weight] = [0, 0];
+      curve.style = "bold";
+      curve.values = curve.values.map((value) => {
+        if (value !== null) [total, weight] = [rho * total + (1 - rho) * value, rho * weight + 1 - rho];
+        return weight ? total / weight : null;
+      });
+    }
+  }
+}
+
+/** The address of an iteration's games leads there (games.js). Point 0 is the start, which plays the first games. */
+function goToGames(x) {
+  const address = "#" + gameAddress(Math.max(1, Math.ceil(x)));
+  if (location.hash === address) dispatchEvent(new Event("hashchange"));
+  else location.hash = address;
 }
 
 /** An axis with a little room around its numbers, also where they are all the same. */

@@ -10,6 +10,14 @@ const MARKS = {
   unparsed: ["unparsed", "the others heard a fixed neutral text instead"],
 };
 
+const PAST = { voter: "voters", clue: "clue givers", civilian: "civilians", spy: "the spy" };
+const REPLIES = { reasoned: "whole reply with private reasoning", answer: "whole reply, no reasoning", unboxed: "whole reply, no \\boxed{} in it" };
+
+/** The part of an address after # that opens a game, or the games of an iteration. */
+function gameAddress(iteration, game) {
+  return `iteration-${iteration}` + (game === undefined ? "" : `-game-${game}`);
+}
+
 /** Role of the author of a completion: spy, civilian, or voter. */
 function roleOf(game, said) {
   return "vote" in said ? "voter" : said.seat === game.spy ? "spy" : "civilian";
@@ -19,7 +27,7 @@ function isParsed(said) {
   return "vote" in said ? said.vote !== 0 : said.parsed;
 }
 
-/** `view` has `images`, the text that is searched for and the role that is looked at. */
+/** `view` has the `page`, `images`, the text that is searched for and the role that is looked at. */
 function gameElement(game, view) {
   const spyImage = `The spy (player ${game.spy}) sees ${VIEWS[game.view] || game.view}`;
   const failed = game.failed_edit ? ` (the edit failed on purpose: ${game.failed_edit})` : "";
@@ -30,8 +38,8 @@ function gameElement(game, view) {
       "header",
       {},
       el("h3", {}, `Iteration ${game.iteration}, game ${game.game}`),
-      el("p", { class: "tags" }, outcomeTag(game), stageTag(game), tag(game.domain), failed ? tag("failed edit", "bad") : null),
-      el("p", { class: "hint pair" }, "pair ", el("code", {}, marked(game.pair, view.searched)), ` · step ${game.step}`),
+      el("p", { class: "tags" }, outcomeTag(game), stageTag(game), tag(game.domain), pastTag(game), failed ? tag("failed edit", "bad") : null),
+      el("p", { class: "hint pair" }, "pair ", el("code", {}, marked(game.pair, view.searched)), ` · step ${game.step} · `, linkTo(game)),
     ),
     game.no_image
       ? el("p", { class: "note" }, `No images: ${game.no_image}`)
@@ -54,6 +62,29 @@ function tag(text, kind, title) {
 function outcomeTag(game) {
   const kind = { found: "good", escaped: "bad", undecided: "" }[game.outcome];
   return tag(OUTCOMES[game.outcome], kind);
+}
+
+/** Players of the past at the table: role and model. */
+function pastTag(game) {
+  if (!game.past) return null;
+  const model = game.past.model === "start" ? "the start model" : game.past.model;
+  return tag(`${PAST[game.past.role] || game.past.role}: ${model}`, "past", "a player of the past; its replies are not trained on");
+}
+
+/** A link that opens the page with this game. A click puts it into the address bar, and copies it where that is allowed. */
+function linkTo(game) {
+  const address = "#" + gameAddress(game.iteration, game.game);
+  const link = el("a", { class: "link", href: address, title: "opens the page with this game; a click copies it" }, "link to this game");
+  const say = (copied) => {
+    link.textContent = copied ? "link copied" : "link is in the address bar";
+  };
+  link.addEventListener("click", (event) => {
+    event.preventDefault();
+    history.replaceState(null, "", address);
+    if (!navigator.clipboard) return say(false);
+    navigator.clipboard.writeText(location.href).then(() => say(true), () => say(false));
+  });
+  return link;
 }
 
 function stageTag(game) {
@@ -86,19 +117,33 @@ function clueElement(game, clue, view) {
     el("span", { class: "who" }, `player ${clue.seat}`, role === "spy" ? " (spy)" : ""),
     el("span", { class: "clue" + (clue.parsed ? "" : " unparsed") }, marked(clue.clue, view.searched)),
     marks.length ? el("span", { class: "marks" }, marks) : null,
-    completion(clue, view, "private reasoning"),
+    turn(clue, view),
   );
 }
 
-/** The whole completion, folded away unless what is searched for is in it and nowhere to be seen. */
-function completion(said, view, name) {
+/**
+ * The whole completion and the prompt, folded away; the completion not if what is searched for is in it and nowhere to
+ * be seen.
+ */
+function turn(said, view) {
   const inCompletion = view.searched && said.completion.toLowerCase().includes(view.searched);
   const seen = view.searched && said.clue !== undefined && said.clue.toLowerCase().includes(view.searched);
+  const { prompts, lines } = view.page;
   return el(
-    "details",
-    { class: "completion", open: Boolean(inCompletion && !seen) },
-    el("summary", {}, `${name}, ${said.tokens} tokens`),
-    el("pre", {}, marked(said.completion, view.searched)),
+    "div",
+    { class: "turn" },
+    el(
+      "details",
+      { class: "completion", open: Boolean(inCompletion && !seen) },
+      el("summary", {}, `${REPLIES[said.kind]}, ${said.tokens} tokens`),
+      el("pre", {}, marked(said.completion, view.searched)),
+    ),
+    el(
+      "details",
+      { class: "prompt" },
+      el("summary", {}, "prompt"),
+      el("pre", {}, prompts[said.prompt].map((line) => lines[line]).join("\n")),
+    ),
   );
 }
 
@@ -121,7 +166,7 @@ function votes(game, view) {
           { class: "voter" + (isApart("voter", view) ? " apart" : "") },
           el("span", { class: "who" }, vote.seat ? `player ${vote.seat}` : `vote ${vote.sample + 1}`),
           el("span", { class: "clue" }, tag(answer, kind), el("span", { class: "reward" }, signed(vote.reward))),
-          completion(vote, view, "reasoning"),
+          turn(vote, view),
         );
       }),
     ),

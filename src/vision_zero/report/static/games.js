@@ -29,7 +29,50 @@ class Games {
     byId("list").addEventListener("keydown", (event) => this.listKey(event));
     document.addEventListener("keydown", (event) => this.key(event));
     this.filter();
-    this.openFirst();
+    addEventListener("hashchange", () => this.followAddress());
+    this.followAddress();
+  }
+
+  // ---------------------------------------------------------------------------------------------------- addresses
+
+  /** Open what the address names: a game, the games of an iteration, or a part of the page, which is complete now. */
+  followAddress() {
+    const named = /^#iteration-(\d+)(?:-game-(\d+))?$/.exec(location.hash);
+    if (!named) {
+      const place = location.hash.length > 1 && byId(location.hash.slice(1));
+      if (place) place.scrollIntoView({ block: "start" });
+      return;
+    }
+    const [iteration, game] = [Number(named[1]), named[2] === undefined ? undefined : Number(named[2])];
+    const fields = byId("filters").elements;
+    byId("filters").reset();
+    if (game === undefined) fields.from.value = fields.to.value = this.nearest(iteration);
+    this.filter();
+    const at = this.games.findIndex((one) => one.iteration === iteration && one.game === game);
+    byId("notice").textContent = this.notice(iteration, game, at);
+    if (at >= 0) {
+      while (!this.rows.has(at)) this.listMore();
+      this.rows.get(at).scrollIntoView({ block: "nearest" });
+      this.open([at], true);
+      byId("open").scrollIntoView({ block: "start" });
+    } else {
+      this.openFirst();
+      byId("games").scrollIntoView({ block: "start" });
+    }
+  }
+
+  /** The iteration with games on this page that is nearest to another; nothing if there are no games. */
+  nearest(iteration) {
+    const apart = (one) => Math.abs(one - iteration);
+    const numbers = this.games.map((game) => game.iteration);
+    return numbers.length ? numbers.reduce((best, one) => (apart(one) < apart(best) ? one : best)) : "";
+  }
+
+  notice(iteration, game, at) {
+    if (game !== undefined) return at < 0 ? `Iteration ${iteration}, game ${game} is not on this page.` : "";
+    const nearest = this.nearest(iteration);
+    if (nearest === iteration || nearest === "") return "";
+    return `No game of iteration ${iteration} is on this page (recorded every few iterations, or left out by --games); nearest: iteration ${nearest}.`;
   }
 
   // ---------------------------------------------------------------------------------------------------- filters
@@ -59,11 +102,16 @@ class Games {
       el("label", { class: "check" }, el("input", { name: "unparsed", type: "checkbox" }), "unparsed"),
       el("label", { class: "check" }, el("input", { name: "again", type: "checkbox" }), "repeated pairs"),
       choice("order", "order", [["early", "early first"], ["late", "late first"]]),
-      el("button", { type: "reset", class: "plain" }, "Reset"),
+      el("button", { type: "reset", class: "plain", onclick: (event) => this.reset(event) }, "Reset"),
     );
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("input", () => this.filter());
-    form.addEventListener("reset", () => setTimeout(() => this.filter()));
+  }
+
+  reset(event) {
+    event.preventDefault();
+    byId("filters").reset();
+    this.filter();
   }
 
   wanted() {
@@ -120,7 +168,10 @@ class Games {
     const rest = hidden > 0 ? `; ${hidden} more were recorded and are not on this page (--games)` : "";
     byId("count").textContent = `${this.found.length} of ${this.games.length} games${rest}`;
     this.listMore();
-    if (this.opened.length) this.show();
+    byId("notice").textContent = "";
+    // A game that does not fit any more is closed.
+    if (this.opened.length && this.opened.every((number) => this.found.includes(number))) this.show();
+    else this.openFirst();
   }
 
   // ------------------------------------------------------------------------------------------------------- list
@@ -208,21 +259,31 @@ class Games {
   // ----------------------------------------------------------------------------------------------- opened games
 
   openFirst() {
-    if (this.found.length) this.open([this.found[0]], true);
-    else byId("open").replaceChildren(el("p", { class: "hint" }, "There is no game to show."));
+    this.opened = this.found.slice(0, 1);
+    this.markOpened();
+    this.show();
   }
 
-  /** Open one game, or two beside each other. The page scrolls to it, unless `still`, where it stands below the list. */
+  /**
+   * Open one game, or two beside each other; the address names the first. The page scrolls to it, unless `still`, where
+   * it stands below the list.
+   */
   open(numbers, still) {
     this.opened = numbers;
     this.markOpened();
     this.show();
+    const { iteration, game } = this.games[numbers[0]];
+    history.replaceState(null, "", "#" + gameAddress(iteration, game));
     const place = byId("open");
     if (!still && place.getBoundingClientRect().top > innerHeight * 0.7) place.scrollIntoView({ block: "start" });
   }
 
   show() {
-    const view = { images: this.images, searched: this.now.searched, role: this.now.role };
+    if (!this.opened.length) {
+      const why = this.games.length ? "No game fits these filters." : "There is no game to show.";
+      return byId("open").replaceChildren(el("p", { class: "hint" }, why));
+    }
+    const view = { page: this.page, images: this.images, searched: this.now.searched, role: this.now.role };
     const articles = this.opened.map((number) => gameElement(this.games[number], view));
     byId("open").replaceChildren(
       this.bar(),
