@@ -76,7 +76,7 @@ def shown_fields(record: Mapping[str, Any]) -> Record:
     """Fields that the page needs, checked once for it and its scripts. Raises KeyError, TypeError or ValueError."""
     kept = ("step", "stage", "game", "seed", "pair", "domain", "image", "edited", "spy", "spy_view", "rules", "outcome")
     game: Record = {name: record[name] for name in (*kept, "clue_rewards", "clue_advantages")}
-    game["failed_edit"] = record.get("failed_edit")
+    game |= {name: record.get(name) for name in ("failed_edit", "past")}  # not in records of earlier versions
     of_clues, of_votes = ("seat", "round", "clue", "parsed"), ("seat", "sample", "vote", "reward")
     for turns, names in (("clues", of_clues), ("votes", of_votes)):
         game[turns] = [
@@ -86,6 +86,7 @@ def shown_fields(record: Mapping[str, Any]) -> Record:
     n_players = GameRules(**game["rules"]).n_players
     _check(game, ("stage", "pair", "domain", "image"), lambda value: isinstance(value, str))
     _check(game, ("edited", "failed_edit"), lambda value: value is None or isinstance(value, str))
+    _check(game, ("past",), lambda value: value is None or {*value} == {"role", "model"})
     _check(game, ("step", "game"), is_whole)
     _check(game, ("seed",), lambda value: type(value) is int)
     _check(game, ("spy",), lambda value: is_whole(value) and 1 <= value <= n_players)
@@ -243,6 +244,7 @@ def game_for_page(
         **{name: game[name] for name in ("step", "stage", "game", "pair", "domain", "spy", "votes", "failed_edit")},
         "iteration": iteration,
         "view": game["spy_view"],
+        "past": game["past"],
         "players": n_players,
         "outcome": "undecided" if named is None else "found" if named == game["spy"] else "escaped",
         "named": named,

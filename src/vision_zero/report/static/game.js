@@ -22,6 +22,8 @@ function isParsed(said) {
 /** `view` has `images`, the text that is searched for and the role that is looked at. */
 function gameElement(game, view) {
   const spyImage = `The spy (player ${game.spy}) sees ${VIEWS[game.view] || game.view}`;
+  const roles = { clue: "all clue givers", civilian: "civilians" };
+  const past = game.past && `${roles[game.past.role] || game.past.role}: the ${game.past.model} model`;
   const failed = game.failed_edit ? ` (the edit failed on purpose: ${game.failed_edit})` : "";
   return el(
     "article",
@@ -30,7 +32,7 @@ function gameElement(game, view) {
       "header",
       {},
       el("h3", {}, `Iteration ${game.iteration}, game ${game.game}`),
-      el("p", { class: "tags" }, outcomeTag(game), stageTag(game), tag(game.domain), failed ? tag("failed edit", "bad") : null),
+      el("p", { class: "tags" }, outcomeTag(game), stageTag(game), tag(game.domain), failed ? tag("failed edit", "bad") : null, past ? tag(past) : null),
       el("p", { class: "hint pair" }, "pair ", el("code", {}, marked(game.pair, view.searched)), ` · step ${game.step}`),
     ),
     game.no_image
