@@ -42,7 +42,7 @@ class FrozenStart:
         return self.trainer.accelerator.unwrap_model(self.trainer.model)
 
     def model(self) -> PreTrainedModel:
-        """The policy, if it has an adapter to leave out, else the reference model, if it stays the start, else a copy."""
+        """The policy if it has an adapter, to be left out, else the reference model, which stays it, else a copy."""
         trainer = self.trainer
         if isinstance(self.policy, PeftModel):
             return self.policy
