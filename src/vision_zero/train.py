@@ -54,10 +54,10 @@ from vision_zero.rollout.transformers_policy import image_tokens
 from vision_zero.rollout.vllm.client import VLLMServerError
 from vision_zero.trainer import resume
 from vision_zero.trainer.callbacks import GamesTable, IterationLine, MetricsFile, SelfCheck, UpdateBar
+from vision_zero.trainer.checkpointing import save_last_iteration
 from vision_zero.trainer.finite import how_to_go_on
 from vision_zero.trainer.generation import LogprobGapError
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
-from vision_zero.trainer.last_iteration import save_last_iteration
 from vision_zero.types import ImagePair
 
 if __name__ == "__main__":

@@ -50,10 +50,7 @@ def game_record(
     vote_rewards: Sequence[float],
     past: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Record of `game`, played at `step` in `stage`; clue rewards are by seat, those of votes in `vote_turns` order.
-
-    `past`: role and model of its past player.
-    """
+    """Record of `game`, played at `step` in `stage`; rewards of clues by seat, of votes in `vote_turns` order."""
     return {
         "step": step,
         "stage": stage,

@@ -22,10 +22,7 @@ class GameScore:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of an iteration, means over games. `accuracy` and `na_rate` are inputs of the stage switch.
-
-    These two leave out games with a past player, whose votes tell of another model, unless all games have one.
-    """
+    """Scores of an iteration, means over games. `accuracy` and `na_rate` are inputs of the stage switch."""
 
     by_game: dict[int, GameScore]
     accuracy: float
@@ -64,7 +61,8 @@ def score_games(
     """Score all games of an iteration, given in game order.
 
     With `move_baselines` (the clue stage) `baselines` move in place; without, the advantages are the same but
-    `baselines` stay. `past` are the games with a past player. Raises ValueError without games.
+    `baselines` stay. Accuracy and N/A rate leave out the games `past`, whose votes are partly another model's, unless
+    these are all. Raises ValueError without games.
     """
     rewards = [clue_rewards(game.votes, game.spy, game.n_players, reward_beta, reward_lambda) for game in games]
     spies = [game.spy for game in games]

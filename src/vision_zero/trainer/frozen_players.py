@@ -104,13 +104,11 @@ class PastPlayers:
             loading = Loading(self.args.sampling(), self.args.rollout_batch_size, *pixels, use_cpu=self.args.use_cpu)
             with zero3_disabled(self.args):
                 self.player = replace(load_player(name, loading), frozen=True)
-        model = self.player.policy.model
-        words = f"a frozen copy of {name or self.start.policy.config._name_or_path}"
-        words += f", {sum(one.numel() * one.element_size() for one in model.parameters()) / 1e9:.2f} GB"
-        if model is self.start.policy:
-            words = "the policy without its adapter, no further memory"
-        elif name is None and trainer.ref_model is not None:
-            words = "the reference model, no further memory"
+        model, policy, reference = self.player.policy.model, self.start.policy, trainer.ref_model
+        size = sum(one.numel() * one.element_size() for one in model.parameters()) / 1e9
+        words = f"a frozen copy of {name or policy.config._name_or_path}, {size:.2f} GB"
+        if name is None and (model is policy or reference is not None):
+            words = f"the {'policy without its adapter' if model is policy else 'reference model'}, no further memory"
         if trainer.accelerator.is_main_process:
             tqdm.write(f"past players: {words}", file=sys.stderr)
 

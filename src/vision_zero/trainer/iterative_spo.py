@@ -46,12 +46,11 @@ from vision_zero.rollout.transformers_policy import chat_text, special_tokens, w
 from vision_zero.rollout.vllm.client import VLLMServerError
 from vision_zero.spo.rewards import COMPLETION_REWARDS
 from vision_zero.spo.scoring import Scores, score_games
-from vision_zero.trainer.checkpointing import ResumableTrainer
+from vision_zero.trainer.checkpointing import LastIteration, ResumableTrainer
 from vision_zero.trainer.finite import stop_not_finite, stop_unless_finite
 from vision_zero.trainer.frozen_players import FrozenStart, PastPlayers
 from vision_zero.trainer.frozen_vision import FrozenTower
 from vision_zero.trainer.generation import SHORTER_PROMPTS, START_SERVER_AGAIN, Generation
-from vision_zero.trainer.last_iteration import LastIteration
 from vision_zero.trainer.logp_gap import LogprobGuard
 from vision_zero.trainer.metrics import (
     Streaks,
@@ -396,9 +395,7 @@ class IterativeSPOTrainer(ResumableTrainer):
                 step=self.state.global_step,
                 stage=stage,
                 template=self.template,
-                clue_rewards=scores.of(game.index).clue_rewards,
-                clue_advantages=scores.of(game.index).clue_advantages,
-                vote_rewards=scores.of(game.index).vote_rewards,
+                **asdict(scores.of(game.index)),
                 past=self.past.record(game.index, stage),
             )
             for game in games

@@ -22,8 +22,8 @@ function isParsed(said) {
 /** `view` has `images`, the text that is searched for and the role that is looked at. */
 function gameElement(game, view) {
   const spyImage = `The spy (player ${game.spy}) sees ${VIEWS[game.view] || game.view}`;
-  const roles = { clue: "all clue givers", civilian: "civilians" };
-  const past = game.past && `${roles[game.past.role] || game.past.role}: the ${game.past.model} model`;
+  const roles = { clue: "clue givers", civilian: "civilians" };
+  const past = game.past && `${roles[game.past.role] || game.past.role}: ${game.past.model.replace(/^start$/, "the start model")}`;
   const failed = game.failed_edit ? ` (the edit failed on purpose: ${game.failed_edit})` : "";
   return el(
     "article",
