@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 from trl.trainer.utils import split_pixel_values_by_grid, unsplit_pixel_values_by_grid
 
 from vision_zero.models.attention import GROUPED_SDPA, SegmentPath
+from vision_zero.rollout.transformers_policy import positions_of
 from vision_zero.trainer.batching import Batch, n_weights, take_rows, weights_per_token
 
 MASKED_ATTENTION = (GROUPED_SDPA, "sdpa", "eager")
@@ -265,7 +266,8 @@ def shared_inputs(
     is_completion_BT[:, -n_completion:] = mask_BT[:, -n_completion:].bool()
     ids_PL = ids_BT.flatten()[place].masked_fill(~is_token, int(ids_BT[0, -1]))
     labels_PL = ids_PL.masked_fill(~(is_token & is_completion_BT.flatten()[place]), -100)
-    positions = _positions(model, ids_BT, mask_BT, fields).flatten(-2)[..., place].masked_fill(~is_token, 0)
+    grids, images_BT = fields.get("image_grid_thw"), fields.get("mm_token_type_ids")
+    positions = positions_of(model.model, ids_BT, mask_BT, images_BT, grids).flatten(-2)[..., place]
     images = {name: fields[name] for name in IMAGE_FIELDS if fields.get(name) is not None}
     shown = unsplit_pixel_values_by_grid(take_rows(split_pixel_values_by_grid(images), layout.shown))
     mask = attention_mask(layout, device)
@@ -276,23 +278,10 @@ def shared_inputs(
     return {
         "input_ids": ids_PL,
         "attention_mask": mask,
-        "position_ids": positions,
+        "position_ids": positions.masked_fill(~is_token, 0),
         "labels": labels_PL,
         **{name: shown[name] for name in ("pixel_values", "image_grid_thw") if name in shown},
     }
-
-
-def _positions(model: Any, ids_BT: torch.Tensor, mask_BT: torch.Tensor, fields: dict[str, Any]) -> torch.Tensor:
-    """Positions of whole rows, [B, T], or [3, B, T] for models that place image patches in 2-D."""
-    if fields.get("image_grid_thw") is None:
-        return (mask_BT.cumsum(-1) - 1).clamp(min=0)
-    positions: torch.Tensor = model.model.get_rope_index(
-        ids_BT,
-        mm_token_type_ids=fields["mm_token_type_ids"],
-        image_grid_thw=fields["image_grid_thw"],
-        attention_mask=mask_BT,
-    )[0]
-    return positions
 
 
 def gather_completions(
