@@ -225,8 +225,7 @@ def check_inputs(
     files = resume.fingerprint_model(model.model_name_or_path, model.model_revision)
     if args.past_model is not None:
         check_model(args.past_model)
-        past = resume.fingerprint_model(args.past_model, None)
-        files |= {f"past_model/{name}": digest for name, digest in past.items()}
+        files |= {f"past_model/{file}": one for file, one in resume.fingerprint_model(args.past_model, None).items()}
     if Path(template).is_file():
         files[str(Path(template).resolve())] = resume.fingerprint_file(Path(template))
     if args.resume:

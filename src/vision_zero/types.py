@@ -113,7 +113,6 @@ class Completion:
     `prompt_ids` are the expanded prompt (image placeholders included), `token_ids` the sampled tokens with the end
     token if one was sampled, `logprobs` one number per token: log softmax(logits / temperature), as in training (top-k
     and banned tokens restrict sampling, not this number). Empty for scripted players, whose turns cannot be trained on.
-    `frozen`: of a frozen player, so never trained on.
     """
 
     text: str
@@ -121,7 +120,7 @@ class Completion:
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
     seconds: float = 0.0
-    frozen: bool = False
+    frozen: bool = False  # of a player that does not train: never trained on
 
 
 @dataclass(frozen=True)

@@ -132,11 +132,11 @@ def test_save_every_counts_iterations(options: dict[str, Any], save_steps: int, 
         ({"past_players": 0.5, "past_role": "both"}, "past_role=both must be one of voter, clue, civilian, spy"),
         (
             {"past_players": 0.5, "past_role": "voter", "schedule": "decision"},
-            "past_role=voter is for clue stages, and schedule=decision has none",
+            "schedule=decision has no clue stages, in which past_role=voter plays",
         ),
         (
             {"past_players": 0.5, "past_role": "spy", "schedule": "clue"},
-            "past_role=spy is for decision stages, and schedule=clue has none",
+            "schedule=clue has no decision stages, in which past_role=spy plays",
         ),
         (
             {"past_players": 0.5, "past_role": "clue", "train_stages": "both"},

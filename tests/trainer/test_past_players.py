@@ -142,14 +142,14 @@ def test_the_start_is_played_as_it_was_and_does_not_move(kind: str, role: str, t
         assert not any(said), "in the decision stage"
     assert all(torch.equal(weight, before[name]) for name, weight in past.named_parameters() if name in before)
     assert all(weight.grad is None for name, weight in past.named_parameters() if name in before)
-    if past is not trainer.start.policy:
+    if past is not trainer.model:
         assert not any(torch.equal(w, before[n]) for n, w in trainer.model.named_parameters() if w.requires_grad)
 
 
 def test_arena_and_past_players_share_one_copy(tmp_path: Path) -> None:
     trainer = tiny_trainer(tmp_path, past_players=0.5, past_role="voter", beta=0.0)
     copy = trainer.past.player.policy.model
-    assert ArenaCallback(trainer, None).start.model() is copy  # type: ignore[arg-type]
+    assert ArenaCallback(trainer, None).start.model is copy  # type: ignore[arg-type]
     assert copy is not trainer.model
 
 
@@ -196,7 +196,7 @@ def test_the_update_is_that_of_the_same_games_with_scripted_players(
     played = one_step(trainer)
     said = [one.completion for game in played.rollout.games for one in (*game.clues, *game.votes)]
     assert 0 < sum(one.frozen for one in said) < len(said)
-    assert trainer.past.player.policy.model is not trainer.start.model()
+    assert trainer.past.player.policy.model is not trainer.start.model
 
     def scripted(policy: Policy, stage: Stage) -> Seating:
         repeats = Repeats(policy, played.rollout.games[1::2])

@@ -95,9 +95,7 @@ def _check_past_players(args: GRPOConfig) -> None:
         raise ValueError(f"past_players={args.past_players} needs past_role: voter, civilian, spy or clue (both)")
     refuse(args, _TABLES["with_past_players"])
     if args.schedule in ("decision", "clue") and args.schedule != args.past_stage:
-        raise ValueError(
-            f"past_role={args.past_role} is for {args.past_stage} stages, and schedule={args.schedule} has none"
-        )
+        refuse(args, {"schedule": f"has no {args.past_stage} stages, in which past_role={args.past_role} plays"})
     if games - 1 < games * share < games:
         raise ValueError(
             f"past_players={args.past_players} leaves some iterations without a game of the policy alone, which the "

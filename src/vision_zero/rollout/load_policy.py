@@ -17,14 +17,11 @@ from vision_zero.types import Completion, Game
 
 @dataclass(frozen=True)
 class ModelPlayer:
-    """Policy of a model that generates inside the context `around()`, such as autocast or a disabled adapter.
-
-    `frozen`: its completions say that they are not to be trained on.
-    """
+    """Policy of a model that generates inside the context `around()`, such as autocast or a disabled adapter."""
 
     policy: TransformersPolicy
     around: Callable[[], AbstractContextManager[object]] = nullcontext
-    frozen: bool = False
+    frozen: bool = False  # so its completions say, which are not to be trained on
 
     def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         with self.around():

@@ -12,6 +12,7 @@ Every turn has its own random generator, so its tokens do not depend on which ot
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +103,18 @@ def right_aligned_mask(lengths: Sequence[int], width: int, device: torch.device)
     return (columns >= width - torch.tensor(lengths, device=device)[:, None]).long()
 
 
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Context without dropout and gradients."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
 def positions_of(
     backbone: Any, ids_BT: torch.Tensor, mask_BT: torch.Tensor, images_BT: Any, grids: torch.Tensor | None
 ) -> torch.Tensor:
@@ -151,14 +164,9 @@ class TransformersPolicy:
 
     def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         completions: dict[int, Completion] = {}
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            with torch.no_grad():
-                for rows in self._batches(requests):
-                    completions.update(self._generate(rows, requests))
-        finally:
-            self.model.train(was_training)
+        with evaluating(self.model):
+            for rows in self._batches(requests):
+                completions.update(self._generate(rows, requests))
         return [completions[index] for index in range(len(requests))]
 
     def _batches(self, requests: Sequence[TurnRequest]) -> Iterator[list[_Row]]:

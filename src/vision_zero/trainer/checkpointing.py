@@ -51,10 +51,8 @@ def _is_whole(export: Path, mark: Path) -> bool:
 
 
 class LastIteration:
-    """What moves while games are played: stage, averages, counters and random generators, kept at its beginning.
-
-    Weights do not move before the first optimizer step, so a checkpoint of them with this is that of the end of the
-    last iteration, saved when a run stops within the next one.
+    """What moves before the first optimizer step: stage, averages, counters and random generators, kept at the end of
+    an iteration. A run that stops within the next one saves it with the weights, which have not moved.
     """
 
     def __init__(self, trainer: Any) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from fractions import Fraction
+from functools import cached_property
 from math import floor
 from typing import Any
 
@@ -35,26 +36,20 @@ class FrozenStart:
 
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
-        self._copy: PreTrainedModel | None = None
 
-    @property
-    def policy(self) -> PreTrainedModel:
-        return self.trainer.accelerator.unwrap_model(self.trainer.model)
-
+    @cached_property
     def model(self) -> PreTrainedModel:
         """The policy if it has an adapter, to be left out, else the reference model, which stays it, else a copy."""
         trainer = self.trainer
-        if isinstance(self.policy, PeftModel):
-            return self.policy
+        if isinstance(trainer.model, PeftModel):
+            return trainer.model
         if trainer.ref_model is not None:
             return trainer.accelerator.unwrap_model(trainer.ref_model)
-        if self._copy is None:
-            with zero3_disabled(trainer.args):
-                name, options = self.policy.config._name_or_path, trainer.args.model_init_kwargs or {}
-                loaded = create_model_from_path(name, **options)
-            self._copy = use_grouped_sdpa(loaded).to(trainer.accelerator.device).eval().requires_grad_(False)
-            look_images_up(self._copy, trainer.images)
-        return self._copy
+        with zero3_disabled(trainer.args):
+            name, options = trainer.model.config._name_or_path, trainer.args.model_init_kwargs or {}
+            copy = use_grouped_sdpa(create_model_from_path(name, **options))
+        look_images_up(copy, trainer.images)
+        return copy.to(trainer.accelerator.device).eval().requires_grad_(False)
 
     def player(self, model: PreTrainedModel, *, frozen: bool = False) -> ModelPlayer:
         """The model as a player in the trainer's precision; `frozen`: without its adapter, if it has one."""
@@ -86,10 +81,7 @@ def has_past_player(game: int, share: Fraction) -> bool:
 
 
 class PastPlayers:
-    """Those of an `IterativeSPOTrainer` that has its `start`. At a share of 0 there are none, and no model.
-
-    Raises ValueError or OSError, naming it, for a `past_model` that cannot be loaded.
-    """
+    """Those of an `IterativeSPOTrainer` that has its `start`. Raises ValueError or OSError for a wrong `past_model`."""
 
     def __init__(self, trainer: Any) -> None:
         self.trainer, self.args, self.start = trainer, trainer.args, trainer.start
@@ -97,14 +89,14 @@ class PastPlayers:
         if not self.share:
             return
         if name is None:
-            self.player = self.start.player(self.start.model(), frozen=True)
+            self.player = self.start.player(self.start.model, frozen=True)
         else:  # it reads prompts by its own processor, with the pixels that the policy's allows
             size = trainer.processing_class.image_processor.size
             pixels = size.get("shortest_edge"), size.get("longest_edge")
             loading = Loading(self.args.sampling(), self.args.rollout_batch_size, *pixels, use_cpu=self.args.use_cpu)
             with zero3_disabled(self.args):
                 self.player = replace(load_player(name, loading), frozen=True)
-        model, policy, reference = self.player.policy.model, self.start.policy, trainer.ref_model
+        model, policy, reference = self.player.policy.model, trainer.model, trainer.ref_model
         size = sum(one.numel() * one.element_size() for one in model.parameters()) / 1e9
         words = f"a frozen copy of {name or policy.config._name_or_path}, {size:.2f} GB"
         if name is None and (model is policy or reference is not None):
@@ -125,7 +117,7 @@ class PastPlayers:
         self.player.forget()
         past = replace(seating, **dict.fromkeys(SEATS[self.args.past_role], self.player))
         # Where the policy plays by itself, its weights are gathered already.
-        is_whole = self.trainer.generation.engine is None and self.player.policy.model is self.start.policy
+        is_whole = self.trainer.generation.engine is None and self.player.policy.model is self.trainer.model
         with self.start.gathered(*([] if is_whole else [self.player])):
             yield replace(seating, past=past, past_games=self.games(stage, (game.index for game in games)))
 
@@ -138,5 +130,5 @@ class PastPlayers:
         """Share of the games that have a past player, and of their votes that are right, if there are any."""
         past = self.games(stage, (game.game for game in games))
         right = [vote == game.spy for game in games if game.game in past for vote in game.votes]
-        shares = {"past/games": len(past) / len(games)} if self.share else {}
-        return shares | ({"past/votes_right": sum(right) / len(right)} if right else {})
+        shares = {"past/votes_right": sum(right) / len(right)} if right else {}
+        return shares | ({"past/games": len(past) / len(games)} if self.share else {})

@@ -46,8 +46,7 @@ class TrainingSample:
 def build_samples(rollout: Rollout, scores: Scores, stages: Sequence[Stage], template: str) -> list[TrainingSample]:
     """The completions of `stages` that have tokens, in game order, of one game by stage and turn order.
 
-    Scripted players' completions have none, so they are never trained on. Raises RuntimeError when no sample is left,
-    and for a completion of a frozen player.
+    Scripted players' have none, so they never train. Raises RuntimeError without a sample, and for a frozen player's.
     """
     samples = []
     for game in rollout.games:

@@ -84,8 +84,7 @@ class ArenaCallback(TrainerCallback):
     def __init__(self, trainer: GRPOTrainer, arena: Arena) -> None:
         self.trainer = trainer
         self.arena = arena
-        self.start = trainer.start
-        self.start.model()
+        self.start, self._start_model = trainer.start, trainer.start.model
         self._match: Match | None = None
         self._told: set[str] = set()
 
@@ -122,7 +121,7 @@ class ArenaCallback(TrainerCallback):
         started = time.perf_counter()
         match = self._match = self._match or self._new_match()
         # Before the first step the policy is its start: then it is not played twice.
-        new = self.start.player(self.start.policy) if state.global_step else match.start
+        new = self.start.player(self.trainer.model) if state.global_step else match.start
         shown = state.is_local_process_zero and not args.disable_tqdm
         bar = game_bar("arena", *match.size(CROSS_PLAY), shown=shown)
         with bar as match.on_call, self.start.gathered(new, match.start):
@@ -154,6 +153,5 @@ class ArenaCallback(TrainerCallback):
                 self.trainer._metrics["train"][name].append(value)
 
     def _new_match(self) -> Match:
-        process, n_processes = self.trainer.accelerator.process_index, self.trainer.accelerator.num_processes
-        player = self.start.player(self.start.model(), frozen=True)
-        return Match(self.arena, player, part=(process, n_processes), gather=self._gather)
+        part = self.trainer.accelerator.process_index, self.trainer.accelerator.num_processes
+        return Match(self.arena, self.start.player(self._start_model, frozen=True), part=part, gather=self._gather)
