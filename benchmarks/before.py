@@ -37,7 +37,7 @@ def one_prefix(
 
 def rows_of_one_length(groups: list[prefix_sharing._Group], most: int) -> list[list[prefix_sharing._Group]]:
     """Shared rows no longer than the longest group, never all groups in one."""
-    return pack_groups(groups, max(group.length for group in groups))
+    return pack_groups(groups, max(map(prefix_sharing.length_of, groups)))
 
 
 @contextmanager

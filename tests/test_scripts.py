@@ -837,7 +837,8 @@ def test_metrics_page_names_what_is_logged_and_nothing_else(trained: Path) -> No
     logged = set().union(*(line.keys() for line in run_folder.read_json_lines(trained / "metrics.jsonl")))
     # The scripts' small runs have no arena; tests/evaluate/win_rate holds what one logs to these names.
     arena = {*(f"arena/{name}" for name in LOGGED), LOW, HIGH, SECONDS}
-    assert set(described) == logged | arena | WITH_AN_ENGINE
+    past = {"past/games", "past/votes_right"}  # tests/trainer/test_past_players.py
+    assert set(described) == logged | arena | WITH_AN_ENGINE | past
 
 
 def test_configuration_page_is_what_the_options_say() -> None:

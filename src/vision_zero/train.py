@@ -47,17 +47,17 @@ from vision_zero.data.failed_edits import PairsWithFailedEdits
 from vision_zero.data.pairs import BadImageError, check_pairs
 from vision_zero.evaluate.win_rate.callback import ArenaCallback, training_arena
 from vision_zero.folder_lock import locked
-from vision_zero.models import check_saved, load_model, load_processor, zero3_disabled
+from vision_zero.models import check_model, check_saved, find_models, load_model, load_processor, zero3_disabled
 from vision_zero.rollout.policy import NotFiniteError, PromptTooLongError
 from vision_zero.rollout.self_check import SelfCheckError, check_files
 from vision_zero.rollout.transformers_policy import image_tokens
 from vision_zero.rollout.vllm.client import VLLMServerError
 from vision_zero.trainer import resume
 from vision_zero.trainer.callbacks import GamesTable, IterationLine, MetricsFile, SelfCheck, UpdateBar
+from vision_zero.trainer.checkpointing import save_last_iteration
 from vision_zero.trainer.finite import how_to_go_on
 from vision_zero.trainer.generation import LogprobGapError
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
-from vision_zero.trainer.last_iteration import save_last_iteration
 from vision_zero.types import ImagePair
 
 if __name__ == "__main__":
@@ -104,6 +104,8 @@ def prepare(arguments: list[str] | None, lock: ExitStack) -> tuple[IterativeSPOT
             where = f"{os.environ.get('WANDB_DIR') or '.'}/wandb/offline-run-*"
             print(f"wandb is offline, without a key; to send the run later: wandb sync {where}", file=sys.stderr)
     state = PartialState()
+    if args.past_model is not None:
+        args.past_model = find_models([args.past_model])[-1]  # of a run, its last checkpoint
     config = resolved(game, args, model)
     checkpoint, saved = find_start(args, config, state, lock)
     processor = load_processor(
@@ -221,6 +223,9 @@ def check_inputs(
     check_saved(model.model_name_or_path)
     prints = resume.fingerprint_pairs(pairs)
     files = resume.fingerprint_model(model.model_name_or_path, model.model_revision)
+    if args.past_model is not None:
+        check_model(args.past_model)
+        files |= {f"past_model/{file}": one for file, one in resume.fingerprint_model(args.past_model, None).items()}
     if Path(template).is_file():
         files[str(Path(template).resolve())] = resume.fingerprint_file(Path(template))
     if args.resume:

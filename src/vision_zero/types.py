@@ -120,6 +120,7 @@ class Completion:
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
     seconds: float = 0.0
+    frozen: bool = False  # of a player that does not train: never trained on
 
 
 @dataclass(frozen=True)

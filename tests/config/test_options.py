@@ -124,6 +124,33 @@ def test_save_every_counts_iterations(options: dict[str, Any], save_steps: int, 
         ({"temperature": 1e-9}, "temperature=1e-09 must be at least 0.01"),
         ({"adam_epsilon": 0.0}, "adam_epsilon=0.0 must be at least 1e-15"),
         ({"arena_games": 7}, "arena_games=7 must be even"),
+        ({"past_players": 0.5}, "past_players=0.5 needs past_role: voter, civilian, spy or clue"),
+        ({"past_role": "voter"}, "past_role=voter has no effect without past_players: give both"),
+        ({"past_model": "runs/x"}, "past_model=runs/x has no effect without past_players: give both"),
+        ({"past_players": 1.5, "past_role": "spy"}, "past_players=1.5 must be at most 1"),
+        ({"past_players": -0.5, "past_role": "spy"}, "past_players=-0.5 must be at least 0"),
+        ({"past_players": 0.5, "past_role": "both"}, "past_role=both must be one of voter, clue, civilian, spy"),
+        (
+            {"past_players": 0.5, "past_role": "voter", "schedule": "decision"},
+            "schedule=decision has no clue stages, in which past_role=voter plays",
+        ),
+        (
+            {"past_players": 0.5, "past_role": "spy", "schedule": "clue"},
+            "schedule=clue has no decision stages, in which past_role=spy plays",
+        ),
+        (
+            {"past_players": 0.5, "past_role": "clue", "train_stages": "both"},
+            "train_stages=both trains on clues and votes of all games",
+        ),
+        (
+            {"past_players": 0.9, "past_role": "clue"},
+            "past_players=0.9 leaves some iterations without a game of the policy alone, which the averages of the "
+            "stage count: of 6 games give at most 0.8333, or all (1)",
+        ),
+        (
+            {"past_players": 0.5, "past_role": "clue", "use_vllm": True, "vllm_tensor_parallel_size": 2},
+            "vllm_tensor_parallel_size=2 is an engine that its processes must ask equally often",
+        ),
         ({"min_clue_tokens": 9, "max_clue_tokens": 8}, "9 and 8"),
         ({"max_vote_tokens": 0}, "token limits"),
         ({"top_p": 0.0}, "top_p"),
@@ -140,6 +167,15 @@ def test_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"\S") as refused:
         config(tmp_path, **options)
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("schedule", ["iterative", "cycle"])
+@pytest.mark.parametrize(("role", "stage"), [("voter", "clue"), ("clue", "decision"), ("spy", "decision")])
+def test_past_players_act_in_the_stage_that_does_not_train_them(
+    schedule: str, role: str, stage: str, tmp_path: Path
+) -> None:
+    for share in (0.1, 5 / 6, 1.0):
+        assert config(tmp_path, schedule=schedule, past_players=share, past_role=role).past_stage == stage
 
 
 def test_games_that_processes_cannot_share_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

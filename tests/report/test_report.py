@@ -271,7 +271,7 @@ def spoilt(name: str, *values: Any) -> list[Any]:
         *spoilt("domain", {}),
         *spoilt("stage", None),
         *spoilt("failed_edit", []),
-        *spoilt("past", [], "x", {"role": "voter"}, {"role": 1, "model": "start"}),
+        *spoilt("past", "x", 5, [], {}, {"role": "voter"}, {"role": 1, "model": "start"}),
         *spoilt("spy", None, 0, 9, "1", 1.0),
         *spoilt("spy_view", None, "x", []),
         *spoilt("rules", None, [], {"n_civilians": "x"}, {"n_civilians": 2, "unknown": 1}, {"n_civilians": HUGE}),

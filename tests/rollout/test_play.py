@@ -113,6 +113,21 @@ def test_completions_carry_their_share_of_the_calls_time() -> None:
     assert sum(seconds) <= rollout.seconds
 
 
+def test_games_with_a_past_player_seat_it_and_wait_for_it() -> None:
+    """Its role alone, in its games alone; as it has no queue, all games are then played in lock-step."""
+    past, own = Recorder("past"), Recorder()
+    usual = Seating.of(own)
+    seating = replace(usual, past=replace(usual, voter=past), past_games=frozenset({1, 2}))
+    games = play(tiny_games(4), seating, TOKEN_LIMITS).games
+    assert {request.turn.game for request in past.requests} == {1, 2}
+    assert {request.turn.stage for request in past.requests} == {"decision"}
+    assert len(past.requests) + len(own.requests) == sum(len(game.clues) + len(game.votes) for game in games)
+    queue = Seating.of(Queue(0))
+    assert queue.queues() == [queue.voter]
+    assert replace(queue, past=replace(queue, voter=past), past_games=frozenset({1})).queues() is None
+    assert replace(queue, past=replace(queue, voter=past)).queues() == [queue.voter]
+
+
 @pytest.mark.parametrize("change", [-1, 1])
 def test_a_policy_that_answers_another_number_of_turns_is_refused(change: int) -> None:
     class Miscounting(Recorder):

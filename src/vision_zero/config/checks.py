@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
+from fractions import Fraction
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +41,9 @@ def refuse(options: Any, reasons: Mapping[str, str]) -> None:
 def refuse_without_switch(options: Any, switch: str, *beginnings: str) -> None:
     """Raises ValueError for an option, named by its beginning, of what `switch` turns on while that is off."""
     names = [one.name for one in fields(options) if one.name.startswith(beginnings) and one.name != "lora_dropout"]
-    if not getattr(options, switch):
-        refuse(options, dict.fromkeys(names, f"has no effect without {switch}=True: give both, or leave it out"))
+    if not (given := getattr(options, switch)):
+        value = "=True" if given is False else ""
+        refuse(options, dict.fromkeys(names, f"has no effect without {switch}{value}: give both, or leave it out"))
 
 
 def check_options(args: GRPOConfig) -> None:
@@ -73,12 +75,31 @@ def check_options(args: GRPOConfig) -> None:
     _check_trackers(args)
     if args.use_vllm:
         _check_vllm(args)
+    _check_past_players(args)
     if args.arena_games < 4 or args.arena_games % 2:
         raise ValueError(f"arena_games={args.arena_games} must be even and at least 4: every deal is played twice")
     if args.train_stages == "both" and args.kl_weight("clue") != args.kl_weight("decision"):
         raise ValueError(
             f"train_stages=both has rows of both stages in one batch, which has one KL weight: kl_clue="
             f"{args.kl_weight('clue')} and kl_decision={args.kl_weight('decision')} must be equal"
+        )
+
+
+def _check_past_players(args: GRPOConfig) -> None:
+    """Raises ValueError for past players who would never play, or leave games without rows, averages without games."""
+    refuse_without_switch(args, "past_players", "past_")
+    games, share = args.games_per_iteration, Fraction(str(args.past_players))
+    if not share:
+        return
+    if args.past_role is None:
+        raise ValueError(f"past_players={args.past_players} needs past_role: voter, civilian, spy or clue (both)")
+    refuse(args, _TABLES["with_past_players"])
+    if args.schedule in ("decision", "clue") and args.schedule != args.past_stage:
+        refuse(args, {"schedule": f"has no {args.past_stage} stages, in which past_role={args.past_role} plays"})
+    if games - 1 < games * share < games:
+        raise ValueError(
+            f"past_players={args.past_players} leaves some iterations without a game of the policy alone, which the "
+            f"averages of the stage count: of {games} games give at most {1 - 1 / games:.4g}, or all (1)"
         )
 
 

@@ -79,6 +79,11 @@ class IterativeSPOConfig(GRPOConfig):
     arena_games: int = option(200, "Games of each win rate; every deal is played twice, once with each as the spy")
     arena_images: list[str] = option_list(LONG["arena_images"])
 
+    # Past players (not in the paper)
+    past_players: float = option(0.0, LONG["past_players"])
+    past_role: Literal["voter", "clue", "civilian", "spy"] | None = option(None, LONG["past_role"])
+    past_model: str | None = option(None, LONG["past_model"])
+
     # Rewards (paper, section on strategic self-play; all of these are its table's values)
     reward_beta: float = option(0.1, "Clue reward: weight of the votes between spy and civilians, beta (paper: 0.1)")
     reward_lambda: float = option(0.1, "Clue reward: weight of a civilian's own votes, lambda (paper: 0.1)")
@@ -198,6 +203,11 @@ class IterativeSPOConfig(GRPOConfig):
     @property
     def optimizer_steps_per_iteration(self) -> int:
         return self.updates_per_iteration * self.num_iterations
+
+    @property
+    def past_stage(self) -> Stage:
+        """The stage in which past players play: the one that trains none of their completions."""
+        return "clue" if self.past_role == "voter" else "decision"
 
     def kl_weight(self, stage: Stage) -> float:
         weight = self.kl_clue if stage == "clue" else self.kl_decision

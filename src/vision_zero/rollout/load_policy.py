@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tqdm import tqdm
 
@@ -15,18 +15,17 @@ from vision_zero.rollout.transformers_policy import TransformersPolicy
 from vision_zero.types import Completion, Game
 
 
+@dataclass(frozen=True)
 class ModelPlayer:
     """Policy of a model that generates inside the context `around()`, such as autocast or a disabled adapter."""
 
-    def __init__(
-        self, policy: TransformersPolicy, around: Callable[[], AbstractContextManager[object]] = nullcontext
-    ) -> None:
-        self.policy = policy
-        self.around = around
+    policy: TransformersPolicy
+    around: Callable[[], AbstractContextManager[object]] = nullcontext
+    frozen: bool = False  # so its completions say, which are not to be trained on
 
     def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         with self.around():
-            return self.policy.answer(requests)
+            return [replace(said, frozen=self.frozen) for said in self.policy.answer(requests)]
 
     def forget(self) -> None:
         """Clear prompt caches, image features and preprocessed images, before other games or other weights."""

@@ -21,24 +21,29 @@ from vision_zero.types import Completion, Game, Role, Turn
 
 @dataclass(frozen=True)
 class Seating:
-    """Policy of each role; in training one policy has all three."""
+    """Policy of each role; in training one policy has all three. The games `past_games` are seated as `past` says."""
 
     civilian: Policy
     spy: Policy
     voter: Policy
+    past: Seating | None = None
+    past_games: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, policy: Policy) -> Seating:
         return cls(policy, policy, policy)
 
     def policy(self, game: Game, turn: Turn) -> Policy:
+        if self.past is not None and game.index in self.past_games:
+            return self.past.policy(game, turn)
         if turn.stage == "decision":
             return self.voter
         return self.spy if game.role(turn.seat) is Role.SPY else self.civilian
 
     def queues(self) -> list[QueuedPolicy] | None:
         """The distinct policies, or None if one of them has no queue."""
-        policies = {id(policy): policy for policy in (self.civilian, self.spy, self.voter)}.values()
+        seatings = [self, *([self.past] if self.past and self.past_games else [])]
+        policies = {id(one): one for seats in seatings for one in (seats.civilian, seats.spy, seats.voter)}.values()
         queued = [policy for policy in policies if isinstance(policy, QueuedPolicy)]
         return queued if len(queued) == len(policies) else None
 

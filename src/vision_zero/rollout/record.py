@@ -48,8 +48,9 @@ def game_record(
     clue_rewards: Sequence[float],
     clue_advantages: Sequence[float],
     vote_rewards: Sequence[float],
+    past: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Record of `game`, played at `step` in `stage`; clue rewards are by seat, those of votes in `vote_turns` order."""
+    """Record of `game`, played at `step` in `stage`; rewards of clues by seat, of votes in `vote_turns` order."""
     return {
         "step": step,
         "stage": stage,
@@ -73,6 +74,7 @@ def game_record(
         "outcome": votes_in_order(game),
         "clue_rewards": list(clue_rewards),
         "clue_advantages": list(clue_advantages),
+        "past": past,
     }
 
 

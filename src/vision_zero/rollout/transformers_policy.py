@@ -12,7 +12,9 @@ Every turn has its own random generator, so its tokens do not depend on which ot
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -101,6 +103,28 @@ def right_aligned_mask(lengths: Sequence[int], width: int, device: torch.device)
     return (columns >= width - torch.tensor(lengths, device=device)[:, None]).long()
 
 
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Context without dropout and gradients."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def positions_of(
+    backbone: Any, ids_BT: torch.Tensor, mask_BT: torch.Tensor, images_BT: Any, grids: torch.Tensor | None
+) -> torch.Tensor:
+    """Positions of whole rows: [B, T], or with patch grids [3, B, T], which place the tokens of `images_BT` in 2-D."""
+    if grids is None:
+        return (mask_BT.cumsum(-1) - 1).clamp(min=0)
+    types = images_BT.int()
+    return backbone.get_rope_index(ids_BT, mm_token_type_ids=types, image_grid_thw=grids, attention_mask=mask_BT)[0]
+
+
 class TransformersPolicy:
     """Policy of `model`.
 
@@ -140,14 +164,9 @@ class TransformersPolicy:
 
     def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         completions: dict[int, Completion] = {}
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            with torch.no_grad():
-                for rows in self._batches(requests):
-                    completions.update(self._generate(rows, requests))
-        finally:
-            self.model.train(was_training)
+        with evaluating(self.model):
+            for rows in self._batches(requests):
+                completions.update(self._generate(rows, requests))
         return [completions[index] for index in range(len(requests))]
 
     def _batches(self, requests: Sequence[TurnRequest]) -> Iterator[list[_Row]]:
@@ -207,18 +226,6 @@ class TransformersPolicy:
             raise RuntimeError(f"{int(image_BP.sum())} image tokens in the prompts for {len(features)} image features")
         return embeddings.masked_scatter(image_BP.unsqueeze(-1), features.to(embeddings.dtype))
 
-    def _positions(self, rows: list[_Row], ids_BL: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
-        """Positions of whole left-padded prompts: [B, L], or [3, B, L] for models that place image patches in 2-D."""
-        found = [self._grid(row.image) for row in rows]
-        grids = [grid for grid in found if grid is not None]
-        if not grids:
-            return (mask_BL.cumsum(-1) - 1).clamp(min=0)
-        image_BL = (ids_BL == self.model.config.image_token_id) & mask_BL.bool()
-        positions, _ = self.backbone.get_rope_index(
-            ids_BL, mm_token_type_ids=image_BL.int(), image_grid_thw=torch.cat(grids), attention_mask=mask_BL
-        )
-        return positions
-
     def _prefill(self, rows: list[_Row]) -> tuple[Cache, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Compute the tokens of each row's prompt that are not cached.
 
@@ -255,7 +262,9 @@ class TransformersPolicy:
         mask_BL = right_aligned_mask(lengths, longest, device)
         rest_mask = right_aligned_mask([n - r for n, r in zip(lengths, reused, strict=True)], rest, device)
         mask = torch.cat([right_aligned_mask(reused, max(reused), device), rest_mask], dim=1)
-        positions = self._positions(rows, ids_BL, mask_BL)
+        grids = [grid for row in rows if (grid := self._grid(row.image)) is not None]
+        image_BL = (ids_BL == self.model.config.image_token_id) & mask_BL.bool()
+        positions = positions_of(self.backbone, ids_BL, mask_BL, image_BL, torch.cat(grids) if grids else None)
         output = self.model(
             inputs_embeds=self._embed(rows, ids_BL[:, -rest:], rest_mask),
             attention_mask=mask,

@@ -1,6 +1,6 @@
 """Rewards and advantages of all games of an iteration, computed alike on every process."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from statistics import fmean
@@ -56,11 +56,13 @@ def score_games(
     move_baselines: bool,
     per: Literal["iteration", "game"] = "iteration",
     subtract: Literal["after", "before"] = "after",
+    past: Collection[int] = (),
 ) -> Scores:
     """Score all games of an iteration, given in game order.
 
     With `move_baselines` (the clue stage) `baselines` move in place; without, the advantages are the same but
-    `baselines` stay. Raises ValueError without games.
+    `baselines` stay. Accuracy and N/A rate leave out the games `past`, whose votes are partly another model's, unless
+    these are all. Raises ValueError without games.
     """
     rewards = [clue_rewards(game.votes, game.spy, game.n_players, reward_beta, reward_lambda) for game in games]
     spies = [game.spy for game in games]
@@ -69,10 +71,11 @@ def score_games(
     votes = [[decision_reward(vote, game.spy, na_reward) for vote in game.votes] for game in games]
     spy_reward, civilian_reward = _by_role(rewards, spies)
     spy_advantage, civilian_advantage = _by_role(advantages, spies)
+    own = [game for game in games if game.game not in past] or games
     return Scores(
         by_game={game.game: GameScore(rewards[i], advantages[i], votes[i]) for i, game in enumerate(games)},
-        accuracy=accuracy([game.votes for game in games], spies),
-        na_rate=na_rate([game.votes for game in games]),
+        accuracy=accuracy([game.votes for game in own], [game.spy for game in own]),
+        na_rate=na_rate([game.votes for game in own]),
         spy_reward=spy_reward,
         civilian_reward=civilian_reward,
         spy_advantage=spy_advantage,

@@ -103,9 +103,8 @@ class SelfCheck(TrainerCallback):
 class UpdateBar(TrainerCallback):
     """A bar over an iteration's micro-batches, from the end of the first on, whose time has the rollout in it."""
 
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._done = 0
+    _bar: Any = None
+    _done = 0
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         if self._bar is not None:
@@ -150,15 +149,11 @@ class GamesTable(TrainerCallback):
         iteration = (state.global_step - 1) // options.optimizer_steps_per_iteration + 1
         table = wandb.Table(columns=list(COLUMNS))
         for record in run_folder.read_json_lines(file)[: options.wandb_games]:
-            civilians, spy = seen_images(record, self._pair_of(record))
+            self._rows = self._rows or {pair.id: row for row, pair in enumerate(self.pairs)}
+            row = self._rows.get(record["pair"])
+            civilians, spy = seen_images(record, {} if row is None else {record["pair"]: self.pairs[row]})
             table.add_data(*_cells(record, iteration, wandb.Image(civilians.copy()), wandb.Image(spy.copy())))
         wandb.log({TABLE: table, "train/global_step": state.global_step})
-
-    def _pair_of(self, record: Mapping[str, Any]) -> dict[str, ImagePair]:
-        if not self._rows:
-            self._rows = {pair.id: row for row, pair in enumerate(self.pairs)}
-        name = record["pair"]
-        return {name: self.pairs[self._rows[name]]} if name in self._rows else {}
 
 
 def _cells(record: Mapping[str, Any], iteration: int, civilians_see: Any, spy_sees: Any) -> list[Any]:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from vision_zero.rollout.game_images import GameImage
 from vision_zero.rollout.image_cache import NumberedImages
-from vision_zero.rollout.transformers_policy import image_fields
+from vision_zero.rollout.transformers_policy import evaluating, image_fields
 
 
 class FrozenTower:
@@ -77,21 +77,12 @@ class FrozenTower:
                 if number not in self._outputs:
                     own_grid = {name: value[place : place + 1] for name, value in grid.items()}
                     self.encoded += 1
-                    self._outputs[number] = self._constant(tower, own_forward, pixels, *args, **own_grid, **kwargs)
+                    with evaluating(tower):  # a cached output has no dropout, and nothing to checkpoint for
+                        self._outputs[number] = own_forward(pixels, *args, **own_grid, **kwargs)
             outputs = [self._outputs[number] for number in numbers]
             return type(outputs[0])(**{name: _joined([output[name] for output in outputs]) for name in outputs[0]})
 
         return forward
-
-    @staticmethod
-    def _constant(tower: torch.nn.Module, own_forward: Any, *args: Any, **kwargs: Any) -> Any:
-        was_training = tower.training
-        tower.eval()  # a cached output has no dropout, and nothing to checkpoint for
-        try:
-            with torch.no_grad():
-                return own_forward(*args, **kwargs)
-        finally:
-            tower.train(was_training)
 
 
 def _joined(values: list[Any]) -> Any:

@@ -46,11 +46,11 @@ from vision_zero.rollout.transformers_policy import chat_text, special_tokens, w
 from vision_zero.rollout.vllm.client import VLLMServerError
 from vision_zero.spo.rewards import COMPLETION_REWARDS
 from vision_zero.spo.scoring import Scores, score_games
-from vision_zero.trainer.checkpointing import ResumableTrainer
+from vision_zero.trainer.checkpointing import LastIteration, ResumableTrainer
 from vision_zero.trainer.finite import stop_not_finite, stop_unless_finite
+from vision_zero.trainer.frozen_players import FrozenStart, PastPlayers
 from vision_zero.trainer.frozen_vision import FrozenTower
 from vision_zero.trainer.generation import SHORTER_PROMPTS, START_SERVER_AGAIN, Generation
-from vision_zero.trainer.last_iteration import LastIteration
 from vision_zero.trainer.logp_gap import LogprobGuard
 from vision_zero.trainer.metrics import (
     Streaks,
@@ -152,6 +152,8 @@ class IterativeSPOTrainer(ResumableTrainer):
         models = [without_adapter_wrapper(self.accelerator.unwrap_model(model)) for model in wrapped]
         for one in models:
             look_images_up(use_grouped_sdpa(one), self.images)
+        self.start = FrozenStart(self)
+        self.past = PastPlayers(self)
         self.frozen = FrozenTower(models, self.images) if args.freeze_vision else None
         if dropout := dropout_of(models[0], models[0].get_encoder("image") if args.freeze_vision else None):
             raise ValueError(
@@ -185,12 +187,14 @@ class IterativeSPOTrainer(ResumableTrainer):
             move_baselines=stage == "clue" or self.args.rae_stages == "always",
             per=self.args.rae_update,
             subtract=self.args.rae_subtract,
+            past=self.past.games(stage, (summary.game for summary in summaries)),
         )
         samples = build_samples(rollout, scores, self.args.trained_stages(stage), self.template)
         batch = self._replay(samples, stage)
         self._record_games(rollout.games, scores, stage)
         self._next_stage(scores)
         metrics = iteration_metrics(summaries, scores, stage, self.schedule, self.baselines, self.args.token_limits())
+        metrics |= self.past.metrics(summaries, stage)
         for name, weight in self.args.extra_reward_weights().items():
             if weight:
                 metrics[f"reward/{name}"] = fmean(self.gather([sample.extra_rewards[name] for sample in samples]))
@@ -237,6 +241,7 @@ class IterativeSPOTrainer(ResumableTrainer):
 
         with (
             self.generation.policy(self.model_wrapped) as policy,
+            self.past.seated(self.players(policy, stage), games, stage) as seating,
             game_bar(
                 f"playing ({stage})",
                 len(games) * self.accelerator.num_processes,
@@ -247,7 +252,7 @@ class IterativeSPOTrainer(ResumableTrainer):
             try:
                 rollout = play(
                     games,
-                    self.players(policy, stage),
+                    seating,
                     self.args.token_limits(),
                     images=images,
                     template=self.template,
@@ -390,9 +395,8 @@ class IterativeSPOTrainer(ResumableTrainer):
                 step=self.state.global_step,
                 stage=stage,
                 template=self.template,
-                clue_rewards=scores.of(game.index).clue_rewards,
-                clue_advantages=scores.of(game.index).clue_advantages,
-                vote_rewards=scores.of(game.index).vote_rewards,
+                **asdict(scores.of(game.index)),
+                past=self.past.record(game.index, stage),
             )
             for game in games
         ]

@@ -63,18 +63,13 @@ class PackedForward:
         self.model = self._inner(model)
         self.order: list[int] = []
         self.chunks: list[list[int]] = []
-        self.shares_prefixes = False
-        if args.share_prefixes:
-            self._enable_prefix_sharing(has_aux_loss)
-
-    def _enable_prefix_sharing(self, has_aux_loss: bool) -> None:
         reason = unsupported_reason(self.model)
         if reason is None and has_aux_loss:
             reason = "a router's auxiliary loss counts every row by itself"
-        if reason is None:
-            self.shares_prefixes = True
-            self._pair_cost = pair_cost(self.model, self.accelerator.device)
-        elif self.accelerator.is_main_process:
+        self.shares_prefixes = args.share_prefixes and reason is None
+        if self.shares_prefixes:
+            self._pair_cost = pair_cost(self.model, accelerator.device)
+        elif args.share_prefixes and accelerator.is_main_process:
             tqdm.write(f"share_prefixes is off: {reason}", file=sys.stderr)
 
     def _inner(self, model: Any) -> PreTrainedModel:

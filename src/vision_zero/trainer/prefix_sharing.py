@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 from trl.trainer.utils import split_pixel_values_by_grid, unsplit_pixel_values_by_grid
 
 from vision_zero.models.attention import GROUPED_SDPA, SegmentPath
+from vision_zero.rollout.transformers_policy import positions_of
 from vision_zero.trainer.batching import Batch, n_weights, take_rows, weights_per_token
 
 MASKED_ATTENTION = (GROUPED_SDPA, "sdpa", "eager")
@@ -58,18 +59,15 @@ class _Segment:
     parent: int | None
 
 
-@dataclass(frozen=True)
-class _Group:
-    """Rows that begin alike, as a tree: segments, each behind its parent."""
-
-    segments: list[_Segment]
-
-    @property
-    def length(self) -> int:
-        return sum(segment.end - segment.start for segment in self.segments)
+_Group = list[_Segment]
+"""Rows that begin alike, as a tree: segments, each behind its parent."""
 
 
-def tree_of(rows: Sequence[int], prompts: Mapping[int, np.ndarray], lengths: Mapping[int, int]) -> list[_Segment]:
+def length_of(group: _Group) -> int:
+    return sum(segment.end - segment.start for segment in group)
+
+
+def tree_of(rows: Sequence[int], prompts: Mapping[int, np.ndarray], lengths: Mapping[int, int]) -> _Group:
     """Segments of `rows`, each behind its parent; a row is its prompt and then what nobody shares."""
     segments: list[_Segment] = []
 
@@ -125,15 +123,13 @@ def shared_layout(
                 n_shared = common_prefix_length([prompts[row] for row in some])
                 # An image behind words that differ is not shared.
                 together = [some] if image_token not in first[n_shared:] else [[row] for row in some]
-                found += [_Group(tree_of(rows, prompts, lengths)) for rows in together]
+                found += [tree_of(rows, prompts, lengths) for rows in together]
         return found
 
     largest = max(len(rows) for rows in by_image.values())
     groupings = [groups_of(min(1 << k, largest)) for k in range((largest - 1).bit_length() + 1)]
     candidates = [
-        pack_groups(groups, max(least, *(group.length for group in groups)))
-        for groups in groupings
-        for least in (0, PACKED_TOKENS)
+        pack_groups(groups, max(least, *map(length_of, groups))) for groups in groupings for least in (0, PACKED_TOKENS)
     ]
 
     def cost(places: list[list[_Group]]) -> float:
@@ -141,7 +137,7 @@ def shared_layout(
         return len(places) * (length + pair_cost * length**2)
 
     places = min(candidates, key=cost)
-    n_segments = sum(len(group.segments) for some in places for group in some)
+    n_segments = sum(len(group) for some in places for group in some)
     leads_SS = np.eye(n_segments + 1, dtype=bool)
     shape = (len(places), _longest(places))
     source_PL, segment_PL = np.full(shape, PADDING), np.full(shape, n_segments)
@@ -150,7 +146,7 @@ def shared_layout(
         column = 0
         for group in some:
             first_number = len(rows_of)
-            for segment in group.segments:
+            for segment in group:
                 number = len(rows_of)
                 if segment.parent is not None:
                     leads_SS[number] |= leads_SS[first_number + segment.parent]
@@ -160,16 +156,16 @@ def shared_layout(
                 segment_PL[place, here] = number
                 rows_of.append(segment.rows)
                 column = here.stop
-    shown = [group.segments[0].rows[0] for some in places for group in some]
+    shown = [group[0].rows[0] for some in places for group in some]
     return Layout(source_PL, segment_PL, leads_SS, [*rows_of, []], shown)
 
 
 def pack_groups(groups: list[_Group], most: int) -> list[list[_Group]]:
     """Groups in shared rows, behind each other as long as that makes no row longer than `most` tokens."""
     places: list[list[_Group]] = []
-    for group in sorted(groups, key=lambda one: -one.length):
+    for group in sorted(groups, key=lambda one: -length_of(one)):
         for row in places:
-            if sum(one.length for one in row) + group.length <= most:
+            if sum(map(length_of, row)) + length_of(group) <= most:
                 row.append(group)
                 break
         else:
@@ -178,7 +174,7 @@ def pack_groups(groups: list[_Group], most: int) -> list[list[_Group]]:
 
 
 def _longest(places: list[list[_Group]]) -> int:
-    return max(sum(group.length for group in row) for row in places)
+    return max(sum(map(length_of, row)) for row in places)
 
 
 def common_prefix_length(prompts: Sequence[np.ndarray]) -> int:
@@ -265,7 +261,8 @@ def shared_inputs(
     is_completion_BT[:, -n_completion:] = mask_BT[:, -n_completion:].bool()
     ids_PL = ids_BT.flatten()[place].masked_fill(~is_token, int(ids_BT[0, -1]))
     labels_PL = ids_PL.masked_fill(~(is_token & is_completion_BT.flatten()[place]), -100)
-    positions = _positions(model, ids_BT, mask_BT, fields).flatten(-2)[..., place].masked_fill(~is_token, 0)
+    grids, images_BT = fields.get("image_grid_thw"), fields.get("mm_token_type_ids")
+    positions = positions_of(model.model, ids_BT, mask_BT, images_BT, grids).flatten(-2)[..., place]
     images = {name: fields[name] for name in IMAGE_FIELDS if fields.get(name) is not None}
     shown = unsplit_pixel_values_by_grid(take_rows(split_pixel_values_by_grid(images), layout.shown))
     mask = attention_mask(layout, device)
@@ -276,23 +273,10 @@ def shared_inputs(
     return {
         "input_ids": ids_PL,
         "attention_mask": mask,
-        "position_ids": positions,
+        "position_ids": positions.masked_fill(~is_token, 0),
         "labels": labels_PL,
         **{name: shown[name] for name in ("pixel_values", "image_grid_thw") if name in shown},
     }
-
-
-def _positions(model: Any, ids_BT: torch.Tensor, mask_BT: torch.Tensor, fields: dict[str, Any]) -> torch.Tensor:
-    """Positions of whole rows, [B, T], or [3, B, T] for models that place image patches in 2-D."""
-    if fields.get("image_grid_thw") is None:
-        return (mask_BT.cumsum(-1) - 1).clamp(min=0)
-    positions: torch.Tensor = model.model.get_rope_index(
-        ids_BT,
-        mm_token_type_ids=fields["mm_token_type_ids"],
-        image_grid_thw=fields["image_grid_thw"],
-        attention_mask=mask_BT,
-    )[0]
-    return positions
 
 
 def gather_completions(

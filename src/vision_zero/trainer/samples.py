@@ -46,7 +46,7 @@ class TrainingSample:
 def build_samples(rollout: Rollout, scores: Scores, stages: Sequence[Stage], template: str) -> list[TrainingSample]:
     """The completions of `stages` that have tokens, in game order, of one game by stage and turn order.
 
-    Scripted players' completions have none, so they are never trained on. Raises RuntimeError when no sample is left.
+    Scripted players' have none, so they never train. Raises RuntimeError without a sample, and for a frozen player's.
     """
     samples = []
     for game in rollout.games:
@@ -54,6 +54,8 @@ def build_samples(rollout: Rollout, scores: Scores, stages: Sequence[Stage], tem
         by_stage: dict[Stage, Sequence[Clue | CastVote]] = {"clue": game.clues, "decision": game.votes}
         said = [(stage, number, turn) for stage in stages for number, turn in enumerate(by_stage[stage])]
         for stage, number, turn in said:
+            if turn.completion.frozen:
+                raise RuntimeError(f"game {game.index}: a {stage} completion of a frozen player would be trained on")
             if not turn.completion.token_ids:
                 continue
             prompt = render(game_when(game, turn), turn.turn, template)

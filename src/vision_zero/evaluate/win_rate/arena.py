@@ -4,7 +4,7 @@ Two match-ups then differ in who plays, and in nothing else. `metrics` has the m
 tell skill from a private code.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from vision_zero.evaluate.clues.grounding import GroundingByRole, SceneIndex, grounding_of_game, is_described
@@ -106,12 +106,13 @@ class Arena:
             if missing := sorted(matchup.players - players.keys()):
                 raise ValueError(f"nobody is called {missing[0]} ({matchup}); players are {', '.join(players)}")
         seatings = {
-            matchup: Seating(*(players[name] for name in (matchup.civilians, matchup.spy, matchup.voters)))
+            matchup: Seating(players[matchup.civilians], players[matchup.spy], players[matchup.voters])
             for matchup in results
         }
         own = range(part[0], len(self.deals), part[1])
         deals_at_once = max(1, self.games_at_once // max(1, len(results)))
-        for numbers in _chunks(own, deals_at_once):
+        for first in range(0, len(own), deals_at_once):
+            numbers = own[first : first + deals_at_once]
             deals = [self.deals[number] for number in numbers]
             images = open_images(deals)
             played = self._side_by_side(dict.fromkeys(results, deals), seatings, images, on_call)
@@ -192,8 +193,3 @@ def swap_images(deals: Sequence[Game]) -> tuple[Game, ...]:
             )
         swapped_images.append(swapped)
     return tuple(swapped_images)
-
-
-def _chunks(numbers: range, size: int) -> Iterator[range]:
-    for start in range(0, len(numbers), size):
-        yield numbers[start : start + size]

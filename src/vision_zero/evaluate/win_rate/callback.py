@@ -11,17 +11,12 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import broadcast_object_list, gather_object
-from peft import PeftModel
 from tqdm import tqdm
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.integrations import is_deepspeed_zero3_enabled
-from trl.models.utils import unwrap_model_for_generation
-from trl.trainer.utils import create_model_from_path
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from vision_zero import run_folder
 from vision_zero.config.game import GameConfig
@@ -32,12 +27,8 @@ from vision_zero.evaluate.win_rate.arena import Arena, GameOutcome, make_arena
 from vision_zero.evaluate.win_rate.main import result_line
 from vision_zero.evaluate.win_rate.match import Match
 from vision_zero.evaluate.win_rate.metrics import CROSS_PLAY
-from vision_zero.models import zero3_disabled
-from vision_zero.models.attention import use_grouped_sdpa
-from vision_zero.rollout.load_policy import ModelPlayer
 from vision_zero.rollout.progress import game_bar
 from vision_zero.rollout.stopping import STOP, StoppedError
-from vision_zero.rollout.transformers_policy import TransformersPolicy
 from vision_zero.spo.alarms import OF_THE_ARENA
 from vision_zero.types import ImagePair
 
@@ -94,7 +85,7 @@ class ArenaCallback(TrainerCallback):
     def __init__(self, trainer: GRPOTrainer, arena: Arena) -> None:
         self.trainer = trainer
         self.arena = arena
-        self._start_model = self._frozen_start()
+        self.start, self._start_model = trainer.start, trainer.start.model
         self._match: Match | None = None
         self._told: set[str] = set()
 
@@ -131,13 +122,10 @@ class ArenaCallback(TrainerCallback):
         started = time.perf_counter()
         match = self._match = self._match or self._new_match()
         # Before the first step the policy is its start: then it is not played twice.
-        new = self._player(self._policy()) if state.global_step else match.start
+        new = self.start.player(self.trainer.model) if state.global_step else match.start
         shown = state.is_local_process_zero and not args.disable_tqdm
-        with game_bar("arena", *match.size(CROSS_PLAY), shown=shown) as match.on_call, ExitStack() as whole:
-            # ZeRO-3 splits both models: every process gathers them, and then plays its own games.
-            for split in (self.trainer.model_wrapped, self.trainer.ref_model) if is_deepspeed_zero3_enabled() else ():
-                if split is not None:
-                    whole.enter_context(unwrap_model_for_generation(split, self.trainer.accelerator))
+        bar = game_bar("arena", *match.size(CROSS_PLAY), shown=shown)
+        with bar as match.on_call, self.start.gathered(new, match.start):
             result = match.against(new, CROSS_PLAY)
         seconds = time.perf_counter() - started
         figures = result.figures
@@ -170,39 +158,5 @@ class ArenaCallback(TrainerCallback):
                 self.trainer._metrics["train"][name].append(value)
 
     def _new_match(self) -> Match:
-        process, n_processes = self.trainer.accelerator.process_index, self.trainer.accelerator.num_processes
-        start = self._policy() if self._start_model is None else self._start_model
-        player = self._player(start, frozen=True)
-        return Match(self.arena, player, part=(process, n_processes), gather=self._gather)
-
-    def _policy(self) -> PreTrainedModel:
-        return self.trainer.accelerator.unwrap_model(self.trainer.model)
-
-    def _frozen_start(self) -> PreTrainedModel | None:
-        """The reference model if it stays the start, else a copy; None: the policy itself, without its adapter."""
-        trainer = self.trainer
-        if isinstance(self._policy(), PeftModel):
-            return None
-        if trainer.ref_model is not None:
-            return trainer.accelerator.unwrap_model(trainer.ref_model)
-        name = self._policy().config._name_or_path
-        with zero3_disabled(trainer.args):
-            loaded = create_model_from_path(name, **(trainer.args.model_init_kwargs or {}))
-        return use_grouped_sdpa(loaded).to(trainer.accelerator.device).eval()
-
-    def _player(self, model: PreTrainedModel, *, frozen: bool = False) -> ModelPlayer:
-        """The model as a player; `frozen`: without its adapter, if it has one."""
-        args = self.trainer.args
-
-        def around() -> AbstractContextManager[object]:
-            contexts = ExitStack()
-            if args.bf16:
-                contexts.enter_context(self.trainer.accelerator.autocast())
-            if frozen and isinstance(model, PeftModel):
-                contexts.enter_context(model.disable_adapter())
-            return contexts
-
-        policy = TransformersPolicy(
-            model, self.trainer.processing_class, args.sampling(), max_batch=args.rollout_batch_size
-        )
-        return ModelPlayer(policy, around)
+        part = self.trainer.accelerator.process_index, self.trainer.accelerator.num_processes
+        return Match(self.arena, self.start.player(self._start_model, frozen=True), part=part, gather=self._gather)
