@@ -185,6 +185,9 @@ class IterativeSPOTrainer(ResumableTrainer):
             move_baselines=stage == "clue" or self.args.rae_stages == "always",
             per=self.args.rae_update,
             subtract=self.args.rae_subtract,
+            control=self.args.reward_control,
+            seed=self.args.seed,
+            iteration=self.schedule.iteration,
         )
         samples = build_samples(rollout, scores, self.args.trained_stages(stage), self.template)
         batch = self._replay(samples, stage)
