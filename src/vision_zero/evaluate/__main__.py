@@ -1,6 +1,7 @@
 """Evaluate what was trained: `python -m vision_zero.evaluate win-rate runs/mine --drawn 500`.
 
 win-rate MODEL ...   trained models against the frozen start model, as the table and as the spy, with cross-play
+cross-play MODEL ... civilians of every trained model with voters of every other, against the start as the spy
 clues RUN            shares of a run's clues that were true, discriminative or copied, over training
 vlmevalkit MODEL ... trained models and their base on benchmarks, through VLMEvalKit or lmms-eval
 """
@@ -15,7 +16,7 @@ from vision_zero.data.pairs import BadImageError
 from vision_zero.rollout.policy import NotFiniteError
 from vision_zero.rollout.stopping import end_with_reader
 
-COMMANDS = {"win-rate": "win_rate", "clues": "clues", "vlmevalkit": "benchmarks"}
+COMMANDS = {"win-rate": "win_rate", "cross-play": "cross_play", "clues": "clues", "vlmevalkit": "benchmarks"}
 """Sub-command -> the package whose module `main` runs it."""
 
 

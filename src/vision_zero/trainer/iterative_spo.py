@@ -243,7 +243,7 @@ class IterativeSPOTrainer(ResumableTrainer):
             game_bar(
                 f"playing ({stage})",
                 len(games) * self.accelerator.num_processes,
-                len(games) * (self.rules.n_players * self.rules.n_rounds + self.rules.n_votes),
+                len(games) * self.rules.n_turns,
                 shown=self.accelerator.is_local_main_process and not self.args.disable_tqdm,
             ) as answered,
         ):

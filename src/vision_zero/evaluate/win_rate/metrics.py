@@ -53,7 +53,7 @@ WITH_ANOTHER_SEED = (*CROSS_PLAY, OTHER_VOTERS, OTHER_CIVILIANS)
 Figures = dict[str, Interval]
 
 
-def _by_pair(outcomes: Sequence[GameOutcome]) -> tuple[Callable[..., Interval], Callable[..., Interval]]:
+def by_pair(outcomes: Sequence[GameOutcome]) -> tuple[Callable[..., Interval], Callable[..., Interval]]:
     """`Interval.of_mean` and `paired`, of values in the order of `outcomes`."""
     pairs = [outcome.pair for outcome in outcomes]
     return partial(Interval.of_mean, pairs=pairs), partial(paired, pairs=pairs)
@@ -69,7 +69,7 @@ def win_rate_figures(results: OutcomesByMatchup) -> Figures:
             raise ValueError(f"two match-ups played different deals: {FROZEN}, and {matchup}")
     wins = {matchup: [float(one.table_won) for one in outcomes] for matchup, outcomes in results.items()}
     table, spy, frozen = wins[NEW_TABLE], [1 - won for won in wins[NEW_SPY]], wins[FROZEN]
-    mean, gain = _by_pair(results[FROZEN])
+    mean, gain = by_pair(results[FROZEN])
     figures = {
         "win_rate": mean([(a + b) / 2 for a, b in zip(table, spy, strict=True)]),
         "as_table": mean(table),
@@ -97,7 +97,7 @@ def win_rate_figures(results: OutcomesByMatchup) -> Figures:
 def play_figures(outcomes: Sequence[GameOutcome]) -> Figures:
     """Figures of one match-up: votes, lengths, image gain if images were swapped, grounding if scenes are described."""
     games = [outcome.summary for outcome in outcomes]
-    mean, gain = _by_pair(outcomes)
+    mean, gain = by_pair(outcomes)
     figures = {
         "votes/right": mean([outcome.votes_right for outcome in outcomes]),
         "votes/na": mean([vote_share(game.votes, None) for game in games]),

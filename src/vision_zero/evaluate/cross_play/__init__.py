@@ -1,0 +1,1 @@
+"""Cross-play of trained models: civilians of one, voters of another."""
