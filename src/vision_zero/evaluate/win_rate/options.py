@@ -6,7 +6,6 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 
 OF_IMAGES = ("images", "scenes_dir", "columns", "pair_by", "split", "holdout")
 """Options taken from the run together or not at all: a run's split says nothing about other images."""
+SETTING = ("reference", "template", "civilians", "rounds", "spy_view", "mask_share", "voter", "votes")
+"""Options on which the runs of models that play together must agree."""
 RENAMED = {"model_name_or_path": "reference", "num_generations": "votes"}
 
 
@@ -98,21 +99,12 @@ class PlayOptions:
         return {**dataclasses.asdict(self.game), **dataclasses.asdict(self.config)}
 
 
-def parse(
-    arguments: Sequence[str],
-    config_class: type[PlayConfig] = WinRateConfig,
-    command: str = "win-rate",
-    description: str = "Play trained models against a frozen one.",
-    same: Sequence[str] = (),
-) -> PlayOptions:
-    """Options from flags, else from the first model's run. Raises ValueError for what is missing or does not fit.
-
-    With `same`, the runs of all models must agree on these options, and on their images, unless flags give them.
-    """
+def parse(arguments: Sequence[str], command: str = "win-rate") -> PlayOptions:
+    """Options from flags, else from the first model's run. Raises ValueError for what is missing or does not fit."""
     parser = HfArgumentParser(
-        [GameConfig, config_class],
+        [GameConfig, PlayConfig if command == "cross-play" else WinRateConfig],
         prog=f"python -m vision_zero.evaluate {command}",
-        description=description,
+        description="Play trained models against a frozen one.",
         allow_abbrev=False,
     )
     parser.add_argument("models", nargs="+", metavar="MODEL", help="run folders, checkpoints, exports, models")
@@ -123,8 +115,8 @@ def parse(
     run = runs[0] if runs else None
     options = {} if run is None else run_options(run, parser)
     own_images = bool(named.images or named.drawn)
-    if same:
-        check_same(runs, parser, (*same, *(() if own_images else OF_IMAGES)), arguments)
+    if command == "cross-play":
+        check_same(runs, parser, SETTING if own_images else SETTING + OF_IMAGES, arguments)
     of_images = {name: options[name] for name in OF_IMAGES if name in options}
     if own_images:
         options = {name: value for name, value in options.items() if name not in OF_IMAGES}
@@ -156,14 +148,13 @@ def parse(
 
 def check_same(runs: Sequence[Path], parser: HfArgumentParser, names: Sequence[str], arguments: Sequence[str]) -> None:
     """Raises ValueError for an option on which two runs differ and which no flag gives."""
-    given = {word.partition("=")[0].replace("-", "_") for word in arguments}
-    first, *others = [(run, run_options(run, parser)) for run in runs] or [(Path(), {})]
-    for (run, options), name in product(others, names):
-        if options.get(name) != first[1].get(name) and f"__{name}" not in given:
-            raise ValueError(
-                f"{first[0]} has {name}={first[1].get(name)}, {run} has {options.get(name)}: give --{name}, with which "
-                "all are played, or models of one setting"
-            )
+    flags = {word.partition("=")[0].replace("-", "_") for word in arguments}
+    options = [run_options(run, parser) for run in runs]
+    for name in (name for name in names if f"__{name}" not in flags):
+        for run, theirs in zip(runs, options, strict=True):
+            if theirs.get(name) != (ours := options[0].get(name)):
+                said = f"{runs[0]} has {name}={ours}, and {run} has {theirs.get(name)}"
+                raise ValueError(f"{said}: give --{name}, with which all are played, or models of one setting")
 
 
 def run_options(run: Path, parser: HfArgumentParser) -> dict[str, Any]:

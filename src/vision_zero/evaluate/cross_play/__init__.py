@@ -1,1 +1,0 @@
-"""Cross-play of trained models: civilians of one, voters of another."""

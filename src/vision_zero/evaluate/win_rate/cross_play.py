@@ -1,0 +1,177 @@
+"""`python -m vision_zero.evaluate cross-play`: civilians of every model with voters of every model, on the same deals.
+
+The frozen start is the spy. With T(i, j) the share of games in which civilians of i and voters of j find it:
+
+    convention   mean of T(i, i) - mean of T(i, j), i != j    what players gain with voters of their own training alone
+    skill        mean of T(i, j), i != j - T(start, start)    what they gain with voters of another training
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vision_zero.evaluate.bootstrap import RESAMPLED, ROUNDING, Interval, students_t
+from vision_zero.evaluate.win_rate.arena import Arena, GameOutcome, Matchup, OutcomesByMatchup
+from vision_zero.evaluate.win_rate.main import append_result, arena_of, plain
+from vision_zero.evaluate.win_rate.match import CachedPolicy
+from vision_zero.evaluate.win_rate.metrics import START, Figures, by_pair, play_figures
+from vision_zero.evaluate.win_rate.options import PlayOptions, parse
+from vision_zero.models import check_model, find_models
+from vision_zero.rollout.progress import game_bar
+from vision_zero.run_folder import EXPORT, check_appendable
+
+if TYPE_CHECKING:
+    from vision_zero.rollout.load_policy import ModelPlayer
+
+CLUES = "grounding/civilian/"
+IN_THE_TABLE = (f"{CLUES}true", f"{CLUES}copied", f"{CLUES}no_claim", "clues/unparsed", "votes/invalid")
+"""Figures of each model in play with itself; those of grounding where scenes are described."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    cross_play(parse(arguments, "cross-play"))
+
+
+def cross_play(options: PlayOptions) -> dict[str, Any]:
+    """The result line, printed as tables, and appended to `options.config.out`.
+
+    Raises ValueError, OSError or BadImageError, before anything is played where that can be known.
+    """
+    from vision_zero.rollout.load_policy import load_player
+
+    config, began = options.config, time.perf_counter()
+    models = distinct_models(str(config.reference), options.models)
+    for model in models.values():
+        check_model(model)
+    if config.out:
+        check_appendable(Path(config.out), "--out", '{"models": ')
+    arena = arena_of(options)
+
+    def load(name: str) -> ModelPlayer:
+        return load_player(models[name], options.loading, arena.deals[0], options.game.template)
+
+    n_games = len(models) ** 2 * len(arena.deals)
+    with game_bar("playing", n_games, n_games * options.rules.n_turns) as on_call:
+        results, players = play_every_pair(arena, list(models), load, on_call)
+    found, figures, over_models = cross_play_figures(results, list(models))
+    play = {name: play_figures(results[Matchup(name, START, name)]) for name in models}
+    line = {
+        "models": models,
+        RESAMPLED: "pairs",
+        "found": {name: plain(row) for name, row in found.items()},
+        "figures": plain(figures),
+        "over_models": plain(over_models),
+        "play": {name: plain(some) for name, some in play.items()},
+        "games": config.games,
+        "pairs": len({deal.pair.id for deal in arena.deals}),
+        "completions": sum(len(player.cache) for player in players.values()),
+        "calls": sum(player.calls for player in players.values()),
+        "seconds": round(time.perf_counter() - began, 1),
+        "settings": options.settings(),
+    }
+    shares = {name: {one: f"{share.value:.3f}" for one, share in row.items()} for name, row in found.items()}
+    both = {name: {"": str(one), "over models": str(over_models.get(name, ""))} for name, one in figures.items()}
+    own = {name: {one: str(some[one]) for one in IN_THE_TABLE if one in some} for name, some in play.items()}
+    print(*(f"{name:<6} {model}" for name, model in models.items()), sep="\n")
+    print(f"\nspy found by civilians of (row) with voters of (column), {config.games} games each\n{table(shares)}")
+    print(f"\n{table(both)}\n\nin play with itself, the start as the spy\n{table(own)}")
+    print(f"\n{line['completions']} completions, in {line['calls']} calls of the models")
+    if config.out:
+        append_result(Path(config.out), line)
+    return line
+
+
+def distinct_models(reference: str, names: Sequence[str]) -> dict[str, str]:
+    """START and the models, of a run its last checkpoint, by number. Raises ValueError for one model, or one twice."""
+    models = {START: reference, **{str(n): find_models([name])[-1] for n, name in enumerate(names, start=1)}}
+    if len(names) < 2:
+        raise ValueError(f"{names[0]} has no other to play with: give two models or more")
+    seen: dict[Path, str] = {}
+    for name, model in models.items():
+        path = Path(model).resolve()
+        path = path.parent if path.name == EXPORT else path
+        if path in seen:
+            raise ValueError(f"{model} is named twice, also as {seen[path]}: give each model once, --reference apart")
+        seen[path] = "--reference" if name == START else model
+    return models
+
+
+def play_every_pair(
+    arena: Arena, names: Sequence[str], load: Callable[[str], ModelPlayer], on_call: Callable[[int], None]
+) -> tuple[dict[Matchup, list[GameOutcome]], dict[str, CachedPolicy]]:
+    """Outcomes of the civilians of every name with the voters of every name, START first, and what each player said.
+
+    Two models are in memory at a time, one of them START. A model gives its clues once, and votes on them and on those
+    of the models before it; all but the last are then loaded again, to vote on the clues of the models after them.
+    """
+    players = {name: CachedPolicy(None) for name in names}
+    loaded: dict[str, ModelPlayer] = {}
+
+    def forget() -> None:
+        for model in loaded.values():
+            model.forget()
+
+    results: dict[Matchup, list[GameOutcome]] = {}
+    asked = [(voters, names[: number + 1]) for number, voters in enumerate(names)]
+    asked += [(voters, names[number + 1 :]) for number, voters in enumerate(names[:-1]) if voters != START]
+    for voters, civilians in asked:
+        matchups = [Matchup(name, START, voters) for name in civilians]
+        if voters in civilians:
+            matchups.append(Matchup(voters, START, START))
+        players[voters].policy = loaded[voters] = load(voters)
+        forget()
+        results |= arena.play(matchups, players, on_call=on_call, after_chunk=forget)
+        if voters != START:
+            players[voters].policy = None
+            del loaded[voters]
+            gc.collect()  # its modules refer to each other
+    return results, players
+
+
+def cross_play_figures(results: OutcomesByMatchup, names: Sequence[str]) -> tuple[dict[str, Figures], Figures, Figures]:
+    """T by civilians and voters, START first; convention, skill and their parts with intervals over image pairs (other
+    pictures, these models); and with three models both over models (other models, these deals), else {}.
+
+    Those over models are the jackknife, which leaves out a model with its row and column, since entries of one model
+    are not independent, with Student's t: 3% short for three models, where `students_t` is.
+    """
+    won_CVD = np.array([[[o.table_won for o in results[Matchup(c, START, v)]] for v in names] for c in names], float)
+    mean, gain = by_pair(results[Matchup(START, START, START)])
+    found = {c: {v: mean(won_CVD[i, j].tolist()) for j, v in enumerate(names)} for i, c in enumerate(names)}
+    own_D, others_D, start_D = (part.tolist() for part in _parts(won_CVD))
+    figures = {"convention": gain(own_D, others_D), "skill": gain(others_D, start_D)}
+    figures |= {"own voters": mean(own_D), "other voters": mean(others_D), "start": mean(start_D)}
+    n, found_CV = len(names) - 1, won_CVD.mean(-1)
+    if n < 3:
+        return found, figures, {}
+    left_out = [_parts(np.delete(np.delete(found_CV, one, 0), one, 1)) for one in range(1, n + 1)]
+    over_models = {}
+    for number, name in enumerate(("convention", "skill")):
+        spread = float(np.std([parts[number] - parts[number + 1] for parts in left_out]))
+        value, half = figures[name].value, students_t(n - 1) * (n - 1) ** 0.5 * spread
+        equal = spread < ROUNDING  # models that are all alike do not say how others would differ
+        over_models[name] = Interval(value, None, None) if equal else Interval(value, value - half, value + half)
+    return found, figures, over_models
+
+
+def _parts(found_CV: np.ndarray) -> tuple[Any, Any, Any]:
+    """Means of T(i, i) and of T(i, j), i != j, and T(start, start); of an array with deals too, by deal."""
+    models_CV = found_CV[1:, 1:]
+    n, own = len(models_CV), np.trace(models_CV)
+    return own / n, (models_CV.sum((0, 1)) - own) / (n * (n - 1)), found_CV[0, 0]
+
+
+def table(rows: Mapping[str, Mapping[str, str]]) -> str:
+    """Text with a line per row, the columns named as in the first."""
+    columns = {name: max(len(name), *(len(row[name]) for row in rows.values())) for name in next(iter(rows.values()))}
+    lines = [("", {name: name for name in columns}), *rows.items()]
+    return "\n".join(
+        f"{first:<13}" + "  ".join(f"{row[name]:<{width}}" for name, width in columns.items()).rstrip()
+        for first, row in lines
+    )
