@@ -262,6 +262,7 @@ def run_of(folder: Path, **options: Any) -> Path:
 def test_of_a_run_its_last_checkpoint_plays(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run")
     assert distinct_models("start", [str(run), str(run / "checkpoint-1")])["1"] == str(run / "checkpoint-2")
+    (run / "checkpoint-2" / "export").mkdir()
     with pytest.raises(ValueError, match="checkpoint-2/export is named twice, also as"):
         distinct_models("start", [str(run), str(run / "checkpoint-2" / "export")])
 
