@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from files import Line
-from study import Study
+from study import ALL_SEEDS, Study
 from tables import Done, markdown
 from vision_zero.evaluate.win_rate.cross_play import cross_play
 from vision_zero.evaluate.win_rate.options import parse
@@ -20,7 +20,7 @@ CLUES = ("true", "copied", "no_claim")
 
 
 def matrix(models: Sequence[Path], start: Path) -> Line:
-    """What a result line keeps: games, figures by name, T by civilians and voters, and each model's play with itself."""
+    """What a result line keeps: games, figures by name, T by civilians and voters, each model's play with itself."""
     words = ["--reference", str(start), "--drawn", HELDOUT, "--games", GAMES, "--use_cpu", "true"]
     line = cross_play(parse([*map(str, models), *words], "cross-play"))
     return {name: line[name] for name in ("games", "figures", "over_models", "found", "play")}
@@ -29,23 +29,23 @@ def matrix(models: Sequence[Path], start: Path) -> Line:
 def cross_play_table(study: Study, done: Done) -> str:
     """For every arm the matrix, convention and skill, and what the civilians of each seed say with their own voters."""
     parts = []
-    for arm in study.arms:
-        for line in (line for (name, _), line in done.items() if name == arm.name):
-            final = line["final"]
-            of = dict(zip(final["found"], ["start", *(f"seed {seed}" for seed in line["seeds"])], strict=True))
-            rows = [[of[name], *(f"{share[0]:.3f}" for share in row.values())] for name, row in final["found"].items()]
-            parts.append(
-                f"`{arm.name}`, {final['games']} games each: spy found by civilians of the row with voters of the column"
-            )
-            parts.append(markdown(["civilians", *of.values()], rows))
-            said = [f"{name} {figure(final['figures'][name])}, over seeds {figure(final['over_models'].get(name))}"
-                    for name in ("convention", "skill")]  # fmt: skip
-            parts.append(f"{'; '.join(said)}. The civilians' clues with their own voters:")
-            play = {of[name]: some for name, some in final["play"].items()}
-            shares = [
-                [name, *(figure(some.get(f"grounding/civilian/{one}")) for one in CLUES)] for name, some in play.items()
-            ]
-            parts.append(markdown(["model", *CLUES], shares))
+    for arm, line in ((arm.name, done[arm.name, ALL_SEEDS]) for arm in study.arms if (arm.name, ALL_SEEDS) in done):
+        final = line["final"]
+        of = dict(zip(final["found"], ["start", *(f"seed {seed}" for seed in line["seeds"])], strict=True))
+        found = [[of[name], *(f"{share[0]:.3f}" for share in row.values())] for name, row in final["found"].items()]
+        parts.append(
+            f"`{arm}`: spy found by civilians of the row with voters of the column, {final['games']} games each"
+        )
+        parts.append(markdown(["civilians", *of.values()], found))
+        for name in ("convention", "skill"):
+            over_seeds = figure(final["over_models"].get(name))
+            parts.append(f"{name}: {figure(final['figures'][name])} over image pairs, {over_seeds} over seeds.")
+        shares = [
+            [of[name], *(figure(some.get(f"grounding/civilian/{one}")) for one in CLUES)]
+            for name, some in final["play"].items()
+        ]
+        parts.append("Clues of civilians with voters of their own:")
+        parts.append(markdown(["model", *CLUES], shares))
     return "\n\n".join(parts)
 
 

@@ -1,15 +1,10 @@
-"""Rewards without meaning, for a run that shows what training does by itself. The votes themselves stay as they are.
+"""Rewards without meaning (docs/method.md), for a run that shows what training does by itself.
 
-shuffled   the iteration's rewards in a random order: those of the votes among all votes, those of the spies among
-           all spies, those of the civilians among all civilians, whatever their game. Each of the three keeps its
-           mean and spread, so baselines move as they would; a game's rewards no longer sum to 0
-constant   1 for everybody. Votes of a game are equal then: their advantages are exactly 0. A clue's is 1 minus its
-           role's baseline, which comes from 0: alpha^t after t moves, so that whatever was said gets likelier
-random     +1 or -1 by a fair coin for a vote, and for a clue giver + or - the root mean square of its role's
-           rewards in the iteration
+shuffled   in a random order, over all games: spies' rewards, civilians' and votes', each among themselves
+constant   1 for everybody
+random     by a fair coin, +1 or -1 for a vote; of a role's clues + or - the root mean square of its rewards
 """
 
-import math
 import random
 from collections.abc import Sequence
 from statistics import fmean
@@ -26,19 +21,19 @@ def controlled_rewards(
     """Rewards in place of `clues` and `votes`, those of all games in game order; drawn for (seed, iteration) alone."""
     rng = random.Random(f"vision-zero/reward-control/{seed}/{iteration}")
     clues, votes = [[*rewards] for rewards in clues], [[*rewards] for rewards in votes]
-    seats = [(game, seat) for game, rewards in enumerate(clues) for seat in range(len(rewards))]
     of_spies = [(game, spy - 1) for game, spy in enumerate(spies)]
-    of_civilians = [place for place in seats if place not in set(of_spies)]
-    of_votes = [(game, number) for game, rewards in enumerate(votes) for number in range(len(rewards))]
-    for table, places in ((clues, of_spies), (clues, of_civilians), (votes, of_votes)):
+    of_civilians = [place for place in _places(clues) if place not in set(of_spies)]
+    for table, places in ((clues, of_spies), (clues, of_civilians), (votes, _places(votes))):
         true = [table[game][number] for game, number in places]
+        size = 1.0 if table is votes else fmean(reward**2 for reward in true) ** 0.5
         if control == "shuffled":
             drawn = rng.sample(true, len(true))
-        elif control == "constant":
-            drawn = [1.0] * len(true)
         else:
-            size = 1.0 if table is votes else math.sqrt(fmean(reward**2 for reward in true))
-            drawn = [rng.choice((size, -size)) for _ in true]
+            drawn = [1.0 if control == "constant" else rng.choice((size, -size)) for _ in true]
         for (game, number), reward in zip(places, drawn, strict=True):
             table[game][number] = reward
     return clues, votes
+
+
+def _places(table: Rewards) -> list[tuple[int, int]]:
+    return [(game, number) for game, rewards in enumerate(table) for number in range(len(rewards))]

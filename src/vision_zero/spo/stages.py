@@ -132,19 +132,13 @@ class StageSwitch(StageSchedule):
     """Switch of Iterative-SPO (see the module), from the decision stage on. Raises ValueError for wrong options."""
 
     rho: float = 0.95
-    """Decay of both averages."""
     acc_up: float = 0.9
-    """Accuracy average from which the decision stage may end."""
     err_up: float = 0.4
-    """Error average (1 - accuracy average) from which the clue stage may end."""
     na_up: float = 0.5
-    """N/A average from which the clue stage may end."""
     na_down: float = 0.1
-    """N/A average up to which the decision stage may end."""
     k_min: int = 5
-    """Iterations a stage lasts at least before the rule may end it."""
     patience: int | None = 20
-    """Iterations after which a stage ends regardless of the averages; None: never."""
+    """None: never."""
     debias: bool = False
     """Compare averages divided by 1 - rho^t, t the iterations in them (not in the paper)."""
     reset_averages: bool = field(default=False, kw_only=True)

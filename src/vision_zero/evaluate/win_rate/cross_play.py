@@ -29,9 +29,9 @@ from vision_zero.run_folder import EXPORT, check_appendable
 if TYPE_CHECKING:
     from vision_zero.rollout.load_policy import ModelPlayer
 
-CLUES = "grounding/civilian/"
-IN_THE_TABLE = (f"{CLUES}true", f"{CLUES}copied", f"{CLUES}no_claim", "clues/unparsed", "votes/invalid")
-"""Figures of each model in play with itself; those of grounding where scenes are described."""
+IN_THE_TABLE = {"true": "grounding/civilian/true", "copied": "grounding/civilian/copied", "invalid": "votes/invalid"}
+IN_THE_TABLE |= {"no_claim": "grounding/civilian/no_claim", "unparsed": "clues/unparsed"}
+"""Civilians' clues and the votes of each model in play with itself; grounding where scenes are described."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -75,12 +75,15 @@ def cross_play(options: PlayOptions) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - began, 1),
         "settings": options.settings(),
     }
-    shares = {name: {one: f"{share.value:.3f}" for one, share in row.items()} for name, row in found.items()}
-    both = {name: {"": str(one), "over models": str(over_models.get(name, ""))} for name, one in figures.items()}
-    own = {name: {one: str(some[one]) for one in IN_THE_TABLE if one in some} for name, some in play.items()}
     print(*(f"{name:<6} {model}" for name, model in models.items()), sep="\n")
-    print(f"\nspy found by civilians of (row) with voters of (column), {config.games} games each\n{table(shares)}")
-    print(f"\n{table(both)}\n\nin play with itself, the start as the spy\n{table(own)}")
+    print(f"\nspy found by civilians of (row) with voters of (column), {config.games} games each")
+    print_rows({"": list(found), **{c: [f"{one.value:.3f}" for one in row.values()] for c, row in found.items()}}, 6)
+    print()
+    of_models = {name: [f"over models {one}"] for name, one in over_models.items()}
+    print_rows({name: [str(one), *of_models.get(name, [])] for name, one in figures.items()})
+    print("\neach in play with itself, the start as the spy")
+    shown = {title: name for title, name in IN_THE_TABLE.items() if name in play[START]}
+    print_rows({"": list(shown), **{c: [str(some[name]) for name in shown.values()] for c, some in play.items()}})
     print(f"\n{line['completions']} completions, in {line['calls']} calls of the models")
     if config.out:
         append_result(Path(config.out), line)
@@ -89,16 +92,16 @@ def cross_play(options: PlayOptions) -> dict[str, Any]:
 
 def distinct_models(reference: str, names: Sequence[str]) -> dict[str, str]:
     """START and the models, of a run its last checkpoint, by number. Raises ValueError for one model, or one twice."""
-    models = {START: reference, **{str(n): find_models([name])[-1] for n, name in enumerate(names, start=1)}}
     if len(names) < 2:
         raise ValueError(f"{names[0]} has no other to play with: give two models or more")
+    models = {START: reference, **{str(n): find_models([name])[-1] for n, name in enumerate(names, start=1)}}
     seen: dict[Path, str] = {}
     for name, model in models.items():
         path = Path(model).resolve()
-        path = path.parent if path.name == EXPORT else path
-        if path in seen:
-            raise ValueError(f"{model} is named twice, also as {seen[path]}: give each model once, --reference apart")
-        seen[path] = "--reference" if name == START else model
+        other = seen.setdefault(path.parent if path.name == EXPORT else path, name)
+        if other != name:
+            also = "--reference" if other == START else models[other]
+            raise ValueError(f"{model} is named twice, also as {also}: give each model once, --reference apart")
     return models
 
 
@@ -167,11 +170,6 @@ def _parts(found_CV: np.ndarray) -> tuple[Any, Any, Any]:
     return own / n, (models_CV.sum((0, 1)) - own) / (n * (n - 1)), found_CV[0, 0]
 
 
-def table(rows: Mapping[str, Mapping[str, str]]) -> str:
-    """Text with a line per row, the columns named as in the first."""
-    columns = {name: max(len(name), *(len(row[name]) for row in rows.values())) for name in next(iter(rows.values()))}
-    lines = [("", {name: name for name in columns}), *rows.items()]
-    return "\n".join(
-        f"{first:<13}" + "  ".join(f"{row[name]:<{width}}" for name, width in columns.items()).rstrip()
-        for first, row in lines
-    )
+def print_rows(rows: Mapping[str, Sequence[str]], width: int = 24) -> None:
+    for name, cells in rows.items():
+        print(f"{name:<13}" + " ".join(f"{cell:<{width}}" for cell in cells).rstrip())
