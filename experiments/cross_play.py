@@ -12,8 +12,7 @@ from pathlib import Path
 from files import Line
 from study import ALL_SEEDS, Study
 from tables import Done, markdown
-from vision_zero.evaluate.win_rate.cross_play import cross_play
-from vision_zero.evaluate.win_rate.options import parse
+from vision_zero.evaluate.win_rate.cross_play import main as cross_play
 
 GAMES, HELDOUT = "500", "500"
 CLUES = ("true", "copied", "no_claim")
@@ -22,7 +21,7 @@ CLUES = ("true", "copied", "no_claim")
 def matrix(models: Sequence[Path], start: Path) -> Line:
     """What a result line keeps: games, figures by name, T by civilians and voters, each model's play with itself."""
     words = ["--reference", str(start), "--drawn", HELDOUT, "--games", GAMES, "--use_cpu", "true"]
-    line = cross_play(parse([*map(str, models), *words], "cross-play"))
+    line = cross_play([*map(str, models), *words])
     return {name: line[name] for name in ("games", "figures", "over_models", "found", "play")}
 
 
@@ -33,9 +32,7 @@ def cross_play_table(study: Study, done: Done) -> str:
         final = line["final"]
         of = dict(zip(final["found"], ["start", *(f"seed {seed}" for seed in line["seeds"])], strict=True))
         found = [[of[name], *(f"{share[0]:.3f}" for share in row.values())] for name, row in final["found"].items()]
-        parts.append(
-            f"`{arm}`: spy found by civilians of the row with voters of the column, {final['games']} games each"
-        )
+        parts.append(f"`{arm}`, {final['games']} games each: spy found by civilians of a row with voters of a column")
         parts.append(markdown(["civilians", *of.values()], found))
         for name in ("convention", "skill"):
             over_seeds = figure(final["over_models"].get(name))

@@ -105,5 +105,5 @@ def test_real_models_of_two_runs(places: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("wrong", [{"together": "yes"}, {"seeds": [1]}])
 def test_what_cannot_be_together(wrong: dict[str, Any], tmp_path: Path) -> None:
     write(tmp_path, one=ARMS, crossed={**TOGETHER, **wrong})
-    with pytest.raises(ValueError, match="together: .* must be true or false, and true with runs_of and two seeds"):
+    with pytest.raises(ValueError, match=r"together: .* must be true or false, and true with runs_of and two seeds"):
         load_studies(tmp_path / "studies")

@@ -65,5 +65,5 @@ def test_a_resumed_control_is_the_same_run_and_stays_one(control: Path, tmp_path
 
 
 def test_a_format_reward_would_bring_meaning_back(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"format_weight=0\.5 would; set it to 0"):
+    with pytest.raises(ValueError, match=r"format_weight=0\.5 has a meaning, and reward_control=random leaves none"):
         parse(flags(output_dir=tmp_path / "run", reward_control="random", format_weight=0.5))

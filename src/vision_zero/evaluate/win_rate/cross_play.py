@@ -6,13 +6,11 @@ The frozen start is the spy. With T(i, j) the share of games in which civilians 
     skill        mean of T(i, j), i != j - T(start, start)    what they gain with voters of another training
 """
 
-from __future__ import annotations
-
 import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,31 +19,25 @@ from vision_zero.evaluate.win_rate.arena import Arena, GameOutcome, Matchup, Out
 from vision_zero.evaluate.win_rate.main import append_result, arena_of, plain
 from vision_zero.evaluate.win_rate.match import CachedPolicy
 from vision_zero.evaluate.win_rate.metrics import START, Figures, by_pair, play_figures
-from vision_zero.evaluate.win_rate.options import PlayOptions, parse
+from vision_zero.evaluate.win_rate.options import parse
 from vision_zero.models import check_model, find_models
 from vision_zero.rollout.progress import game_bar
 from vision_zero.run_folder import EXPORT, check_appendable
-
-if TYPE_CHECKING:
-    from vision_zero.rollout.load_policy import ModelPlayer
 
 IN_THE_TABLE = {"true": "grounding/civilian/true", "copied": "grounding/civilian/copied", "invalid": "votes/invalid"}
 IN_THE_TABLE |= {"no_claim": "grounding/civilian/no_claim", "unparsed": "clues/unparsed"}
 """Civilians' clues and the votes of each model in play with itself; grounding where scenes are described."""
 
 
-def main(arguments: Sequence[str]) -> None:
-    cross_play(parse(arguments, "cross-play"))
-
-
-def cross_play(options: PlayOptions) -> dict[str, Any]:
-    """The result line, printed as tables, and appended to `options.config.out`.
+def main(arguments: Sequence[str]) -> dict[str, Any]:
+    """The result line, printed as tables, and appended to --out.
 
     Raises ValueError, OSError or BadImageError, before anything is played where that can be known.
     """
     from vision_zero.rollout.load_policy import load_player
 
-    config, began = options.config, time.perf_counter()
+    options, began = parse(arguments, "cross-play"), time.perf_counter()
+    config = options.config
     models = distinct_models(str(config.reference), options.models)
     for model in models.values():
         check_model(model)
@@ -53,7 +45,7 @@ def cross_play(options: PlayOptions) -> dict[str, Any]:
         check_appendable(Path(config.out), "--out", '{"models": ')
     arena = arena_of(options)
 
-    def load(name: str) -> ModelPlayer:
+    def load(name: str) -> Any:
         return load_player(models[name], options.loading, arena.deals[0], options.game.template)
 
     n_games = len(models) ** 2 * len(arena.deals)
@@ -78,9 +70,8 @@ def cross_play(options: PlayOptions) -> dict[str, Any]:
     print(*(f"{name:<6} {model}" for name, model in models.items()), sep="\n")
     print(f"\nspy found by civilians of (row) with voters of (column), {config.games} games each")
     print_rows({"": list(found), **{c: [f"{one.value:.3f}" for one in row.values()] for c, row in found.items()}}, 6)
-    print()
-    of_models = {name: [f"over models {one}"] for name, one in over_models.items()}
-    print_rows({name: [str(one), *of_models.get(name, [])] for name, one in figures.items()})
+    more = {name: [f"over models {one}"] for name, one in over_models.items()}
+    print_rows({"": [], **{name: [str(one), *more.get(name, [])] for name, one in figures.items()}})
     print("\neach in play with itself, the start as the spy")
     shown = {title: name for title, name in IN_THE_TABLE.items() if name in play[START]}
     print_rows({"": list(shown), **{c: [str(some[name]) for name in shown.values()] for c, some in play.items()}})
@@ -106,7 +97,7 @@ def distinct_models(reference: str, names: Sequence[str]) -> dict[str, str]:
 
 
 def play_every_pair(
-    arena: Arena, names: Sequence[str], load: Callable[[str], ModelPlayer], on_call: Callable[[int], None]
+    arena: Arena, names: Sequence[str], load: Callable[[str], Any], on_call: Callable[[int], None]
 ) -> tuple[dict[Matchup, list[GameOutcome]], dict[str, CachedPolicy]]:
     """Outcomes of the civilians of every name with the voters of every name, START first, and what each player said.
 
@@ -114,7 +105,7 @@ def play_every_pair(
     of the models before it; all but the last are then loaded again, to vote on the clues of the models after them.
     """
     players = {name: CachedPolicy(None) for name in names}
-    loaded: dict[str, ModelPlayer] = {}
+    loaded: dict[str, Any] = {}
 
     def forget() -> None:
         for model in loaded.values():

@@ -86,8 +86,9 @@ def play_figures(outcomes: Sequence[GameOutcome]) -> Figures:
         "length/clue": mean([fmean(game.clue_lengths) for game in games], bounds=None),
         "length/vote": mean([fmean(game.vote_lengths) for game in games], bounds=None),
     }
-    if all(outcome.image_swapped_votes is not None for outcome in outcomes):
-        right, swapped = [o.votes_right for o in outcomes], [o.image_swapped_votes_right for o in outcomes]
+    swapped = [vote_share(one.image_swapped_votes, one.summary.spy) for one in outcomes if one.image_swapped_votes]
+    if len(swapped) == len(outcomes):
+        right = [outcome.votes_right for outcome in outcomes]
         figures |= {"votes/right_image_swapped": mean(swapped), "image_gain": gain(right, swapped)}
     groundings = [outcome.grounding for outcome in outcomes if outcome.grounding is not None]
     if len(groundings) == len(outcomes):

@@ -6,12 +6,13 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from transformers import HfArgumentParser
 
-from vision_zero.config.game import GameConfig, option
+from vision_zero.config.game import GameConfig, Precision, option
 from vision_zero.data.contamination import shared_ids
 from vision_zero.data.pairs import PairSourceError
 from vision_zero.game.prompts import load_template
@@ -50,9 +51,7 @@ class PlayConfig:
     min_vote_tokens: int = option(0, "Shortest completion with a vote")
     rollout_batch_size: int = option(256, "Completions generated at once, and games whose images are open at once")
     seed: int = option(0, "Seed of the deals and of what is sampled")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
-        "auto", "Precision; auto: float32 on a CPU, else the model's own"
-    )
+    dtype: Precision = option("auto", "Precision; auto: float32 on a CPU, else the model's own")
     use_cpu: bool = option(False, "Do not use a GPU")
     out: str | None = option(None, "JSONL file to append a line to: of win-rate one per model")
 
@@ -150,11 +149,10 @@ def check_same(runs: Sequence[Path], parser: HfArgumentParser, names: Sequence[s
     """Raises ValueError for an option on which two runs differ and which no flag gives."""
     flags = {word.partition("=")[0].replace("-", "_") for word in arguments}
     options = [run_options(run, parser) for run in runs]
-    for name in (name for name in names if f"__{name}" not in flags):
-        for run, theirs in zip(runs, options, strict=True):
-            if theirs.get(name) != (ours := options[0].get(name)):
-                said = f"{runs[0]} has {name}={ours}, and {run} has {theirs.get(name)}"
-                raise ValueError(f"{said}: give --{name}, with which all are played, or models of one setting")
+    for name, (run, theirs) in product(names, zip(runs, options, strict=True)):
+        if theirs.get(name) != (ours := options[0].get(name)) and f"__{name}" not in flags:
+            said = f"{runs[0]} has {name}={ours}, and {run} has {theirs.get(name)}"
+            raise ValueError(f"{said}: give --{name}, with which all are played, or models of one setting")
 
 
 def run_options(run: Path, parser: HfArgumentParser) -> dict[str, Any]:
