@@ -92,7 +92,6 @@ class GameRules:
 
     @property
     def n_turns(self) -> int:
-        """Clues and votes of a game."""
         return self.n_players * self.n_rounds + self.n_votes
 
 

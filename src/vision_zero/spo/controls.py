@@ -12,13 +12,12 @@ from typing import Literal
 
 RewardControl = Literal["shuffled", "constant", "random"]
 Rewards = list[list[float]]
-"""By game: of players by seat (index 0 = seat 1), or of votes."""
 
 
 def controlled_rewards(
     control: RewardControl, clues: Rewards, votes: Rewards, spies: Sequence[int], *, seed: int, iteration: int
 ) -> tuple[Rewards, Rewards]:
-    """Rewards in place of `clues` and `votes`, those of all games in game order; drawn for (seed, iteration) alone."""
+    """Rewards in place of `clues`, by game and seat, and `votes`, by game; drawn for (seed, iteration) alone."""
     rng = random.Random(f"vision-zero/reward-control/{seed}/{iteration}")
     clues, votes = [[*rewards] for rewards in clues], [[*rewards] for rewards in votes]
     of_spies = [(game, spy - 1) for game, spy in enumerate(spies)]

@@ -24,9 +24,8 @@ from vision_zero.models import check_model, find_models
 from vision_zero.rollout.progress import game_bar
 from vision_zero.run_folder import EXPORT, check_appendable
 
-IN_THE_TABLE = {"true": "grounding/civilian/true", "copied": "grounding/civilian/copied", "invalid": "votes/invalid"}
-IN_THE_TABLE |= {"no_claim": "grounding/civilian/no_claim", "unparsed": "clues/unparsed"}
-"""Civilians' clues and the votes of each model in play with itself; grounding where scenes are described."""
+CLUES = ("true", "copied", "no_claim", "unparsed")
+"""Shares of each model's civilians' clues in play with itself, in the table; where scenes are described."""
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
@@ -61,7 +60,6 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
         "over_models": plain(over_models),
         "play": {name: plain(some) for name, some in play.items()},
         "games": config.games,
-        "pairs": len({deal.pair.id for deal in arena.deals}),
         "completions": sum(len(player.cache) for player in players.values()),
         "calls": sum(player.calls for player in players.values()),
         "seconds": round(time.perf_counter() - began, 1),
@@ -72,9 +70,10 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     print_rows({"": list(found), **{c: [f"{one.value:.3f}" for one in row.values()] for c, row in found.items()}}, 6)
     more = {name: [f"over models {one}"] for name, one in over_models.items()}
     print_rows({"": [], **{name: [str(one), *more.get(name, [])] for name, one in figures.items()}})
-    print("\neach in play with itself, the start as the spy")
-    shown = {title: name for title, name in IN_THE_TABLE.items() if name in play[START]}
-    print_rows({"": list(shown), **{c: [str(some[name]) for name in shown.values()] for c, some in play.items()}})
+    if f"grounding/civilian/{CLUES[0]}" in play[START]:
+        print("\nclues of each one's civilians, in play with itself and the start as the spy")
+        clues = {c: [str(some[f"grounding/civilian/{name}"]) for name in CLUES] for c, some in play.items()}
+        print_rows({"": CLUES, **clues})
     print(f"\n{line['completions']} completions, in {line['calls']} calls of the models")
     if config.out:
         append_result(Path(config.out), line)
@@ -99,10 +98,9 @@ def distinct_models(reference: str, names: Sequence[str]) -> dict[str, str]:
 def play_every_pair(
     arena: Arena, names: Sequence[str], load: Callable[[str], Any], on_call: Callable[[int], None]
 ) -> tuple[dict[Matchup, list[GameOutcome]], dict[str, CachedPolicy]]:
-    """Outcomes of the civilians of every name with the voters of every name, START first, and what each player said.
-
-    Two models are in memory at a time, one of them START. A model gives its clues once, and votes on them and on those
-    of the models before it; all but the last are then loaded again, to vote on the clues of the models after them.
+    """Outcomes of all civilians with all voters, START first, and what each player said. Two models are in memory:
+    START, and another, which gives its clues once and votes on them and on those before it. All but the last are loaded
+    again, to vote on the clues of the models after them.
     """
     players = {name: CachedPolicy(None) for name in names}
     loaded: dict[str, Any] = {}
@@ -130,17 +128,15 @@ def play_every_pair(
 
 def cross_play_figures(results: OutcomesByMatchup, names: Sequence[str]) -> tuple[dict[str, Figures], Figures, Figures]:
     """T by civilians and voters, START first; convention, skill and their parts with intervals over image pairs (other
-    pictures, these models); and with three models both over models (other models, these deals), else {}.
-
-    Those over models are the jackknife, which leaves out a model with its row and column, since entries of one model
-    are not independent, with Student's t: 3% short for three models, where `students_t` is.
+    pictures, these models); from three models on the two over models too (other models, these deals), else {}: the
+    jackknife, as entries of one model are not independent, with Student's t, 3% short at three models (`students_t`).
     """
     won_CVD = np.array([[[o.table_won for o in results[Matchup(c, START, v)]] for v in names] for c in names], float)
     mean, gain = by_pair(results[Matchup(START, START, START)])
     found = {c: {v: mean(won_CVD[i, j].tolist()) for j, v in enumerate(names)} for i, c in enumerate(names)}
     own_D, others_D, start_D = (part.tolist() for part in _parts(won_CVD))
-    figures = {"convention": gain(own_D, others_D), "skill": gain(others_D, start_D)}
-    figures |= {"own voters": mean(own_D), "other voters": mean(others_D), "start": mean(start_D)}
+    means = {"own voters": mean(own_D), "other voters": mean(others_D), "start": mean(start_D)}
+    figures = {"convention": gain(own_D, others_D), "skill": gain(others_D, start_D), **means}
     n, found_CV = len(names) - 1, won_CVD.mean(-1)
     if n < 3:
         return found, figures, {}
@@ -149,8 +145,8 @@ def cross_play_figures(results: OutcomesByMatchup, names: Sequence[str]) -> tupl
     for number, name in enumerate(("convention", "skill")):
         spread = float(np.std([parts[number] - parts[number + 1] for parts in left_out]))
         value, half = figures[name].value, students_t(n - 1) * (n - 1) ** 0.5 * spread
-        equal = spread < ROUNDING  # models that are all alike do not say how others would differ
-        over_models[name] = Interval(value, None, None) if equal else Interval(value, value - half, value + half)
+        ends = (None, None) if spread < ROUNDING else (value - half, value + half)  # models alike say nothing of others
+        over_models[name] = Interval(value, *ends)
     return found, figures, over_models
 
 

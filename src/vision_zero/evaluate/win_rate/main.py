@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tqdm import tqdm
 
@@ -52,8 +52,7 @@ def compare(options: PlayOptions) -> list[dict[str, Any]]:
     """
     from vision_zero.rollout.load_policy import load_player
 
-    config = options.config
-    assert isinstance(config, WinRateConfig)
+    config = cast(WinRateConfig, options.config)
     models = find_models(options.models)
     for model in filter(None, (config.reference, config.other_seed, *models)):
         check_model(model)
@@ -124,9 +123,8 @@ def models_table(lines: Sequence[Mapping[str, Any]]) -> str:
     """Text with a model a line: the figures of IN_ONE_LINE with their intervals."""
     width = max(len(line["model"]) for line in lines)
     head = f"{'model':<{width}}  " + "  ".join(f"{name:<22}" for name in IN_ONE_LINE)
-    rows = [
-        f"{line['model']:<{width}}  "
-        + "  ".join("{:.3f} ({:.3f} to {:.3f})".format(*line["figures"][name]).ljust(22) for name in IN_ONE_LINE)
-        for line in lines
-    ]
-    return "\n".join(row.rstrip() for row in (head, *rows))
+    rows = [head]
+    for line in lines:
+        cells = ("{:.3f} ({:.3f} to {:.3f})".format(*line["figures"][name]).ljust(22) for name in IN_ONE_LINE)
+        rows.append(f"{line['model']:<{width}}  " + "  ".join(cells))
+    return "\n".join(row.rstrip() for row in rows)

@@ -52,13 +52,12 @@ class MatchResult:
 
 
 class CachedPolicy:
-    """A policy that answers as `policy` and looks up what it was asked before or what `cache` holds at the start.
+    """A policy that answers as `policy` (None: nothing) and looks up what it was asked before or `cache` holds.
 
     Prompt tokens and log-probabilities are dropped, since nobody trains on an evaluation: texts and lengths stay.
     """
 
     def __init__(self, policy: Policy | None, cache: Mapping[CacheKey, Completion] | None = None) -> None:
-        """`policy` None: only what was asked before is answered."""
         self.policy = policy
         self.cache: dict[CacheKey, Completion] = dict(cache or {})
         self.calls = 0

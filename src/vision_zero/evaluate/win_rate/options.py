@@ -36,8 +36,7 @@ RENAMED = {"model_name_or_path": "reference", "num_generations": "votes"}
 class PlayConfig:
     """Players, number of games, and sampling."""
 
-    plays_of_a_deal: ClassVar[int] = 1
-    """Of `games`, those of one deal."""
+    plays_of_a_deal: ClassVar[int] = 1  # of `games`
     reference: str | None = option(None, "Frozen model to play against; none: the model that the run started from")
     drawn: int = option(0, "Play on so many freshly drawn scenes, which no training uses, in place of --images")
     games: int = option(500, "Games of every pair of civilians and voters, on as many deals, the same for all")
