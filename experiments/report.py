@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, variance
 
+from cross_play import cross_play_table
 from errors import in_words
 from files import Line
 from over_seeds import GAME_DEVIATION, smallest_effect
@@ -58,8 +59,10 @@ def effects(study: Study, done: Done) -> str:
 def gaps(study: Study, lines: list[Line], done: Done) -> list[str]:
     """What is missing, what failed, what is not to be compared, what is no longer asked for."""
     said = []
-    missing = {arm.name: [str(s) for s in study.seeds if (arm.name, s) not in done] for arm in study.arms}
-    if len(done) < len(study.arms) * len(study.seeds):
+    missing = {arm.name: [str(s) for s in study.result_seeds if (arm.name, s) not in done] for arm in study.arms}
+    if study.together:
+        said += [f"Missing: `{arm}`." for arm, seeds in missing.items() if seeds]
+    elif len(done) < len(study.arms) * len(study.seeds):
         said.append("Missing: " + "; ".join(f"`{arm}` seed {', '.join(s)}" for arm, s in missing.items() if s) + ".")
     if study.runs_of is None:  # lines that were made before there were any
         without = [f"`{arm}` seed {seed}" for (arm, seed), line in sorted(done.items()) if "training" not in line]
@@ -71,7 +74,7 @@ def gaps(study: Study, lines: list[Line], done: Done) -> list[str]:
         said.append(f"Failed {len(failed)}×, {later}: `{arm}` seed {seed} ({reason}).")
     if len({line.get("base") for line in done.values()}) > 1:
         said.append("**Some of these runs had another `experiments/base.yaml`: they are not to be compared.**")
-    known = {(arm.name, seed) for arm in study.arms for seed in study.seeds}
+    known = {(arm.name, seed) for arm in study.arms for seed in study.result_seeds}
     others = {(line["arm"], line["seed"]) for line in lines} - known
     if others:
         said.append(
@@ -101,7 +104,7 @@ def section(study: Study, lines: list[Line]) -> str:
         if not all(line.get("shared_with") for line in done.values()):  # else the other studies show it
             parts.append(detail_table(study, done))
     elif done:
-        parts.append(transfer_table(study, done))
+        parts.append(cross_play_table(study, done) if study.together else transfer_table(study, done))
     parts += gaps(study, lines, done)
     return "\n\n".join([f"<!-- study {study.name} -->", *parts, f"<!-- end of study {study.name} -->"])
 

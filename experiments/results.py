@@ -13,6 +13,7 @@ A line of `results/STUDY.jsonl`:
                          lines that were made before there was this have none
     curve, curve_games   [{"iteration", "figures"}], and the games of each point
     run, commit          where it was made, and from which commit
+    seeds                of a line of all seeds of an arm together, whose seed is 0 (`study.ALL_SEEDS`)
     shared_with          the study/arm whose run it is, if another's
 """
 
@@ -53,7 +54,7 @@ def add_result(line: Line, folder: Path = RESULTS) -> None:
 
 def latest(lines: list[Line], study: Study) -> Mapping[tuple[str, int], Line]:
     """The last line of each (arm, seed) of the study that was done."""
-    wanted = {(arm.name, seed) for arm in study.arms for seed in study.seeds}
+    wanted = {(arm.name, seed) for arm in study.arms for seed in study.result_seeds}
     done = [line for line in lines if line["status"] == "done"]
     return {(line["arm"], line["seed"]): line for line in done if (line["arm"], line["seed"]) in wanted}
 

@@ -38,6 +38,10 @@ SET_BY_THE_RUNNER = frozenset({"seed", "data_seed", "output_dir", "resume", "are
 """Options that no arm may set."""
 
 
+ALL_SEEDS = 0
+"""In the place of a seed, in the result line of all seeds of an arm together."""
+
+
 @dataclass(frozen=True)
 class Arm:
     """What differs from the base: options, and the model that the run starts from (relative to the repository)."""
@@ -51,7 +55,8 @@ class Arm:
 class Study:
     """`final_games` deals at the end of a run, `curve_games` at every point of its curve, both against the start.
 
-    A study with `runs_of` trains nothing: it measures what the runs of that study started with and ended with.
+    A study with `runs_of` trains nothing: it measures what the runs of that study started with and ended with, each
+    seed by itself, or the seeds of an arm `together`.
     """
 
     name: str
@@ -64,6 +69,12 @@ class Study:
     arms: tuple[Arm, ...] = field(repr=False)
     runs_of: str | None = None
     measure: str | None = None
+    together: bool = False
+
+    @property
+    def result_seeds(self) -> tuple[int, ...]:
+        """Seeds of an arm's result lines: ALL_SEEDS alone where one line is that of all."""
+        return (ALL_SEEDS,) if self.together else self.seeds
 
     def arm(self, name: str) -> Arm:
         """Raises ValueError for a name that is no arm."""
@@ -105,6 +116,8 @@ def _what_is_wrong(study: Study) -> str | None:
     """The first invalid value of a study, in words; None if there is none."""
     if (study.runs_of is None) != (study.measure is None):
         return "runs_of and measure go together"
+    if type(study.together) is not bool or (study.together and (study.runs_of is None or len(study.seeds) < 2)):
+        return f"together: {study.together!r} must be true or false, and true with runs_of and two seeds or more"
     for name in ("title", "question", "claim", "runs_of", "measure"):
         if not isinstance(text := getattr(study, name), str | None):
             return f"{name}: {text!r} must be text"

@@ -2,7 +2,8 @@
 
 A study with `runs_of` and `measure: module:function` trains nothing. The function, from this folder, takes a model's
 folder and returns for every kind of question a list of 1.0 (right) or 0.0 (wrong), the same questions for every model.
-Start and end of every run answer them; a result line holds before, after and gain of each kind.
+Start and end of every run answer them; a result line holds before, after and gain of each kind. With `together` the
+function takes the last checkpoints of all seeds of an arm, and the start, and returns the `final` of one line.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from errors import in_words
 from files import Line
 from results import RESULTS, add_result, latest, read_results
-from study import ROOT, STUDIES, Study, choose_studies, load_studies
+from study import ALL_SEEDS, ROOT, STUDIES, Study, choose_studies, load_studies
 from vision_zero.evaluate.bootstrap import Interval, paired
 from vision_zero.run_folder import complete_checkpoints
 
@@ -33,6 +34,35 @@ def find_measure(name: str) -> Measure:
     except (ImportError, AttributeError) as error:
         raise ValueError(f"measure {name}: {error}") from error
     return found
+
+
+def measure_together(study: Study, owner: Study, results: Path) -> int:
+    """Measure the arms of `owner` that `study` names, the runs of all seeds at once. Returns how many are missing."""
+    measure: Callable[[Sequence[Path], Path], Line] = find_measure(str(study.measure))  # type: ignore[assignment]
+    there = latest(read_results(study.name, results), study)
+    runs = latest(read_results(owner.name, results), owner)
+    n_missing = 0
+    for arm in (arm.name for arm in study.arms):
+        found = {seed: runs[arm, seed] for seed in study.seeds if (arm, seed) in runs}
+        last = {seed: complete_checkpoints(ROOT / run["run"])[-1:] for seed, run in found.items()}
+        same = {name: sorted({run[name] for run in found.values()}) for name in ("key", "base", "start", "commit")}
+        old = there.get((arm, ALL_SEEDS))
+        if len(found) == len(study.seeds) and old is not None and [old["key"]] == same["key"]:
+            continue
+        gone = [f"seed {seed}" for seed in study.seeds if not last.get(seed)]
+        unlike = [name for name in ("key", "base", "start") if len(same[name]) > 1]
+        if gone or unlike:
+            n_missing += 1
+            why = f"without result or checkpoint: {', '.join(gone)}" if gone else f"runs differ in {', '.join(unlike)}"
+            print(f"missing {study.name}/{arm}: {owner.name}: {why}")
+            continue
+        final = measure([checkpoint for (checkpoint,) in last.values()], ROOT / same["start"][0])
+        names: Line = {"study": study.name, "arm": arm, "seed": ALL_SEEDS, "seeds": [*found], "status": "done"}
+        kept = {name: same[name][0] for name in ("key", "base", "start")} | {"commit": ", ".join(same["commit"])}
+        of_runs = {"run": [run["run"] for run in found.values()], "options": {}, "curve_games": 0, "curve": []}
+        add_result({**names, **kept, **of_runs, "final": final}, results)
+        print(f"done    {study.name}/{arm}")
+    return n_missing
 
 
 def figures(before: Answers, after: Answers) -> dict[str, list[float]]:
@@ -82,7 +112,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     known = load_studies(STUDIES)
     studies = choose_studies(known, asked.studies, runs=False)
-    n_missing = [measure_study(study, known[str(study.runs_of)], RESULTS) for study in studies]
+    n_missing = [
+        (measure_together if study.together else measure_study)(study, known[str(study.runs_of)], RESULTS)
+        for study in studies
+    ]
     return 1 if any(n_missing) else 0
 
 

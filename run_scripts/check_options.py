@@ -16,9 +16,7 @@ def main() -> None:
         elif module == "vision_zero.make_data":
             check_making(arguments)
         elif module == "vision_zero.evaluate":
-            from vision_zero.evaluate.benchmarks.options import parse
-
-            parse(arguments[1:])
+            check_evaluating(arguments)
         else:
             check_serving(arguments)
     except (ValueError, OSError, ImportError) as error:
@@ -45,6 +43,17 @@ def check_training(arguments: list[str], processes: int) -> None:
         check_place(name)
         print(f"the model {name} is not checked: it is no folder here", file=sys.stderr)
     training_arena(game, args, train.load_checked_pairs(game, True, processor))
+
+
+def check_evaluating(arguments: list[str]) -> None:
+    from vision_zero.evaluate.benchmarks.options import parse as parse_benchmarks
+    from vision_zero.evaluate.win_rate.options import parse
+
+    command, *words = arguments
+    if command == "vlmevalkit":
+        parse_benchmarks(words)
+    else:
+        parse(words, command)
 
 
 def check_making(arguments: list[str]) -> None:

@@ -113,6 +113,8 @@ def prepare(arguments: list[str] | None, lock: ExitStack) -> tuple[IterativeSPOT
     )
     pairs = load_checked_pairs(game, state.is_main_process, processor)
     if state.is_main_process:
+        if args.reward_control:
+            print(f"reward_control={args.reward_control}: a control run, its rewards carry no meaning", file=sys.stderr)
         inputs = check_inputs(args, model, pairs, saved, game.template)
     arena = training_arena(game, args, pairs)
     trainer = build(game, args, model, pairs, processor)

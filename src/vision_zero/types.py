@@ -90,6 +90,10 @@ class GameRules:
     def n_players(self) -> int:
         return self.n_civilians + 1
 
+    @property
+    def n_turns(self) -> int:
+        return self.n_players * self.n_rounds + self.n_votes
+
 
 @dataclass(frozen=True)
 class Turn:

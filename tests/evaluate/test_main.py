@@ -278,12 +278,11 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
         printed = capsys.readouterr()
         assert "win-rate MODEL" in (printed.err if status else printed.out)
         said = printed.err.splitlines()[-1:]
-        assert said == (
-            [f"error: no command {' '.join(words)}: give one of win-rate, clues, vlmevalkit"] if status else []
-        )
+        commands = "win-rate, cross-play, clues, vlmevalkit"
+        assert said == ([f"error: no command {' '.join(words)}: give one of {commands}"] if status else [])
 
 
-@pytest.mark.parametrize("command", ["win-rate", "clues", "vlmevalkit"])
+@pytest.mark.parametrize("command", ["win-rate", "cross-play", "clues", "vlmevalkit"])
 def test_help_is_there_without_torch(command: str) -> None:
     """Importing torch and TRL takes 9 seconds."""
     program = (

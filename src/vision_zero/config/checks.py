@@ -78,6 +78,8 @@ def check_options(args: GRPOConfig) -> None:
     _check_past_players(args)
     if args.arena_games < 4 or args.arena_games % 2:
         raise ValueError(f"arena_games={args.arena_games} must be even and at least 4: every deal is played twice")
+    if args.reward_control:
+        refuse(args, {"format_weight": f"has a meaning, and reward_control={args.reward_control} leaves none: give 0"})
     if args.train_stages == "both" and args.kl_weight("clue") != args.kl_weight("decision"):
         raise ValueError(
             f"train_stages=both has rows of both stages in one batch, which has one KL weight: kl_clue="

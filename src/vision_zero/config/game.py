@@ -13,6 +13,8 @@ import yaml
 from vision_zero.data.pairs import PAIR_BY_HELP, SPLIT_HELP, LazyPairs, load_pairs, source_options
 from vision_zero.types import GameRules
 
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
 
 def option(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})

@@ -22,6 +22,7 @@ from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.vllm.client import ServerOptions
 from vision_zero.rollout.vllm.requests import EngineOptions
 from vision_zero.spo.advantages import RoleBaselines
+from vision_zero.spo.controls import RewardControl
 from vision_zero.spo.rewards import COMPLETION_REWARDS
 from vision_zero.spo.stages import CycleStages, FixedStage, StageSchedule, StageSwitch
 from vision_zero.types import Stage
@@ -89,6 +90,7 @@ class IterativeSPOConfig(GRPOConfig):
     reward_lambda: float = option(0.1, "Clue reward: weight of a civilian's own votes, lambda (paper: 0.1)")
     na_reward: float = option(-0.5, "Decision reward of a vote for N/A (paper: -0.5)")
     format_weight: float = option(0.0, "Weight of the separate +-1 reward for a parsed completion (paper: none)")
+    reward_control: RewardControl | None = option(None, LONG["reward_control"])
 
     # Role advantage estimation
     rae_alpha: float = option(0.95, "Decay of the role baselines, alpha (paper: 0.95; code: 0.9); 1 turns them off")

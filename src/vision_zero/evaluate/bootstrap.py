@@ -83,11 +83,15 @@ class Interval:
 
 
 def _tail(n: int) -> float:
-    """The percentile of the lower end with `n` pairs; Student's quantile as in Abramowitz and Stegun, 26.7.5."""
-    z, v = NormalDist().inv_cdf((1 + COVERAGE) / 2), n - 1
+    """The percentile of the lower end with `n` pairs."""
+    return NormalDist().cdf(-math.sqrt(n / (n - 1)) * students_t(n - 1))
+
+
+def students_t(v: int) -> float:
+    """Student's 97.5% quantile with `v` degrees of freedom, as in Abramowitz and Stegun, 26.7.5."""
+    z = NormalDist().inv_cdf((1 + COVERAGE) / 2)
     t = z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
-    t += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
-    return NormalDist().cdf(-math.sqrt(n / v) * t)
+    return t + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
 
 
 def paired(ours: Sequence[float], theirs: Sequence[float], **options: Any) -> Interval:

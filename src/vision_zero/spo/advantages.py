@@ -66,16 +66,12 @@ def clue_advantages(
 ) -> list[list[float]]:
     """Advantages `A_s = r_s - b_s`, `A_j = r_j - b_c` of every player of every game (paper, RAE). Moves `baselines`.
 
-    Args:
-        rewards_by_game: games of all processes in game order; for each the rewards by seat, index 0 = seat 1.
-        spies: each game's spy, a seat counted from 1.
-        baselines: moved in place.
-        per: "iteration" moves the baselines once, by the means over all games; "game" moves them once per game, in
-            game order, and each game's advantages use its own move (the public code moves per micro-batch).
-        subtract: the baseline from "after" the move (paper) or from "before" it, when it does not yet depend on the
-            rewards it is subtracted from.
+    `rewards_by_game` are those of all processes in game order, of each game by seat (index 0 = seat 1), as is what is
+    returned; `spies` are seats counted from 1. A player's advantage is the same for its clues of all rounds. The
+    baselines move once `per` iteration, by the means over all games, or per game in game order (the public code: per
+    micro-batch), each game with its own move. They are subtracted as they are "after" the move (paper) or "before" it,
+    when they do not yet depend on the rewards.
 
-    Returns a list shaped as `rewards_by_game`. A player's advantage is the same for its clues of all rounds.
     Raises ValueError, before anything moves, without games, for lengths that differ, a game of fewer than two
     players, a spy that is no seat, a reward that is not finite, or an unknown option.
     """

@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Literal
 
 from vision_zero.spo.advantages import RoleBaselines, clue_advantages
+from vision_zero.spo.controls import RewardControl, controlled_rewards
 from vision_zero.spo.rewards import accuracy, clue_rewards, decision_reward, na_rate
 from vision_zero.types import GameSummary
 
@@ -57,18 +58,23 @@ def score_games(
     per: Literal["iteration", "game"] = "iteration",
     subtract: Literal["after", "before"] = "after",
     past: Collection[int] = (),
+    control: RewardControl | None = None,
+    seed: int = 0,
+    iteration: int = 0,
 ) -> Scores:
     """Score all games of an iteration, given in game order.
 
     With `move_baselines` (the clue stage) `baselines` move in place; without, the advantages are the same but
-    `baselines` stay. Accuracy and N/A rate leave out the games `past`, whose votes are partly another model's, unless
-    these are all. Raises ValueError without games.
+    `baselines` stay. Accuracy and N/A rate leave out the games `past`, in which another model has a role, unless these
+    are all. A `control` puts other rewards in place of all of them. Raises ValueError without games.
     """
     rewards = [clue_rewards(game.votes, game.spy, game.n_players, reward_beta, reward_lambda) for game in games]
     spies = [game.spy for game in games]
+    votes = [[decision_reward(vote, game.spy, na_reward) for vote in game.votes] for game in games]
+    if control is not None:
+        rewards, votes = controlled_rewards(control, rewards, votes, spies, seed=seed, iteration=iteration)
     moving = baselines if move_baselines else deepcopy(baselines)
     advantages = clue_advantages(rewards, spies, moving, per=per, subtract=subtract)
-    votes = [[decision_reward(vote, game.spy, na_reward) for vote in game.votes] for game in games]
     spy_reward, civilian_reward = _by_role(rewards, spies)
     spy_advantage, civilian_advantage = _by_role(advantages, spies)
     own = [game for game in games if game.game not in past] or games

@@ -188,6 +188,9 @@ class IterativeSPOTrainer(ResumableTrainer):
             per=self.args.rae_update,
             subtract=self.args.rae_subtract,
             past=self.past.games(stage, (summary.game for summary in summaries)),
+            control=self.args.reward_control,
+            seed=self.args.seed,
+            iteration=self.schedule.iteration,
         )
         samples = build_samples(rollout, scores, self.args.trained_stages(stage), self.template)
         batch = self._replay(samples, stage)
@@ -245,7 +248,7 @@ class IterativeSPOTrainer(ResumableTrainer):
             game_bar(
                 f"playing ({stage})",
                 len(games) * self.accelerator.num_processes,
-                len(games) * (self.rules.n_players * self.rules.n_rounds + self.rules.n_votes),
+                len(games) * self.rules.n_turns,
                 shown=self.accelerator.is_local_main_process and not self.args.disable_tqdm,
             ) as answered,
         ):

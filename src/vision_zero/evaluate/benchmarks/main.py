@@ -185,8 +185,8 @@ def prepare(options: BenchmarkOptions) -> Run:
         done = [name for name in names if entrant.score(name, run.judge(name))]
         rest = [name for name in names if name not in done]
         role = "base " if entrant is base else "model"
-        print(f"{role} {entrant.model} ({entrant.settings['how']}): to score {', '.join(rest) or 'nothing'}"
-              + (f"; complete already: {', '.join(done)}" if done else ""))  # fmt: skip
+        already = f"; complete already: {', '.join(done)}" if done else ""
+        print(f"{role} {entrant.model} ({entrant.settings['how']}): to score {', '.join(rest) or 'nothing'}{already}")
     return run
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from transformers import HfArgumentParser
 
-from vision_zero.config.game import option, option_list
+from vision_zero.config.game import Precision, option, option_list
 from vision_zero.evaluate.benchmarks.suite import Benchmark, find_benchmarks
 from vision_zero.models import base_folder, base_of, check_model, files_of, find_models, run_of
 from vision_zero.run_folder import EXPORT, read_config
@@ -41,9 +41,7 @@ class BenchmarkConfig:
     system_prompt: str = option(SYSTEM_PROMPT, "Said before every question, to all models alike; '' for none")
     post_process: bool = option(True, "Score what stands in the last \\boxed{} of a completion")
     max_new_tokens: int = option(2048, "Longest completion [VLMEvalKit]")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
-        "auto", "Precision of a served model; auto: float32 on a CPU, else the model's own"
-    )
+    dtype: Precision = option("auto", "Precision of a served model; auto: float32 on a CPU, else the model's own")
     use_cpu: bool = option(False, "Do not use a GPU")
     max_batch: int = option(16, "Requests that a served model answers at once")
     nproc: int = option(16, "Requests that are under way at once")

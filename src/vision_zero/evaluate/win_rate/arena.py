@@ -55,13 +55,6 @@ class GameOutcome:
     def votes_right(self) -> float:
         return vote_share(self.summary.votes, self.summary.spy)
 
-    @property
-    def image_swapped_votes_right(self) -> float:
-        """Share of right votes with another game's image. Raises ValueError where there was no such vote."""
-        if self.image_swapped_votes is None:
-            raise ValueError(f"game {self.summary.game} was not voted on with another image")
-        return vote_share(self.image_swapped_votes, self.summary.spy)
-
 
 def vote_share(votes: Sequence[Vote], vote: Vote) -> float:
     return votes.count(vote) / len(votes)

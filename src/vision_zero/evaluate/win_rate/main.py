@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tqdm import tqdm
 
 from vision_zero.evaluate.bootstrap import RESAMPLED
-from vision_zero.evaluate.win_rate.arena import make_arena
+from vision_zero.evaluate.win_rate.arena import Arena, make_arena
 from vision_zero.evaluate.win_rate.match import Match, MatchResult
 from vision_zero.evaluate.win_rate.metrics import CROSS_PLAY, ITSELF, WIN_RATE, WITH_ANOTHER_SEED, Figures
-from vision_zero.evaluate.win_rate.options import WinRateOptions, parse
+from vision_zero.evaluate.win_rate.options import PlayOptions, WinRateConfig, parse
 from vision_zero.models import check_model, find_models, step_of
 from vision_zero.rollout.progress import game_bar
 from vision_zero.run_folder import append_json_line, check_appendable
@@ -31,30 +31,35 @@ def main(arguments: Sequence[str]) -> None:
     compare(parse(arguments))
 
 
-def compare(options: WinRateOptions) -> list[dict[str, Any]]:
+def arena_of(options: PlayOptions) -> Arena:
+    """The arena of a command, on the pairs that its run held out. Raises ValueError or BadImageError."""
+    return make_arena(
+        options.game.pairs("heldout"),  # all pairs where there is no split
+        options.rules,
+        options.token_limits,
+        n_deals=options.config.games // options.config.plays_of_a_deal,
+        seed=options.config.seed,
+        template=options.game.template,
+        skip_bad=options.game.on_bad_image == "skip",
+        games_at_once=options.config.rollout_batch_size,
+    )
+
+
+def compare(options: PlayOptions) -> list[dict[str, Any]]:
     """Result lines of all models; each is printed, and appended to `options.config.out`, as soon as it is there.
 
     Raises ValueError, OSError or BadImageError, before anything is played where that can be known.
     """
     from vision_zero.rollout.load_policy import load_player
 
-    config = options.config
+    config = cast(WinRateConfig, options.config)
     models = find_models(options.models)
     for model in filter(None, (config.reference, config.other_seed, *models)):
         check_model(model)
     if config.out:
         check_appendable(Path(config.out), "--out", '{"model": ')
     matchups = WITH_ANOTHER_SEED if config.other_seed else CROSS_PLAY if config.cross_play else (*WIN_RATE, ITSELF)
-    arena = make_arena(
-        options.game.pairs("heldout"),  # all pairs where there is no split
-        options.rules,
-        options.token_limits,
-        n_deals=config.games // 2,
-        seed=config.seed,
-        template=options.game.template,
-        skip_bad=options.game.on_bad_image == "skip",
-        games_at_once=config.rollout_batch_size,
-    )
+    arena = arena_of(options)
     load = partial(load_player, loading=options.loading, game=arena.deals[0], template=options.game.template)
     start = load(str(config.reference))
     other = load(config.other_seed) if config.other_seed else None
@@ -96,10 +101,10 @@ def append_result(out: Path, line: Mapping[str, Any]) -> None:
 
 def result_line(result: MatchResult) -> dict[str, Any]:
     """The JSON of a result. `figures` and `start`: name -> [value, low, high]; null: no interval."""
-    return {RESAMPLED: "pairs", "figures": _plain(result.figures), "start": _plain(result.start)}
+    return {RESAMPLED: "pairs", "figures": plain(result.figures), "start": plain(result.start)}
 
 
-def _plain(figures: Figures) -> dict[str, list[float | None]]:
+def plain(figures: Figures) -> dict[str, list[float | None]]:
     return {name: [value and round(value, 6) for value in astuple(interval)] for name, interval in figures.items()}
 
 
@@ -118,9 +123,8 @@ def models_table(lines: Sequence[Mapping[str, Any]]) -> str:
     """Text with a model a line: the figures of IN_ONE_LINE with their intervals."""
     width = max(len(line["model"]) for line in lines)
     head = f"{'model':<{width}}  " + "  ".join(f"{name:<22}" for name in IN_ONE_LINE)
-    rows = [
-        f"{line['model']:<{width}}  "
-        + "  ".join("{:.3f} ({:.3f} to {:.3f})".format(*line["figures"][name]).ljust(22) for name in IN_ONE_LINE)
-        for line in lines
-    ]
-    return "\n".join(row.rstrip() for row in (head, *rows))
+    rows = [head]
+    for line in lines:
+        cells = ("{:.3f} ({:.3f} to {:.3f})".format(*line["figures"][name]).ljust(22) for name in IN_ONE_LINE)
+        rows.append(f"{line['model']:<{width}}  " + "  ".join(cells))
+    return "\n".join(row.rstrip() for row in rows)

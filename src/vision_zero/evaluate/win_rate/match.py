@@ -52,19 +52,23 @@ class MatchResult:
 
 
 class CachedPolicy:
-    """A policy that answers as `policy` and looks up what it was asked before or what `cache` holds at the start.
+    """A policy that answers as `policy` (None: nothing) and looks up what it was asked before or `cache` holds.
 
     Prompt tokens and log-probabilities are dropped, since nobody trains on an evaluation: texts and lengths stay.
     """
 
-    def __init__(self, policy: Policy, cache: Mapping[CacheKey, Completion] | None = None) -> None:
+    def __init__(self, policy: Policy | None, cache: Mapping[CacheKey, Completion] | None = None) -> None:
         self.policy = policy
         self.cache: dict[CacheKey, Completion] = dict(cache or {})
+        self.calls = 0
 
     def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         keys = [(request.image.key, request.prompt.text, request.seed) for request in requests]
         new = {key: request for key, request in zip(keys, requests, strict=True) if key not in self.cache}
         if new:
+            if self.policy is None:
+                raise RuntimeError(f"{len(new)} turns were not played while the model was in memory")
+            self.calls += 1
             completions = self.policy.answer(list(new.values()))
             for key, completion in zip(new, completions, strict=True):
                 self.cache[key] = replace(completion, prompt_ids=(), logprobs=())
@@ -98,11 +102,7 @@ class Match:
             asked.append(FROZEN)
         deals = self.arena.deals[self.part[0] :: self.part[1]]
         image_swapped = sum(matchup in (FROZEN, ITSELF) for matchup in asked)
-        turns = sum(
-            len(asked) * (deal.rules.n_players * deal.rules.n_rounds + deal.rules.n_votes)
-            + image_swapped * deal.rules.n_votes
-            for deal in deals
-        )
+        turns = sum(len(asked) * deal.rules.n_turns + image_swapped * deal.rules.n_votes for deal in deals)
         return len(asked) * len(self.arena.deals), turns
 
     def against(self, new: ModelPlayer, matchups: Sequence[Matchup]) -> MatchResult:

@@ -1,30 +1,10 @@
 """The win rate of a trained model against a frozen one, what each role adds, and whether it is skill.
 
-With T(c, s, v) = 1 if the table of civilians c and voters v finds the spy s in a deal, else 0:
-
-    win_rate         (T(new, start, new) + 1 - T(start, new, start)) / 2     exactly 1/2 when both are the same
-    as_table         T(new, start, new)
-    as_spy           1 - T(start, new, start)
-    start_as_table   T(start, start, start); as the spy the start wins the rest
-    table_gain       as_table - start_as_table
-    spy_gain         as_spy - (1 - start_as_table)
+T(c, s, v) is 1 if the table of civilians c and voters v finds the spy s in a deal, else 0; docs/runs.md has the formula
+of every figure. All are means over deals; intervals resample image pairs with all their deals.
 
 One policy that plays all roles can drift into a code between its clue givers and its voters. A code is no skill, and
-it needs both, so each is also put beside the frozen other:
-
-    civilians_gain   T(new, start, start) - start_as_table      new civilians, frozen voters
-    voters_gain      T(start, start, new) - start_as_table      frozen civilians, new voters
-    together         table_gain - civilians_gain - voters_gain  what they gain only with each other
-    against_itself   T(new, new, new)
-    other_voters_gain, other_civilians_gain                     beside players of another seed: T(new, start, other)
-                     and T(other, start, new), minus start_as_table
-
-The image gain is what voters take from the image, not from the clues, in games of the new model with itself:
-
-    image_gain       share of right votes with the true image minus that with another game's image
-                     (votes/right - votes/right_image_swapped), on the same clues and at the same seeds
-
-All are means over deals; intervals resample image pairs with all their deals.
+it needs both, so each is also put beside the frozen other, and beside players of another seed.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,7 +33,7 @@ WITH_ANOTHER_SEED = (*CROSS_PLAY, OTHER_VOTERS, OTHER_CIVILIANS)
 Figures = dict[str, Interval]
 
 
-def _by_pair(outcomes: Sequence[GameOutcome]) -> tuple[Callable[..., Interval], Callable[..., Interval]]:
+def by_pair(outcomes: Sequence[GameOutcome]) -> tuple[Callable[..., Interval], Callable[..., Interval]]:
     """`Interval.of_mean` and `paired`, of values in the order of `outcomes`."""
     pairs = [outcome.pair for outcome in outcomes]
     return partial(Interval.of_mean, pairs=pairs), partial(paired, pairs=pairs)
@@ -69,7 +49,7 @@ def win_rate_figures(results: OutcomesByMatchup) -> Figures:
             raise ValueError(f"two match-ups played different deals: {FROZEN}, and {matchup}")
     wins = {matchup: [float(one.table_won) for one in outcomes] for matchup, outcomes in results.items()}
     table, spy, frozen = wins[NEW_TABLE], [1 - won for won in wins[NEW_SPY]], wins[FROZEN]
-    mean, gain = _by_pair(results[FROZEN])
+    mean, gain = by_pair(results[FROZEN])
     figures = {
         "win_rate": mean([(a + b) / 2 for a, b in zip(table, spy, strict=True)]),
         "as_table": mean(table),
@@ -97,7 +77,7 @@ def win_rate_figures(results: OutcomesByMatchup) -> Figures:
 def play_figures(outcomes: Sequence[GameOutcome]) -> Figures:
     """Figures of one match-up: votes, lengths, image gain if images were swapped, grounding if scenes are described."""
     games = [outcome.summary for outcome in outcomes]
-    mean, gain = _by_pair(outcomes)
+    mean, gain = by_pair(outcomes)
     figures = {
         "votes/right": mean([outcome.votes_right for outcome in outcomes]),
         "votes/na": mean([vote_share(game.votes, None) for game in games]),
@@ -106,8 +86,9 @@ def play_figures(outcomes: Sequence[GameOutcome]) -> Figures:
         "length/clue": mean([fmean(game.clue_lengths) for game in games], bounds=None),
         "length/vote": mean([fmean(game.vote_lengths) for game in games], bounds=None),
     }
-    if all(outcome.image_swapped_votes is not None for outcome in outcomes):
-        right, swapped = [o.votes_right for o in outcomes], [o.image_swapped_votes_right for o in outcomes]
+    swapped = [vote_share(one.image_swapped_votes, one.summary.spy) for one in outcomes if one.image_swapped_votes]
+    if len(swapped) == len(outcomes):
+        right = [outcome.votes_right for outcome in outcomes]
         figures |= {"votes/right_image_swapped": mean(swapped), "image_gain": gain(right, swapped)}
     groundings = [outcome.grounding for outcome in outcomes if outcome.grounding is not None]
     if len(groundings) == len(outcomes):

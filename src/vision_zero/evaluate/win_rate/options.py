@@ -1,4 +1,4 @@
-"""The options of `python -m vision_zero.evaluate win-rate`: flags, and where they are silent, those of the run."""
+"""The options of `win-rate` and `cross-play`: flags, and where they are silent, those of the first model's run."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from transformers import HfArgumentParser
 
-from vision_zero.config.game import GameConfig, option
+from vision_zero.config.game import GameConfig, Precision, option
 from vision_zero.data.contamination import shared_ids
 from vision_zero.data.pairs import PairSourceError
 from vision_zero.game.prompts import load_template
@@ -26,18 +27,19 @@ if TYPE_CHECKING:
 
 OF_IMAGES = ("images", "scenes_dir", "columns", "pair_by", "split", "holdout")
 """Options taken from the run together or not at all: a run's split says nothing about other images."""
+SETTING = ("reference", "template", "civilians", "rounds", "spy_view", "mask_share", "voter", "votes")
+"""Options on which the runs of models that play together must agree."""
 RENAMED = {"model_name_or_path": "reference", "num_generations": "votes"}
 
 
 @dataclass
-class WinRateConfig:
+class PlayConfig:
     """Players, number of games, and sampling."""
 
+    plays_of_a_deal: ClassVar[int] = 1  # of `games`
     reference: str | None = option(None, "Frozen model to play against; none: the model that the run started from")
-    other_seed: str | None = option(None, "Model of another seed, to play beside the evaluated one's players")
     drawn: int = option(0, "Play on so many freshly drawn scenes, which no training uses, in place of --images")
-    games: int = option(1000, "Games of the win rate: every deal is played twice, once with each model as the spy")
-    cross_play: bool = option(True, "Also mix new and frozen players at one table, to tell skill from a private code")
+    games: int = option(500, "Games of every pair of civilians and voters, on as many deals, the same for all")
     votes: int = option(8, "Votes per game, G")
     temperature: float = option(0.8, "Sampling temperature; 0: the likeliest token")
     top_k: int = option(50, "Sample among the k likeliest tokens; 0: all")
@@ -48,20 +50,26 @@ class WinRateConfig:
     min_vote_tokens: int = option(0, "Shortest completion with a vote")
     rollout_batch_size: int = option(256, "Completions generated at once, and games whose images are open at once")
     seed: int = option(0, "Seed of the deals and of what is sampled")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
-        "auto", "Precision; auto: float32 on a CPU, else the model's own"
-    )
+    dtype: Precision = option("auto", "Precision; auto: float32 on a CPU, else the model's own")
     use_cpu: bool = option(False, "Do not use a GPU")
-    out: str | None = option(None, "JSONL file to append one line per model to")
+    out: str | None = option(None, "JSONL file to append a line to: of win-rate one per model")
+
+
+@dataclass
+class WinRateConfig(PlayConfig):
+    plays_of_a_deal = 2
+    games: int = option(1000, "Games of the win rate: every deal is played twice, once with each model as the spy")
+    other_seed: str | None = option(None, "Model of another seed, to play beside the evaluated one's players")
+    cross_play: bool = option(True, "Also mix new and frozen players at one table, to tell skill from a private code")
 
 
 @dataclass(frozen=True)
-class WinRateOptions:
+class PlayOptions:
     """Checked options. `models` are the names as given."""
 
     models: list[str]
     game: GameConfig
-    config: WinRateConfig
+    config: PlayConfig
 
     @property
     def rules(self) -> GameRules:
@@ -89,11 +97,11 @@ class WinRateOptions:
         return {**dataclasses.asdict(self.game), **dataclasses.asdict(self.config)}
 
 
-def parse(arguments: Sequence[str]) -> WinRateOptions:
+def parse(arguments: Sequence[str], command: str = "win-rate") -> PlayOptions:
     """Options from flags, else from the first model's run. Raises ValueError for what is missing or does not fit."""
     parser = HfArgumentParser(
-        [GameConfig, WinRateConfig],
-        prog="python -m vision_zero.evaluate win-rate",
+        [GameConfig, PlayConfig if command == "cross-play" else WinRateConfig],
+        prog=f"python -m vision_zero.evaluate {command}",
         description="Play trained models against a frozen one.",
         allow_abbrev=False,
     )
@@ -101,9 +109,12 @@ def parse(arguments: Sequence[str]) -> WinRateOptions:
     named, _ = parser.parse_known_args(arguments)
     for name in named.models:
         check_place(name)
-    run = next((folder for folder in map(run_of, named.models) if folder is not None), None)
+    runs = list(dict.fromkeys(folder for folder in map(run_of, named.models) if folder is not None))
+    run = runs[0] if runs else None
     options = {} if run is None else run_options(run, parser)
     own_images = bool(named.images or named.drawn)
+    if command == "cross-play":
+        check_same(runs, parser, SETTING if own_images else SETTING + OF_IMAGES, arguments)
     of_images = {name: options[name] for name in OF_IMAGES if name in options}
     if own_images:
         options = {name: value for name, value in options.items() if name not in OF_IMAGES}
@@ -123,13 +134,24 @@ def parse(arguments: Sequence[str]) -> WinRateOptions:
         raise ValueError("no frozen model to play against: give --reference")
     if config.rollout_batch_size < 1:
         raise ValueError(f"rollout_batch_size={config.rollout_batch_size} must be at least 1")
-    if config.games < 4 or config.games % 2:
-        raise ValueError(f"games={config.games} must be even and at least 4: every deal is played twice")
+    if config.games % (each := config.plays_of_a_deal) or config.games < 2 * each:
+        even = "even, as every deal is played twice, and " if each == 2 else ""
+        raise ValueError(f"games={config.games} must be {even}at least {2 * each}")
     if game.template != "auto":
         load_template(game.template)
-    parsed = WinRateOptions(rest.models, game, config)
+    parsed = PlayOptions(rest.models, game, config)
     _ = parsed.rules, parsed.token_limits, parsed.loading  # each raises ValueError for what does not fit
     return parsed
+
+
+def check_same(runs: Sequence[Path], parser: HfArgumentParser, names: Sequence[str], arguments: Sequence[str]) -> None:
+    """Raises ValueError for an option on which two runs differ and which no flag gives."""
+    flags = {word.partition("=")[0].replace("-", "_") for word in arguments}
+    options = [run_options(run, parser) for run in runs]
+    for name, (run, theirs) in product(names, zip(runs, options, strict=True)):
+        if theirs.get(name) != (ours := options[0].get(name)) and f"__{name}" not in flags:
+            said = f"{runs[0]} has {name}={ours}, and {run} has {theirs.get(name)}"
+            raise ValueError(f"{said}: give --{name}, with which all are played, or models of one setting")
 
 
 def run_options(run: Path, parser: HfArgumentParser) -> dict[str, Any]:
