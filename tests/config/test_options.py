@@ -144,9 +144,10 @@ def test_save_every_counts_iterations(options: dict[str, Any], save_steps: int, 
         ),
         (
             {"past_players": 0.9, "past_role": "clue"},
-            "past_players=0.9 leaves some iterations without a game of the policy alone, which the averages of the "
-            "stage count: of 6 games give at most 0.8333, or all (1)",
+            "past_players=0.9 leaves iterations without a game of the policy alone, which the stage's averages count: "
+            "of 6 games give at most 0.8333, or all (1)",
         ),
+        ({"past_players": 0.6667, "past_role": "clue", "games_per_iteration": 3}, "of 3 games give at most 0.6666, or"),
         (
             {"past_players": 0.5, "past_role": "clue", "use_vllm": True, "vllm_tensor_parallel_size": 2},
             "vllm_tensor_parallel_size=2 is an engine that its processes must ask equally often",
@@ -174,7 +175,7 @@ def test_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
 def test_past_players_act_in_the_stage_that_does_not_train_them(
     schedule: str, role: str, stage: str, tmp_path: Path
 ) -> None:
-    for share in (0.1, 5 / 6, 1.0):
+    for share in (0.1, 0.8333, 1.0):
         assert config(tmp_path, schedule=schedule, past_players=share, past_role=role).past_stage == stage
 
 

@@ -100,8 +100,8 @@ def _check_past_players(args: GRPOConfig) -> None:
         refuse(args, {"schedule": f"has no {args.past_stage} stages, in which past_role={args.past_role} plays"})
     if games - 1 < games * share < games:
         raise ValueError(
-            f"past_players={args.past_players} leaves some iterations without a game of the policy alone, which the "
-            f"averages of the stage count: of {games} games give at most {1 - 1 / games:.4g}, or all (1)"
+            f"past_players={args.past_players} leaves iterations without a game of the policy alone, which the "
+            f"stage's averages count: of {games} games give at most {(games - 1) * 10_000 // games / 10_000}, or all (1)"
         )
 
 
