@@ -18,9 +18,7 @@ from PIL import Image
 
 from vision_zero.types import Domain
 
-VISIBLE_CHANGE = 25
-"""A pixel has changed if one of its channels differs by more than this, of 255."""
-
+VISIBLE_CHANGE = 25  # a pixel has changed if one of its channels differs by more than this, of 255
 ImageLike = Image.Image | npt.NDArray[np.uint8]
 
 
@@ -50,11 +48,8 @@ class Maker(Protocol):
     """Options of one domain, pickled into worker processes. `open` starts what a worker needs, such as a renderer."""
 
     domain: Domain
-    name: str
-    """Prefix of the pairs' ids: `clevr_000017`."""
-
-    max_attempts: int
-    """Attempts at one pair before it is given up."""
+    name: str  # prefix of the pairs' ids: `clevr_000017`
+    max_attempts: int  # at one pair before it is given up
 
     @property
     def default_n(self) -> int:

@@ -30,11 +30,11 @@ from vision_zero.data.folders import CONTACT_SHEET, MANIFEST_NAME, read_json
 from vision_zero.folder_lock import LOCK, FolderLockedError, locked
 from vision_zero.make_data.maker import VISIBLE_CHANGE, EditedPair, Maker, MakerError, attempt_pair, changed_share
 
-MATERIAL = "material"
-"""Key in options.json of the fingerprint of the user's files."""
+MATERIAL = "material"  # key in options.json of the fingerprint of the user's files
 OPTIONS, SUMMARY, SHEET = "options.json", "summary.json", CONTACT_SHEET
 FILES = frozenset({OPTIONS, SUMMARY, SHEET, LOCK, MANIFEST_NAME})
 IMAGES, RECORDS = "images", "records"
+PARTS = {"image": "original", "edited": "modified"}
 TEMPORARY = ".part"
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)
 
@@ -43,7 +43,7 @@ _DOCUMENT = re.compile(r"([a-z0-9_]+)/([a-z0-9_]+)")
 
 @dataclass(frozen=True)
 class RemainingPairs:
-    """Numbers of the pairs that are not made yet, and how many of those have damaged files."""
+    """Pairs that are not made yet, and how many of those have damaged files."""
 
     numbers: Sequence[int]
     n_damaged: int
@@ -77,18 +77,11 @@ def open_output(out: Path, name: str, options: Mapping[str, Any], n: int) -> Ite
 def write_manifest(out: Path, name: str, n: int) -> list[dict[str, Any]]:
     """Write manifest.jsonl of the pairs 0 to n - 1 that were not given up. Returns the records of all."""
     records = [_read(record_path(out, name, number)) for number in range(n)]
-    lines = [
-        {
-            "id": record["id"],
-            "image": f"{IMAGES}/{record['id']}_original.png",
-            "edited": f"{IMAGES}/{record['id']}_modified.png",
-            "domain": record["domain"],
-            "meta": record["meta"],
-        }
-        for record in records
-        if not record["given_up"]
-    ]
-    write_whole(out / MANIFEST_NAME, b"".join(to_json(line, line["id"]) for line in lines))
+    lines = []
+    for record in (one for one in records if not one["given_up"]):
+        line = {"id": record["id"]} | {key: f"{IMAGES}/{record['id']}_{part}.png" for key, part in PARTS.items()}
+        lines.append(to_json({**line, "domain": record["domain"], "meta": record["meta"]}, record["id"]))
+    write_whole(out / MANIFEST_NAME, b"".join(lines))
     return records
 
 

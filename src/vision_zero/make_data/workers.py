@@ -22,9 +22,7 @@ from vision_zero.data.errors import BadImageError, PairSourceError
 from vision_zero.make_data.maker import MakerError
 from vision_zero.make_data.output import PairJob
 
-SECONDS_TO_STOP = 10.0
-"""Time for a worker to finish its number and close what it opened, before it is terminated."""
-
+SECONDS_TO_STOP = 10.0  # for a worker to finish its number and close what it opened, before it is terminated
 # Two such threads on a shared machine are slower than one, and their number can change the last digit of a product.
 _ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
 
@@ -39,9 +37,8 @@ class _Worker:
 def work(job: PairJob, numbers: Sequence[int], n_workers: int) -> Generator[dict[str, int]]:
     """Results of `job` for each number in the order of completion, from at most `n_workers` processes.
 
-    The job is pickled into the workers, and opened once in each.
-    Raises MakerError when a worker dies or fails; the others are stopped first, as they are when the
-    generator is closed.
+    The job is pickled into the workers, and opened once in each. Raises MakerError when a worker dies or fails; the
+    others are stopped first, as they are when the generator is closed.
     """
     todo = iter(numbers)
     workers: list[_Worker] = []

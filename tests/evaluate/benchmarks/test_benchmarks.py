@@ -31,15 +31,15 @@ from vision_zero.evaluate.benchmarks.suite import (
 )
 from vision_zero.evaluate.benchmarks.table import END, NONE_YET, START, fill_table, results_table, small_print
 from vision_zero.evaluate.benchmarks.vlmevalkit import reader
-from vision_zero.evaluate.benchmarks.vlmevalkit.config import (
+from vision_zero.evaluate.benchmarks.vlmevalkit.run import (
     answer_mode,
     command,
     configuration,
     direct_entry,
+    remove_secret,
     served_entry,
     vlmevalkit_variables,
 )
-from vision_zero.evaluate.benchmarks.vlmevalkit.run import remove_secret
 from vision_zero.evaluate.bootstrap import compare_questions
 
 GPU = ToolEnvironment(Path("python"), {}, gpus=1, flash_attention=True)

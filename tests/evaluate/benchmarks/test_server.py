@@ -28,9 +28,8 @@ from tests.vllm_server_helpers import unused_url
 from vision_zero.data.drawn_scenes import draw, scenes_of
 from vision_zero.evaluate.benchmarks import processes
 from vision_zero.evaluate.benchmarks.main import check_judge
-from vision_zero.evaluate.benchmarks.processes import ProcessFailedError, started, wait_for
+from vision_zero.evaluate.benchmarks.processes import ProcessFailedError, Server, Serving, served, started, wait_for
 from vision_zero.evaluate.benchmarks.server.model import BadRequestError, ChatModel, boxed_answer, read_request
-from vision_zero.evaluate.benchmarks.server.process import Server, Serving, served
 
 
 @pytest.mark.parametrize(

@@ -27,11 +27,10 @@ from tests.evaluate.benchmarks.small_benchmark import (
 )
 from tests.process_helpers import ROOT, TINY_VLM, without_weight
 from vision_zero.evaluate.benchmarks.options import PYTHONS, SYSTEM_PROMPT, BenchmarkConfig
-from vision_zero.evaluate.benchmarks.server.process import READY
+from vision_zero.evaluate.benchmarks.processes import READY
 from vision_zero.evaluate.benchmarks.suite import BENCHMARKS, BY_NAME
 from vision_zero.evaluate.benchmarks.vlmevalkit import reader
-from vision_zero.evaluate.benchmarks.vlmevalkit.config import direct_entry
-from vision_zero.evaluate.benchmarks.vlmevalkit.run import benchmark_outcome
+from vision_zero.evaluate.benchmarks.vlmevalkit.run import benchmark_outcome, direct_entry
 
 NAME, N = "drawn_shapes", 40
 ASKED = questions(N)

@@ -21,8 +21,7 @@ from vision_zero.make_data.clevr.ray_tracing import (
     unit_vectors,
     vector,
 )
-from vision_zero.make_data.clevr.scene_json import scene_json
-from vision_zero.make_data.clevr.scenes import SHAPES, Scene, SceneObject, SceneRules, sample_scene
+from vision_zero.make_data.clevr.scenes import SHAPES, Scene, SceneObject, SceneRules, sample_scene, scene_json
 from vision_zero.make_data.maker import Rejected
 
 CUBE = SceneObject("cube", "large", "rubber", "red", 1.0, 0.0, 0.0)

@@ -7,8 +7,16 @@ import pytest
 
 from tests.make_data.clevr.scene_from_json import scene_from_json
 from vision_zero.make_data.clevr.camera import Camera
-from vision_zero.make_data.clevr.scene_json import comparison_json, relationships, scene_json
-from vision_zero.make_data.clevr.scenes import Scene, SceneObject, SceneRules, edit_scene, sample_scene
+from vision_zero.make_data.clevr.scenes import (
+    Scene,
+    SceneObject,
+    SceneRules,
+    comparison_json,
+    edit_scene,
+    relationships,
+    sample_scene,
+    scene_json,
+)
 
 SIZE = (320, 240)
 

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from vision_zero.data.image_files import ImageFile
 from vision_zero.make_data.maker import Rejected, changed_pixels, changed_share
-from vision_zero.make_data.photos.mirror import mirror
-from vision_zero.make_data.photos.paste import cut_out, paste
+from vision_zero.make_data.photos.move import cut_out, mirror, paste
 from vision_zero.make_data.photos.recolour import (
     COLOURS,
     MIN_HUE_STEP,

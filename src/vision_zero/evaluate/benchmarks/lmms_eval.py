@@ -11,11 +11,9 @@ from typing import Any
 from vision_zero.evaluate.benchmarks import processes
 from vision_zero.evaluate.benchmarks.options import BenchmarkConfig
 from vision_zero.evaluate.benchmarks.scores import BenchmarkOutcome, NoScoreError, Outcomes, check_questions
-from vision_zero.evaluate.benchmarks.server.process import Progress, served, serving_of
 
 PACKAGES = ("lmms-eval",)
-FAILED = "[LMMS_EVAL_"
-"""Start of the text that stands for the answer to a request that failed or was not made."""
+FAILED = "[LMMS_EVAL_"  # how the text begins that stands for the answer to a request that failed or was not made
 
 
 def command(python: Path, name: str, url: str, task: str, output: Path, config: BenchmarkConfig) -> list[str]:
@@ -40,9 +38,9 @@ def score(
     """Outcomes by task, and the server's counts. Raises ProcessFailedError when nothing can be scored."""
     outcomes: Outcomes = {}
     # lmms-eval's client sends no system prompt, so the server puts it there.
-    serving = replace(serving_of(model, name, config, folder), system_prompt=config.system_prompt or None)
-    with served(serving, folder / "server.log") as server:
-        progress = Progress(name, server)
+    serving = replace(processes.serving_of(model, name, config, folder), system_prompt=config.system_prompt or None)
+    with processes.served(serving, folder / "server.log") as server:
+        progress = processes.Progress(name, server)
         for task in tasks:
             log, output = folder / f"lmms-eval-{task}.log", folder / "lmms-eval" / task
             log.unlink(missing_ok=True)

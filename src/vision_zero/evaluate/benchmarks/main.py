@@ -5,8 +5,6 @@ OUT/scores/MODEL-XXXX/          scores of a model (XXXX: hash of its files and s
 OUT/logs/MODEL-XXXX/            configurations, logs and what the tool wrote
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import platform
@@ -17,26 +15,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from vision_zero.evaluate.benchmarks import lmms_eval, processes
-from vision_zero.evaluate.benchmarks.options import (
-    JUDGE_KEY,
-    BenchmarkConfig,
-    BenchmarkOptions,
-    parse,
-    pixel_bounds,
-    settings_of,
-)
+from vision_zero.evaluate.benchmarks.options import JUDGE_KEY, BenchmarkConfig, BenchmarkOptions, parse, pixel_bounds
 from vision_zero.evaluate.benchmarks.scores import NoScoreError, Outcomes, Score, ScoreFolder, fingerprint
 from vision_zero.evaluate.benchmarks.suite import BY_NAME, judge_summary
 from vision_zero.evaluate.benchmarks.table import fill_table, results_table
 from vision_zero.evaluate.benchmarks.vlmevalkit import run as vlmevalkit
-from vision_zero.evaluate.benchmarks.vlmevalkit.config import answer_mode
 from vision_zero.evaluate.bootstrap import Comparison, compare_questions
 from vision_zero.run_folder import check_own, write_json
 
 RESULT = "result.json"
+SETTINGS = ("system_prompt", "post_process", "max_new_tokens", "limit", "dtype")  # options that answers depend on
+JUDGE_TIMEOUT = 120.0  # seconds: a judge that has just been started may still be warming up
 
 
 @dataclass(frozen=True)
@@ -49,23 +41,18 @@ class Entrant:
     scores: ScoreFolder
 
     @classmethod
-    def resolve(cls, model: str, options: BenchmarkOptions, environment: processes.ToolEnvironment) -> Entrant:
+    def resolve(cls, model: str, options: BenchmarkOptions, environment: processes.ToolEnvironment) -> Self:
         import torch  # not before the options are parsed: it takes seconds
 
         config = options.config
-        how = "served" if options.tool == "lmms-eval" else answer_mode(model, config, environment)
+        how = "served" if options.tool == "lmms-eval" else vlmevalkit.answer_mode(model, config, environment)
         low, high = pixel_bounds(model, config)
         device = "cuda" if torch.cuda.is_available() and not config.use_cpu else "cpu"
         ours = {name: metadata.version(name) for name in ("torch", "transformers")} if how == "served" else {}
-        settings = settings_of(
-            options,
-            how=how,
-            min_pixels=low,
-            max_pixels=high,
-            device=device,
-            tool_versions=dict(environment.versions),
-            server_versions=ours,
-        )
+        same = {one: getattr(config, one) for one in SETTINGS}
+        settings = {"tool": options.tool, **same, "decoding": "greedy", "how": how, "min_pixels": low}
+        settings |= {"max_pixels": high, "device": device}
+        settings |= {"tool_versions": dict(environment.versions), "server_versions": ours}
         parts = [part for part in Path(model).parts if part not in ("/", ".", "..")]
         slug = re.sub(r"[^A-Za-z0-9.-]+", "-", "-".join(parts[-3:])).strip("-.") or "model"
         name = f"{slug}-{fingerprint(model, settings)[:8]}"
@@ -89,7 +76,6 @@ class Run:
     failures: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def judge(self, benchmark: str) -> dict[str, Any] | None:
-        """The judge of a benchmark, as it is recorded."""
         known = BY_NAME.get(benchmark) if self.options.tool == "vlmevalkit" else None
         if known is None or not known.needs_judge:
             return None
@@ -232,20 +218,15 @@ def report(run: Run) -> None:
         sys.exit(f"error: {len(run.failures)} of {len(run.names) * (1 + len(run.models))} benchmarks have no score")
 
 
-JUDGE_TIMEOUT = 120.0
-"""Seconds: a judge that has just been started may still be warming up."""
-
-
 def check_judge(model: str, url: str) -> None:
     """Ask a judge at `url` (with its /v1) a question. Raises ValueError, with what it says, if it does not answer."""
     import httpx
 
     messages = [{"role": "user", "content": "Answer with one word: is 2 more than 1?"}]
     question = {"model": model, "messages": messages, "max_tokens": 16, "temperature": 0}
-    key = os.environ.get(JUDGE_KEY) or "none"
     where = f"--judge_url {url}, --judge_model {model}"
     try:
-        headers = {"Authorization": f"Bearer {key}"}
+        headers = {"Authorization": f"Bearer {os.environ.get(JUDGE_KEY) or 'none'}"}
         address = f"{url.rstrip('/')}/chat/completions"
         answer = httpx.post(address, json=question, headers=headers, timeout=JUDGE_TIMEOUT)
     except (httpx.HTTPError, httpx.InvalidURL) as error:

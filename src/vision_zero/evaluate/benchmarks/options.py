@@ -1,14 +1,12 @@
 """The options of `python -m vision_zero.evaluate vlmevalkit`, checked before anything starts."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from transformers import HfArgumentParser
 
@@ -18,8 +16,7 @@ from vision_zero.models import base_folder, base_of, check_model, files_of, find
 from vision_zero.run_folder import EXPORT, read_config
 
 SYSTEM_PROMPT = "Think about the question first. Then give the final answer inside \\boxed{}."
-QWEN_PIXELS = (1280 * 28 * 28, 16384 * 28 * 28)
-"""Bounds of an image's pixels with which VLMEvalKit's own table evaluates Qwen2.5-VL."""
+QWEN_PIXELS = (1280 * 28 * 28, 16384 * 28 * 28)  # of an image, with which VLMEvalKit's own table has Qwen2.5-VL
 PYTHONS = {"vlmevalkit": ".venv-vlmevalkit/bin/python", "lmms-eval": ".venv-lmms-eval/bin/python"}
 JUDGE_KEY = "OPENAI_API_KEY"
 Tool = Literal["vlmevalkit", "lmms-eval"]
@@ -175,7 +172,6 @@ def check_tool(options: BenchmarkOptions) -> None:
 
 
 def model_type(model: str) -> str:
-    """`model_type` of the model's configuration, such as qwen2_5_vl."""
     config = json.loads((base_folder(files_of(model)) / "config.json").read_text("utf-8"))
     return str(config.get("model_type"))
 
@@ -184,10 +180,3 @@ def pixel_bounds(model: str, config: BenchmarkConfig) -> tuple[int | None, int |
     """Least and most pixels of an image: as asked, else VLMEvalKit's bounds for Qwen's families, else (None, None)."""
     low, high = QWEN_PIXELS if "qwen" in model_type(model) else (None, None)
     return config.min_pixels or (low and min(low, config.max_pixels or low)), config.max_pixels or high
-
-
-def settings_of(options: BenchmarkOptions, **more: Any) -> dict[str, Any]:
-    """The settings that answers depend on, with those of `more`; the model's files are not among them."""
-    config = options.config
-    names = ("system_prompt", "post_process", "max_new_tokens", "limit", "dtype")
-    return {"tool": options.tool, **{name: getattr(config, name) for name in names}, "decoding": "greedy", **more}

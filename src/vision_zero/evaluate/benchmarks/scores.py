@@ -26,8 +26,7 @@ class BenchmarkOutcome:
     notes: tuple[str, ...] = ()
 
 
-Outcomes = dict[str, BenchmarkOutcome | NoScoreError]
-"""Outcomes by benchmark."""
+Outcomes = dict[str, BenchmarkOutcome | NoScoreError]  # by benchmark
 
 
 @dataclass(frozen=True)

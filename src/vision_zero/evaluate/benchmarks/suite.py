@@ -52,8 +52,7 @@ BENCHMARKS = tuple(_benchmark(name, **fields) for name, fields in _SUITE.items()
 BY_NAME = {one.kit_name: one for one in BENCHMARKS}
 WITHOUT_JUDGE = tuple(one.kit_name for one in BENCHMARKS if one.paper and not one.needs_judge)
 PAPER = tuple(one.kit_name for one in BENCHMARKS if one.paper)
-GROUPS = {"paper": PAPER, "no-judge": WITHOUT_JUDGE}
-"""Names that stand for several benchmarks."""
+GROUPS = {"paper": PAPER, "no-judge": WITHOUT_JUDGE}  # names that stand for several benchmarks
 
 
 def own_choice_set(name: str) -> Benchmark:

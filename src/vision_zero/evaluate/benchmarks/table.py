@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vision_zero.config.game import beside
 from vision_zero.evaluate.benchmarks.suite import BENCHMARKS, BY_NAME, PaperValues
 
 START, END = "<!-- benchmarks: start -->", "<!-- benchmarks: end -->"
-NONE_YET = "No results yet: none of these benchmarks has been run on a model trained with this repository."
+TEXTS: dict[str, str] = beside(__file__)
+NONE_YET, PAPER_NOTE = TEXTS["none_yet"], TEXTS["paper_note"]
 
 
 def fill_table(file: Path, result: Path) -> None:
@@ -49,14 +51,7 @@ def table_without_results() -> str:
         for one in BENCHMARKS
         if one.paper
     ]
-    head = ["| benchmark | in VLMEvalKit | needs a judge | paper, another environment |", "|---|---|---|---|"]
-    return "\n".join([NONE_YET, "", *head, *rows, "", PAPER_NOTE])
-
-
-PAPER_NOTE = (
-    "<sub>Paper: Qwen2.5-VL-7B before → after training on CLEVR scenes / charts / real-world pictures, in per cent, "
-    "in another environment: a reference to look at, not to subtract from.</sub>"
-)
+    return "\n".join([NONE_YET, "", TEXTS["head_without_results"], *rows, "", PAPER_NOTE])
 
 
 def small_print(paper: PaperValues | None) -> str:
@@ -68,10 +63,6 @@ def results_table(result: Mapping[str, Any]) -> str:
 
     A line has the base, the model, the paired difference with its 95% interval and the paper's values.
     """
-    head = [
-        "| benchmark | model | questions | base | trained | difference (95%) | better / worse | paper, elsewhere |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
     rows = [
         _row(name, model, found, result)
         for name, found in result["benchmarks"].items()
@@ -83,7 +74,7 @@ def results_table(result: Mapping[str, Any]) -> str:
     notes = [f"Base: `{result['base']}`. In per cent, questions paired, greedy answers{first}; {versions}."]
     judges = [found["judge"] for found in result["benchmarks"].values() if found["judge"]]
     notes += [f"Judge: {judge}." for judge in sorted({f"{judge['model']} ({judge['url']})" for judge in judges})]
-    return "\n".join([*head, *rows, "", *notes, "", PAPER_NOTE])
+    return "\n".join([TEXTS["head"], *rows, "", *notes, "", PAPER_NOTE])
 
 
 def _row(name: str, model: str, found: Mapping[str, Any], result: Mapping[str, Any]) -> str:

@@ -17,8 +17,8 @@ from matplotlib.patches import Patch
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from vision_zero.make_data.charts.axes import Scale, axis_values, number_text, scale_for
-from vision_zero.make_data.charts.marks import Marks, draw_marks, name_slices, write_numbers
+from vision_zero.make_data.charts import marks
+from vision_zero.make_data.charts.marks import Scale
 from vision_zero.make_data.charts.slices import Kind
 from vision_zero.make_data.charts.styles import LEGEND, Style, font_properties
 from vision_zero.make_data.charts.tables import ChartTable
@@ -28,12 +28,9 @@ from vision_zero.make_data.maker import Rejected
 DPI = 100
 NUMBERED: frozenset[Kind] = frozenset({"bar", "grouped", "horizontal"})
 """Kinds with numbers beyond the ends of marks, for which the axis leaves room."""
-
 UNTOLD = frozenset({"", "characteristic", "entity"})
 """Uninformative names of rows, as in ChartQA's tables; they are not written at the axis."""
-
-MIN_PLOT = (0.35, 0.3)
-"""Least share of the canvas's width and height for the marks."""
+MIN_PLOT = (0.35, 0.3)  # least share of the canvas's width and height for the marks
 
 
 def draw_charts(tables: Sequence[ChartTable], kind: Kind, style: Style, size: tuple[int, int]) -> list[DrawnChart]:
@@ -46,8 +43,9 @@ def draw_charts(tables: Sequence[ChartTable], kind: Kind, style: Style, size: tu
             words = [table.title, table.row_name, *table.rows, *table.series, *table.units, "…−,.%"]
             for bold in (False, True):
                 check_letters(words, font_properties(style.font, 10, bold=bold))
-        y_scale = scale_for([value for table in tables for value in axis_values(table, kind)], kind, numbers)
-        x_scale = scale_for(tables[0].values[0], kind, False) if kind == "scatter" else y_scale
+        values = [value for table in tables for value in marks.axis_values(table, kind)]
+        y_scale = marks.scale_for(values, kind, numbers)
+        x_scale = marks.scale_for(tables[0].values[0], kind, False) if kind == "scatter" else y_scale
         charts = [DrawnChart(table, kind, style, size, x_scale, y_scale) for table in tables]
         place = charts[0].fit_axes()
         for chart in charts[1:] if kind == "pie" else ():  # whose names move with the slices
@@ -76,10 +74,10 @@ class DrawnChart:
         self.pen = Pen(self.renderer, font_properties(style.font, self.points))
         self.small = Pen(self.renderer, font_properties(style.font, 0.9 * self.points))
         self.axes = self.figure.add_axes((0.1, 0.1, 0.8, 0.8), facecolor=self.theme.panel)
-        self.marks = Marks(self.axes, table, kind, style, self.points)
+        self.marks = marks.Marks(self.axes, table, kind, style, self.points)
         top = self._draw_title(self.height - self.pad)
         self.room = self._draw_legend(self.pad, self.pad, self.width - self.pad, top)
-        draw_marks(self.marks)
+        marks.draw_marks(self.marks)
         self._dress_axes()
 
     @property
@@ -91,9 +89,9 @@ class DrawnChart:
         self._set_place(place)
         names = self._label_rows(place)
         if self.kind == "pie":
-            name_slices(self.marks, self.small, names)
+            marks.name_slices(self.marks, self.small, names)
         elif self.theme.numbers and self.kind in (*NUMBERED, "stacked"):
-            write_numbers(self.marks, self.small, needed=self._numbers_replace_axis())
+            marks.write_numbers(self.marks, self.small, needed=self._numbers_replace_axis())
         self.canvas.draw()
         check_texts(self.figure, self.renderer)
 
@@ -142,8 +140,11 @@ class DrawnChart:
         where = {"right": "upper right", "top": "upper left", "bottom": "lower center"}[place]
         if place == "top" and self.theme.title_place == "center":
             anchor, where = ((left + right) / 2, top), "upper center"
+        handles: list[Any] = [Patch(facecolor=colour, edgecolor=self.marks.edge) for colour in self.marks.colours]
+        if self.kind == "line":
+            handles = [Line2D([], [], color=colour, **self.marks.line_look) for colour in self.marks.colours]
         legend = self.figure.legend(
-            self._handles(),
+            handles,
             texts,
             loc=where,
             bbox_to_anchor=(anchor[0] / self.width, anchor[1] / self.height),
@@ -161,11 +162,6 @@ class DrawnChart:
         else:
             bottom += box.height + 0.8 * self.pad
         return Bbox.from_extents(left, bottom, right, top)
-
-    def _handles(self) -> list[Any]:
-        if self.kind == "line":
-            return [Line2D([], [], color=colour, **self.marks.line_look) for colour in self.marks.colours]
-        return [Patch(facecolor=colour, edgecolor=self.marks.edge) for colour in self.marks.colours]
 
     def _text(self, x: float, y: float, text: str, pen: Pen, colour: str, **place: Any) -> None:
         """Text on the canvas, x as a share of the width, y in pixels."""
@@ -189,15 +185,8 @@ class DrawnChart:
             spine.set_linewidth(0.8)
         value_axis, row_axis = (axes.xaxis, axes.yaxis) if across else (axes.yaxis, axes.xaxis)
         self._set_scale(value_axis, self.y_scale, self.table.units[1 if self.kind == "scatter" else 0])
-        tick = 0.25 * self.points if theme.ticks else 0
-        axes.tick_params(
-            which="both",
-            direction=theme.ticks or "out",
-            length=tick,
-            width=0.8,
-            colors=theme.ink,
-            pad=0.42 * self.points,
-        )
+        look = {"length": 0.25 * self.points if theme.ticks else 0, "width": 0.8, "pad": 0.42 * self.points}
+        axes.tick_params(which="both", direction=theme.ticks or "out", colors=theme.ink, **look)
         # The first label of the row axis stands beside the lowest of the value axis, and must not touch it.
         axes.tick_params(axis="x", pad=(0.42 if across else 0.75) * self.points)
         axes.set_axisbelow(True)
@@ -233,7 +222,7 @@ class DrawnChart:
 
     def _set_scale(self, axis: Any, scale: Scale, unit: str) -> None:
         axis.set_view_interval(scale.low, scale.high, ignore=True)
-        axis.set_ticks(scale.ticks, [number_text(tick, unit, scale.decimals) for tick in scale.ticks])
+        axis.set_ticks(scale.ticks, [marks.number_text(tick, unit, scale.decimals) for tick in scale.ticks])
         for label in axis.get_ticklabels():
             label.set_fontproperties(self.small.font)
 
@@ -250,7 +239,7 @@ class DrawnChart:
                 raise Rejected("no room for the plot")
             self._set_place(inner)
             names = self._label_rows(inner)
-            probes = name_slices(self.marks, self.small, names) if self.kind == "pie" else []
+            probes = marks.name_slices(self.marks, self.small, names) if self.kind == "pie" else []
             box = self.axes.get_tightbbox(self.renderer)
             assert box is not None  # the axes are visible
             for probe in probes:

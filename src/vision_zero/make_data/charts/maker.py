@@ -17,7 +17,7 @@ from vision_zero.config.game import add_options, beside
 from vision_zero.make_data.charts.drawing import DrawnChart, draw_charts
 from vision_zero.make_data.charts.edits import EDITS, TRENDING, Change, EditKind, apply, propose
 from vision_zero.make_data.charts.slices import KINDS, Kind, catalogue
-from vision_zero.make_data.charts.sources import BUILT_IN, LoadedTables, TableSourceError, load_tables
+from vision_zero.make_data.charts.sources import BUILT_IN, TableSourceError, load_tables
 from vision_zero.make_data.charts.styles import FONTS, PALETTES, THEMES, Style, styles
 from vision_zero.make_data.charts.tables import ChartTable
 from vision_zero.make_data.maker import EditedPair, Make, Rejected, changed_share, check_share, option_values
@@ -93,7 +93,6 @@ class ChartMaker:
 
     @property
     def drawn_kinds(self) -> tuple[Kind, ...]:
-        """The kinds that can have one of the edits."""
         return tuple(kind for kind in self.kinds if any(kind in EDITABLE[edit] for edit in self.edits))
 
     def plan(self, rng: random.Random) -> PlannedPair:
@@ -120,17 +119,9 @@ class ChartMaker:
         share = changed_share(original, edited)
         check_share(share, self.changed, "too few pixels changed", "too many pixels changed")
         change = {**plan.change.as_json(), "changed_pixels": round(share, 5)}
-        table, edited_table = plan.table.as_json(), plan.edited.as_json()
-        meta = {
-            "kind": plan.kind,
-            "style": plan.style.name,
-            "table_id": plan.table.fingerprint(),
-            "table": table,
-            "edited_table": edited_table,
-            "change": change,
-        }
-        documents = {"tables/table": table, "tables/edited_table": edited_table, "tables/change": change}
-        return EditedPair(original, edited, meta, documents)
+        documents = {"table": plan.table.as_json(), "edited_table": plan.edited.as_json(), "change": change}
+        meta = {"kind": plan.kind, "style": plan.style.name, "table_id": plan.table.fingerprint(), **documents}
+        return EditedPair(original, edited, meta, {f"tables/{name}": one for name, one in documents.items()})
 
     def summary(self) -> dict[str, Any]:
         """Options, and the numbers of source tables, of distinct parts by kind, and of styles."""
@@ -150,18 +141,13 @@ class ChartMaker:
         }
 
 
-EDITABLE: Mapping[EditKind, Collection[Kind]] = {
-    "values": KINDS,
-    "labels": [kind for kind in KINDS if kind != "scatter"],
-    "trend": TRENDING,
-}
-"""Kinds of chart by edit: points have no labels to swap, and only lines, areas and points have a trend."""
+# Kinds of chart by edit: points have no labels to swap, and only lines, areas and points have a trend.
+NAMED = [kind for kind in KINDS if kind != "scatter"]
+EDITABLE: Mapping[EditKind, Collection[Kind]] = {"values": KINDS, "labels": NAMED, "trend": TRENDING}
 
 
 # Cached by options, as a maker is pickled into workers and asks often.
-@lru_cache(maxsize=4)
-def _loaded(sources: tuple[str, ...]) -> LoadedTables:
-    return load_tables(sources)
+_loaded = lru_cache(maxsize=4)(load_tables)
 
 
 @lru_cache(maxsize=4)
@@ -170,14 +156,12 @@ def _parts(sources: tuple[str, ...], kinds: tuple[Kind, ...], limit: int) -> Map
     found = {kind: catalogue(loaded.tables, kind, limit) for kind in kinds}
     fitting = {kind: some for kind, some in found.items() if some}
     if not fitting:
-        raise TableSourceError(
-            f"{' '.join(sources)}: none of {len(loaded.tables)} tables fits a chart of {' '.join(kinds)}"
-        )
+        reason = f"none of {len(loaded.tables)} tables fits a chart of {' '.join(kinds)}"
+        raise TableSourceError(f"{' '.join(sources)}: {reason}")
     return fitting
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `ChartMaker`, but its size."""
     add_options(parser, beside(__file__), vars(ChartMaker), kinds=KINDS, edits=EDITS)
 
 

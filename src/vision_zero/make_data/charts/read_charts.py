@@ -42,8 +42,6 @@ UNREADABLE = "unreadable.jsonl"
 
 @dataclass(frozen=True)
 class Reading:
-    """Result of reading one chart: a table, or the reason for having none."""
-
     id: str
     completion: str
     table: SourceTable | None
@@ -75,10 +73,9 @@ def _as_csv(rows: Sequence[Sequence[str]]) -> str:
 def table_csv(table: SourceTable) -> str:
     """The table as a CSV text that `parse_csv` reads back."""
     header = [table.row_name, *table.series]
-    columns = [
-        [_number(value, unit) for value in column] for column, unit in zip(table.values, table.units, strict=True)
-    ]
-    return _as_csv([header, *([row, *cells] for row, *cells in zip(table.rows, *columns, strict=True))])
+    pairs = zip(table.values, table.units, strict=True)
+    columns = [[_number(value, unit) for value in column] for column, unit in pairs]
+    return _as_csv([header, *zip(table.rows, *columns, strict=True)])
 
 
 def _number(value: float | None, unit: str) -> str:

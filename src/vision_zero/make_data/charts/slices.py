@@ -10,27 +10,24 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from vision_zero.config.game import beside
-from vision_zero.make_data.charts.tables import ChartTable, SourceTable
+from vision_zero.make_data.charts.tables import ChartTable, RowsAre, SourceTable
 
 Kind = Literal["bar", "grouped", "stacked", "horizontal", "line", "area", "pie", "scatter"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 ZERO_BASED: frozenset[Kind] = frozenset({"bar", "grouped", "stacked", "horizontal", "area", "pie"})
 """Kinds that show values as lengths or areas: their axis starts at zero."""
-
-STEPS = (1, 2, 5, 10)
-"""Steps between the rows of a time window."""
-
-MIN_SHARE = 0.04
-"""Least share of a pie's slice: a smaller one has no room for its label."""
+STEPS = (1, 2, 5, 10)  # between the rows of a time window
+MIN_SHARE = 0.04  # least share of a pie's slice: a smaller one has no room for its label
 
 
 @dataclass(frozen=True)
 class SizeRange:
-    """Fewest and most series and rows of a readable chart."""
+    """Fewest and most series and rows of a readable chart, and the kinds of rows that it shows."""
 
     series: Sequence[int]
     rows: Sequence[int]
+    rows_are: Sequence[RowsAre]
 
 
 SIZE_RANGES: Mapping[Kind, SizeRange] = {kind: SizeRange(*ranges) for kind, ranges in beside(__file__).items()}
@@ -58,19 +55,13 @@ def parts(table: SourceTable, kind: Kind, limit: int) -> list[ChartTable]:
 
 
 def _part(table: SourceTable, kind: Kind, rng: random.Random) -> ChartTable | None:
-    if table.rows_are == "points" and kind != "scatter":
+    shape = SIZE_RANGES[kind]
+    if table.rows_are not in shape.rows_are or (kind == "stacked" and table.whole != "row"):
         return None
     if kind == "pie":
         return _pie_part(table, rng)
     if kind == "scatter":
         return _scatter_part(table, rng)
-    if kind in ("line", "area") and table.rows_are != "times":
-        return None
-    if kind == "horizontal" and table.rows_are == "times":
-        return None
-    if kind == "stacked" and table.whole != "row":
-        return None
-    shape = SIZE_RANGES[kind]
     most_series = 1 if kind == "area" and table.whole != "row" else shape.series[1]
     first = rng.randrange(len(table.series))
     alike = [s for s in range(len(table.series)) if table.units[s] == table.units[first]]
@@ -114,9 +105,8 @@ def _pie_part(table: SourceTable, rng: random.Random) -> ChartTable | None:
         row = rng.randrange(len(table.rows))
         n_parts = min(len(table.series), most)
         chosen = sorted(rng.sample(range(len(table.series)), n_parts))
-        across = [table.values[s][row] for s in chosen]
-        values = [value for value in across if value is not None]
-        if len(values) < len(across):
+        values = [value for s in chosen if (value := table.values[s][row]) is not None]
+        if len(values) < n_parts:
             return None
         selected = " (selected)" if n_parts < len(table.series) else ""
         title = f"{table.title}, {table.rows[row]}" if table.title else table.rows[row]
@@ -130,9 +120,8 @@ def _pie_part(table: SourceTable, rng: random.Random) -> ChartTable | None:
             table.name,
         )
     if table.whole == "column" and least <= len(table.rows) <= most:
-        series = rng.randrange(len(table.series))
-        rows = list(range(len(table.rows)))
-        return _cut(table, [series], rows, _title(table, [series], rows))
+        series, rows = [rng.randrange(len(table.series))], range(len(table.rows))
+        return _cut(table, series, rows, _title(table, series, rows))
     return None
 
 

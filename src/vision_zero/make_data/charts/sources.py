@@ -16,7 +16,6 @@ from vision_zero.data.errors import is_lfs_pointer
 from vision_zero.make_data.charts.tables import MAX_CSV_CHARS, SourceTable, TableError, parse_csv
 
 BUILT_IN = ("vega", "statsmodels")
-
 BUILT_IN_FOLDER = Path(__file__).parent / "tables"
 """`tables.csv` has a line of `SourceTable` fields for each built-in table; the numbers are in `NAME.csv`."""
 

@@ -12,10 +12,8 @@ from matplotlib.font_manager import FontProperties
 
 from vision_zero.config.game import beside
 
-MIN_CONTRAST = 2.0
-MIN_CONTRAST_ON_DARK = 3.0
+MIN_CONTRAST, MIN_CONTRAST_ON_DARK = 2.0, 3.0
 """Between the panel and each of a palette's first colours, by WCAG's formula. (Text on paper has 4.5 or more.)"""
-
 N_COLOURS = 5
 """Series of a chart, at most; a pie takes more and goes on from the beginning, lighter."""
 
@@ -108,6 +106,5 @@ def _luminance(colour: str) -> float:
 
 
 def font_properties(font: Font, points: float, *, bold: bool = False) -> FontProperties:
-    """The font at a size of `points` times its own scale."""
     file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / (font.bold if bold else font.regular)
     return FontProperties(fname=str(file), size=points * font.scale)

@@ -15,7 +15,6 @@ import unicodedata
 from calendar import month_name
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Literal
 
 Whole = Literal["", "row", "column"]
@@ -163,7 +162,7 @@ def parse_csv(text: str, name: str) -> SourceTable:
         raise TableError("series without a name of their own")
     values = [tuple(read_number(cell) for cell in cells) for _, cells in numeric]
     order = time_order(rows)
-    if order is not None and list(order) != list(range(len(rows))):
+    if order is not None:
         rows = tuple(rows[r] for r in order)
         values = [tuple(column[r] for r in order) for column in values]
     return SourceTable(
@@ -258,14 +257,10 @@ def time_order(rows: Sequence[str]) -> list[int] | None:
     """Positions of `rows` in the order of time, if all are dates or years in order or in reverse order; else None."""
     moments = [_moment(row) for row in rows]
     known = [moment for moment in moments if moment is not None]
-    if len(known) < len(moments) or len(known) < 3:
+    if len(known) < len(moments) or len(set(known)) < max(3, len(known)):
         return None
-    steps = list(pairwise(known))
-    if all(before < after for before, after in steps):
-        return list(range(len(known)))
-    if all(before > after for before, after in steps):
-        return list(reversed(range(len(known))))
-    return None
+    order, forward = sorted(range(len(known)), key=known.__getitem__), list(range(len(known)))
+    return order if order in (forward, forward[::-1]) else None
 
 
 def _moment(row: str) -> tuple[int, int, int] | None:

@@ -6,7 +6,6 @@ All sizes are pixels, measured with the renderer that draws. Text that no layout
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
@@ -16,9 +15,7 @@ from matplotlib.text import Text
 
 from vision_zero.make_data.maker import Rejected
 
-ANGLES = (30, 45, 90)
-"""Degrees by which labels under an axis may be turned; the first that fits is taken."""
-
+ANGLES = (30, 45, 90)  # degrees by which labels under an axis may be turned; the first that fits is taken
 Corners = tuple[tuple[float, float], ...]
 
 
@@ -60,25 +57,18 @@ def wrap(text: str, width: float, lines: int, pen: Pen) -> str | None:
     return "\n".join(wrapped) if fits else None
 
 
-def shorten(text: str, width: float, pen: Pen) -> str:
-    """The beginning of `text` with an ellipsis, at most `width` wide."""
-    if pen.width(text) <= width:
-        return text
-    kept = text
-    while kept and pen.width(kept.rstrip() + "…") > width:
-        kept = kept[:-1]
-    return kept.rstrip() + "…"
-
-
 def fit(text: str, width: float, lines: int, pen: Pen) -> str:
-    """`text` wrapped into at most `lines` lines, and shortened if necessary."""
+    """`text` wrapped into at most `lines` lines; if necessary its beginning, with an ellipsis."""
     words = text.split()
     whole = range(len(words) - 1, 0, -1) if lines > 1 else ()  # as many whole words as go in
     for attempt in (text, *(" ".join(words[:n]) + " …" for n in whole)):
         wrapped = wrap(attempt, width, lines, pen)
         if wrapped is not None:
             return wrapped
-    return shorten(text, width, pen)
+    kept = text
+    while kept and pen.width(kept.rstrip() + "…") > width:
+        kept = kept[:-1]
+    return kept.rstrip() + "…"
 
 
 def fit_all(texts: Sequence[str], width: float, lines: int, pen: Pen) -> list[str]:
@@ -129,7 +119,6 @@ def shown_texts(figure: Figure) -> list[Text]:
 
 
 def corners(text: Text, renderer: Any) -> Corners:
-    """The four corners of a text, rotated with it."""
     angle = text.get_rotation() % 360
     box = text.get_window_extent(renderer)
     if angle % 90 == 0:
@@ -173,10 +162,6 @@ def check_texts(figure: Figure, renderer: Any) -> None:
 
 def check_letters(texts: Iterable[str], font: FontProperties) -> None:
     """Raises Rejected for a letter that the font does not have."""
-    if any(ord(letter) not in _glyphs(font.get_file()) for letter in set().union(*texts)):
+    glyphs = get_font(str(font.get_file())).get_charmap()
+    if any(ord(letter) not in glyphs for letter in set().union(*texts)):
         raise Rejected("letters that the font lacks")
-
-
-@lru_cache(maxsize=32)
-def _glyphs(file: str) -> frozenset[int]:
-    return frozenset(get_font(file).get_charmap())

@@ -26,16 +26,12 @@ def main() -> None:
     threads = int(sys.argv[1]) if len(sys.argv) > 1 else 0
     device = set_up(threads)
     studio = Studio()
-    say(answers, {"ready": True, "version": bpy.app.version_string, "device": device})
+    ready = {"ready": True, "version": bpy.app.version_string, "device": device}
+    print(json.dumps(ready), file=answers, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         studio.draw(request)
-        say(answers, {"path": request["path"]})
-
-
-def say(stream: Any, answer: dict[str, Any]) -> None:
-    stream.write(json.dumps(answer) + "\n")
-    stream.flush()
+        print(json.dumps({"path": request["path"]}), file=answers, flush=True)
 
 
 def set_up(threads: int) -> str:
@@ -108,7 +104,11 @@ class Studio:
         self._light(described["lights"], described["sky"])
         self.ground.data.materials.clear()
         self.ground.data.materials.append(self._material(described["ground"]))
-        self._aim_camera(described["camera"])
+        camera = described["camera"]
+        self.camera.location = camera["position"]
+        self.camera.data.lens, self.camera.data.sensor_width = camera["lens"], camera["sensor"]
+        self.camera.data.sensor_fit = "AUTO"  # the sensor spans the longer side
+        look(self.camera, [-one for one in camera["position"]])
         objects = [self._place(one) for one in described["objects"]]
         render = self.scene.render
         render.resolution_x, render.resolution_y = request["width"], request["height"]
@@ -133,12 +133,6 @@ class Studio:
                 lamp.data.size = light["size"]
                 lamp.location = light["position"]
             look(lamp, [-one for one in light["direction"]])
-
-    def _aim_camera(self, camera: dict[str, Any]) -> None:
-        self.camera.location = camera["position"]
-        self.camera.data.lens, self.camera.data.sensor_width = camera["lens"], camera["sensor"]
-        self.camera.data.sensor_fit = "AUTO"  # the sensor spans the longer side
-        look(self.camera, [-one for one in camera["position"]])
 
     def _place(self, one: dict[str, Any]) -> Any:
         made = self._link("object", self.meshes[one["shape"]])

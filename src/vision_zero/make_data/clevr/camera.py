@@ -11,9 +11,7 @@ from dataclasses import dataclass
 
 Vector = tuple[float, float, float]
 
-FOCAL = 35 / 32
-"""Focal length in widths of the sensor, which spans the longer side of the image."""
-
+FOCAL = 35 / 32  # focal length in widths of the sensor, which spans the longer side of the image
 POSITION: Vector = (7.4811, -6.5076, 5.3437)
 
 

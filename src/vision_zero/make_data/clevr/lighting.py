@@ -7,31 +7,23 @@ outside, relative to the width of the cone to the lamp there.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vision_zero.config.game import beside
 from vision_zero.make_data.clevr.camera import Vector, unit
 from vision_zero.make_data.clevr.ray_tracing import Floats, dots, near_ray, to_object, vector
 from vision_zero.make_data.clevr.scenes import Lamps, SceneObject
 
-KEY_COLOUR = (1.0, 0.932, 0.817)
-FILL_COLOUR = (0.762, 0.818, 1.0)
-WHITE = (1.0, 1.0, 1.0)
-KEY_WATTS, FILL_WATTS, BACK_WATTS = 78.54, 23.56, 39.27
-LAMP_WIDTH = 0.5
-"""Lamps are squares of this side, aimed at the origin."""
-
-SUN_DIRECTION: Vector = (0.0, 0.0, 1.0)
+LAMPS: dict[str, dict[str, Any]] = beside(__file__)
+LAMP_WIDTH = 0.5  # lamps are squares of this side, aimed at the origin
 SUN_IRRADIANCE = 0.3
-SUN_ANGLE = 60.0
-"""Angular size of the sun in degrees: soft daylight that leaves the ground below objects dark."""
-
+SUN_ANGLE = 60.0  # degrees that the sun spans: soft daylight that leaves the ground below objects dark
 GROUND_ALBEDO = 0.7
-
-SKY = 0.1
-"""Radiance of the surroundings, in all directions."""
+SKY = 0.1  # radiance of the surroundings, in all directions
 
 
 @dataclass(frozen=True)
@@ -59,18 +51,15 @@ class LightRays:
 
 
 def lights_of(lamps: Lamps) -> tuple[Light, ...]:
-    described = (
-        (lamps.key, KEY_WATTS, KEY_COLOUR),
-        (lamps.fill, FILL_WATTS, FILL_COLOUR),
-        (lamps.back, BACK_WATTS, WHITE),
-    )
     radius = LAMP_WIDTH / math.sqrt(math.pi)
-    hung = [Light(position, unit(position), watts / math.pi, colour, radius) for position, watts, colour in described]
-    return (*hung, Light(None, SUN_DIRECTION, SUN_IRRADIANCE, WHITE, math.tan(math.radians(SUN_ANGLE / 2))))
+    hung = [
+        Light(position, unit(position), LAMPS[name]["watts"] / math.pi, tuple(LAMPS[name]["colour"]), radius)
+        for name, position in asdict(lamps).items()
+    ]
+    return (*hung, Light(None, (0.0, 0.0, 1.0), SUN_IRRADIANCE, (1.0, 1.0, 1.0), math.tan(math.radians(SUN_ANGLE / 2))))
 
 
 def rays_to(light: Light, points: Floats) -> LightRays:
-    """Rays from `points` (3, N) to a light."""
     if light.position is None:
         n = points.shape[1]
         directions = np.repeat(vector(light.direction), n, axis=1)

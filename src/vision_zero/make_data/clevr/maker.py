@@ -14,11 +14,10 @@ import numpy as np
 from PIL import Image
 
 from vision_zero.config.game import add_options, beside
-from vision_zero.make_data.clevr import render_numpy
+from vision_zero.make_data.clevr import render_numpy, scenes
 from vision_zero.make_data.clevr.ray_tracing import object_mask, pixels_of_objects
 from vision_zero.make_data.clevr.render_blender import BLENDER_PYTHON, BlenderOptions, open_blender
-from vision_zero.make_data.clevr.scene_json import comparison_json, scene_json
-from vision_zero.make_data.clevr.scenes import ATTRIBUTES, Scene, SceneRules, edit_scene, sample_scene
+from vision_zero.make_data.clevr.scenes import ATTRIBUTES, Scene, SceneRules
 from vision_zero.make_data.maker import EditedPair, Make, MakerError, Rejected, check_share, option_values
 from vision_zero.types import Domain
 
@@ -37,12 +36,9 @@ class ClevrMaker:
     size: tuple[int, int] = SIZE
     rules: SceneRules = field(default_factory=SceneRules)
     n_edited: int = 2
-    attributes: tuple[str, ...] = ("colour", "shape")
-    """Attributes of an edited object that change, each to another value."""
-    min_pixels: int = 200
-    """Least visible pixels of every object in both images, at 320 x 240; at other sizes in proportion (CLEVR: 200)."""
-    edit_share: tuple[float, float] = (0.0, 1.0)
-    """Least and largest share of the pixels that show an edited object in either image."""
+    attributes: tuple[str, ...] = ("colour", "shape")  # of an edited object, that change to another value each
+    min_pixels: int = 200  # of every object that are seen in both images, at 320 x 240; else in proportion (CLEVR: 200)
+    edit_share: tuple[float, float] = (0.0, 1.0)  # bounds of the share of pixels that show an edited object in either
     renderer: Renderer = "numpy"
     blender: BlenderOptions = field(default_factory=BlenderOptions)
     domain: Domain = "scenes"
@@ -52,9 +48,8 @@ class ClevrMaker:
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_edited <= self.rules.min_objects:
-            raise MakerError(
-                f"--edited {self.n_edited}: must be from 1 to the least number of objects, {self.rules.min_objects}"
-            )
+            most = f"the least number of objects, {self.rules.min_objects}"
+            raise MakerError(f"--edited {self.n_edited}: must be from 1 to {most}")
         unknown = [name for name in self.attributes if name not in ATTRIBUTES]
         if unknown or not self.attributes or len(set(self.attributes)) < len(self.attributes):
             raise MakerError(f"--attributes {self.attributes}: some of {', '.join(ATTRIBUTES)}, each once")
@@ -67,7 +62,6 @@ class ClevrMaker:
 
     @property
     def least_pixels(self) -> float:
-        """`min_pixels` in an image of this size."""
         return self.min_pixels * self.size[0] * self.size[1] / (SIZE[0] * SIZE[1])
 
     @contextmanager
@@ -77,8 +71,8 @@ class ClevrMaker:
             yield lambda rng, number: self._make(renderer.render, rng, number)
 
     def _make(self, render: Render, rng: random.Random, number: int) -> EditedPair:
-        scene = sample_scene(rng, self.rules)
-        edited, changed = edit_scene(scene, rng, self.rules, self.n_edited, self.attributes)
+        scene = scenes.sample_scene(rng, self.rules)
+        edited, changed = scenes.edit_scene(scene, rng, self.rules, self.n_edited, self.attributes)
         masks = [object_mask(one, self.size) for one in (scene, edited)]
         visible = [pixels_of_objects(mask, len(scene.objects)) for mask in masks]
         for which, pixels in zip(("original", "edited"), visible, strict=True):
@@ -86,11 +80,9 @@ class ClevrMaker:
                 raise Rejected(f"an object is hidden in the {which} scene")
         shown = np.isin(masks[0], changed) | np.isin(masks[1], changed)
         check_share(shown.mean(), self.edit_share, "the edit is too small", "the edit is too large")
-        comparison = comparison_json(
-            *(
-                scene_json(one, self.size, f"{self.name}_{number:06d}_{part}.png", number, pixels)
-                for one, pixels, part in zip((scene, edited), visible, ("original", "modified"), strict=True)
-            )
+        comparison = scenes.comparison_json(
+            scenes.scene_json(scene, self.size, f"{self.name}_{number:06d}_original.png", number, visible[0]),
+            scenes.scene_json(edited, self.size, f"{self.name}_{number:06d}_modified.png", number, visible[1]),
         )
         images = (render(scene, self.size), render(edited, self.size))
         return EditedPair(*images, comparison, {"scenes/comparison": comparison})

@@ -19,12 +19,9 @@ Floats: TypeAlias = NDArray[np.float32]
 Indices: TypeAlias = NDArray[np.intp]
 
 GROUND = -1
-NEAREST = 1e-3
-"""Nearer hits are the surface that a ray starts from."""
-
+NEAREST = 1e-3  # nearer hits are the surface that a ray starts from
 BEVELS = {"cube": 0.13, "cylinder": 0.05}
 """Width of rounded edges as a share of the radius, in both renderers."""
-
 _EXTENT = {"sphere": 1.0, "cylinder": math.sqrt(2), "cube": math.sqrt(3)}
 """Radius of the sphere around an object that contains it, as a multiple of the object's own."""
 
@@ -85,10 +82,7 @@ def pixel_centres(size: tuple[int, int]) -> tuple[Floats, Floats]:
 
 
 def crossing(one: SceneObject, origins: Floats, directions: Floats) -> Crossing:
-    if one.shape == "sphere":
-        return _cross_sphere(one, origins, directions)
-    origins, directions = to_object(one, origins - vector(one.centre)), to_object(one, directions)
-    return (_cross_cube if one.shape == "cube" else _cross_cylinder)(one.radius, origins, directions)
+    return _CROSS[one.shape](one.radius, to_object(one, origins - vector(one.centre)), to_object(one, directions))
 
 
 def to_object(one: SceneObject, vectors: Floats) -> Floats:
@@ -105,27 +99,24 @@ def _turned(vectors: Floats, degrees: float) -> Floats:
     return turned
 
 
-def _cross_sphere(one: SceneObject, origins: Floats, directions: Floats) -> Crossing:
-    origins = origins - vector(one.centre)
+def _cross_sphere(radius: float, origins: Floats, directions: Floats) -> Crossing:
     middle = -dots(origins, directions)
-    under_root = middle * middle - dots(origins, origins) + np.float32(one.radius**2)
+    under_root = middle * middle - dots(origins, origins) + np.float32(radius**2)
     half = np.sqrt(np.maximum(under_root, 0))
     half[under_root < 0] = -1  # missed: enter > leave
     return Crossing(middle - half, middle + half)
 
 
 def _cross_slab(radius: float, origin: Floats, direction: Floats) -> Crossing:
-    """Crossing with the slab from -radius to radius on one axis."""
+    """Crossing with the slab from -radius to radius on one axis, or (3, N) on each."""
     inverse = np.reciprocal(np.where(np.abs(direction) < 1e-9, np.float32(1e-9), direction))
     middle, half = -origin * inverse, np.float32(radius) * np.abs(inverse)
     return Crossing(middle - half, middle + half)
 
 
 def _cross_cube(radius: float, origins: Floats, directions: Floats) -> Crossing:
-    x, y, z = (_cross_slab(radius, origins[axis], directions[axis]) for axis in range(3))
-    return Crossing(
-        np.maximum(np.maximum(x.enter, y.enter), z.enter), np.minimum(np.minimum(x.leave, y.leave), z.leave)
-    )
+    slabs = _cross_slab(radius, origins, directions)
+    return Crossing(slabs.enter.max(axis=0), slabs.leave.min(axis=0))
 
 
 def _cross_cylinder(radius: float, origins: Floats, directions: Floats) -> Crossing:
@@ -139,6 +130,9 @@ def _cross_cylinder(radius: float, origins: Floats, directions: Floats) -> Cross
     enter, leave = np.maximum(middle - half, slab.enter), np.minimum(middle + half, slab.leave)
     leave[under_root < 0] = -np.inf
     return Crossing(enter, leave)
+
+
+_CROSS = {"sphere": _cross_sphere, "cube": _cross_cube, "cylinder": _cross_cylinder}
 
 
 def normals(one: SceneObject, points: Floats) -> Floats:
@@ -195,5 +189,4 @@ def object_mask(scene: Scene, size: tuple[int, int]) -> NDArray[np.int8]:
 
 
 def pixels_of_objects(mask: NDArray[np.int8], n_objects: int) -> tuple[int, ...]:
-    counts = np.bincount(mask.ravel() + 1, minlength=n_objects + 1)[1:]
-    return tuple(int(count) for count in counts)
+    return tuple(np.bincount(mask.ravel() + 1, minlength=n_objects + 1)[1:].tolist())

@@ -31,8 +31,7 @@ WORKER = Path(__file__).with_name("blender_worker.py")
 BLENDER_PYTHON = Path(__file__).resolve().parents[4] / ".venv-blender" / "bin" / "python"
 """Interpreter that `bash setup.sh --blender` installs beside the sources."""
 
-SENSOR = 32.0
-"""Width in mm."""
+SENSOR = 32.0  # width in mm
 STDERR_LINES = 20
 
 
@@ -47,10 +46,8 @@ class BlenderOptions:
     python: Path = BLENDER_PYTHON
     samples: int = 16
     threads: int = 0
-    start_seconds: float = 300.0
-    """Time limit of the start: the first one reads 350 MB, and compiles for a GPU."""
-    image_seconds: float = 300.0
-    """Time limit of one image."""
+    start_seconds: float = 300.0  # limit of the start: the first one reads 350 MB, and compiles for a GPU
+    image_seconds: float = 300.0  # limit of one image
 
     def __post_init__(self) -> None:
         if self.samples < 1 or self.threads < 0:
@@ -75,12 +72,8 @@ def open_blender(options: BlenderOptions) -> Iterator[Blender]:
         try:
             yield Blender(process, errors, Path(folder), options)
         finally:
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    with suppress(OSError):  # a request that it did not read
-                        pipe.close()
+            with suppress(OSError), process:  # which is waited for and its pipes closed, one with a request unread
+                process.kill()
 
 
 class Blender:
@@ -101,13 +94,8 @@ class Blender:
     def render(self, scene: Scene, size: tuple[int, int]) -> Image.Image:
         """The RGB image of `size` (width, height). Raises BlenderError."""
         path = self._folder / "image.png"
-        request = {
-            "scene": blender_scene(scene),
-            "width": size[0],
-            "height": size[1],
-            "samples": self._options.samples,
-            "path": str(path),
-        }
+        request = {"scene": blender_scene(scene), "width": size[0], "height": size[1]}
+        request |= {"samples": self._options.samples, "path": str(path)}
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")

@@ -9,31 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vision_zero.make_data.clevr import ray_tracing
 from vision_zero.make_data.clevr.lighting import GROUND_ALBEDO, SKY, Light, lights_of, lit_share, rays_to
-from vision_zero.make_data.clevr.ray_tracing import (
-    GROUND,
-    NEAREST,
-    Floats,
-    Hits,
-    camera_rays,
-    dots,
-    nearest_hits,
-    normals,
-    pixel_centres,
-    unit_vectors,
-    vector,
-)
+from vision_zero.make_data.clevr.ray_tracing import GROUND, NEAREST, Floats, Hits, dots, nearest_hits, vector
 from vision_zero.make_data.clevr.scenes import COLOURS, Scene, SceneObject
 
 RUBBER_GLOSS, RUBBER_ROUGHNESS = 0.04, 0.35
 METAL_ROUGHNESS, MIRROR_ROUGHNESS = 0.2, 0.05
 """Widths of the lamps' reflections, the alpha of the GGX distribution. A lamp's own width is in the mirror's."""
-METAL_MIRROR = 0.6
-"""Share of metal's reflection that is sharp; the rest is blurred beyond recognition."""
-
-GROUND_RADIANCE = 0.22
-"""Mean radiance of the ground."""
-
+METAL_MIRROR = 0.6  # share of metal's reflection that is sharp; the rest is blurred beyond recognition
+GROUND_RADIANCE = 0.22  # mean radiance of the ground
 EDGE_SAMPLES = ((-0.375, -0.125), (0.125, -0.375), (0.375, 0.125), (-0.125, 0.375))
 """Offsets in pixels of the rays of a pixel at an edge: a rotated grid, equally good for steep and flat edges."""
 
@@ -42,15 +27,15 @@ def render(scene: Scene, size: tuple[int, int]) -> Image.Image:
     """The RGB image of `size` (width, height)."""
     lights = lights_of(scene.lamps)
     eye = vector(scene.camera.position)
-    x, y = pixel_centres(size)
-    directions = camera_rays(scene.camera, size, x, y)
+    x, y = ray_tracing.pixel_centres(size)
+    directions = ray_tracing.camera_rays(scene.camera, size, x, y)
     hits = nearest_hits(scene, eye, directions)
     seen = _radiance(scene, lights, eye, directions, hits)
     edges = _edges(hits.which.reshape(size[1], size[0]))
     if len(edges):
         across = np.concatenate([x[edges] + np.float32(dx) for dx, _ in EDGE_SAMPLES])
         down = np.concatenate([y[edges] + np.float32(dy) for _, dy in EDGE_SAMPLES])
-        directions = camera_rays(scene.camera, size, across, down)
+        directions = ray_tracing.camera_rays(scene.camera, size, across, down)
         samples = _radiance(scene, lights, eye, directions, nearest_hits(scene, eye, directions))
         # Clipped before the mean, as a highlight on an edge would otherwise make whole pixels white.
         seen[:, edges] = np.minimum(samples, 1).reshape(3, len(EDGE_SAMPLES), -1).mean(axis=1)
@@ -107,7 +92,7 @@ def _surfaces(
     normal = np.empty_like(points)
     for number, one in enumerate(scene.objects):
         some = np.flatnonzero(which == number)
-        normal[:, some] = normals(one, points[:, some])
+        normal[:, some] = ray_tracing.normals(one, points[:, some])
     looks = _looks(scene.objects)[:, which]
     seen = np.float32(np.pi) * np.repeat(_blurred_surroundings(normal[2])[None], 3, axis=0)
     gloss = np.zeros(points.shape, np.float32)
@@ -164,7 +149,7 @@ def _looks(objects: Sequence[SceneObject]) -> Floats:
 
 def _gloss(looks: Floats, normal: Floats, to_light: Floats, directions: Floats) -> Floats:
     """Specular reflection of a light towards the eye: GGX distributions with Kelemen's visibility term."""
-    halfway = unit_vectors(to_light - directions)
+    halfway = ray_tracing.unit_vectors(to_light - directions)
     slant = np.maximum(dots(to_light, halfway), np.float32(0.1))
     squared = np.maximum(dots(normal, halfway), 0) ** 2
     density = looks[_WIDE] * _ggx(squared, looks[_WIDTH]) + looks[_SHARP] * _ggx(

@@ -1,14 +1,18 @@
-"""CLEVR scenes: objects at random places by CLEVR's rules, and edits of them in place.
+"""CLEVR scenes: objects at random places by CLEVR's rules, edits of them in place, and both as JSON in CLEVR's format.
 
 Rules and numbers are those of CLEVR's generator: positions uniform on a square of 6 x 6, 0.25 between objects, 0.4
 along each of the four directions (so that "left of" is never a matter of taste), camera and lamps moved by chance.
 One thing is stricter here: a cube of half side r reaches r * sqrt(2) from its centre and is given that room.
+
+Besides CLEVR's image_filename, image_index, split, objects, directions and relationships, the JSON of a scene has
+`camera` and `lamps`, from which it can be drawn again, and `visible_pixels` of each object.
 """
 
 import math
 import random
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field, replace
+from operator import attrgetter
 from typing import Any
 
 from vision_zero.config.game import beside
@@ -21,8 +25,10 @@ SIZES: dict[str, float] = _TABLES["sizes"]
 SHAPES, MATERIALS = ("cube", "sphere", "cylinder"), ("rubber", "metal")
 ATTRIBUTES = {"colour": tuple(COLOURS), "shape": SHAPES, "size": tuple(SIZES), "material": MATERIALS}
 
-HALF_GROUND = 3.0
-"""Objects stand at x and y in -3..3."""
+HALF_GROUND = 3.0  # objects stand at x and y in -3..3
+RELATION_EPSILON = 0.2
+"""Least distance of two related objects (CLEVR). A larger margin of the scene relates every two objects."""
+GROUND_DIRECTIONS = ("right", "behind", "front", "left")
 
 
 @dataclass(frozen=True)
@@ -74,16 +80,11 @@ class SceneRules:
 
     min_objects: int = 4
     max_objects: int = 6
-    gap: float = 0.25
-    """Least distance between two objects on the ground."""
-    margin: float = 0.4
-    """Least distance between two centres along left-right and along front-behind."""
-    camera_jitter: float = 0.5
-    """Most that the camera moves along each axis."""
-    lamp_jitter: float = 1.0
-    """Most that each lamp moves along each axis."""
-    tries: int = 50
-    """Places tried for one object before the scene is given up."""
+    gap: float = 0.25  # least distance between two objects on the ground
+    margin: float = 0.4  # least distance between two centres along left-right and along front-behind
+    camera_jitter: float = 0.5  # most that the camera moves along each axis
+    lamp_jitter: float = 1.0  # most that each lamp moves along each axis
+    tries: int = 50  # places tried for one object before the scene is given up
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_objects <= self.max_objects:
@@ -106,8 +107,7 @@ def sample_scene(rng: random.Random, rules: SceneRules) -> Scene:
     """A scene that follows the rules. Raises Rejected if an object found no place in `rules.tries` tries."""
     camera = Camera(_jittered(POSITION, rules.camera_jitter, rng))
     lamps = Lamps(*(_jittered(lamp, rules.lamp_jitter, rng) for lamp in astuple(Lamps())))
-    directions = camera.directions()
-    axes = (directions["right"], directions["behind"])
+    axes = [camera.directions()[name] for name in ("right", "behind")]
     objects: list[SceneObject] = []
     for _ in range(rng.randint(rules.min_objects, rules.max_objects)):
         objects.append(_placed(rng, objects, axes, rules))
@@ -170,10 +170,71 @@ def edit_scene(
         if not all(_clear(edited[index], other, rules.gap) for other in others):
             raise Rejected("no room for an edited object")
     # Said in words, such an edited scene is the original: no clue about what is there could tell them apart.
-    if sorted(map(_in_words, edited)) == sorted(map(_in_words, scene.objects)):
+    in_words = attrgetter(*ATTRIBUTES)
+    if sorted(map(in_words, edited)) == sorted(map(in_words, scene.objects)):
         raise Rejected("the edit swaps two objects")
     return replace(scene, objects=tuple(edited)), chosen
 
 
-def _in_words(one: SceneObject) -> tuple[str, ...]:
-    return tuple(getattr(one, attribute) for attribute in ATTRIBUTES)
+def scene_json(
+    scene: Scene, size: tuple[int, int], image_filename: str, image_index: int, visible_pixels: Sequence[int]
+) -> dict[str, Any]:
+    """CLEVR's description of one image of `size` (width, height)."""
+    return {
+        "split": "",
+        "image_index": image_index,
+        "image_filename": image_filename,
+        "objects": [object_json(one, scene.camera, size) for one in scene.objects],
+        "directions": {name: list(vector) for name, vector in scene.camera.directions().items()},
+        "relationships": relationships(scene),
+        "camera": list(scene.camera.position),
+        "lamps": {name: list(position) for name, position in asdict(scene.lamps).items()},
+        "visible_pixels": list(visible_pixels),
+    }
+
+
+def object_json(one: SceneObject, camera: Camera, size: tuple[int, int]) -> dict[str, Any]:
+    """`pixel_coords` are the column and the row of the object's centre, and its depth."""
+    x, y, depth = camera.project(one.centre, size)
+    return {
+        "shape": one.shape,
+        "size": one.size,
+        "material": one.material,
+        "color": one.colour,
+        "3d_coords": list(one.centre),
+        "rotation": one.rotation,
+        "pixel_coords": [round(x), round(y), depth],
+    }
+
+
+def relationships(scene: Scene) -> dict[str, list[list[int]]]:
+    """Related objects by direction and object: `["left"][0]` are those left of object 0."""
+    directions = scene.camera.directions()
+    centres = [one.centre for one in scene.objects]
+    return {
+        name: [
+            [
+                other
+                for other, there in enumerate(centres)
+                if other != one and dot(minus(there, here), directions[name]) > RELATION_EPSILON
+            ]
+            for one, here in enumerate(centres)
+        ]
+        for name in GROUND_DIRECTIONS
+    }
+
+
+def comparison_json(original: Mapping[str, Any], modified: Mapping[str, Any]) -> dict[str, Any]:
+    """NAME_comparison.json of the official sets: both scenes, and the objects that differ, by their position."""
+    pairs = zip(original["objects"], modified["objects"], strict=True)
+    return {
+        "original_scene": dict(original),
+        "modified_scene": dict(modified),
+        "modification": {
+            "replaced_objects": [
+                {"index": index, "original": before, "replacement": after}
+                for index, (before, after) in enumerate(pairs)
+                if before != after
+            ]
+        },
+    }

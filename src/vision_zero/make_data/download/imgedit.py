@@ -72,10 +72,7 @@ def _imgedit_archives(paths: Sequence[str], prefix: str, roots: set[str]) -> dic
     found: dict[str, list[str]] = {}
     for path in paths:
         match = _archive(path)
-        if match is None:
-            continue
-        stem = match["stem"]
-        if stem in roots or begins.match(stem):
+        if match is not None and ((stem := match["stem"]) in roots or begins.match(stem)):
             parts = found.setdefault(stem, [])
             if match["number"] is not None and int(match["number"]) != len(parts):
                 raise PairSourceError(f"{path}: part {len(parts)} of {stem}.tar is missing before it")
@@ -137,8 +134,6 @@ def _opened(files: Files, paths: Sequence[str]) -> Generator[IO[bytes]]:
 
 
 class _Joined:
-    """Several streams read as one."""
-
     def __init__(self, streams: Iterator[IO[bytes]]) -> None:
         self._streams, self._stream = streams, next(streams, None)
 

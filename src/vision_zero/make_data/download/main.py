@@ -5,25 +5,43 @@
     python -m vision_zero.make_data download somebody/edits --columns before after --out my/edits
 
 Rows of tables are streamed: a limit of 1000 fetches about so many. A fetch that was stopped continues with the same
-command.
+command. Fetched pairs are kept, dropped candidates are counted by reason:
+
+    OUT/source.json      the source; a stopped download continues with the same
+    OUT/fetched.jsonl    one line per candidate, in order: the manifest's row, or why it was dropped
+    OUT/images ...       the files, as they were published
+    OUT/manifest.jsonl   at the end, the rows that were kept; not for ChartQA, whose folders are a layout themselves
+    OUT/summary.json     counts
 """
 
-import argparse
-import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from itertools import islice
-from typing import get_args
+from __future__ import annotations
 
+import argparse
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, get_args
+
+from PIL import Image
 from tqdm import tqdm
 
 from vision_zero.config.game import add_options, beside
-from vision_zero.data.errors import LFS_ADVICE, PairSourceError, is_lfs_pointer
+from vision_zero.data.errors import LFS_ADVICE, BadImageError, PairSourceError, is_lfs_pointer
+from vision_zero.data.folders import MANIFEST_NAME, read_json
+from vision_zero.data.image_files import decode_bytes
+from vision_zero.data.validation import open_pair
 from vision_zero.make_data.download import sets
 from vision_zero.make_data.download.imgedit import imgedit_candidates
-from vision_zero.make_data.download.output import FetchProgress, add, finish, open_output
 from vision_zero.make_data.maker import MakerError, option_values
-from vision_zero.types import DOMAINS
+from vision_zero.make_data.output import to_json, write_json, write_whole
+from vision_zero.types import DOMAINS, Domain, ImagePair
+
+SOURCE, JOURNAL, SUMMARY = "source.json", "fetched.jsonl", "summary.json"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         published = chosen_set(args)
         source = None if args.source is None else str(args.source.resolve())
         same = {"source": source, "revision": args.revision, "part": args.part, "archives": args.archives}
-        done = open_output(args.out, {**vars(published), **same}, args.limit)
+        done = open_folder(args.out, {**vars(published), **same}, args.limit)
         if done.n_seen:
             print(f"{done.n_kept} pairs are there already, {done.dropped.total()} were dropped")
         complete = fetch(islice(candidates(published, args), done.n_seen, None), published, args, done)
@@ -92,7 +110,9 @@ def candidates(published: sets.PublishedSet, args: argparse.Namespace) -> Iterat
         elif published.layout == "imgedit":
             yield from imgedit_candidates(files, args.part, args.archives)
         else:
-            yield from sets.file_candidates(files, published)
+            with sets.open_files(files) as found:
+                chartqa = published.layout == "chartqa"
+                yield from sets.charts(files, found, published.split) if chartqa else sets.pairs(files, found)
     except PairSourceError:
         raise
     except Exception as error:  # a dozen unrelated types from httpx, fsspec, datasets and huggingface_hub
@@ -108,3 +128,105 @@ def candidates(published: sets.PublishedSet, args: argparse.Namespace) -> Iterat
             f"`hf download --repo-type dataset {published.repo} --local-dir FOLDER`, and give --source FOLDER here. "
             "What was fetched is kept."
         ) from error
+
+
+@dataclass
+class FetchProgress:
+    n_seen: int = 0
+    n_kept: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def count(self, line: Mapping[str, Any]) -> None:
+        self.n_seen += 1
+        self.n_kept += "dropped" not in line
+        self.dropped.update([line["dropped"]] if "dropped" in line else [])
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """An encoded image in memory, without a name: its errors are counted as reasons."""
+
+    data: bytes
+    name: str = ""
+
+    def open(self) -> Image.Image:
+        return decode_bytes(self.data, self.name)
+
+
+def open_folder(out: Path, source: Mapping[str, Any], limit: int | None) -> FetchProgress:
+    """Open a new or empty folder, or one that was started with the same source. Raises PairSourceError for others."""
+    now = json.loads(json.dumps(dict(source)))
+    if (out / SOURCE).is_file():
+        before = read_json(out / SOURCE)
+        alone = set(os.listdir(out)) == {SOURCE}  # it failed before its first pair
+        if not isinstance(before, dict) or "repo" not in before or not (alone or (out / JOURNAL).is_file()):
+            raise PairSourceError(f"{out / SOURCE}: was not written by this program; give an empty folder")
+        different = [name for name in sorted(now.keys() | before.keys()) if now.get(name) != before.get(name)]
+        if different and (out / JOURNAL).is_file():  # else it failed before its first pair, say for a misspelt option
+            named = "; ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in different)
+            raise PairSourceError(f"{out}: another source was begun there ({named}); give another --out")
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise PairSourceError(f"{out}: is there already and was not begun by this program; give an empty folder")
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(out / SOURCE, to_json(now, SOURCE))
+    done = FetchProgress()
+    for line in _lines(out):
+        done.count(line)
+    if limit is not None and done.n_kept > limit:
+        raise PairSourceError(f"{out}: holds {done.n_kept} pairs already, more than --limit {limit}")
+    return done
+
+
+def add(out: Path, candidate: sets.Candidate, domain: Domain, done: FetchProgress) -> None:
+    """Keep the candidate if its images can be used, else count the reason; append a line to the journal."""
+    problem = candidate.problem or _problem(candidate)
+    line: dict[str, Any] = {"id": candidate.id, "dropped": problem}
+    if problem is None:
+        for path, data in candidate.files.items():
+            write_whole(out / path, data)
+        edited = {} if candidate.edited is None else {"edited": candidate.edited}
+        line = {"id": candidate.id, "image": candidate.image, **edited, "domain": domain, "meta": dict(candidate.meta)}
+    done.count(line)
+    try:
+        with open(out / JOURNAL, "ab") as journal:
+            journal.write(to_json(line, f"row {candidate.id}"))
+    except OSError as error:
+        reason = f"{out / JOURNAL}: cannot be written: {error.strerror}; the same command continues"
+        raise MakerError(reason) from error
+
+
+def finish(out: Path, done: FetchProgress, complete: bool, with_manifest: bool) -> None:
+    """Write the manifest and the summary. `complete`: the source has no more."""
+    if with_manifest:
+        rows = (to_json(line, line["id"]) for line in _lines(out) if "dropped" not in line)
+        write_whole(out / MANIFEST_NAME, b"".join(rows))
+    summary = {"kept": done.n_kept, "dropped": dict(done.dropped.most_common()), "source_complete": complete}
+    write_json(out / SUMMARY, summary)
+
+
+def _problem(candidate: sets.Candidate) -> str | None:
+    image = _Encoded(candidate.files[candidate.image])
+    edited = None if candidate.edited is None else _Encoded(candidate.files[candidate.edited])
+    try:
+        before, after = open_pair(ImagePair(candidate.id, image, edited))
+    except BadImageError as error:
+        sizes = "aspect ratios" in str(error)
+        return "the aspect ratios of the two images differ" if sizes else str(error).removeprefix(": ").split(":")[0]
+    same = after is not None and before.tobytes() == after.tobytes()
+    return "the edited image equals the original" if same else None
+
+
+def _lines(out: Path) -> Iterator[dict[str, Any]]:
+    """Lines of the journal. An unfinished last line, left by a killed run, is removed from the file."""
+    path = out / JOURNAL
+    if not path.is_file():
+        return
+    with open(path, "r+b") as journal:
+        for number, line in enumerate(journal, start=1):
+            if not line.endswith(b"\n"):
+                os.truncate(path, journal.tell() - len(line))
+                return
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise PairSourceError(f"{path}, line {number}: not valid JSON; fetch into another folder") from error

@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from huggingface_hub import list_repo_files, snapshot_download
+
 from vision_zero.config.game import beside
 from vision_zero.data.errors import LFS_ADVICE, PairSourceError, is_lfs_pointer, shorten
 from vision_zero.data.folders import is_image_name, walk
@@ -97,15 +99,13 @@ def table_rows(files: Files, published: PublishedSet) -> Iterator[Candidate]:
             raise PairSourceError(
                 f"{where}: the columns are {', '.join(row)}; name two of them with --columns IMAGE EDITED"
             )
-        yield _row_candidate(f"{number:07d}", row, found[0])
-
-
-def _row_candidate(pair_id: str, row: Mapping[str, Any], columns: Sequence[str]) -> Candidate:
-    image, edited = (_encoded(row[name]) for name in columns)
-    if image is None or edited is None:
-        return Candidate(pair_id, problem=f"no image in {columns[0] if image is None else columns[1]}")
-    meta = {name: value for name, value in row.items() if name not in columns and _is_plain(value)}
-    return pair_candidate(pair_id, image, edited, meta)
+        pair_id, columns = f"{number:07d}", found[0]
+        image, edited = (_encoded(row[name]) for name in columns)
+        if image is None or edited is None:
+            yield Candidate(pair_id, problem=f"no image in {columns[0] if image is None else columns[1]}")
+            continue
+        meta = {name: value for name, value in row.items() if name not in columns and _is_plain(value)}
+        yield pair_candidate(pair_id, image, edited, meta)
 
 
 def _encoded(cell: Any) -> bytes | None:
@@ -145,8 +145,6 @@ class Files:
         """All files, sorted; hidden ones (git's, the Hub client's, a Mac's) left out."""
         if self.source is not None:
             return [name for name in walk(self.source) if not _is_hidden(name)]
-        from huggingface_hub import list_repo_files
-
         found = list_repo_files(self.repo, repo_type="dataset", revision=self.revision)
         return sorted(name for name in found if not _is_hidden(name))
 
@@ -154,15 +152,7 @@ class Files:
         """The folder that holds at least the files that the patterns (`*.zip`) match."""
         if self.source is not None:
             return self.source
-        from huggingface_hub import snapshot_download
-
         return Path(snapshot_download(self.repo, repo_type="dataset", revision=self.revision, allow_patterns=patterns))
-
-
-def file_candidates(files: Files, published: PublishedSet) -> Iterator[Candidate]:
-    """The pairs of a set that is laid out as `pairs` or `chartqa`, in the order of names."""
-    with open_files(files) as found:
-        yield from _charts(files, found, published.split) if published.layout == "chartqa" else _pairs(files, found)
 
 
 @contextmanager
@@ -237,8 +227,8 @@ def _is_hidden(path: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
 
-def _pairs(files: Files, found: Mapping[str, Callable[[], bytes]]) -> Iterator[Candidate]:
-    """Pairs by name. A NAME_comparison.json becomes scenes/NAME_comparison.json and the pair's `meta`."""
+def pairs(files: Files, found: Mapping[str, Callable[[], bytes]]) -> Iterator[Candidate]:
+    """Pairs by name, in order. A NAME_comparison.json becomes scenes/NAME_comparison.json and the pair's `meta`."""
     parts: dict[str, dict[str, str]] = {}
     for match in filter(None, map(_PAIR.fullmatch, found)):
         name, part = match[1], match[match.lastindex or 0]
@@ -264,18 +254,18 @@ def _pairs(files: Files, found: Mapping[str, Callable[[], bytes]]) -> Iterator[C
             continue
         try:
             meta = json.loads(data.get("comparison", b"{}"))
-            wrong = "" if isinstance(meta, dict) else "the scene description is no JSON object"
         except ValueError:
-            wrong = "the scene description is no JSON"
-        if wrong:
-            yield Candidate(name, problem=wrong)
+            yield Candidate(name, problem="the scene description is no JSON")
+            continue
+        if not isinstance(meta, dict):
+            yield Candidate(name, problem="the scene description is no JSON object")
             continue
         pair = pair_candidate(name, data["original"], data["modified"], meta)
         described = {f"scenes/{name}_comparison.json": data["comparison"]} if "comparison" in data else {}
         yield replace(pair, files={**pair.files, **described})
 
 
-def _charts(files: Files, found: Mapping[str, Callable[[], bytes]], split: str) -> Iterator[Candidate]:
+def charts(files: Files, found: Mapping[str, Callable[[], bytes]], split: str) -> Iterator[Candidate]:
     """Charts of one split with their tables, as png/NAME.png and tables/NAME.csv."""
     pattern = re.compile(rf"(?:.*/)?{re.escape(split)}/(png|tables)/([^/]+)\.(?:png|csv)")
     parts: dict[str, dict[str, str]] = {}

@@ -17,9 +17,7 @@ from vision_zero.data.errors import PairSourceError
 from vision_zero.make_data.maker import Rejected
 
 DEFAULT_TEMPLATES = Path(__file__).parent / "templates" / "photos.txt"
-
 MAX_CHARS = 500
-
 _CHOICE = re.compile(r"\{([^{}]*)\}")
 
 

@@ -22,18 +22,9 @@ from vision_zero.config.game import add_options, beside
 from vision_zero.data.errors import BadImageError, PairSourceError
 from vision_zero.data.failed_edits import GREY, failed_edit
 from vision_zero.data.pairs import load_pairs
-from vision_zero.make_data.maker import (
-    EditedPair,
-    Make,
-    Rejected,
-    changed_pixels,
-    changed_share,
-    check_share,
-    option_values,
-)
+from vision_zero.make_data.maker import EditedPair, Make, Rejected, changed_pixels, check_share, option_values
 from vision_zero.make_data.photos.instructions import DEFAULT_TEMPLATES, read_instructions
-from vision_zero.make_data.photos.mirror import mirror
-from vision_zero.make_data.photos.paste import paste
+from vision_zero.make_data.photos.move import mirror, paste
 from vision_zero.make_data.photos.recolour import Edit, recolour_background, recolour_object
 from vision_zero.make_data.photos.segmentation import Pixels, box_of
 from vision_zero.types import Domain, ImagePair
@@ -41,8 +32,7 @@ from vision_zero.types import Domain, ImagePair
 EditKind = Literal["recolour_object", "recolour_background", "paste", "mirror"]
 EDIT_KINDS: tuple[EditKind, ...] = get_args(EditKind)
 
-MIN_SIDE = 64
-"""Least pixels of the shorter side: smaller photographs have no regions to edit."""
+MIN_SIDE = 64  # least pixels of the shorter side: smaller photographs have no regions to edit
 
 
 class Editor(Protocol):
@@ -143,7 +133,7 @@ class PhotoMaker:
 
     def _checked(self, photo: str, before: Pixels, edit: Edit, number: int) -> EditedPair:
         """The pair. Raises Rejected if too little or too much has changed."""
-        share = changed_share(before, edit.pixels)
+        share = float(changed_pixels(before, edit.pixels).mean())
         check_share(share, (self.min_changed, self.max_changed), "no visible change", "everything changed")
         meta: dict[str, Any] = {"photo": photo, "edit": edit.kind, "instruction": edit.instruction}
         meta |= {"box": list(edit.box), "changed": round(share, 4), **edit.notes}

@@ -1,4 +1,4 @@
-"""Edits of photographs without a model: recolour an object or the background (others: `mirror`, `paste`).
+"""Edits of photographs without a model: recolour an object or the background (others: `move`).
 
 An edit takes pixels and a generator and returns the edited pixels with an instruction in words, or raises Rejected if
 the photograph has no region for it. The caller checks how much changed; regions above `max_share` are not tried.
@@ -15,32 +15,15 @@ from numpy.typing import NDArray
 
 from vision_zero.config.game import beside
 from vision_zero.make_data.maker import Rejected
-from vision_zero.make_data.photos.segmentation import (
-    Alpha,
-    Box,
-    Mask,
-    Pixels,
-    Region,
-    areas,
-    exact,
-    lab,
-    mean_colours,
-    resized,
-    subject,
-)
+from vision_zero.make_data.photos import segmentation
+from vision_zero.make_data.photos.segmentation import Alpha, Box, Mask, Pixels, Region, lab, resized
 
-MIN_OBJECT, MAX_OBJECT = 0.03, 0.5
-"""An object's share of the image."""
-
-MIN_CONTRAST = 0.9
-MIN_CONTRAST_BEHIND = 0.6
+MIN_OBJECT, MAX_OBJECT = 0.03, 0.5  # share of the image
+MIN_CONTRAST, MIN_CONTRAST_BEHIND = 0.9, 0.6
 """Least `edge_contrast` of an object and of a background: an outline through a clear sky has none."""
-
-MIN_BACKGROUND = 0.08
-"""Least share of the image of a background."""
-
-ALIKE_BEHIND = 15.0
-"""Areas of a background whose mean colours are nearer than this in CIELAB are merged, wherever they are."""
+MIN_BACKGROUND = 0.08  # least share of the image
+ALIKE_BEHIND = 15.0  # in CIELAB: areas of a background whose mean colours are nearer are merged, wherever they are
+MIN_HUE_STEP = 55  # least degrees between the hue of a region and the one it is painted in
 
 
 @dataclass(frozen=True)
@@ -54,9 +37,6 @@ class Colour:
 
 
 COLOURS = tuple(Colour(name, *values) for name, values in beside(__file__).items())
-
-MIN_HUE_STEP = 55
-"""Least degrees between the hue of a region and the one it is painted in."""
 
 
 @dataclass(frozen=True)
@@ -93,26 +73,26 @@ def _recoloured(kind: str, noun: str, pixels: Pixels, region: Region | None, rng
 def objects(pixels: Pixels, rng: random.Random, max_share: float) -> Iterator[Region]:
     """Regions with a clear outline, in random order; the subject of the photograph is first in half of the cases."""
     largest = min(MAX_OBJECT, max_share)
-    label_map = areas(pixels)
+    label_map = segmentation.areas(pixels)
     shares = np.bincount(label_map.ravel()) / label_map.size
     labels: list[int | None] = [int(label) for label in np.flatnonzero((shares > MIN_OBJECT) & (shares < largest))]
     rng.shuffle(labels)
     labels.insert(0 if rng.random() < 0.5 else len(labels), None)
     for label in labels:
-        region = subject(pixels) if label is None else exact(pixels, label_map == label)
+        region = segmentation.subject(pixels) if label is None else segmentation.exact(pixels, label_map == label)
         if region is not None and MIN_OBJECT <= region.share <= largest and region.edge_contrast >= MIN_CONTRAST:
             yield region
 
 
 def background(pixels: Pixels, rng: random.Random, max_share: float) -> Region | None:
     """All but the subject; if that exceeds `max_share`, all areas of one colour at the border: the sky, the grass."""
-    front = subject(pixels)
+    front = segmentation.subject(pixels)
     if front is not None and (front.edge_contrast < MIN_CONTRAST or front.share < MIN_OBJECT):
         front = None
     if front is not None and MIN_BACKGROUND <= 1 - front.share <= max_share:
         return Region(1 - front.alpha, front.edge_contrast)
-    label_map = areas(pixels)
-    colours = mean_colours(label_map, lab(resized(pixels, label_map.shape)))
+    label_map = segmentation.areas(pixels)
+    colours = segmentation.mean_colours(label_map, lab(resized(pixels, label_map.shape)))
     behind = np.ones(label_map.shape, bool) if front is None else resized(front.alpha, label_map.shape) < 0.5
     shares = np.bincount(label_map.ravel()) / label_map.size
     border = np.unique(np.concatenate([label_map[0], label_map[:, 0], label_map[:, -1], label_map[-1]])).tolist()
@@ -121,7 +101,7 @@ def background(pixels: Pixels, rng: random.Random, max_share: float) -> Region |
         rough = np.isin(label_map, alike) & behind
         if not MIN_BACKGROUND <= rough.mean() <= max_share:
             continue
-        region = exact(pixels, rough, least_part=0.05)
+        region = segmentation.exact(pixels, rough, least_part=0.05)
         if region is None or region.edge_contrast < MIN_CONTRAST_BEHIND:
             continue
         if front is not None:
@@ -149,7 +129,6 @@ def painted(pixels: Pixels, alpha: Alpha, colour: Colour) -> Pixels:
 
 
 def blended(below: Pixels, above: NDArray[Any], alpha: Alpha) -> Pixels:
-    """`above` laid on `below` with opacity `alpha`."""
     mixed = below + alpha[..., None] * (above.astype(np.float32) - below)
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
 

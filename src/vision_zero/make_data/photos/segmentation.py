@@ -24,20 +24,11 @@ Alpha = NDArray[np.float32]
 Box = tuple[int, int, int, int]
 """left, top, right, bottom in pixels; right and bottom are not part of it."""
 
-AREA_SIDE = 128
-"""Longest side of the copy that is segmented into areas. The loop over its edges is Python's."""
-
-CUT_SIDE = 288
-"""Longest side of the copy that GrabCut works on."""
-
-AREA_SCALE = 90.0
-"""k of Felzenszwalb's rule, in units of CIELAB: larger gives larger areas."""
-
-MIN_AREA = 0.015
-"""Least share of the image of an area: smaller ones are merged into a neighbour."""
-
-ALIKE = 9.0
-"""Neighbouring areas whose mean colours are nearer than this in CIELAB are merged, as in a clear sky that fades."""
+AREA_SIDE = 128  # longest side of the copy that is segmented into areas, in a loop of Python over its edges
+CUT_SIDE = 288  # longest side of the copy that GrabCut works on
+AREA_SCALE = 90.0  # k of Felzenszwalb's rule, in units of CIELAB: larger gives larger areas
+MIN_AREA = 0.015  # least share of the image of an area: smaller ones are merged into a neighbour
+ALIKE = 9.0  # in CIELAB: neighbours whose mean colours are nearer are merged, as in a clear sky that fades
 
 
 @dataclass(frozen=True)
@@ -77,7 +68,6 @@ def box_of(mask: Mask) -> Box:
 
 
 def shrink(image: Pixels, longest: int) -> Pixels:
-    """A copy whose longest side is at most `longest`."""
     height, width = image.shape[:2]
     factor = longest / max(height, width)
     if factor >= 1:
@@ -265,5 +255,4 @@ def _edge_contrast(small: Pixels, mask: Mask) -> float:
 
 
 def disc(radius: int) -> NDArray[np.uint8]:
-    """A filled circle, for erosion and dilation."""
     return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1)), np.uint8)

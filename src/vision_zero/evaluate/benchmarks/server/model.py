@@ -1,13 +1,11 @@
 """Chat requests in OpenAI's format, and a model's greedy answers to a batch of them."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from PIL import Image
@@ -20,7 +18,7 @@ from vision_zero.game.spy_game import deal
 from vision_zero.models import check_model, load_processor, load_trained
 from vision_zero.rollout.policy import TurnRequest
 from vision_zero.rollout.self_check import TOKENS, check_files, check_player, first_requests, gap_limit
-from vision_zero.rollout.transformers_policy import special_tokens
+from vision_zero.rollout.transformers_policy import end_ids, special_tokens
 from vision_zero.types import Completion, GameRules
 
 NO_ANSWER = "\N{EMPTY SET}"
@@ -134,27 +132,19 @@ class ChatModel:
 
     @classmethod
     def load(
-        cls,
-        name: str,
-        pixels: tuple[int | None, int | None] = (None, None),
-        *,
-        dtype: str = "auto",
-        use_cpu: bool = False,
-        post_process: bool = False,
-        system_prompt: str | None = None,
-    ) -> ChatModel:
+        cls, name: str, pixels: Sequence[int | None] = (), *, dtype: str = "auto", use_cpu: bool = False, **answers: Any
+    ) -> Self:
         """The model of a checkpoint (full, or LoRA, which is merged), an export, a folder as on the Hub, or a Hub name.
 
-        `pixels`: least and most of an image; None is the model's own rule.
+        `pixels`: least and most of an image; None is the model's own rule. `answers`: `post_process`, `system_prompt`.
         Raises ValueError or OSError, which name the model, for what cannot be loaded.
         """
         processor = load_processor(check_model(name), *pixels)
         model = load_trained(name, dtype=dtype, use_cpu=use_cpu)
         check_files(processor, model, name)
-        return cls(model, processor, post_process, system_prompt)
+        return cls(model, processor, **answers)
 
     def prompt(self, request: ChatRequest) -> str:
-        """The prompt of a request, with one placeholder per image."""
         messages = list(request.messages)
         if self.system_prompt and messages[0]["role"] != "system":
             messages.insert(0, {"role": "system", "content": self.system_prompt})
@@ -187,7 +177,6 @@ class ChatModel:
         return inputs, output
 
     def check(self, name: str) -> str:
-        """The self-check, on a game of drawn scenes."""
         requests = first_requests(deal(0, 0, load_pairs(["drawn:1"])[0], GameRules()), "auto")
         player, limit = _Player(replace(self, system_prompt=None)), gap_limit(self.model)
         contexts = (lambda: nullcontext(player), lambda: nullcontext(self.model))
@@ -204,8 +193,7 @@ class ChatModel:
         ]
 
     def _answer(self, completion: list[int], max_tokens: int, n_prompt: int) -> ChatAnswer:
-        model_ends = self.model.generation_config.eos_token_id
-        ends = {self.processor.tokenizer.eos_token_id, *(model_ends if isinstance(model_ends, list) else [model_ends])}
+        ends = end_ids(self.processor, self.model)
         end = next((place for place, token in enumerate(completion) if token in ends), None)
         kept = completion[: max_tokens if end is None else min(end, max_tokens)]
         text = self.processor.tokenizer.decode(kept, skip_special_tokens=True)
@@ -215,8 +203,6 @@ class ChatModel:
 
 @dataclass(frozen=True)
 class _Player:
-    """A served model as the policy of one turn."""
-
     served: ChatModel
 
     def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:

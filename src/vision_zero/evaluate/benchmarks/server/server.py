@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from vision_zero.config.game import add_options, beside
+from vision_zero.evaluate.benchmarks.processes import READY
 from vision_zero.evaluate.benchmarks.server.model import NO_ANSWER, ChatAnswer, ChatModel, ChatRequest, read_request
-from vision_zero.evaluate.benchmarks.server.process import READY
 from vision_zero.run_folder import append_json_line, check_appendable
 
 LARGEST_BODY = 256 * 1024 * 1024

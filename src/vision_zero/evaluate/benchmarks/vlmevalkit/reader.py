@@ -10,6 +10,7 @@ import ast
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -43,16 +44,12 @@ def main() -> None:
     json.dump(found, answer, default=float)
 
 
-def column(suffix: str, name: str) -> Reader:
-    """A reader of the column `name` of STEM + suffix, by the question's index. The suffix may hold {judge}."""
+def column(suffix: str, name: str, stem: str, judge: str) -> dict[str, float]:
+    """The column `name` of STEM + suffix, by the question's index. The suffix may hold {judge}."""
+    from vlmeval.smp import load
 
-    def read(stem: str, judge: str) -> dict[str, float]:
-        from vlmeval.smp import load
-
-        table = load(stem + suffix.format(judge=judge))
-        return {str(index): float(value) for index, value in zip(table["index"], table[name], strict=True)}
-
-    return read
+    table = load(stem + suffix.format(judge=judge))
+    return {str(index): float(value) for index, value in zip(table["index"], table[name], strict=True)}
 
 
 def vqa(stem: str, judge: str) -> dict[str, float]:
@@ -96,38 +93,34 @@ def crpe(stem: str, judge: str) -> dict[str, float]:
     }
 
 
-def post_check(module: str) -> Reader:
-    """A reader that scores every answer by the function `post_check` of a module of VLMEvalKit."""
+def post_check(module: str, stem: str, judge: str) -> dict[str, float]:
+    """Every answer, scored by the function `post_check` of a module of VLMEvalKit."""
+    from vlmeval.smp import load
 
-    def read(stem: str, judge: str) -> dict[str, float]:
-        from vlmeval.smp import load
-
-        check = import_module(f"vlmeval.dataset.utils.{module}").post_check
-        rows = [row for _, row in load(f"{stem}_{judge}.xlsx").iterrows()]
-        return {str(row["index"]): float(bool(check(row, prefetch=False))) for row in rows}
-
-    return read
+    check = import_module(f"vlmeval.dataset.utils.{module}").post_check
+    rows = [row for _, row in load(f"{stem}_{judge}.xlsx").iterrows()]
+    return {str(row["index"]): float(bool(check(row, prefetch=False))) for row in rows}
 
 
 def judged_choice(stem: str, judge: str) -> dict[str, float]:
     short = {"gpt-4-0125": "gpt4", "gpt-4o-mini": "gpt4o-mini"}  # as VLMEvalKit shortens them in these file names
-    return column("_{judge}.xlsx", "hit")(stem, short.get(judge, judge))
+    return column("_{judge}.xlsx", "hit", stem, short.get(judge, judge))
 
 
+# By `Benchmark.scoring`.
 READERS: dict[str, Reader] = {
-    "choice": column("_{judge}_result.xlsx", "hit"),
-    "yes_no": column("_auxmatch.xlsx", "score"),
+    "choice": partial(column, "_{judge}_result.xlsx", "hit"),
+    "yes_no": partial(column, "_auxmatch.xlsx", "score"),
     "vqa": vqa,
     "ocrbench": ocrbench,
     "crpe": crpe,
-    "mathvista": post_check("mathvista"),
-    "mathvision": post_check("mathv"),
-    "mathverse": column("_{judge}_score.xlsx", "score"),
+    "mathvista": partial(post_check, "mathvista"),
+    "mathvision": partial(post_check, "mathv"),
+    "mathverse": partial(column, "_{judge}_score.xlsx", "score"),
     "judged_choice": judged_choice,
-    "correct": column("_{judge}.xlsx", "correct"),
-    "score": column("_{judge}.xlsx", "score"),
+    "correct": partial(column, "_{judge}.xlsx", "correct"),
+    "score": partial(column, "_{judge}.xlsx", "score"),
 }
-"""Readers by `Benchmark.scoring`."""
 
 if __name__ == "__main__":
     main()

@@ -1,32 +1,28 @@
 """Scores of one model by VLMEvalKit, unmodified, in its own environment, and the check of what it left.
 
-It ends with status 0 whether a benchmark has a score or not.
+It answers by its own class on a GPU, or by its API class and a server. It ends with status 0 whether a benchmark has a
+score or not.
 """
 
 import json
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from vision_zero.evaluate.benchmarks.options import BenchmarkConfig
-from vision_zero.evaluate.benchmarks.processes import ProcessFailedError, ToolEnvironment, started, wait_for
+from vision_zero.config.game import beside
+from vision_zero.evaluate.benchmarks import processes
+from vision_zero.evaluate.benchmarks.options import JUDGE_KEY, BenchmarkConfig, model_type, pixel_bounds
 from vision_zero.evaluate.benchmarks.scores import BenchmarkOutcome, NoScoreError, Outcomes, check_questions
-from vision_zero.evaluate.benchmarks.server.process import Progress, served, serving_of
 from vision_zero.evaluate.benchmarks.suite import Benchmark
 from vision_zero.evaluate.benchmarks.vlmevalkit import reader
-from vision_zero.evaluate.benchmarks.vlmevalkit.config import (
-    EXACT,
-    answer_mode,
-    command,
-    configuration,
-    direct_entry,
-    served_entry,
-    vlmevalkit_variables,
-)
 from vision_zero.run_folder import write_json
 
+SERVED: dict[str, Any] = beside(__file__)  # what the entries of all served models have
+EXACT = "exact_matching"
+"""VLMEvalKit's name for no judge. Without it, it takes OpenAI's and falls back without saying so."""
 PACKAGES = ("ms-vlmeval",)
 STATUS = "status.json"
 JUDGE_GAVE_UP = "OPENAI API is not working properly, will use exact matching"
@@ -38,7 +34,7 @@ def score(
     name: str,
     benchmarks: Sequence[Benchmark],
     config: BenchmarkConfig,
-    environment: ToolEnvironment,
+    environment: processes.ToolEnvironment,
     folder: Path,
 ) -> tuple[Outcomes, dict[str, int]]:
     """Outcomes by benchmark, and the server's counts. `name` is unique to the model and its settings.
@@ -50,10 +46,10 @@ def score(
     outcomes: Outcomes = {}
     forget_judgements(work / name, name, benchmarks)
     direct = answer_mode(model, config, environment) == "direct"
-    serving = nullcontext() if direct else served(serving_of(model, name, config, folder), folder / "server.log")
-    with serving as server:
+    serving = processes.serving_of(model, name, config, folder)
+    with nullcontext() if direct else processes.served(serving, folder / "server.log") as server:
         entry = direct_entry(model, config) if server is None else served_entry(name, server.url, config)
-        progress = Progress(name, server)
+        progress = processes.Progress(name, server)
         for needs_judge in (False, True):  # a run of VLMEvalKit has one judge: those without one are a run of their own
             some = [one for one in benchmarks if one.needs_judge is needs_judge]
             if not some:
@@ -67,13 +63,13 @@ def score(
             variables = vlmevalkit_variables(config, judged=judge is not None)
             (work / name).mkdir(parents=True, exist_ok=True)
             try:
-                with started(words, log, variables, folder) as process:
-                    wait_for(process, log, progress.tick)
-            except ProcessFailedError as error:
+                with processes.started(words, log, variables, folder) as process:
+                    processes.wait_for(process, log, progress.tick)
+            except processes.ProcessFailedError as error:
                 outcomes |= {one.kit_name: NoScoreError(f"VLMEvalKit {error}") for one in some}
                 continue
             finally:
-                remove_secret(variables.get("OPENAI_API_KEY"), [log, *work.rglob("*.log")])
+                remove_secret(variables.get(JUDGE_KEY), [log, *work.rglob("*.log")])
             outcomes |= read(environment.python, work / name, some, judge, log, variables)
         counts = progress.counts()
     return outcomes, counts
@@ -97,18 +93,18 @@ def read(
     variables: Mapping[str, str],
 ) -> Outcomes:
     asked = json.dumps([{"name": one.kit_name, "scoring": one.scoring} for one in benchmarks])
-    command = [str(python), reader.__file__, str(results), asked, judge or EXACT]
-    done = subprocess.run(command, capture_output=True, text=True, env=dict(variables), check=False)
+    words = [str(python), reader.__file__, str(results), asked, judge or EXACT]
+    done = subprocess.run(words, capture_output=True, text=True, env=dict(variables), check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         return {one.kit_name: NoScoreError(f"its files cannot be read: {reason} (log: {log})") for one in benchmarks}
     found = json.loads(done.stdout)
-    gave_up = judge is not None and JUDGE_GAVE_UP in log.read_text("utf-8", errors="replace")
+    if judge is not None and JUDGE_GAVE_UP in log.read_text("utf-8", errors="replace"):
+        reason = f"the judge did not answer, and VLMEvalKit went on without (log: {log})"
+        return {one.kit_name: NoScoreError(reason) for one in benchmarks}
     outcomes: Outcomes = {}
     for one in benchmarks:
         try:
-            if gave_up:
-                raise NoScoreError("the judge did not answer, and VLMEvalKit went on without")
             outcomes[one.kit_name] = benchmark_outcome(one, read_status(results), found)
         except NoScoreError as error:
             outcomes[one.kit_name] = NoScoreError(f"{error} (log: {log})")
@@ -188,3 +184,73 @@ def remove_secret(secret: str | None, files: Sequence[Path]) -> None:
         text = file.read_bytes()
         if secret.encode() in text:
             file.write_bytes(text.replace(secret.encode(), b"(key removed)"))
+
+
+def answer_mode(
+    model: str, config: BenchmarkConfig, environment: processes.ToolEnvironment
+) -> Literal["direct", "served"]:
+    """The way in which a model answers: by VLMEvalKit's own class where that can run, else served.
+
+    That class is for Qwen2.5-VL with whole weights and insists on a GPU and FlashAttention 2. Raises ValueError if it
+    was asked for and cannot run.
+    """
+    reasons = []
+    if model_type(model) != "qwen2_5_vl":
+        reasons.append(f"its class is for Qwen2.5-VL, not {model_type(model)}")
+    if (Path(model) / "adapter_config.json").is_file():
+        reasons.append("it loads no LoRA adapter (make an export: python -m vision_zero.export)")
+    if config.use_cpu or not environment.gpus:
+        reasons.append("it needs a GPU")
+    elif not environment.flash_attention:
+        reasons.append("its environment has no flash-attn")
+    if config.how == "direct" and reasons:
+        raise ValueError(f"--how direct, {model}: {'; '.join(reasons)}")
+    return "served" if reasons or config.how == "served" else "direct"
+
+
+def direct_entry(model: str, config: BenchmarkConfig) -> dict[str, Any]:
+    low, high = pixel_bounds(model, config)
+    path = Path(model)
+    return {
+        "class": "Qwen2VLChat",
+        "model_path": str(path.absolute()) if path.is_dir() else model,
+        "min_pixels": low,
+        "max_pixels": high,
+        "max_new_tokens": config.max_new_tokens,
+        "use_custom_prompt": False,
+        "post_process": config.post_process,
+        "system_prompt": config.system_prompt or None,
+    }
+
+
+def served_entry(name: str, url: str, config: BenchmarkConfig) -> dict[str, Any]:
+    r"""The entry of a served model. Pixels and `\boxed{}` are set in the server: VLMEvalKit's API class has neither."""
+    own = {"model": name, "api_base": f"{url}/v1/chat/completions", "max_tokens": config.max_new_tokens}
+    return {**SERVED, **own, "system_prompt": config.system_prompt or None}
+
+
+def configuration(name: str, entry: Mapping[str, Any], benchmarks: Sequence[Benchmark]) -> dict[str, Any]:
+    data = {one.kit_name: {"class": one.kit_class, "dataset": one.kit_name} for one in benchmarks}
+    return {"model": {name: dict(entry)}, "data": data}
+
+
+def command(python: Path, config_file: Path, work: Path, config: BenchmarkConfig, judge: str | None) -> list[str]:
+    words = [str(python), "-m", "vlmeval.run", "--config", str(config_file), "--work-dir", str(work)]
+    words += ["--api-nproc", str(config.nproc), "--judge", judge or EXACT]
+    if judge and config.judge_url:
+        words += ["--judge-base-url", config.judge_url]
+    if config.limit:
+        words += ["--limit", str(config.limit)]
+    return words
+
+
+def vlmevalkit_variables(config: BenchmarkConfig, judged: bool) -> dict[str, str]:
+    """Environment of VLMEvalKit. It has the judge's key: a command line can be read by others on the machine."""
+    kept = processes.tool_variables()
+    if config.use_cpu:
+        kept["CUDA_VISIBLE_DEVICES"] = ""
+    if config.data_dir:
+        kept["LMUData"] = str(Path(config.data_dir).absolute())
+    if judged:
+        kept[JUDGE_KEY] = os.environ.get(JUDGE_KEY) or "none"
+    return kept
