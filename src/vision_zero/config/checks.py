@@ -99,9 +99,10 @@ def _check_past_players(args: GRPOConfig) -> None:
     if args.schedule in ("decision", "clue") and args.schedule != args.past_stage:
         refuse(args, {"schedule": f"has no {args.past_stage} stages, in which past_role={args.past_role} plays"})
     if games - 1 < games * share < games:
+        most = (games - 1) * 10_000 // games / 10_000
         raise ValueError(
             f"past_players={args.past_players} leaves iterations without a game of the policy alone, which the "
-            f"stage's averages count: of {games} games give at most {(games - 1) * 10_000 // games / 10_000}, or all (1)"
+            f"stage's averages count: of {games} games give at most {most}, or all (1)"
         )
 
 
