@@ -99,7 +99,7 @@ def _check_past_players(args: GRPOConfig) -> None:
     if games - 1 < games * share < games:
         raise ValueError(
             f"past_players={args.past_players} leaves iterations without a game of the policy alone, which the "
-            f"stage's averages count: of {games} games give at most {(games - 1) * 10_000 // games / 10_000}, or all (1)"
+            f"stage's averages count: of {games} give at most {(games - 1) * 10_000 // games / 10_000}, or all (1)"
         )
 
 
