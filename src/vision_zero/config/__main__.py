@@ -3,8 +3,6 @@
 A test holds the page to this output, so it cannot say anything else than `options.py`.
 """
 
-from __future__ import annotations
-
 import argparse
 import inspect
 import re
@@ -22,7 +20,6 @@ HEAD = Path(__file__).with_name("head.md").read_text("utf-8")
 
 
 def default_of(option: Field[Any]) -> str:
-    """The default in words."""
     value = option.default
     if option.default_factory is not MISSING or value in (None, ""):
         return "none"
@@ -52,7 +49,6 @@ def table(config: type, names: list[str]) -> str:
 
 
 def page() -> str:
-    """docs/configuration.md."""
     parts = [HEAD]
     for heading, config in (("Images and game", GameConfig), ("Iterative-SPO", IterativeSPOConfig)):
         parts.append(f"## {heading}\n")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import yaml
 
-from vision_zero.data.pairs import PAIR_BY_HELP, SPLIT_HELP, LazyPairs, load_pairs, source_options
+from vision_zero.data.pairs import LazyPairs, load_pairs, source_options
 from vision_zero.types import GameRules
 
 
@@ -35,9 +35,6 @@ def at_least(least: int) -> Callable[[str], int]:
     return whole_number
 
 
-positive = at_least(1)
-
-
 def size(text: str) -> tuple[int, int]:
     """(320, 240) of "320x240", for argparse."""
     width, x, height = text.partition("x")
@@ -47,17 +44,20 @@ def size(text: str) -> tuple[int, int]:
 
 
 TYPES: dict[str, Callable[[str], Any]] = {"text": str, "int": int, "float": float, "path": Path, "size": size}
-TYPES |= {"positive": positive, "from 0": at_least(0), "from 16": at_least(16)}
-READING = {
-    "--pair_by": {"type": "text", "metavar": "BEFORE,AFTER", "help": PAIR_BY_HELP},
-    "--split": {"type": "text", "metavar": "NAME", "help": SPLIT_HELP},
-}
-"""Options of every command that opens a source."""
+TYPES |= {"positive": at_least(1), "from 0": at_least(0), "from 16": at_least(16)}
 
 
 def beside(module: str, name: str = "") -> Any:
     """What the YAML file beside a module (its `__file__`) holds that has its name, or another."""
     return yaml.safe_load(Path(module).with_name(f"{name or Path(module).stem}.yaml").read_text("utf-8"))
+
+
+LONG: dict[str, str] = beside(__file__)  # meanings that do not fit in the line of their option
+# Options of every command that opens a source.
+READING = {
+    "--pair_by": {"type": "text", "metavar": "BEFORE,AFTER", "help": LONG["pair_by"]},
+    "--split": {"type": "text", "metavar": "NAME", "help": LONG["split"]},
+}
 
 
 def add_options(
@@ -82,10 +82,6 @@ def add_options(
         parser.add_argument(flag, **words | {"help": words["help"].replace("…", "default: %(default)s")})
 
 
-LONG: dict[str, str] = beside(__file__)
-"""Meanings that do not fit in the line of their option."""
-
-
 @dataclass
 class GameConfig:
     """Images and rules."""
@@ -93,8 +89,8 @@ class GameConfig:
     images: list[str] = option_list("Image sources, mixed: folders, manifests, data sets; see docs/data.md")
     scenes_dir: str | None = option(None, "Scene descriptions (NAME_comparison.json) of a folder of edited pairs")
     columns: list[str] = option_list("Column names of a data set: the image and, if there is one, its edited version")
-    pair_by: str | None = option(None, PAIR_BY_HELP)
-    split: str | None = option(None, SPLIT_HELP)
+    pair_by: str | None = option(None, LONG["pair_by"])
+    split: str | None = option(None, LONG["split"])
     holdout: float = option(0.0, "Share of the pairs kept out of training (the split depends on the pairs alone)")
     failed_edits: float = option(0.0, LONG["failed_edits"])
     on_bad_image: Literal["stop", "skip"] = option("stop", LONG["on_bad_image"])

@@ -157,19 +157,16 @@ def _with_config_apart(arguments: Sequence[str]) -> list[str]:
         file = "".join(apart[apart.index("--config") + 1 :][:1])
         if not file or file.startswith("--"):
             raise ValueError("--config needs a YAML file")
-        _check_file(Path(file))
+        path = Path(file)
+        try:
+            options = yaml.safe_load(path.read_text("utf-8"))
+        except OSError as error:
+            raise ValueError(f"--config {path}: cannot be read: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"--config {path}: not a YAML file: {' '.join(str(error).split())}") from error
+        if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
+            raise ValueError(f"--config {path}: must hold `name: value` lines")
     return apart
-
-
-def _check_file(file: Path) -> None:
-    try:
-        options = yaml.safe_load(file.read_text("utf-8"))
-    except OSError as error:
-        raise ValueError(f"--config {file}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"--config {file}: not a YAML file: {' '.join(str(error).split())}") from error
-    if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
-        raise ValueError(f"--config {file}: must hold `name: value` lines")
 
 
 def resolved(game: GameConfig, args: IterativeSPOConfig, model: ModelConfig) -> dict[str, Any]:
