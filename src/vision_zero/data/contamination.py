@@ -37,9 +37,7 @@ Colours = npt.NDArray[np.uint8]
 
 N_BITS = 64
 _SIDE, _KEPT = 32, 8
-_BLOCK = 4_000_000
-"""Pairs of hashes that are compared at once: 32 MB of XORs."""
-
+_BLOCK = 4_000_000  # pairs of hashes that are compared at once: 32 MB of XORs
 _DCT = np.cos(np.pi / _SIDE * (np.arange(_SIDE)[None, :] + 0.5) * np.arange(_KEPT)[:, None])
 """The first _KEPT rows of the DCT-II of _SIDE values, unscaled: cos(pi / N * (n + 1/2) * k)."""
 
@@ -47,8 +45,7 @@ _DCT = np.cos(np.pi / _SIDE * (np.arange(_SIDE)[None, :] + 0.5) * np.arange(_KEP
 def shared_ids(some: Iterable[ImagePair], others: Iterable[ImagePair]) -> list[str]:
     """Ids of the pairs of `some` whose image file, not id, is in `others` too. No image is opened."""
     ids = {abspath(pair.image.name): pair.id for pair in some}
-    shared = {ids[name] for name in (abspath(pair.image.name) for pair in others) if name in ids}
-    return sorted(shared)
+    return sorted({ids[name] for name in (abspath(pair.image.name) for pair in others) if name in ids})
 
 
 @dataclass(frozen=True)
@@ -75,20 +72,13 @@ def hash_images(pairs: Sequence[ImagePair], bar: Bar = iter) -> HashedImages:
     named = [one for pair in pairs for one in ((pair.id, pair.image), (f"{pair.id} (edited)", pair.edited))]
     ids = [name for name, image in named if image is not None]
     sources = [image for _, image in named if image is not None]
-    kept: list[str] = []
-    hashes: list[int] = []
-    colours: list[Colours] = []
-    bad: list[BadPair] = []
     # Threads: decoding, which is nearly all of it, runs outside Python's lock.
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
-        for name, found in zip(bar(ids), threads.map(_hash, sources), strict=True):
-            if isinstance(found, BadImageError):
-                bad.append(BadPair(name, str(found)))
-            else:
-                kept.append(name)
-                hashes.append(found[0])
-                colours.append(found[1])
-    return HashedImages(kept, np.array(hashes, dtype=np.uint64), colours, tuple(bad))
+        found = list(zip(bar(ids), threads.map(_hash, sources), strict=True))
+    bad = tuple(BadPair(name, str(one)) for name, one in found if isinstance(one, BadImageError))
+    hashed = [(name, *one) for name, one in found if not isinstance(one, BadImageError)]
+    hashes = np.array([bits for _, bits, _ in hashed], dtype=np.uint64)
+    return HashedImages([name for name, *_ in hashed], hashes, [colours for *_, colours in hashed], bad)
 
 
 def shared_images(some: HashedImages, others: HashedImages, max_distance: int, bar: Bar = iter) -> list[SharedImage]:

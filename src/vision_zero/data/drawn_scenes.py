@@ -28,8 +28,7 @@ BACKGROUND = (232, 232, 228)
 MIN_OBJECTS, MAX_OBJECTS = 3, 6
 N_CHANGED = 2
 
-FIRST_HELDOUT = 1 << 40
-"""Number of the first held-out pair. Training counts from 0, or from another number below this one."""
+FIRST_HELDOUT = 1 << 40  # number of the first held-out pair; training counts from 0, or another one below it
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,6 @@ def edit_scene(scene: DrawnScene, rng: random.Random) -> DrawnScene:
 
 
 def changed_objects(original: DrawnScene, edited: DrawnScene) -> list[int]:
-    """Positions in `objects` at which the two scenes differ."""
     pairs = zip(original.objects, edited.objects, strict=True)
     return [index for index, (before, after) in enumerate(pairs) if before != after]
 
@@ -142,17 +140,13 @@ def scene_objects(scene: DrawnScene, size: int = 112) -> list[dict[str, Any]]:
 def comparison(original: DrawnScene, edited: DrawnScene, size: int = 112) -> dict[str, Any]:
     """Contents of NAME_comparison.json of the official sets: the original scene and the changed objects."""
     before, after = scene_objects(original, size), scene_objects(edited, size)
-    changed = [
-        {"index": index, "original": before[index], "replacement": after[index]}
-        for index in changed_objects(original, edited)
-    ]
+    indices = changed_objects(original, edited)
+    changed = [{"index": index, "original": before[index], "replacement": after[index]} for index in indices]
     return {"original_scene": {"objects": before}, "modification": {"replaced_objects": changed}}
 
 
 @dataclass(frozen=True)
 class DrawnImage:
-    """An image that is drawn when it is opened."""
-
     scene: DrawnScene
     name: str
     size: int = 112
@@ -162,14 +156,12 @@ class DrawnImage:
 
 
 def scenes_of(seed: int) -> tuple[DrawnScene, DrawnScene]:
-    """The original and the edited scene of pair `seed`."""
     rng = random.Random(f"vision-zero/drawn/{seed}")
     scene = sample_scene(rng)
     return scene, edit_scene(scene, rng)
 
 
 def drawn_pair(seed: int, size: int = 112) -> ImagePair:
-    """Pair number `seed`, with the comparison as its `meta`."""
     scene, edited = scenes_of(seed)
     return ImagePair(
         id=f"drawn-{seed}",
@@ -185,8 +177,6 @@ def drawn_pairs(seeds: Sequence[int], size: int = 112) -> list[ImagePair]:
 
 
 class DrawnPairs(LazyPairs):
-    """Pairs `first` to `first + count - 1`."""
-
     def __init__(self, count: int, first: int) -> None:
         super().__init__("drawings", count)
         self._first = first

@@ -27,8 +27,6 @@ def failed_edit(pair_id: str, share: float, seed: int) -> FailedEdit | None:
 
 @dataclass(frozen=True)
 class BlankOf:
-    """A uniform grey image of the size of another."""
-
     original: ImageSource
 
     @property
@@ -58,6 +56,5 @@ class PairsWithFailedEdits(LazyPairs):
         return replace(pair, edited=BlankOf(pair.image) if kind == "blank" else pair.image, failed_edit=kind)
 
     def counts(self) -> dict[FailedEdit, int]:
-        """Numbers of pairs by kind of failed edit."""
         kinds = [pair.failed_edit for pair in self]
         return {"blank": kinds.count("blank"), "identical": kinds.count("identical")}

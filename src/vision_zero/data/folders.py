@@ -146,19 +146,17 @@ def walk(root: Path) -> list[str]:
         prefix = folders.pop()
         folder = os.path.join(root, prefix) if prefix else str(root)
         real = os.path.realpath(folder)
-        if real in seen:  # a link back to a folder above it would never end
-            continue
-        seen.add(real)
-        for name, is_folder in _list_folder(folder):
-            if is_folder:
-                folders.append(f"{prefix}{name}/")
-            else:
-                found.append(prefix + name)
+        if real not in seen:  # a link back to a folder above it would never end
+            seen.add(real)
+            for name, is_folder in _list_folder(folder):
+                if is_folder:
+                    folders.append(f"{prefix}{name}/")
+                else:
+                    found.append(prefix + name)
     return sorted(found)
 
 
 def is_image_name(name: str) -> bool:
-    """True if the file's extension, in any case, is one of IMAGE_EXTENSIONS."""
     return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
 
 
@@ -252,7 +250,6 @@ def _clevr_scene_files(root: Path) -> list[Path]:
 
 
 def _read_clevr(root: Path, scene_files: Sequence[Path], files: Sequence[str]) -> list[PairPaths]:
-    """One image per scene, with the scene as meta."""
     present = {normalize("NFC", name): name for name in _below("images", files) if is_image_name(name)}
     rows: dict[str, PairPaths] = {}
     for path in scene_files:
@@ -267,13 +264,12 @@ def _read_clevr(root: Path, scene_files: Sequence[Path], files: Sequence[str]) -
             if image in rows:
                 raise PairSourceError(f"{path}, scene {number}: a second scene for images/{image}")
             # Kept as text: as Python objects the 70,000 scenes of CLEVR's training set take gigabytes.
-            rows[image] = PairPaths(
-                os.path.splitext(image)[0], f"images/{image}", meta=LazyJson(text=json.dumps(scene))
-            )
-    described = {os.path.dirname(image) for image in rows}
+            described = LazyJson(text=json.dumps(scene))
+            rows[image] = PairPaths(os.path.splitext(image)[0], f"images/{image}", meta=described)
+    named = {os.path.dirname(image) for image in rows}
     # CLEVR's test images come without scenes, so only folders that some scene names must be described wholly.
     for image in sorted(set(present.values()) - rows.keys()):
-        if os.path.dirname(image) in described:
+        if os.path.dirname(image) in named:
             raise PairSourceError(f"{root / 'images' / image}: no scene in {shorten([p.name for p in scene_files])}")
     if not rows:
         raise PairSourceError(f"{shorten([str(path) for path in scene_files])}: no scenes")

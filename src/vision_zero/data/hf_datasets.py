@@ -32,13 +32,10 @@ ALL = "all"
 _KNOWN = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
 KNOWN_COLUMNS: tuple[tuple[str, str], ...] = tuple((image, edited) for image, edited in _KNOWN)
 """Column names (before, after) that published sets use."""
-
 _SHARD = re.compile(r"(\w[\w.-]*?)-\d{5}-of-(\d{5}).*")
 _SPLIT_WORD = re.compile(r"(?:^|[^a-z0-9])(train(?:ing)?|test|eval|valid(?:ation)?|val|dev)(?:$|[^a-z])")
-
 _METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-_SAVED = ("dataset_dict.json", "state.json")
-"""Files that `save_to_disk` writes."""
+_SAVED = ("dataset_dict.json", "state.json")  # files that `save_to_disk` writes
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,6 @@ class Columns:
     id: str | None = None
 
     def fields(self) -> dict[str, str]:
-        """Column names by what they hold."""
         return {field: column for field, column in vars(self).items() if column is not None}
 
 
@@ -114,8 +110,6 @@ class DatasetImage:
 
 
 class TablePairs(LazyPairs):
-    """The rows of a data set as pairs."""
-
     def __init__(
         self,
         dataset: datasets.Dataset,
@@ -316,7 +310,6 @@ def _ids(dataset: datasets.Dataset, column: str, name: str) -> list[str]:
     ids = [str(value) for value in dataset.select_columns([column]).with_format("arrow")[:].column(column).to_pylist()]
     rows: dict[str, int] = {}
     for row, value in enumerate(ids):
-        first = rows.setdefault(value, row)
-        if first != row:
+        if (first := rows.setdefault(value, row)) != row:
             raise PairSourceError(f"{name}, row {row}: the {column} {value!r} is already in row {first}")
     return ids

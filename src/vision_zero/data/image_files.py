@@ -15,23 +15,17 @@ from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from vision_zero.data.errors import LFS_ADVICE, LFS_POINTER, BadImageError
 
-MAX_PIXELS = 80_000_000
-"""Largest width x height that is decoded, below the size at which Pillow begins to warn (89 million)."""
-
-MAX_SIDE_RATIO = 200
-"""Largest ratio of the long to the short side; the resize rule of Qwen2.5-VL refuses images beyond it."""
-
+MAX_PIXELS = 80_000_000  # largest width x height that is decoded: Pillow begins to warn at 89 million
+MAX_SIDE_RATIO = 200  # of the long to the short side: the resize rule of Qwen2.5-VL refuses images beyond it
 IMAGE_EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".ppm", ".pgm", ".pnm"}
 )
-"""Extensions of image files, compared in lower case."""
-
+"""Compared in lower case."""
 DARK = "in the lowest quarter of 16 bits"
 """Key of `Image.info`: true if all values are so, which may be of 12 or 14 bits. No file says it; they look black."""
 
 # Only these decoders are tried, whatever the extension says: Pillow's EPS reader, for one, would start Ghostscript.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM")
-
 _PNG = b"\x89PNG\r\n\x1a\n"
 _NOT_PIXELS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 """Chunks of a PNG that no game looks at. Pillow refuses the whole file for one that is damaged or very long."""
@@ -136,7 +130,6 @@ def _pixels_alone(data: bytes) -> bytes:
 
 
 def _reason(error: Exception, data: bytes) -> str:
-    """Why an image cannot be decoded."""
     if data.startswith(LFS_POINTER):
         return LFS_ADVICE
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):

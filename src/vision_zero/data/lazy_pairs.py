@@ -37,8 +37,6 @@ class LazyPairs(Sequence[ImagePair]):
 
 
 class PairSubset(LazyPairs):
-    """The pairs of another sequence at the given positions."""
-
     def __init__(self, pairs: LazyPairs, rows: Sequence[int]) -> None:
         super().__init__(pairs.layout, len(rows), pairs.notes)
         self._pairs = pairs
@@ -63,7 +61,7 @@ class ListedPairs(LazyPairs):
             image=ImageFile(root / paths.image),
             edited=None if paths.edited is None else ImageFile(root / paths.edited),
             domain=paths.domain or self._domain,
-            meta=paths.meta if paths.meta is not None else {},
+            meta={} if paths.meta is None else paths.meta,
         )
 
 

@@ -15,7 +15,7 @@ from vision_zero.data.errors import LFS_ADVICE, LFS_POINTER, MAX_WORD, PairSourc
 from vision_zero.data.folders import LazyJson, Listing, PairPaths, as_on_disk
 from vision_zero.types import DOMAINS
 
-FIELDS: dict[str, str] = {"id": "id", "image": "image", "edited": "edited", "domain": "domain", "meta": "meta"}
+FIELDS = {name: name for name in ("id", "image", "edited", "domain", "meta")}
 
 
 class Folder:
@@ -37,11 +37,10 @@ class Folder:
         if os.path.isabs(relative) or "\0" in relative:
             raise PairSourceError(f"{relative!r}: paths must be relative to {self.root}")
         parent, name = os.path.split(relative)
-        listing = self._listings.get(parent)
-        if listing is None:
-            listing = self._listings[parent] = self._list(parent, relative)
-        if name in listing:
-            if listing[name]:  # a link
+        if parent not in self._listings:
+            self._listings[parent] = self._list(parent, relative)
+        if name in self._listings[parent]:
+            if self._listings[parent][name]:  # a link
                 self._check_inside(os.path.join(self.root, relative), relative)
             return relative
         # Asked directly if not listed: some file systems fold the case or the Unicode form of names.
@@ -85,8 +84,7 @@ def read_manifest(path: Path, fields: Mapping[str, str] | None = None) -> Listin
                     continue
                 where = f"{path}, line {number}"
                 row = _read_line(line, where, number, fields)
-                first = lines.setdefault(row.id, number)
-                if first != number:
+                if (first := lines.setdefault(row.id, number)) != number:
                     raise PairSourceError(f"{where}: the id {row.id!r} is already on line {first}")
                 try:
                     image, edited = folder.check(row.image), row.edited and folder.check(row.edited)

@@ -12,27 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unicodedata import normalize
 
+import yaml
+
 from vision_zero.data.errors import PairSourceError
 
-AFTER = ("modified", "edited", "edit", "after", "target", "output")
-WORDS = (
-    *(("original", after) for after in AFTER[:3]),
-    *(("orig", after) for after in (*AFTER[:3], "mod")),
-    *(("before", "after"), ("unedited", "edited"), ("source", "target"), ("source", "edited"), ("src", "tgt")),
-    *(("src", "dst"), ("src", "edited"), ("input", "output"), ("input", "edited"), ("input", "target")),
-    *(("", after) for after in AFTER),  # NAME.png and NAME_edited.png
-)
-"""Words of the original and of its edit, in any case."""
-UNSURE = (("a", "b"), ("0", "1"), ("1", "2"), ("old", "new"))
-"""Words that other files have too, such as the frames of a film: these are asked about, never taken."""
-
+_TABLES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
+WORDS, UNSURE = ([(before, after) for before, after in _TABLES[name]] for name in ("words", "unsure"))
 NONE = "none"
 SUFFIX, FOLDER, FILE, PREFIX = FORMS = ("NAME_{}", "{}/NAME", "NAME/{}", "{}_NAME")
-_ONE = "pair"
-"""NAME of before.png and after.png that lie in no folder."""
+_ONE = "pair"  # NAME of before.png and after.png that lie in no folder
 DOCUMENTED = "NAME_original + NAME_modified"
-_KIND = r"(?:[_ -]?(?:image|img|photo|picture)s?)?"
-"""What may follow a word: 1_source_image.png, target_images/."""
+_KIND = r"(?:[_ -]?(?:image|img|photo|picture)s?)?"  # what may follow a word: 1_source_image.png, target_images/
 _CAMEL = r"(?-i:(?<=[a-z\d])(?=[A-Z]))"
 _Name = tuple[str, str, str, str]
 """Folder with its slash, name without extension, the same in lower case, and the whole path of a file."""
@@ -84,10 +74,8 @@ def find_pairs(root: Path, images: Sequence[str], pair_by: str | None) -> Readin
     forms, words = _asked_for(pair_by) if pair_by else (FORMS, WORDS)
     names = list(map(_split, images))
     likely = _readings(names, forms, words)
-    whole = {
-        tuple(sorted(one.pairs().values())): one for one in reversed(likely) if 2 * len(one.pairs()) == len(images)
-    }
-    found = list(reversed(whole.values()))
+    whole = [one for one in reversed(likely) if 2 * len(one.pairs()) == len(images)]
+    found = list(reversed({tuple(sorted(one.pairs().values())): one for one in whole}.values()))
     if found and (len(found) == 1 or str(found[0]) == DOCUMENTED):
         return found[0]
     if likely and not found:
@@ -117,14 +105,14 @@ def _of_two_folders(images: Sequence[_Name]) -> list[Reading]:
     return [one] if 2 * len(one.pairs()) == len(images) and all(one.words) else []
 
 
-def _asked_for(pair_by: str) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+def _asked_for(pair_by: str) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
     """Forms and words of `before/,after/`."""
     before, comma, after = (word.strip().lower() for word in pair_by.partition(","))
     words = before.strip("_-. /"), after.strip("_-. /")
     if not comma or "," in after or not words[1] or words[0] == words[1]:
         raise PairSourceError(f"--pair_by is none or the words of original and edit, as before,after; got {pair_by!r}")
     ends = (after[0] in "_-.", after[-1] == "/", after[0] == "/", after[-1] in "_-.")
-    return tuple(form for form, end in zip(FORMS, ends, strict=True) if end) or FORMS, (words,)
+    return tuple(form for form, end in zip(FORMS, ends, strict=True) if end) or FORMS, [words]
 
 
 def _readings(images: Sequence[_Name], forms: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[Reading]:

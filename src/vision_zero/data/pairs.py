@@ -38,12 +38,6 @@ Source: TypeAlias = OneSource | Sequence[OneSource]
 ColumnNames: TypeAlias = Sequence[str] | Mapping[str, str]
 Split: TypeAlias = Literal["train", "heldout"]
 
-PAIR_BY_HELP = (
-    "Which images of a folder are pairs: the words of the original and of its edit, as before,after (_a,_b: NAME_a; "
-    "a/,b/: folders; /a,/b: files in a folder each), or none for single images; default: known words"
-)
-SPLIT_HELP = "Split that is read of a data set with several, or all (default: train)"
-
 
 def load_pairs(
     source: Source,
@@ -144,7 +138,6 @@ def _read(
 
 
 def source_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `load_pairs` from the options of a run."""
     names = {"columns": "columns", "scenes": "scenes_dir", "pair_by": "pair_by", "dataset_split": "split"}
     return {name: config.get(option) or None for name, option in names.items()}
 

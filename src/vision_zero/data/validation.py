@@ -42,8 +42,6 @@ def open_pair(pair: ImagePair) -> tuple[Image.Image, Image.Image | None]:
 
 @dataclass(frozen=True)
 class BadPair:
-    """A pair that cannot be opened, and the reason."""
-
     id: str
     reason: str
 
