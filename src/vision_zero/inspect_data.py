@@ -25,10 +25,8 @@ from vision_zero.rollout.stopping import end_with_reader
 from vision_zero.run_folder import RunFolderError, check_own, marked
 from vision_zero.types import ImagePair
 
-CELL = 200
-"""Side in pixels of the square that an image of the contact sheet is fitted into."""
-SHEETS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
-"""Files that keep the mark by which they may be written again."""
+CELL = 200  # side in pixels of the square that an image of the contact sheet is fitted into
+SHEETS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")  # that keep the mark by which they may be written again
 MARGIN = 8
 CAPTION = 20
 FONT = ImageFont.load_default(size=13)
@@ -108,7 +106,6 @@ def hash_with_progress(pairs: Sequence[ImagePair], name: str) -> HashedImages:
 
 
 def report_table(source: str, pairs: LazyPairs, report: PairReport) -> str:
-    """Text of the report, with a name and a value per line."""
     sizes = [size for size in (report.min_size, report.median_size, report.max_size) if size is not None]
     lines = [
         ("source", source),
@@ -138,7 +135,6 @@ def contact_sheet(pairs: Sequence[ImagePair]) -> Image.Image:
 
 
 def draw_pair(sheet: Image.Image, pair: ImagePair, left: int, top: int, n_wide: int) -> None:
-    """Draw one pair with its upper left corner at (left, top)."""
     draw = ImageDraw.Draw(sheet)
     height = CELL
     try:

@@ -35,17 +35,15 @@ from vision_zero.folder_lock import LOCK
 CONFIG, METRICS, SWITCHES, ARENA = "config.yaml", "metrics.jsonl", "switches.jsonl", "arena.jsonl"
 CHANGES, PAIRS, MODEL, SET_ASIDE = "changes.jsonl", "pairs.jsonl", "model.json", "set_aside"
 GAMES, EXPORT, COMPLETE, EXPORTED, STATE = "games", "export", "COMPLETE", "EXPORTED", "iterative_spo.json"
+OF_TRAINING = ("optimizer", "scheduler", "rng_state", "global_step", "zero")  # how files that are no model begin
 
 FACTS: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "config" / "recorded.yaml").read_text("utf-8"))
-PLACES: tuple[str, ...] = tuple(FACTS["places"])
-"""Options that are paths: another spelling of the same path is no change."""
+PLACES: tuple[str, ...] = tuple(FACTS["places"])  # options that are paths: another spelling of one is no change
 FIXED_OPTIONS: tuple[str, ...] = tuple(chain(*FACTS["fixed_options"]))
 """Options a resumed run must keep: they decide the games, or are in the checkpoint."""
-OF_THE_COMMAND = ("output_dir", "resume", "resume_from")
-"""Options that are no property of a run."""
+OF_THE_COMMAND = ("output_dir", "resume", "resume_from")  # options that are no property of a run
 
-CODE = ("git.txt", "git.diff", "versions.txt")
-"""Files written before config.yaml: a folder that holds these alone holds no run yet."""
+CODE = ("git.txt", "git.diff", "versions.txt")  # written before config.yaml: a folder of these alone holds no run yet
 BEFORE_THE_RUN = frozenset({*CODE, PAIRS, MODEL, LOCK})
 
 
@@ -94,17 +92,13 @@ def _write_atomically(path: Path, text: str) -> None:
         _flush(path.parent)
 
 
-NO_FSYNC = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
-"""What file systems say, as SMB and FUSE ones, that cannot flush a folder."""
-
-
 def _flush(path: Path) -> None:
-    """Flush a file or folder to the disk, against a power cut."""
+    """Flush a file or folder to the disk, against a power cut; some file systems, as SMB and FUSE ones, flush none."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if not (path.is_dir() and error.errno in NO_FSYNC):
+        if not (path.is_dir() and error.errno in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)):
             raise
     finally:
         os.close(descriptor)
@@ -127,8 +121,7 @@ def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
             file.write(json.dumps(value) + "\n")
 
 
-MARK = "written by vision_zero"
-"""In pictures that are written, by which they are known when they are to be replaced."""
+MARK = "written by vision_zero"  # in pictures that are written, by which they are known when they are to be replaced
 
 
 def marked() -> Any:
@@ -187,10 +180,8 @@ def _record(line: bytes) -> dict[str, Any] | None:
 
 FORMER_NAMES: dict[str, str] = FACTS["former_names"]
 """Parts of the names of metrics and of fields of game records, as earlier versions wrote them, and today's."""
-REMOVED_OPTIONS: dict[str, float] = FACTS["removed_options"]
-"""Options of earlier versions, and the values that are constants now."""
-REPLACED: dict[str, str] = FACTS["replaced"]
-"""Those of them that have a successor, and which."""
+REMOVED_OPTIONS: dict[str, float] = FACTS["removed_options"]  # of earlier versions, and values that are constants now
+REPLACED: dict[str, str] = FACTS["replaced"]  # those of them that have a successor, and which
 
 
 def without_removed_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -305,10 +296,6 @@ def verify(folder: Path, mark: Path | None = None, *, model_alone: bool = False)
         raise RunFolderError(f"{folder} is damaged: {shorten(wrong)}")
 
 
-OF_TRAINING = ("optimizer", "scheduler", "rng_state", "global_step", "zero")
-"""Beginnings of the names of files that a model is not made of."""
-
-
 def _files_below(folder: Path) -> dict[str, Path]:
     """Files by relative name, without the marks, the export and hidden ones (begun writes, a file browser's)."""
     found = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
@@ -353,10 +340,8 @@ def warn_of_little_space(output_dir: Path) -> None:
     for last in complete_checkpoints(output_dir)[-1:]:
         size = sum(path.stat().st_size for path in last.rglob("*") if path.is_file())
         if size > (free := shutil.disk_usage(output_dir).free):
-            print(
-                f"warning: {output_dir}: {free / 1e9:.3f} GB are free, {last.name} took {size / 1e9:.3f} GB",
-                file=sys.stderr,
-            )
+            took = f"{last.name} took {size / 1e9:.3f} GB"
+            print(f"warning: {output_dir}: {free / 1e9:.3f} GB are free, {took}", file=sys.stderr)
 
 
 def remove_incomplete(checkpoint: Path) -> None:
@@ -372,7 +357,6 @@ def checkpoints(output_dir: Path) -> list[Path]:
 
 
 def complete_checkpoints(output_dir: Path) -> list[Path]:
-    """Complete checkpoints, oldest step first."""
     return [path for path in checkpoints(output_dir) if is_complete(path)]
 
 
@@ -425,11 +409,8 @@ def find_start(output_dir: Path, resume: bool, config: Mapping[str, Any], step: 
     fixed = {*FIXED_OPTIONS, *REMOVED_OPTIONS} - ({"pair_by", "split"} - read_config(output_dir).keys())
     wrong = [name for name in changed if name in fixed and any(changed[name])]
     if wrong:  # an older run does not name an option that is off
-        said = [
-            f"was started with {name}={changed[name][0]} and cannot go on with "
-            f"{name}={REMOVED_OPTIONS.get(name, changed[name][1])}"
-            for name in wrong
-        ]
+        now = {name: REMOVED_OPTIONS.get(name, changed[name][1]) for name in wrong}
+        said = [f"was started with {one}={changed[one][0]} and cannot go on with {one}={now[one]}" for one in wrong]
         moved = f" (moved? write its place into {output_dir / CONFIG})" if set(PLACES) & set(changed) else ""
         advice = f"resume with the same values{moved}, or start another run"
         advice = "; ".join([REPLACED[name] for name in wrong if name in REPLACED] or [advice])
@@ -494,17 +475,14 @@ def rewind(output_dir: Path, checkpoint: Path | None) -> None:
     for path in checkpoints(output_dir):
         if not is_complete(path):
             whole = (path / STATE).is_file()  # or nearly, so it is kept
-            print(
-                f"{path} has no {COMPLETE}: " + (f"kept in {SET_ASIDE}/" if whole else "not saved whole, removed"),
-                file=sys.stderr,
-            )
+            fate = f"kept in {SET_ASIDE}/" if whole else "not saved whole, removed"
+            print(f"{path} has no {COMPLETE}: {fate}", file=sys.stderr)
             if whole:
                 (output_dir / SET_ASIDE).mkdir(exist_ok=True)
                 path.rename(_free_name(output_dir / SET_ASIDE / path.name))
             else:
                 remove_incomplete(path)
-    lasts = {METRICS: step, SWITCHES: step - 1, ARENA: step if checkpoint else -1}
-    for name, last in lasts.items():
+    for name, last in ((METRICS, step), (SWITCHES, step - 1), (ARENA, step if checkpoint else -1)):
         _drop_after(output_dir / name, last)
     for number, path in game_files(output_dir):
         if number >= step:

@@ -188,12 +188,8 @@ def load_trained(name: str, *, dtype: str = "auto", use_cpu: bool = False) -> Pr
 
     files = check_model(name)
     device = "cuda" if torch.cuda.is_available() and not use_cpu else "cpu"
-    model = load_merged(
-        name,
-        files,
-        dtype="float32" if dtype == "auto" and device == "cpu" else dtype,
-        attn_implementation="sdpa",
-    )
+    precision = "float32" if dtype == "auto" and device == "cpu" else dtype
+    model = load_merged(name, files, dtype=precision, attn_implementation="sdpa")
     model = use_grouped_sdpa(model).to(device).eval()
     if weight := first_not_finite(model.named_parameters()):
         raise ValueError(f"model {name}: its weight {weight} is not finite: fetch it again, or give another")

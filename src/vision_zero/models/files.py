@@ -60,9 +60,8 @@ def check_files(name: str, *, trust_remote_code: bool = False) -> Path:
         except SafetensorError as error:
             raise ValueError(f"model {name}: {file.name} is cut or damaged ({error}): fetch it again") from error
         for tensor, number in types.items():
-            if (tensor.endswith("weight") and QUANTIZED_TYPE.fullmatch(number)) or tensor.endswith(
-                (".qweight", ".weight_packed")
-            ):
+            packed = tensor.endswith((".qweight", ".weight_packed"))
+            if packed or (tensor.endswith("weight") and QUANTIZED_TYPE.fullmatch(number)):
                 raise ValueError(_quantized(name, f"{tensor} is {number}"))
     return folder
 

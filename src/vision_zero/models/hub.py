@@ -12,14 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-)
+import huggingface_hub as hub
+from huggingface_hub import constants, errors
 
 HUB_SECONDS = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or 6)
 """For a small file, and for more of a large one. A server that drips its bytes is not waited for longer."""
@@ -47,10 +41,10 @@ def file_of_hub(name: str, file: str) -> Path | None:
     When the Hub cannot be reached and the cache has the file, one line says so and this process asks the Hub no more.
     Raises ValueError when there is no such model, when it needs a login, and when that cannot be known.
     """
-    cached, no_folder = try_to_load_from_cache(name, file), _no_folder(name)
+    cached, no_folder = hub.try_to_load_from_cache(name, file), _no_folder(name)
     advice = f"without a network give a folder (`hf download {name} --local-dir FOLDER` makes it where there is one)"
     if constants.is_offline_mode():
-        if isinstance(cached, str) or isinstance(try_to_load_from_cache(name, "config.json"), str):
+        if isinstance(cached, str) or isinstance(hub.try_to_load_from_cache(name, "config.json"), str):
             return Path(cached) if isinstance(cached, str) else None
         raise ValueError(
             f"{no_folder}, nor such a model in the Hub's cache, and HF_HUB_OFFLINE is set: unset it, or {advice}"
@@ -58,13 +52,13 @@ def file_of_hub(name: str, file: str) -> Path | None:
     answer = _in_time(lambda: _fetch(name, file))
     if isinstance(answer, Path):
         return answer
-    status = answer.response.status_code if isinstance(answer, HfHubHTTPError) else 0
-    if isinstance(answer, EntryNotFoundError) and not isinstance(answer, LocalEntryNotFoundError):
+    status = answer.response.status_code if isinstance(answer, errors.HfHubHTTPError) else 0
+    if isinstance(answer, errors.EntryNotFoundError) and not isinstance(answer, errors.LocalEntryNotFoundError):
         return None
-    if isinstance(answer, GatedRepoError) or status == 403:
+    if isinstance(answer, errors.GatedRepoError) or status == 403:
         accept = f"accept its terms at {constants.ENDPOINT}/{name}, then log in: `hf auth login`, or HF_TOKEN"
         raise ValueError(f"{no_folder}, and the model of that name on the Hub is gated: {accept}") from answer
-    if isinstance(answer, RepositoryNotFoundError) or status in (401, 404):
+    if isinstance(answer, errors.RepositoryNotFoundError) or status in (401, 404):
         check = "check the name; one that is private or gated needs a login: `hf auth login`, or HF_TOKEN"
         raise ValueError(f"{no_folder}, nor such a model on the Hub ({constants.ENDPOINT}): {check}") from answer
     if not isinstance(cached, str):
@@ -88,7 +82,7 @@ def folder_of_hub(name: str) -> Path:
 
     def fetch() -> None:
         constants.DOWNLOAD_CHUNK_SIZE = 1 << 17  # what is written at once: with its 10 MB no progress would be seen
-        for one in HfApi().model_info(name, timeout=HUB_SECONDS).siblings or []:
+        for one in hub.HfApi().model_info(name, timeout=HUB_SECONDS).siblings or []:
             if not any(fnmatch(one.rfilename, pattern) for pattern in WEIGHT_PATTERNS):
                 files.append(_fetch(name, one.rfilename))
 
@@ -108,8 +102,8 @@ def folder_of_hub(name: str) -> Path:
 
 
 def _fetch(name: str, file: str) -> Path:
-    get_hf_file_metadata(hf_hub_url(name, file), timeout=HUB_SECONDS)  # alone, a download would try again
-    return Path(hf_hub_download(name, file))
+    hub.get_hf_file_metadata(hub.hf_hub_url(name, file), timeout=HUB_SECONDS)  # alone, a download would try again
+    return Path(hub.hf_hub_download(name, file))
 
 
 def _in_time(action: Callable[[], Any], progress: Callable[[], float] = lambda: 0) -> Any:

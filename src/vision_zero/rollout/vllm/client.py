@@ -163,12 +163,10 @@ class ServerConnection:
             ) from None
         while not self._arrived.empty():
             arrived.append(self._arrived.get())
-        answers = []
         for one in arrived:
             if isinstance(one, VLLMServerError):
                 raise one
-            answers.append(one)
-        return answers
+        return [one for one in arrived if isinstance(one, Answer)]
 
     def cancel(self) -> None:
         """Cancel pending requests and drop received answers."""
@@ -176,8 +174,7 @@ class ServerConnection:
         self._arrived = queue.SimpleQueue()
 
     async def _cancel(self) -> None:
-        tasks = list(self._pending)
-        for task in tasks:
+        for task in (tasks := list(self._pending)):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 

@@ -41,10 +41,8 @@ from vision_zero.rollout.vllm.temperature import put_temperature_into_logits
 from vision_zero.rollout.vllm.trl_with_vllm import VLLMGeneration, vllm_generation
 from vision_zero.types import Completion
 
-BATCHED_TOKENS = 4096
-"""TRL's maximum of tokens per step of the engine."""
-Pixels = dict[str, tuple[tuple[int, int], bytes]]
-"""Size and RGB bytes of images, by key."""
+BATCHED_TOKENS = 4096  # TRL's maximum of tokens per step of the engine
+Pixels = dict[str, tuple[tuple[int, int], bytes]]  # size and RGB bytes of images, by key
 
 
 class ColocatedEngine(VLLMGeneration):
@@ -181,9 +179,8 @@ class VLLMPolicy(QueuedPolicy):
     def poll(self) -> list[tuple[TurnRequest, Completion]]:
         done: list[tuple[TurnRequest, Completion]] = []
         while self._waiting and not done:
-            for output in self.engine.step():
-                if output.finished:
-                    done.append((self._waiting.pop(output.request_id), self._completion(output)))
+            finished = [output for output in self.engine.step() if output.finished]
+            done += [(self._waiting.pop(output.request_id), self._completion(output)) for output in finished]
         return done
 
     def _prompt(self, request: TurnRequest) -> Any:

@@ -6,15 +6,10 @@ from typing import Any
 
 from transformers import PreTrainedModel, ProcessorMixin
 
+from vision_zero.rollout import transformers_policy
 from vision_zero.rollout.policy import TurnRequest
 from vision_zero.rollout.sampling import Sampling
-from vision_zero.rollout.transformers_policy import (
-    chat_text,
-    end_ids,
-    placeholder_ids,
-    special_tokens,
-    without_adapter_wrapper,
-)
+from vision_zero.rollout.transformers_policy import chat_text, end_ids, placeholder_ids, special_tokens
 
 BANNED_BIAS = -100.0
 
@@ -25,7 +20,7 @@ class RequestBuilder:
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, sampling: Sampling) -> None:
         self.processor = processor
         self.sampling = sampling
-        inner = without_adapter_wrapper(model)
+        inner = transformers_policy.without_adapter_wrapper(model)
         self._bias = dict.fromkeys(placeholder_ids(processor, inner), BANNED_BIAS)
         self._ends = end_ids(processor, inner)
         self.sampled_ids = set(range(inner.config.get_text_config().vocab_size)) - self._bias.keys()

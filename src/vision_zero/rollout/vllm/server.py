@@ -118,10 +118,9 @@ class ServerEngine(VLLMGeneration):
             failure = error
             for _ in self._parameters:  # all processes must take part in gathering split parameters
                 pass
-        message = ""
-        if failure is not None:
-            ours = isinstance(failure, VLLMServerError)
-            message = str(failure) if ours else f"the vLLM server at {self.options.url}: {failure!r}"
+        message = f"the vLLM server at {self.options.url}: {failure!r}" if failure else ""
+        if isinstance(failure, VLLMServerError):
+            message = str(failure)
         if said := [one for one in gather_object([message]) if one]:
             raise VLLMServerError(said[0]) from failure
 
@@ -165,9 +164,8 @@ def check_server(connection: ServerConnection, temperature: float) -> dict[str, 
         )
     if connection.call("POST", GENERATE, json={}).status_code == 404:
         raise VLLMServerError(f"the vLLM server at {url} takes no token ids: {START} with --enable-scale-out")
-    scaled = connection.call(
-        "POST", "/collective_rpc", json={"method": "sample_at", "kwargs": {"temperature": str(temperature)}}
-    )
+    rpc = {"method": "sample_at", "kwargs": {"temperature": str(temperature)}}
+    scaled = connection.call("POST", "/collective_rpc", json=rpc)
     if not scaled.is_success:
         raise VLLMServerError(
             f"the vLLM server at {url} cannot divide its logits by the temperature: {START} with "
@@ -218,11 +216,8 @@ class ServerPolicy(QueuedPolicy):
         name = str(self._n_submitted)
         self._n_submitted += 1
         pending = self._waiting[name] = self._tokenize(request)
-        body = {
-            "token_ids": pending.unexpanded_ids,
-            "sampling_params": self._builder.sampling_params(request),
-            "return_token_ids": True,
-        }
+        body = {"token_ids": pending.unexpanded_ids, "return_token_ids": True}
+        body["sampling_params"] = self._builder.sampling_params(request)
         bodies = [{**body, "content_parts": [part]} for part in self._image_parts(request.image)]
         self.connection.send(name, GENERATE, bodies)
 

@@ -10,7 +10,6 @@ from vllm.model_executor.layers.logits_processor import LogitsProcessor
 
 
 def logit_makers(model: Any) -> list[LogitsProcessor]:
-    """Layers that compute the logits of a model inside a vLLM worker."""
     return [module for module in model.modules() if isinstance(module, LogitsProcessor)]
 
 
