@@ -18,6 +18,8 @@ from results import read_all_results
 from tables import FAILURES, failure, markdown
 from vision_zero.spo.alarms import OF_AN_ITERATION, OF_THE_ARENA
 
+ALARMS = (*OF_AN_ITERATION, *OF_THE_ARENA)
+
 
 def first_rings(line: Line) -> dict[str, int]:
     """The iteration at which each alarm that rang rang first."""
@@ -50,20 +52,23 @@ def section(runs: Sequence[Line]) -> str:
     for kind in (*FAILURES, None):
         some = [run for run in runs if failure(run) == kind]
         rings = [first_rings(run) for run in some]
+        known = {
+            name for run in some for point in (*run.get("training", ()), *run["curve"]) for name in point["figures"]
+        }
         early = sorted(min(one.values()) for one in rings if one)
-        cells = [
-            f"{sum(alarm.name in one for one in rings)}" if some else "–" for alarm in (*OF_AN_ITERATION, *OF_THE_ARENA)
-        ]
+        cells = [str(sum(alarm.name in one for one in rings)) if alarm.figure in known else "–" for alarm in ALARMS]
         when = f"{early[0]} to {early[-1]}, median {early[len(early) // 2]}" if early else "–"
         rows.append([kind or "healthy", str(len(some)), str(len(early)), when, *cells])
-    names = [alarm.name for alarm in (*OF_AN_ITERATION, *OF_THE_ARENA)]
     parts = [
         "### Alarms",
         f"Would the alarms of a run have told of the runs that failed, and when? All {len(runs)} recorded runs; a "
         "run failed if at its end more than 0.25 of the votes are N/A, more than 0.5 of the civilians' clues claim "
-        "nothing, or `together` is above 0.1 while less than 0.8 of their clues are true. Paper or its code: none.",
+        "nothing, or `together` is above 0.1 while less than 0.8 of their clues are true. An alarm of an iteration is "
+        "judged by means of five iterations, where a run waits for five in a row: it may ring later, or not at all "
+        "where only the last mean is beyond the limit. – means that none of these runs has the figure. Paper or its "
+        "code: none.",
         "    python experiments/alarms.py",
-        markdown(["at the end", "runs", "any alarm", "first at iteration", *names], rows),
+        markdown(["at the end", "runs", "any alarm", "first at iteration", *(alarm.name for alarm in ALARMS)], rows),
     ]
     return "\n\n".join(["<!-- study alarms -->", *parts, "<!-- end of study alarms -->"])
 

@@ -187,12 +187,20 @@ def section(line: Line) -> str:
     return "\n\n".join(["<!-- study payoffs -->", *parts, "<!-- end of study payoffs -->"])
 
 
+def lower_end(interval: Sequence[float | None]) -> float:
+    value, low, _ = interval
+    assert value is not None
+    return value if low is None else low
+
+
 def best_replies(line: Line) -> str:
-    """Where honesty pays: among the honest, voters and mixtures in front of whom no deviation gains."""
+    """Where honesty pays: among the honest, voters and mixtures in front of whom no deviation is seen to gain."""
     found = []
     for role in Role:
         gains = {
-            voters: max(figures[f"gain/{Case(role, 'honest', own)}"][0] for own in STRATEGIES if own != "honest")
+            voters: max(
+                lower_end(figures[f"gain/{Case(role, 'honest', own)}"]) for own in STRATEGIES if own != "honest"
+            )
             for voters, figures in line["figures"].items()
         }
         honest = [voters for voters, gain in gains.items() if gain <= 0]

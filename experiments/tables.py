@@ -79,6 +79,8 @@ def failure(line: Line) -> str | None:
 def failed(done: Done, arm: str, first: str) -> str:
     """How many runs of an arm failed, how, and Fisher's exact test (two-sided) against the first arm."""
     kinds = {name: [failure(line) for (one, _), line in done.items() if one == name] for name in (arm, first)}
+    if not any("together" in line["final"]["figures"] for line in done.values()):
+        return "–"
     counts = [[n := sum(map(bool, some)), len(some) - n] for some in kinds.values()]
     words = ", ".join(f"{kinds[arm].count(kind)} {kind}" for kind in FAILURES if kind in kinds[arm])
     test = f"; p {fisher_exact(counts).pvalue:.2f}" if arm != first and all(kinds.values()) else ""

@@ -147,7 +147,12 @@ def test_save_every_counts_iterations(options: dict[str, Any], save_steps: int, 
             "past_players=0.9 leaves iterations without a game of the policy alone, which the stage's averages count: "
             "of 6 give at most 0.8333, or all (1)",
         ),
-        ({"past_players": 0.6667, "past_role": "clue", "games_per_iteration": 3}, "of 3 give at most 0.6666, or"),
+        ({"past_players": 0.6667, "past_role": "clue", "games_per_iteration": 3}, "of 3 games give at most 0.6666, or"),
+        ({"past_players": 0.5, "past_role": "clue", "games_per_iteration": 1}, "of 1 games give 1"),
+        (
+            {"past_players": 0.5, "past_role": "spy", "rae_stages": "always"},
+            "rae_stages=always moves the baselines by clues of past_role=spy",
+        ),
         (
             {"past_players": 0.5, "past_role": "clue", "use_vllm": True, "vllm_tensor_parallel_size": 2},
             "vllm_tensor_parallel_size=2 is an engine that its processes must ask equally often",

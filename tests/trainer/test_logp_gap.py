@@ -292,6 +292,20 @@ def test_nothing_that_can_be_parsed_is_told_once_a_streak(tmp_path: Path, capsys
     assert [line.split(":")[1].strip() for line in lines] == ["iteration 5", "iteration 5"]
 
 
+def test_an_alarm_is_told_at_the_fifth_iteration_in_a_row_and_once(capsys: pytest.CaptureFixture[str]) -> None:
+    streaks, scores = Streaks(shown=True), SimpleNamespace(by_game={})
+    base = {"clues/unparsed": 0.0, "votes/invalid": 0.0, "stage/is_clue": 0.0, "votes/zero_variance_games": 0.5}
+    shares = [0.3, 0.3, 0.2, *[0.3] * 7, 0.2, *[0.3] * 5]
+    for iteration, share in enumerate(shares, start=1):
+        found: Any = scores
+        tell_of_iteration(streaks, iteration, {**base, "stage/na_rate": share}, found)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": the voters flee: 0.30")[0] for line in lines] == [
+        "warning: iteration 8",
+        "warning: iteration 16",
+    ]
+
+
 @pytest.mark.parametrize("stage", ["decision", "clue"])
 def test_rewards_that_differ_are_not_told(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     """Rewards of a game's votes, or of all clues; with a format reward, that too."""

@@ -223,6 +223,22 @@ def test_a_past_completion_that_would_be_trained_on_is_an_error(
         trainer.train()
 
 
+def test_a_past_player_holds_no_cache_while_the_policy_is_updated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = tiny_trainer(tmp_path, schedule="clue", past_players=0.5, past_role="voter", iterations=1)
+    player, replay, held = trainer.past.player.policy, trainer._replay, []
+
+    def watched(*arguments: Any) -> Any:
+        held.append((len(player._prefixes._by_image), len(player._features)))
+        return replay(*arguments)
+
+    monkeypatch.setattr(trainer, "_replay", watched)
+    trainer.train()
+    assert held == [(0, 0)]
+    assert metrics(tmp_path)[0]["past/games"] == 0.5
+
+
 def test_a_frozen_tower_hands_a_copy_its_images_by_number(tmp_path: Path) -> None:
     options: dict[str, Any] = {"schedule": "clue", "iterations": 1, "beta": 0.0, "freeze_vision": True}
     trainer = tiny_trainer(tmp_path, past_players=0.5, past_role="voter", **options)

@@ -96,13 +96,15 @@ def _check_past_players(args: GRPOConfig) -> None:
     if args.past_role is None:
         raise ValueError(f"past_players={args.past_players} needs past_role: voter, civilian, spy or clue (both)")
     refuse(args, _TABLES["with_past_players"])
+    if args.past_stage == "decision":
+        refuse(args, {"rae_stages": f"moves the baselines by clues of past_role={args.past_role}; leave it at clue"})
     if args.schedule in ("decision", "clue") and args.schedule != args.past_stage:
         refuse(args, {"schedule": f"has no {args.past_stage} stages, in which past_role={args.past_role} plays"})
     if games - 1 < games * share < games:
-        most = (games - 1) * 10_000 // games / 10_000
+        most = f"at most {(games - 1) * 10_000 // games / 10_000}, or all (1)" if games > 1 else "1"
         raise ValueError(
             f"past_players={args.past_players} leaves iterations without a game of the policy alone, which the "
-            f"stage's averages count: of {games} games give at most {most}, or all (1)"
+            f"stage's averages count: of {games} games give {most}"
         )
 
 

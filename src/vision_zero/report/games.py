@@ -24,6 +24,7 @@ from vision_zero.evaluate.clues.grounding import (
     SceneIndex,
     copied_clues,
     is_described,
+    roles_of_policy,
     said_in_record,
 )
 from vision_zero.game.parsing import split_completion
@@ -31,7 +32,7 @@ from vision_zero.report.metrics_log import Figures, is_whole
 from vision_zero.rollout.game_images import GameImages
 from vision_zero.rollout.record import seen_images
 from vision_zero.spo.rewards import plurality
-from vision_zero.types import GameRules, ImagePair
+from vision_zero.types import GameRules, ImagePair, Role
 
 QUALITY = 85
 """Quality of WebP, 0 to 100."""
@@ -153,7 +154,7 @@ class JudgedClues:
 def judge_clues(
     games: Sequence[Record], pairs: Mapping[str, ImagePair], iteration_of: Callable[[Record], int]
 ) -> JudgedClues:
-    """Judge all clues. Grounding needs a description of the picture, copying does not; `shares` are per iteration."""
+    """Judge all clues. Grounding needs a description of the picture, copying does not. `shares` are the policy's."""
     described = [pair for pair in pairs.values() if is_described(pair)]
     scene_index = SceneIndex(described) if described else None
     marks: list[list[list[str]]] = []
@@ -166,14 +167,14 @@ def judge_clues(
         copied = copied_clues(said)
         marks.append([_marks(clue, judged[k] if judged else None, copied[k]) for k, clue in enumerate(game["clues"])])
         values = by_iteration.setdefault(iteration_of(game), {})
-        for role, is_spy in (("spy", True), ("civilian", False)):
-            own = [number for number, clue in enumerate(said) if (clue.seat == game["spy"]) is is_spy]
+        for role in roles_of_policy(game):
+            own = [number for number, clue in enumerate(said) if (clue.seat == game["spy"]) is (role is Role.SPY)]
             if not own:
                 continue
             figures = {name: [getattr(judged[k], name) for k in own] for name in GROUNDING_FIGURES} if judged else {}
             figures["copied"] = [float(copied[k]) for k in own]
             for name, own_shares in figures.items():
-                values.setdefault(f"{role}/{name}", []).append((sum(own_shares) / len(own), game["pair"]))
+                values.setdefault(f"{role.value}/{name}", []).append((sum(own_shares) / len(own), game["pair"]))
     shares = {k: {name: _interval(one) for name, one in figures.items()} for k, figures in sorted(by_iteration.items())}
     return JudgedClues(marks, shares)
 

@@ -53,7 +53,8 @@ def plot_run(run: Path) -> Figure:
             accuracy = [line["stage/accuracy"] for line in iterations]
             axes.plot(numbers, accuracy, color="#888888", linewidth=0.6, alpha=0.7, label="training games")
         if (level := {VOTES: chance(config), WIN_RATE: 0.5}.get(title)) is not None:
-            axes.axhline(level, color="grey", linewidth=0.8, linestyle=":", label="chance")
+            label = "chance of one vote" if title == VOTES else "chance"
+            axes.axhline(level, color="grey", linewidth=0.8, linestyle=":", label=label)
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("iteration (shaded: clue stage)", fontsize=8)
         axes.set_xlim(0, len(iterations))

@@ -1,7 +1,8 @@
 """Alarms: self-play that falls silent, colludes or flees into N/A says so, with what to do.
 
 A rising reward says none of this: a silent or colluding game pays as well as a good one. Limits are those that failed
-runs pass and healthy ones do not (docs/results.md has both counts). Copied clues have no alarm: they rise in every run.
+runs pass and few healthy ones do (docs/results.md has both counts; no failed run recorded what "one clue" looks at).
+Copied clues have no alarm: they rise in every run.
 """
 
 from collections import Counter
@@ -63,8 +64,9 @@ OF_THE_ARENA = tuple(Alarm(**row) for row in _TABLE["arena"])
 
 def clue_shares(games: Sequence[GameSummary]) -> dict[str, float]:
     """`most_common`: share of the parsed clues of all games that are the most common text; `repeated`: share of those
-    that somebody said before in their game. Texts are compared in lower case. Without parsed clues, both are 0."""
+    that somebody said before in their game. Texts are compared in lower case. Without parsed clues there are none."""
     said = Counter(clue for game in games for clue in game.clues)
-    n = max(1, said.total())
+    if not (n := said.total()):
+        return {}
     repeated = sum(len(game.clues) - len(set(game.clues)) for game in games)
-    return {"most_common": max(said.values(), default=0) / n, "repeated": repeated / n}
+    return {"most_common": max(said.values()) / n, "repeated": repeated / n}

@@ -118,8 +118,11 @@ class PastPlayers:
         past = replace(seating, **dict.fromkeys(SEATS[self.args.past_role], self.player))
         # Where the policy plays by itself, its weights are gathered already.
         is_whole = self.trainer.generation.engine is None and self.player.policy.model is self.trainer.model
-        with self.start.gathered(*([] if is_whole else [self.player])):
-            yield replace(seating, past=past, past_games=self.games(stage, (game.index for game in games)))
+        try:
+            with self.start.gathered(*([] if is_whole else [self.player])):
+                yield replace(seating, past=past, past_games=self.games(stage, (game.index for game in games)))
+        finally:
+            self.player.policy.new_weights()  # its caches of this rollout hold memory that the update needs
 
     def record(self, game: int, stage: Stage) -> dict[str, str] | None:
         """What the record of a game says of its past player."""

@@ -178,6 +178,7 @@ class IterativeSPOTrainer(ResumableTrainer):
         rollout, counters = self._play(games, images, stage)
         summaries = self.gather([summarize(game) for game in rollout.games])
         summaries.sort(key=lambda summary: summary.game)
+        past = self.past.games(stage, (summary.game for summary in summaries))
         scores = score_games(
             summaries,
             reward_beta=self.args.reward_beta,
@@ -187,7 +188,7 @@ class IterativeSPOTrainer(ResumableTrainer):
             move_baselines=stage == "clue" or self.args.rae_stages == "always",
             per=self.args.rae_update,
             subtract=self.args.rae_subtract,
-            past=self.past.games(stage, (summary.game for summary in summaries)),
+            past=past,
             control=self.args.reward_control,
             seed=self.args.seed,
             iteration=self.schedule.iteration,
@@ -196,7 +197,9 @@ class IterativeSPOTrainer(ResumableTrainer):
         batch = self._replay(samples, stage)
         self._record_games(rollout.games, scores, stage)
         self._next_stage(scores)
-        metrics = iteration_metrics(summaries, scores, stage, self.schedule, self.baselines, self.args.token_limits())
+        others_clues = past if stage == "decision" else ()  # past voters play in clue stages, past clue givers in these
+        limits = self.args.token_limits()
+        metrics = iteration_metrics(summaries, scores, stage, self.schedule, self.baselines, limits, others_clues)
         metrics |= self.past.metrics(summaries, stage)
         for name, weight in self.args.extra_reward_weights().items():
             if weight:

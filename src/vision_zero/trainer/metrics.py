@@ -6,7 +6,7 @@ much, so the numbers would depend on which rows are in a micro-batch together: h
 
 import math
 import sys
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 
 from tqdm import tqdm
 
@@ -26,8 +26,12 @@ def iteration_metrics(
     schedule: StageSchedule,
     baselines: RoleBaselines,
     token_limits: TokenLimitsByStage,
+    past: Collection[int] = (),
 ) -> dict[str, float]:
-    """Metrics by name. `stage` is the one that trained; averages, dwell and switch are those after it."""
+    """Metrics by name. `stage` is the one that trained; averages, dwell and switch are those after it.
+
+    Shares of clues leave out the games `past`, in which another model gave some.
+    """
     votes = [vote for game in games for vote in game.votes]
     n_clues = sum(len(game.clue_lengths) for game in games)
     clue_lengths = [length for game in games for length in game.clue_lengths]
@@ -51,7 +55,10 @@ def iteration_metrics(
         "votes/invalid": sum(vote == 0 for vote in votes) / len(votes),
         "votes/zero_variance_games": sum(len(set(scores.of(g.game).vote_rewards)) == 1 for g in games) / len(games),
         "clues/unparsed": sum(game.unparsed_clues for game in games) / n_clues,
-        **{f"clues/{name}": share for name, share in clue_shares(games).items()},
+        **{
+            f"clues/{name}": share
+            for name, share in clue_shares([game for game in games if game.game not in past]).items()
+        },
         "length/clue": sum(clue_lengths) / n_clues,
         "length/vote": sum(vote_lengths) / len(votes),
         "length/clue_cut": sum(n >= token_limits["clue"].maximum for n in clue_lengths) / n_clues,

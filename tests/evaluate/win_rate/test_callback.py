@@ -21,9 +21,11 @@ from tests.process_helpers import (
 from tests.trainer_helpers import make_trainer
 from vision_zero.config.game import GameConfig
 from vision_zero.data.drawn_scenes import drawn_pairs
+from vision_zero.evaluate.win_rate import callback
 from vision_zero.evaluate.win_rate.callback import HIGH, LOGGED, LOW, SECONDS, ArenaCallback, training_arena
 from vision_zero.models import load_processor
 from vision_zero.run_folder import read_json_lines, rewind
+from vision_zero.spo.alarms import Alarm
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer, every_role
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -204,3 +206,17 @@ def test_one_pair_kept_out_is_refused_with_the_share_that_would_do(tmp_path: Pat
         training_arena(few, args, few.pairs("train"))
     enough = replace(few, holdout=0.17)
     assert training_arena(enough, args, enough.pairs("train")) is not None
+
+
+def test_an_alarm_is_told_when_it_begins_to_ring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    always = Alarm("always", "win_rate", "it is {:.2f}", above=-1.0)
+    never = Alarm("never", "win_rate", "never", below_start=-1.0)
+    monkeypatch.setattr(callback, "OF_THE_ARENA", (always, never))
+    tiny_trainer(tmp_path, iterations=2).train()
+    told = [line for line in capsys.readouterr().err.splitlines() if "warning: arena" in line]
+    assert [line for line in told if "it is" in line] == [
+        "warning: arena after iteration 0: it is 0.50, and go on from an earlier checkpoint (--resume_from)"
+    ]
+    assert not [line for line in told if "never" in line]

@@ -123,6 +123,12 @@ def _mean(clues: Sequence[ClueGrounding]) -> ClueGrounding:
     )
 
 
+def roles_of_policy(record: Mapping[str, Any]) -> tuple[Role, ...]:
+    """The roles whose clues in a recorded game are the trained policy's, not a past player's."""
+    past = (record.get("past") or {}).get("role")
+    return tuple(role for role in Role if past not in ("clue", role.value))
+
+
 def said_in_record(record: Mapping[str, Any]) -> list[SaidClue]:
     """The clues of a line of games/step-*.jsonl."""
     return [SaidClue(clue["seat"], clue["clue"], clue["parsed"]) for clue in record["clues"]]

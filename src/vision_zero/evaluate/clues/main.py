@@ -20,6 +20,7 @@ from vision_zero.evaluate.clues.grounding import (
     SceneIndex,
     grounding_figures,
     is_described,
+    roles_of_policy,
     said_in_record,
 )
 from vision_zero.models import run_of
@@ -56,9 +57,12 @@ def clue_windows(
     scene_index, described = _index_scenes(
         records, list(images) or config["images"], scenes if images else config.get("scenes_dir"), config
     )
-    judged = [record for record in records if record["pair"] in described]
-    if left_out := len(records) - len(judged):
-        print(f"note: {left_out} of {len(records)} games are left out, their pairs are not described", file=sys.stderr)
+    own = [record for record in records if len(roles_of_policy(record)) == len(Role)]
+    if others := len(records) - len(own):
+        print(f"note: {others} of {len(records)} games are left out, a past player gave clues in them", file=sys.stderr)
+    judged = [record for record in own if record["pair"] in described]
+    if left_out := len(own) - len(judged):
+        print(f"note: {left_out} of {len(own)} games are left out, their pairs are not described", file=sys.stderr)
     steps = config["updates_per_iteration"] * config["num_iterations"]
     games: dict[int, list[tuple[GroundingByRole, str]]] = {}
     for record in judged:

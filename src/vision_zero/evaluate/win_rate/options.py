@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
 OF_IMAGES = ("images", "scenes_dir", "columns", "pair_by", "split", "holdout")
 """Options taken from the run together or not at all: a run's split says nothing about other images."""
-SETTING = ("reference", "template", "civilians", "rounds", "spy_view", "mask_share", "voter", "votes")
+SETTING = (
+    *("reference", "template", "civilians", "rounds", "spy_view", "mask_share", "voter", "votes"),
+    *("temperature", "top_k", "top_p", "min_clue_tokens", "max_clue_tokens", "min_vote_tokens", "max_vote_tokens"),
+    *("min_pixels", "max_pixels"),
+)
 """Options on which the runs of models that play together must agree."""
 RENAMED = {"model_name_or_path": "reference", "num_generations": "votes"}
 

@@ -37,7 +37,7 @@ function joined(chart, other, page, otherPage) {
     const column = (values) => values && x.map((at) => (rows.has(at) ? values[rows.get(at)] : null));
     return { ...curve, values: column(curve.values), low: column(curve.low), high: column(curve.high) };
   };
-  const same = (a, b) => a.value === b.value;
+  const same = (a, b) => a.value === b.value && a.label === b.label;
   return {
     ...chart,
     about,

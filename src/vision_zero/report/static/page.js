@@ -53,7 +53,7 @@ function headline(runs) {
     return both.map(([end, words]) => ({ head: named(run, end, words), figures: end.figures }));
   });
   const names = Object.entries(runs[0].headline).filter(([name]) => ends.some((end) => end.figures[name]));
-  const levels = { win_rate: 0.5, "votes/right": runs[0].chance };
+  const levels = { win_rate: 0.5, "votes/right": runs.every((run) => run.chance === runs[0].chance) ? runs[0].chance : null };
   const cell = (figure) => (figure ? el("span", { class: "figure" }, el("b", {}, digits(figure[0])), " ", el("span", { class: "hint" }, range(figure))) : "–");
   const rows = names.map(([name, words]) => [words, ...ends.map((end) => cell(end.figures[name])), digits(levels[name])]);
   byId("headline").append(el("div", { class: "card" }, tableOf("", ["in the arena", ...ends.map((end) => end.head), "chance"], rows)));
