@@ -236,7 +236,7 @@ def test_a_past_player_holds_no_cache_while_the_policy_is_updated(
     monkeypatch.setattr(trainer, "_replay", watched)
     trainer.train()
     assert held == [(0, 0)]
-    assert metrics(tmp_path)[0]["past/games"] == 0.5
+    assert trainer.state.log_history[0]["past/games"] == 0.5
 
 
 def test_a_frozen_tower_hands_a_copy_its_images_by_number(tmp_path: Path) -> None:
