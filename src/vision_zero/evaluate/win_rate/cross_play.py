@@ -33,8 +33,6 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
 
     Raises ValueError, OSError or BadImageError, before anything is played where that can be known.
     """
-    from vision_zero.rollout.load_policy import load_player
-
     options, began = parse(arguments, "cross-play"), time.perf_counter()
     config = options.config
     models = distinct_models(str(config.reference), options.models)
@@ -43,6 +41,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     if config.out:
         check_appendable(Path(config.out), "--out", '{"models": ')
     arena = arena_of(options)
+    from vision_zero.rollout.load_policy import load_player  # after what can be refused without torch
 
     def load(name: str) -> Any:
         return load_player(models[name], options.loading, arena.deals[0], options.game.template)
