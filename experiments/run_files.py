@@ -24,9 +24,12 @@ from vision_zero import run_folder
 WINDOW = 5
 """Iterations of training that a result line has one mean of."""
 TRAINING_FIGURES = (
-    *("stage/is_clue", "stage/accuracy", "stage/na_rate", "votes/invalid", "clues/most_common", "clues/repeated"),
+    *("stage/is_clue", "stage/accuracy", "stage/na_rate", "votes/invalid"),
     *("reward/civilian", "reward/spy", "advantage/civilian", "advantage/spy", "baseline/civilian", "baseline/spy"),
 )
+
+WHERE_THERE_ARE_CLUES = ("clues/most_common", "clues/repeated")
+"""Logged of iterations in which a clue could be parsed."""
 
 
 class RunError(RuntimeError):
@@ -101,7 +104,11 @@ def training_curve(metrics: Sequence[Line]) -> list[Line]:
     return [
         {
             "iteration": number * WINDOW + len(window),
-            "figures": {name: round(fmean(line[name] for line in window), 4) for name in TRAINING_FIGURES},
+            "figures": {
+                name: round(fmean(line[name] for line in window), 4)
+                for name in (*TRAINING_FIGURES, *WHERE_THERE_ARE_CLUES)
+                if all(name in line for line in window)
+            },
         }
         for number, window in enumerate(windows)
     ]
