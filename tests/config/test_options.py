@@ -145,7 +145,7 @@ def test_save_every_counts_iterations(options: dict[str, Any], save_steps: int, 
         (
             {"past_players": 0.9, "past_role": "clue"},
             "past_players=0.9 leaves iterations without a game of the policy alone, which the stage's averages count: "
-            "of 6 give at most 0.8333, or all (1)",
+            "of 6 games give at most 0.8333, or all (1)",
         ),
         ({"past_players": 0.6667, "past_role": "clue", "games_per_iteration": 3}, "of 3 games give at most 0.6666, or"),
         ({"past_players": 0.5, "past_role": "clue", "games_per_iteration": 1}, "of 1 games give 1"),
