@@ -229,20 +229,25 @@ def voters_of(words: Sequence[str]) -> dict[str, Path]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python experiments/payoffs.py", description="Rewards of one who deviates.")
     parser.add_argument("--voters", nargs="*", default=[], metavar="NAME=FOLDER", help="trained models or checkpoints")
-    parser.add_argument("--games", type=int, default=200, help="deals of each case (default: 200)")
+    parser.add_argument("--games", type=int, help="deals of each case (default: 200)")
     parser.add_argument("--report", action="store_true", help="renew docs/results.md from the last line, play nothing")
     asked = parser.parse_args(arguments)
     file = PAYOFFS
+    if asked.report and (asked.voters or asked.games is not None):
+        raise ValueError("--report plays nothing: leave out --voters and --games")
+    if (n_games := 200 if asked.games is None else asked.games) < 2:
+        raise ValueError(f"--games {n_games} must be at least 2")
     if not asked.report:
-        deals = deal_games(range(asked.games), 0, load_pairs(f"drawn:{asked.games}@heldout"), GameRules())
+        deals = deal_games(range(n_games), 0, load_pairs(f"drawn:{n_games}@heldout"), GameRules())
         by_voters: dict[str, dict[str, list[float]]] = {}
-        hashes = {}
-        for name, folder in voters_of(asked.voters).items():
-            hashes[name] = weights_hash(folder / EXPORT if (folder / EXPORT).is_dir() else folder)[:16]
+        voters = voters_of(asked.voters)
+        models = {name: folder / EXPORT if (folder / EXPORT).is_dir() else folder for name, folder in voters.items()}
+        hashes = {name: weights_hash(folder)[:16] for name, folder in models.items()}
+        for name, folder in voters.items():
             with policy_of(folder, SAMPLING) as policy:
                 by_voters[name] = rewards(policy, deals)
             print(f"played {name}", flush=True)
-        append_json_line(file, {"games": asked.games, "voters": hashes, "figures": figures(by_voters)})
+        append_json_line(file, {"games": n_games, "voters": hashes, "figures": figures(by_voters)})
     lines = read_lines(file, lambda _: ("games", "voters", "figures"))
     if not lines:
         raise ValueError(f"{file}: nothing is played yet; leave out --report")

@@ -217,7 +217,7 @@ def weights_hash(model: Path) -> str:
     """Of the weight files of a model folder. Raises ValueError when there are none."""
     files = sorted(model.glob("*.safetensors"))
     if not files:
-        raise ValueError(f"there is no model in {model}")
+        raise ValueError(f"there is no model in {model}; of a run, give a checkpoint")
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.read_bytes())

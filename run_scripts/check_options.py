@@ -29,7 +29,7 @@ def check_training(arguments: list[str], processes: int) -> None:
     gc.disable()
     from vision_zero import ranks, train
     from vision_zero.evaluate.win_rate.callback import training_arena
-    from vision_zero.models import load_processor
+    from vision_zero.models import check_model, find_models, load_processor
     from vision_zero.models.hub import check_place
 
     ranks.world_size = lambda: processes  # of the command; here is one, which waits for no other
@@ -42,18 +42,23 @@ def check_training(arguments: list[str], processes: int) -> None:
     else:
         check_place(name)
         print(f"the model {name} is not checked: it is no folder here", file=sys.stderr)
+    if args.past_model is not None and (Path(args.past_model).exists() or not args.past_model):
+        check_model(find_models([args.past_model])[-1])
     training_arena(game, args, train.load_checked_pairs(game, True, processor))
 
 
 def check_evaluating(arguments: list[str]) -> None:
     from vision_zero.evaluate.benchmarks.options import parse as parse_benchmarks
+    from vision_zero.evaluate.win_rate.cross_play import distinct_models
     from vision_zero.evaluate.win_rate.options import parse
 
     command, *words = arguments
     if command == "vlmevalkit":
         parse_benchmarks(words)
     else:
-        parse(words, command)
+        options = parse(words, command)
+        if command == "cross-play":
+            distinct_models(str(options.config.reference), options.models)
 
 
 def check_making(arguments: list[str]) -> None:

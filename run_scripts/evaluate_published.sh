@@ -24,6 +24,10 @@ DRY_RUN="${DRY_RUN:-0}"                 # 1: check, print the commands and stop
 
 models=()
 while [ $# -gt 0 ] && [[ "$1" != --* ]]; do models+=("$1") && shift; done
+case " $* " in
+    *" --out"[\ =]* | *" --reference"[\ =]* | *" --games"[\ =]*)
+        die "--out, --reference and --games are set here: choose OUT, the base, GAMES and CROSS_GAMES" ;;
+esac
 [ "${#models[@]}" -ge 2 ] || die "name the base and one checkpoint or more, before any option"
 switch USE_CPU
 check_numbers GAMES CROSS_GAMES
@@ -31,6 +35,8 @@ for model in "${models[@]}"; do
     check_model "a model" "$model"
     [[ "$model" != *" "* ]] || [ -z "$BENCHMARKS" ] || die "$model has a space in its name: link it to another place"
 done
+twice="$(realpath -m -- "${models[@]}" | sort | uniq -d | head -n 1)"
+[ -z "$twice" ] || die "$twice is named twice: give the base and each checkpoint once"
 base="${models[0]}"
 checkpoints=("${models[@]:1}")
 images=(--drawn 500)

@@ -25,6 +25,7 @@ case " $* " in
         die "--reward_control and --output_dir are set here: choose CONTROLS, NAME and OUTPUT_BASE_DIR" ;;
 esac
 read -ra controls <<<"$CONTROLS"
+[ -z "$(printf '%s\n' "${controls[@]}" | sort | uniq -d)" ] || die "CONTROLS has one of them twice: $CONTROLS"
 for control in "${controls[@]}"; do
     case "$control" in
         none | shuffled | constant | random) ;;

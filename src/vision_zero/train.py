@@ -105,7 +105,10 @@ def prepare(arguments: list[str] | None, lock: ExitStack) -> tuple[IterativeSPOT
             print(f"wandb is offline, without a key; to send the run later: wandb sync {where}", file=sys.stderr)
     state = PartialState()
     if args.past_model is not None:
-        args.past_model = find_models([args.past_model])[-1]  # of a run, its last checkpoint
+        try:
+            args.past_model = find_models([args.past_model])[-1]  # of a run, its last checkpoint
+        except (ValueError, OSError) as error:
+            raise ValueError(f"--past_model {args.past_model}: {error}") from error
     config = resolved(game, args, model)
     checkpoint, saved = find_start(args, config, state, lock)
     processor = load_processor(

@@ -128,6 +128,7 @@ def test_save_every_counts_iterations(options: dict[str, Any], save_steps: int, 
         ({"past_role": "voter"}, "past_role=voter has no effect without past_players: give both"),
         ({"past_model": "runs/x"}, "past_model=runs/x has no effect without past_players: give both"),
         ({"past_players": 1.5, "past_role": "spy"}, "past_players=1.5 must be at most 1"),
+        ({"past_players": 1e-9, "past_role": "spy"}, "past_players=1e-09 is less than one of the run's 60 games"),
         ({"past_players": -0.5, "past_role": "spy"}, "past_players=-0.5 must be at least 0"),
         ({"past_players": 0.5, "past_role": "both"}, "past_role=both must be one of voter, clue, civilian, spy"),
         (

@@ -30,6 +30,7 @@ def test_a_share_of_the_starts_figure() -> None:
     start = {"image_gain": [0.2, 0.1, 0.3]}
     assert blind.rings({"image_gain": [0.05, 0.0, 0.09]}, start)
     assert not blind.rings({"image_gain": [0.05, 0.0, 0.11]}, start)
+    assert not blind.rings({"image_gain": [-0.1, -0.2, -0.06]}, {"image_gain": [-0.1, -0.2, 0.0]})
     assert not blind.rings({"image_gain": [0.05, 0.0, 0.09]}, {})
     assert not blind.rings({"image_gain": [0.05, 0.0, 0.09]})
 

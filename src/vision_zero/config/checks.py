@@ -100,6 +100,8 @@ def _check_past_players(args: GRPOConfig) -> None:
         refuse(args, {"rae_stages": f"moves the baselines by clues of past_role={args.past_role}; leave it at clue"})
     if args.schedule in ("decision", "clue") and args.schedule != args.past_stage:
         refuse(args, {"schedule": f"has no {args.past_stage} stages, in which past_role={args.past_role} plays"})
+    if share * games * args.iterations < 1:
+        refuse(args, {"past_players": f"is less than one of the run's {games * args.iterations} games"})
     if games - 1 < games * share < games:
         most = f"at most {(games - 1) * 10_000 // games / 10_000}, or all (1)" if games > 1 else "1"
         raise ValueError(

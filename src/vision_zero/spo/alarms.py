@@ -40,7 +40,8 @@ class Alarm:
         if self.below_start is not None:
             if start is None or self.figure not in start:
                 return False
-            limit = self.below_start * _interval(start[self.figure])[0]
+            began = _interval(start[self.figure])[0]
+            limit = self.below_start * began if began > 0 else None  # of nothing, nothing can be lost
         return (self.above is not None and low > self.above) or (limit is not None and high < limit)
 
     def words(self, figures: Figures) -> str:
