@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from errors import in_words
 from files import Line
-from report import PAGE, renewed
+from report import marked, write_sections
 from results import read_all_results
 from tables import FAILURES, failure, markdown
 from vision_zero.spo.alarms import OF_AN_ITERATION, OF_THE_ARENA
@@ -70,7 +70,7 @@ def section(runs: Sequence[Line]) -> str:
         "    python experiments/alarms.py",
         markdown(["at the end", "runs", "any alarm", "first at iteration", *(alarm.name for alarm in ALARMS)], rows),
     ]
-    return "\n\n".join(["<!-- study alarms -->", *parts, "<!-- end of study alarms -->"])
+    return marked("alarms", parts)
 
 
 @in_words
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     text = section(recorded_runs())
     print(text)
-    PAGE.write_text(renewed(PAGE.read_text("utf-8"), {"alarms": text}), "utf-8")
+    write_sections({"alarms": text})
     return 0
 
 

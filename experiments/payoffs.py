@@ -25,8 +25,8 @@ from pathlib import Path
 from ceiling import SAMPLING
 from errors import in_words
 from files import Line, read_lines
-from questions import policy_of
-from report import PAGE, renewed
+from questions import export_of, policy_of
+from report import marked, write_sections
 from silence import SilentPlayer
 from study import HERE, ROOT, weights_hash
 from tables import markdown
@@ -39,7 +39,7 @@ from vision_zero.game.spy_game import deal_games, votes_in_order
 from vision_zero.rollout.game_images import open_images
 from vision_zero.rollout.play import Seating, play_side_by_side
 from vision_zero.rollout.policy import Policy, TurnRequest
-from vision_zero.run_folder import EXPORT, append_json_line
+from vision_zero.run_folder import append_json_line
 from vision_zero.spo.rewards import clue_rewards
 from vision_zero.types import Completion, Game, GameRules, Role
 
@@ -184,7 +184,7 @@ def section(line: Line) -> str:
         table(line),
         best_replies(line),
     ]
-    return "\n\n".join(["<!-- study payoffs -->", *parts, "<!-- end of study payoffs -->"])
+    return marked("payoffs", parts)
 
 
 def lower_end(interval: Sequence[float | None]) -> float:
@@ -232,7 +232,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--games", type=int, help="deals of each case (default: 200)")
     parser.add_argument("--report", action="store_true", help="renew docs/results.md from the last line, play nothing")
     asked = parser.parse_args(arguments)
-    file = PAYOFFS
     if asked.report and (asked.voters or asked.games is not None):
         raise ValueError("--report plays nothing: leave out --voters and --games")
     if (n_games := 200 if asked.games is None else asked.games) < 2:
@@ -241,18 +240,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         deals = deal_games(range(n_games), 0, load_pairs(f"drawn:{n_games}@heldout"), GameRules())
         by_voters: dict[str, dict[str, list[float]]] = {}
         voters = voters_of(asked.voters)
-        models = {name: folder / EXPORT if (folder / EXPORT).is_dir() else folder for name, folder in voters.items()}
-        hashes = {name: weights_hash(folder)[:16] for name, folder in models.items()}
+        hashes = {name: weights_hash(export_of(folder))[:16] for name, folder in voters.items()}
         for name, folder in voters.items():
             with policy_of(folder, SAMPLING) as policy:
                 by_voters[name] = rewards(policy, deals)
             print(f"played {name}", flush=True)
-        append_json_line(file, {"games": n_games, "voters": hashes, "figures": figures(by_voters)})
-    lines = read_lines(file, lambda _: ("games", "voters", "figures"))
+        append_json_line(PAYOFFS, {"games": n_games, "voters": hashes, "figures": figures(by_voters)})
+    lines = read_lines(PAYOFFS, lambda _: ("games", "voters", "figures"))
     if not lines:
-        raise ValueError(f"{file}: nothing is played yet; leave out --report")
+        raise ValueError(f"{PAYOFFS}: nothing is played yet; leave out --report")
     print(table(lines[-1]))
-    PAGE.write_text(renewed(PAGE.read_text("utf-8"), {"payoffs": section(lines[-1])}), "utf-8")
+    write_sections({"payoffs": section(lines[-1])})
     return 0
 
 

@@ -19,10 +19,15 @@ from vision_zero.run_folder import EXPORT
 from vision_zero.types import GameRules
 
 
+def export_of(model: Path) -> Path:
+    """The export of a checkpoint; a model's own folder."""
+    return model / EXPORT if (model / EXPORT).is_dir() else model
+
+
 @contextmanager
 def policy_of(model: Path, sampling: Sampling) -> Iterator[TransformersPolicy]:
     """`model`: a model's folder or a checkpoint of a run."""
-    folder = model / EXPORT if (model / EXPORT).is_dir() else model
+    folder = export_of(model)
     loaded = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     policy = TransformersPolicy(loaded, load_processor(str(folder)), sampling)
     try:

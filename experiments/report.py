@@ -106,7 +106,16 @@ def section(study: Study, lines: list[Line]) -> str:
     elif done:
         parts.append(cross_play_table(study, done) if study.together else transfer_table(study, done))
     parts += gaps(study, lines, done)
-    return "\n\n".join([f"<!-- study {study.name} -->", *parts, f"<!-- end of study {study.name} -->"])
+    return marked(study.name, parts)
+
+
+def marked(name: str, parts: Sequence[str]) -> str:
+    """A section of the page between its markers."""
+    return "\n\n".join([f"<!-- study {name} -->", *parts, f"<!-- end of study {name} -->"])
+
+
+def write_sections(sections: Mapping[str, str], page: Path = PAGE) -> None:
+    page.write_text(renewed(page.read_text("utf-8"), sections), "utf-8")
 
 
 def renewed(page: str, sections: Mapping[str, str]) -> str:
@@ -153,7 +162,7 @@ def renew(page: Path, images: Path, studies: Mapping[str, Study], results: Path,
         if drawing is not None:
             images.mkdir(parents=True, exist_ok=True)
             (images / f"study-{name}.svg").write_text(drawing, "utf-8")
-    page.write_text(renewed(page.read_text("utf-8"), sections), "utf-8")
+    write_sections(sections, page)
     return set(sections)
 
 

@@ -10,6 +10,7 @@ import alarms
 import payoffs
 from files import read_lines
 from payoffs import CASES, CODE, Case, OneDeviates, best_replies, deviant, figures, mixed, rewards, section
+from report import PAGE
 from tiny_vlm.games import TOKEN_LIMITS
 from tiny_vlm.scripted import OraclePlayer, RandomPlayer, civilian_objects, claims
 from vision_zero.data.pairs import load_pairs
@@ -76,7 +77,7 @@ def test_best_replies_are_said() -> None:
 
 
 def test_the_page_is_what_was_played_and_recorded() -> None:
-    page = payoffs.PAGE.read_text("utf-8")
+    page = PAGE.read_text("utf-8")
     assert section(read_lines(payoffs.PAYOFFS)[-1]) in page
     assert alarms.section(alarms.recorded_runs()) in page
 

@@ -30,7 +30,10 @@ from vision_zero.types import Stage
 REQUESTS_AT_ONCE = 512
 """To a server from one process, at most, unless vllm_max_num_seqs says so: each holds a connection open."""
 LONG: dict[str, str] = beside(__file__)  # meanings that do not fit in the line of their option
-DERIVED = tuple(LONG["derived"].split())
+DERIVED = (
+    *("max_steps", "gradient_accumulation_steps", "steps_per_generation", "generation_batch_size"),
+    "max_completion_length",
+)
 """TRL's options that follow from the method's and the number of processes."""
 
 

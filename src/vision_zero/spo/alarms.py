@@ -16,7 +16,7 @@ from vision_zero.types import GameSummary
 
 Figures = Mapping[str, float] | Mapping[str, Sequence[float | None]]
 """Numbers by name, or value, low and high; None: no interval."""
-LATEST = 5
+IN_A_ROW = 5
 """Iterations in a row after which an iteration's alarm rings: one iteration has few games."""
 
 
@@ -58,7 +58,7 @@ def _interval(figure: float | Sequence[float | None]) -> tuple[float, float, flo
 
 _TABLE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
 OF_AN_ITERATION = tuple(Alarm(**row) for row in _TABLE["iteration"])
-"""Alarms on the metrics of an iteration; they ring when they hold LATEST times in a row."""
+"""Alarms on the metrics of an iteration; they ring when they hold IN_A_ROW times in a row."""
 OF_THE_ARENA = tuple(Alarm(**row) for row in _TABLE["arena"])
 """Alarms on the figures of one win rate."""
 

@@ -8,7 +8,9 @@ iteration, with the accuracy and the N/A rate of all its votes:
     clue -> decision   if (1 - acc >= err_up or na >= na_up) and d >= k_min
     forced switch      if d >= patience
 
-What follows from the paper's values is in docs/method.md. Every switch is recorded with its reason.
+With the paper's values, a constant accuracy below 0.9 ends a decision stage only by patience. The averages start at 0,
+as if all votes were wrong, so the first clue stage usually ends after `k_min` iterations. Every switch is recorded
+with its reason.
 """
 
 from abc import ABC, abstractmethod
@@ -39,8 +41,12 @@ class SwitchEvent:
 class StageSchedule(ABC):
     """Schedule of stages. All track the averages of accuracy and N/A rate, for the log.
 
-    `stage` is that of the next iteration, `dwell` the iterations done in it, `iteration` all of them, `last_reason`
-    that of a switch in the last `update`, and `history` has every switch so far.
+    Attributes:
+        stage: stage of the next iteration.
+        dwell: iterations done in this stage; 0 right after a switch.
+        iteration: iterations done altogether.
+        last_reason: reason of the switch in the last `update`; None if there was none.
+        history: every switch so far.
     """
 
     def __init__(self, start: Stage, rho: float, debias: bool) -> None:
@@ -126,13 +132,19 @@ class StageSwitch(StageSchedule):
     """Switch of Iterative-SPO (see the module), from the decision stage on. Raises ValueError for wrong options."""
 
     rho: float = 0.95
+    """Decay of both averages."""
     acc_up: float = 0.9
+    """Accuracy average from which the decision stage may end."""
     err_up: float = 0.4
+    """Error average (1 - accuracy average) from which the clue stage may end."""
     na_up: float = 0.5
+    """N/A average from which the clue stage may end."""
     na_down: float = 0.1
+    """N/A average up to which the decision stage may end."""
     k_min: int = 5
+    """Iterations a stage lasts at least before the rule may end it."""
     patience: int | None = 20
-    """None: never."""
+    """Iterations after which a stage ends regardless of the averages; None: never."""
     debias: bool = False
     """Compare averages divided by 1 - rho^t, t the iterations in them (not in the paper)."""
     reset_averages: bool = field(default=False, kw_only=True)

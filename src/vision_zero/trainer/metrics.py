@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from vision_zero.rollout.policy import TokenLimitsByStage
 from vision_zero.spo.advantages import RoleBaselines
-from vision_zero.spo.alarms import LATEST, OF_AN_ITERATION, clue_shares
+from vision_zero.spo.alarms import IN_A_ROW, OF_AN_ITERATION, clue_shares
 from vision_zero.spo.rewards import COMPLETION_REWARDS
 from vision_zero.spo.scoring import Scores
 from vision_zero.spo.stages import StageSchedule
@@ -112,7 +112,7 @@ def tell_of_iteration(streaks: Streaks, iteration: int, metrics: Mapping[str, fl
     streaks.tell("equal rewards", equal, words + "; games/ has what was said", EQUAL_FOR)
     for alarm in OF_AN_ITERATION:
         rings = alarm.rings(metrics)
-        streaks.tell(alarm.name, rings, f"iteration {iteration}: {alarm.words(metrics)}" if rings else "", LATEST)
+        streaks.tell(alarm.name, rings, f"iteration {iteration}: {alarm.words(metrics)}" if rings else "", IN_A_ROW)
 
 
 MEANS = ("kl", "entropy", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean")

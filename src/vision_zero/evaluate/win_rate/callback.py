@@ -139,7 +139,7 @@ class ArenaCallback(TrainerCallback):
             both = line["figures"], line["start"]
             ringing = {alarm.name: alarm.words(both[0]) for alarm in OF_THE_ARENA if alarm.rings(*both)}
             words = ringing | {what: what for what in result.unreadable()}
-            for name in words.keys() - self._told:
+            for name in (name for name in words if name not in self._told):
                 iteration = state.global_step // args.optimizer_steps_per_iteration
                 tqdm.write(f"warning: arena after iteration {iteration}: {words[name]}", file=sys.stderr)
             self._told = set(words)

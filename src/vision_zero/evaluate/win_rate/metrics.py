@@ -1,10 +1,30 @@
 """The win rate of a trained model against a frozen one, what each role adds, and whether it is skill.
 
-T(c, s, v) is 1 if the table of civilians c and voters v finds the spy s in a deal, else 0; docs/runs.md has the formula
-of every figure. All are means over deals; intervals resample image pairs with all their deals.
+With T(c, s, v) = 1 if the table of civilians c and voters v finds the spy s in a deal, else 0:
+
+    win_rate         (T(new, start, new) + 1 - T(start, new, start)) / 2     exactly 1/2 when both are the same
+    as_table         T(new, start, new)
+    as_spy           1 - T(start, new, start)
+    start_as_table   T(start, start, start); as the spy the start wins the rest
+    table_gain       as_table - start_as_table
+    spy_gain         as_spy - (1 - start_as_table)
 
 One policy that plays all roles can drift into a code between its clue givers and its voters. A code is no skill, and
-it needs both, so each is also put beside the frozen other, and beside players of another seed.
+it needs both, so each is also put beside the frozen other:
+
+    civilians_gain   T(new, start, start) - start_as_table      new civilians, frozen voters
+    voters_gain      T(start, start, new) - start_as_table      frozen civilians, new voters
+    together         table_gain - civilians_gain - voters_gain  what they gain only with each other
+    against_itself   T(new, new, new)
+    other_voters_gain, other_civilians_gain                     beside players of another seed: T(new, start, other)
+                     and T(other, start, new), minus start_as_table
+
+The image gain is what voters take from the image, not from the clues, in games of the new model with itself:
+
+    image_gain       share of right votes with the true image minus that with another game's image
+                     (votes/right - votes/right_image_swapped), on the same clues and at the same seeds
+
+All are means over deals; intervals resample image pairs with all their deals.
 """
 
 from collections.abc import Callable, Sequence
