@@ -116,7 +116,7 @@ class TimedTrainer(IterativeSPOTrainer):
         figures: dict[str, float] = {
             **self.cpu,
             "update": self.cpu["step"] - self.cpu["play and score"],
-            "images preprocessed": self.memo.preprocessed - self.preprocessed,
+            "images preprocessed": self.images.preprocessed - self.preprocessed,
             "images encoded": self.encoded if self.frozen is None else self.frozen.encoded,
         }
         figures = {name: value / self.args.games_per_iteration for name, value in figures.items()}
@@ -132,7 +132,7 @@ class TimedTrainer(IterativeSPOTrainer):
         return [unsplit_pixel_values_by_grid(part) for part in parts]
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
-        self.preprocessed = self.memo.preprocessed
+        self.preprocessed = self.images.preprocessed
         return self._timed("play and score", super()._generate_and_score_completions, inputs)
 
     def _play(self, *args: Any) -> Any:

@@ -33,7 +33,7 @@ def policy_of(model: Path, sampling: Sampling) -> Iterator[TransformersPolicy]:
     try:
         yield policy
     finally:
-        policy.memo.clear()  # transformers caches bound methods of image processors: they, and this, outlive the policy
+        policy.images.clear()  # transformers caches bound methods of image processors: they outlive it
 
 
 def answers(model: Path) -> Mapping[str, Sequence[float]]:

@@ -30,7 +30,7 @@ from vision_zero.models import load_processor
 from vision_zero.rollout.play import Seating, play
 from vision_zero.rollout.policy import TokenLimits, TurnRequest
 from vision_zero.rollout.sampling import Sampling
-from vision_zero.rollout.transformers_policy import prompt_ids
+from vision_zero.rollout.transformers_policy import prompt_of
 from vision_zero.types import Completion, GameRules, ImagePair
 
 
@@ -55,7 +55,7 @@ class TextPolicy:
 
     def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         prompts = [
-            [self.word if t == self.image_token else t for t in prompt_ids(self.processor, request)]
+            [self.word if t == self.image_token else t for t in prompt_of(self.processor, request).ids]
             for request in requests
         ]
         generation = GenerationConfig(

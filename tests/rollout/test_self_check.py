@@ -27,7 +27,7 @@ from vision_zero.rollout.load_policy import Loading, load_player
 from vision_zero.rollout.play import play
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.self_check import SelfCheckError, check_files, check_player, first_requests, plain_inputs
-from vision_zero.rollout.transformers_policy import TransformersPolicy, prompt_ids
+from vision_zero.rollout.transformers_policy import TransformersPolicy, prompt_of
 from vision_zero.rollout.vllm.requests import RequestBuilder
 from vision_zero.train import load_checked_pairs, main
 from vision_zero.trainer.callbacks import SelfCheck
@@ -94,7 +94,7 @@ def test_a_right_family_passes(name: str, tmp_path: Path, capsys: pytest.Capture
     lines = [line for line in capsys.readouterr().err.splitlines() if "self-check" in line]
     assert len(lines) == 1
     assert lines[0].startswith(f"{tmp_path}: self-check: prompts of ")
-    assert player.policy.new_tokens == player.policy.memo.preprocessed == 0
+    assert player.policy.new_tokens == player.policy.images.preprocessed == 0
     assert ChatModel.load(str(tmp_path), use_cpu=True).check("it").startswith("self-check: prompts of ")
 
 
@@ -177,12 +177,12 @@ def test_a_run_with_it_is_a_run_without(
             trainer.add_callback(check := SelfCheck(trainer))
             check.on_train_begin()
             assert random_states() == generators
-            assert trainer.memo.preprocessed == 0
+            assert trainer.images.preprocessed == 0
         trainer.train()
         timed = ("seconds", "step_time", "train_")
         logs.append([{k: v for k, v in line.items() if not k.startswith(timed)} for line in trainer.state.log_history])
         states.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
-        counts.append((trainer.memo.preprocessed, trainer.frozen and trainer.frozen.encoded))
+        counts.append((trainer.images.preprocessed, trainer.frozen and trainer.frozen.encoded))
     assert logs[0] == logs[1]
     assert counts[0] == counts[1]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -200,7 +200,7 @@ def test_a_prompt_has_the_bos_of_apply_chat_template(template: str, tokenizer: b
     expected = plain_inputs(load_processor(folder), request.image, request.prompt.text)["input_ids"][0].tolist()
     bos = processor.tokenizer.bos_token_id
     assert expected.count(bos) == min(1, len(template) + tokenizer)
-    assert prompt_ids(processor, request) == expected
+    assert prompt_of(processor, request).ids == expected
     unexpanded = RequestBuilder(model, processor, Sampling()).unexpanded_prompt_ids(request)
     assert unexpanded.count(bos) == expected.count(bos)
     content = [{"type": "image"}, {"type": "text", "text": request.prompt.text}]

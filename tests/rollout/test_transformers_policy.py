@@ -410,7 +410,7 @@ def test_an_image_is_preprocessed_and_encoded_once(model: PreTrainedModel, proce
     finally:
         handle.remove()
     assert encoded == [16, 16]
-    assert policy.memo.preprocessed == 2
+    assert policy.images.preprocessed == 2
 
 
 def test_new_weights_forget_what_the_old_ones_computed(processor: ProcessorMixin) -> None:

@@ -38,7 +38,7 @@ from tests.trainer_helpers import (
 )
 from vision_zero.models import load_processor
 from vision_zero.rollout.game_images import GameImage
-from vision_zero.rollout.image_cache import memoize_images
+from vision_zero.rollout.image_store import store_of
 from vision_zero.types import Stage
 
 TEMPERATURE = 0.8
@@ -239,7 +239,7 @@ def test_every_image_is_preprocessed_once(family: Family, tmp_path: Path) -> Non
     trainer = family_trainer(family, tmp_path)
     step = one_step(trainer)
     assert step.log["rollout/images/preprocessed"] == 4  # two games, an original and an edited image each
-    assert trainer.memo.preprocessed == 4
+    assert trainer.images.preprocessed == 4
 
 
 # --------------------------------------------------------------------------------------------------------------- memo
@@ -254,7 +254,7 @@ def images_of_sizes(*sizes: tuple[int, int]) -> list[Image.Image]:
 )
 def test_memo_gives_the_tensors_of_the_plain_processor(family: Family, sizes: tuple[tuple[int, int], ...]) -> None:
     plain, memoized = load_processor(str(family.folder)), load_processor(str(family.folder))
-    memo = memoize_images(memoized)
+    memo = store_of(memoized)
     images = images_of_sizes(*sizes)
     named = [GameImage(f"image{k}", image) for k, image in enumerate(images)]
     content = [{"type": "image"}, {"type": "text", "text": "red cube"}]
@@ -277,8 +277,8 @@ def test_memo_gives_the_tensors_of_the_plain_processor(family: Family, sizes: tu
 
 def test_memo_leaves_other_images_alone_and_saves_as_the_plain_processor(family: Family, tmp_path: Path) -> None:
     plain, memoized = load_processor(str(family.folder)), load_processor(str(family.folder))
-    memo = memoize_images(memoized)
-    assert memoize_images(memoized) is memo
+    memo = store_of(memoized)
+    assert store_of(memoized) is memo
     image = images_of_sizes(ONE_TILE)[0]
     expected = plain.image_processor(image, return_tensors="pt")["pixel_values"]
     assert torch.equal(memoized.image_processor(image, return_tensors="pt")["pixel_values"], expected)

@@ -85,7 +85,7 @@ def test_every_step_encodes_its_own_images(family: Family, tmp_path: Path) -> No
     calls = count_calls(trainer)
     trainer.train()
     assert len(calls) == 3 * 4
-    assert len(trainer.images.pixels) == 4
+    assert len(trainer.images.keys) == 4
 
 
 def test_the_tower_is_saved_as_it_was(family: Family, tmp_path: Path) -> None:

@@ -89,6 +89,19 @@ AttentionInterface.register(GROUPED_SDPA, grouped_sdpa)
 AttentionMaskInterface.register(GROUPED_SDPA, sdpa_mask)
 
 
+def attends_to_all(model: PreTrainedModel) -> bool:
+    """Whether every layer of the language model attends to all tokens before. Raises ValueError for other layers
+    than attention: their state is not one of single tokens, which could be cut, joined and padded.
+    """
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if other := sorted(kinds - {"full_attention", "sliding_attention"}):
+        raise ValueError(f"{type(model).__name__} has {', '.join(other)} layers, which no player here can play")
+    if kinds:
+        return kinds == {"full_attention"}
+    return not (getattr(config, "use_sliding_window", True) and getattr(config, "sliding_window", None))
+
+
 def use_grouped_sdpa(model: PreTrainedModel) -> PreTrainedModel:
     """`model` with this attention in its language model, if that uses "sdpa"; its files will not know of it."""
     config = model.config.get_text_config()

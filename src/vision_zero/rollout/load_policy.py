@@ -30,7 +30,7 @@ class ModelPlayer:
     def forget(self) -> None:
         """Clear prompt caches, image features and preprocessed images, before other games or other weights."""
         self.policy.new_weights()
-        self.policy.memo.clear()
+        self.policy.images.clear()
 
 
 @dataclass(frozen=True)

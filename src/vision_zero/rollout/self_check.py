@@ -17,9 +17,8 @@ from transformers import PreTrainedModel, ProcessorMixin
 from vision_zero.game.prompts import render
 from vision_zero.game.spy_game import answer, open_turns, turn_seed
 from vision_zero.rollout.game_images import open_images
-from vision_zero.rollout.image_cache import memoize_images
+from vision_zero.rollout.image_store import store_of
 from vision_zero.rollout.policy import NotFiniteError, Policy, PromptTooLongError, TokenLimits, TurnRequest
-from vision_zero.rollout.transformers_policy import without_adapter_wrapper
 from vision_zero.rollout.vllm.client import VLLMServerError
 from vision_zero.types import Completion, Game
 
@@ -27,9 +26,6 @@ TOKENS = 16
 """Sampled per reply, no more and no fewer, so that processes that share a model stay in step."""
 FLOAT32_LIMIT, HALF_LIMIT = 1e-3, 0.05
 HALF = (True, torch.float16, torch.bfloat16, "torch.float16", "torch.bfloat16")
-REACH_THE_PLAYER = {"input_ids", "attention_mask", "pixel_values", "image_grid_thw", "mm_token_type_ids"}
-IMAGE_OUTPUTS = {"last_hidden_state", "pooler_output", "hidden_states", "attentions"}
-"""Of a processor and of a vision tower: what policies and the training forward know what to do with."""
 Fields = Mapping[str, torch.Tensor]
 
 
@@ -103,22 +99,6 @@ def plain_logps(model: PreTrainedModel, inputs: Fields, token_ids: Sequence[int]
     return (logits_TV.float() / (temperature or 1.0)).log_softmax(-1).gather(1, ids_1T.T)[:, 0]
 
 
-def check_image(model: PreTrainedModel, inputs: Fields) -> None:
-    """Raises ValueError for fields and features of an image that would not reach a player."""
-    model = without_adapter_wrapper(model)
-    fields = {key: inputs[key].to(model.device) for key in ("pixel_values", "image_grid_thw") if key in inputs}
-    lost = sorted(inputs.keys() - REACH_THE_PLAYER)
-    with torch.no_grad():
-        output = {} if lost else model.model.get_image_features(**fields)
-    lost += sorted(key for key, value in output.items() if value is not None and key not in IMAGE_OUTPUTS)
-    if lost:
-        raise ValueError(f"{type(model).__name__} has {', '.join(lost)}, which its player would not get")
-    n_features = sum(feature.shape[:-1].numel() for feature in output["pooler_output"])
-    n_tokens = int((inputs["input_ids"] == model.config.image_token_id).sum())
-    if not n_tokens or n_tokens != n_features:
-        raise ValueError(f"{n_tokens} image tokens in a prompt, for {n_features} image features")
-
-
 def check_replies(replies: Sequence[Completion], inputs: Sequence[Fields], logps: torch.Tensor, limit: float) -> float:
     """The mean gap of all log-probs to `logps`. Raises ValueError above `limit` (or NaN), or for other prompts."""
     for said, fields in zip(replies, inputs, strict=True):
@@ -136,17 +116,17 @@ def check_replies(replies: Sequence[Completion], inputs: Sequence[Fields], logps
 
 @contextmanager
 def nothing_changed(processor: ProcessorMixin) -> Iterator[None]:
-    """Context that leaves random generators and the memo of images as they were: a run with a check is one without."""
-    python, numpy, memo = random.getstate(), np.random.get_state(), memoize_images(processor)  # noqa: NPY002
-    preprocessed = memo.preprocessed
+    """Context that leaves random generators and the images as they were: a run with a check is one without."""
+    python, numpy, images = random.getstate(), np.random.get_state(), store_of(processor)  # noqa: NPY002
+    preprocessed = images.preprocessed
     try:
         with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
             yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
-        memo.preprocessed = preprocessed
-        memo.clear()
+        images.preprocessed = preprocessed
+        images.clear()
 
 
 def check_player(
@@ -157,21 +137,15 @@ def check_player(
     requests: Sequence[TurnRequest],
     temperature: float,
     limit: float,
-    *,
-    plays_by_fields: bool = False,
 ) -> str:
     """Have the policy of `playing` answer `requests` one by one, and the model of `plain` score what it said.
 
-    `plays_by_fields`: it does so by the model's own forward over all fields of the processor. Returns a
-    line for the user. Raises SelfCheckError, after all forwards that other processes take part in, and what a
-    policy raises for a prompt that does not fit, or for a server.
+    Returns a line for the user. Raises SelfCheckError, after all forwards that other processes take part in, and what
+    a policy raises for a prompt that does not fit, or for a server.
     """
     try:
         inputs = [plain_inputs(processor, request.image, request.prompt.text) for request in requests]
         with nothing_changed(processor):
-            if not plays_by_fields:
-                with plain() as model:
-                    check_image(model, inputs[0])
             with playing() as policy:
                 replies = [policy.answer([request])[0] for request in requests]
             with plain() as model:

@@ -21,15 +21,21 @@ from peft import PeftModel
 from PIL import Image
 from transformers import Cache, PreTrainedModel, ProcessorMixin
 
-from vision_zero.rollout.game_images import GameImage
-from vision_zero.rollout.image_cache import ImageMemo, memoize_images
+from vision_zero.models.attention import attends_to_all
+from vision_zero.rollout.image_store import (
+    Features,
+    ImageStore,
+    ProcessedPrompt,
+    look_images_up,
+    process,
+    store_of,
+)
 from vision_zero.rollout.kv_cache import Found, PrefixStore, joined, padded_left
 from vision_zero.rollout.policy import TurnRequest
 from vision_zero.rollout.sampling import Sampler, Sampling
 from vision_zero.rollout.stopping import STOP
 from vision_zero.types import Completion
 
-IMAGES_AT_ONCE = 64
 PROMPT_TOKENS = 2048
 """Of a completion, on average, above which fewer than `max_batch` are generated at once."""
 
@@ -38,8 +44,8 @@ PROMPT_TOKENS = 2048
 class _Row:
     """Distinct prompt and the indices of its requests. Prompts of one conversation mostly have a common prefix."""
 
-    prompt_ids: list[int]
-    image: GameImage
+    prompt: ProcessedPrompt
+    image_key: str
     conversation: tuple[int, int]
     requests: list[int]
 
@@ -52,16 +58,9 @@ def chat_text(processor: ProcessorMixin, text: str) -> str:
     )
 
 
-def special_tokens(processor: ProcessorMixin, text: str) -> dict[str, bool]:
-    """Whether the tokenizer may add its own to a rendered template: not a second BOS, as in `apply_chat_template`."""
-    bos = processor.tokenizer.bos_token
-    return {"add_special_tokens": not (bos and text.startswith(bos))}
-
-
-def prompt_ids(processor: ProcessorMixin, request: TurnRequest) -> list[int]:
-    """Token ids of the prompt with the image's placeholders expanded, as in training."""
-    text = chat_text(processor, request.prompt.text)
-    return processor(text=[text], images=[[request.image]], **special_tokens(processor, text))["input_ids"][0]
+def prompt_of(processor: ProcessorMixin, request: TurnRequest) -> ProcessedPrompt:
+    """The prompt with the image's placeholders expanded, as in training."""
+    return process(processor, chat_text(processor, request.prompt.text), request.image)
 
 
 def image_tokens(processor: ProcessorMixin, size: tuple[int, int]) -> int:
@@ -69,12 +68,6 @@ def image_tokens(processor: ProcessorMixin, size: tuple[int, int]) -> int:
     text = chat_text(processor, "")
     with_image = processor(text=[text], images=[[Image.new("RGB", size)]])["input_ids"][0]
     return len(with_image) - len(processor.tokenizer(text)["input_ids"]) + 1
-
-
-def image_fields(processor: ProcessorMixin, image: GameImage) -> dict[str, torch.Tensor]:
-    """The processor's tensors of an image, inputs of the vision tower."""
-    fields = processor(text=[chat_text(processor, "")], images=[[image]], return_tensors="pt")
-    return {name: fields[name] for name in ("pixel_values", "image_grid_thw") if name in fields}
 
 
 def placeholder_ids(processor: ProcessorMixin, model: PreTrainedModel) -> list[int]:
@@ -129,8 +122,9 @@ class TransformersPolicy:
     """Policy of `model`.
 
     `max_batch` is the number of completions generated at once; `reuse_prefixes` keeps the keys and values of one prompt
-    per game and view during a rollout. Counters over the policy's life: computed (`prefilled_tokens`) and cached
-    (`reused_tokens`) tokens of prompts, and sampled tokens (`new_tokens`).
+    per game and view during a rollout, if every layer of the model attends to all of a prompt. Counters over the
+    policy's life: computed (`prefilled_tokens`) and cached (`reused_tokens`) tokens of prompts, and sampled tokens
+    (`new_tokens`).
     """
 
     def __init__(
@@ -147,24 +141,23 @@ class TransformersPolicy:
         self.processor = processor
         self.sampling = sampling
         self.max_batch = max_batch
-        self.memo: ImageMemo = memoize_images(processor)
-        self.reuse_prefixes = reuse_prefixes
+        self.images: ImageStore = store_of(processor)
+        look_images_up(without_adapter_wrapper(model), self.images)
+        self.reuse_prefixes = reuse_prefixes and attends_to_all(without_adapter_wrapper(model))
         self.prefilled_tokens = self.reused_tokens = self.new_tokens = 0
         self._prefixes = PrefixStore()
-        self._features: dict[str, torch.Tensor] = {}
-        self._grids: dict[str, torch.Tensor | None] = {}
+        self._features: dict[str, Features] = {}
         self._banned = placeholder_ids(processor, model)
         self._ends = end_ids(processor, model)
 
     def new_weights(self) -> None:
         """Clear what depends on the weights: image features and prompt caches."""
         self._features.clear()
-        self._grids.clear()
         self._prefixes.clear()
 
     def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         completions: dict[int, Completion] = {}
-        with evaluating(self.model):
+        with evaluating(self.model), self.images.keeping(self._features):
             for rows in self._batches(requests):
                 completions.update(self._generate(rows, requests))
         return [completions[index] for index in range(len(requests))]
@@ -178,53 +171,28 @@ class TransformersPolicy:
         size = tokens = 0
         for indices in by_prompt.values():
             request = requests[indices[0]]
-            ids = prompt_ids(self.processor, request)
-            most = max(1, min(self.max_batch, self.max_batch * PROMPT_TOKENS // len(ids)))
+            prompt = prompt_of(self.processor, request)
+            n_tokens = len(prompt.ids)
+            most = max(1, min(self.max_batch, self.max_batch * PROMPT_TOKENS // n_tokens))
             for start in range(0, len(indices), most):
                 some = indices[start : start + most]
-                tokens += len(some) * len(ids)
+                tokens += len(some) * n_tokens
                 if batch and (size + len(some) > self.max_batch or tokens > self.max_batch * PROMPT_TOKENS):
                     yield batch
-                    batch, size, tokens = [], 0, len(some) * len(ids)
-                batch.append(_Row(ids, request.image, (request.table, request.game.index), some))
+                    batch, size, tokens = [], 0, len(some) * n_tokens
+                batch.append(_Row(prompt, request.image.key, (request.table, request.game.index), some))
                 size += len(some)
         if batch:
             yield batch
 
-    def _pixels(self, image: GameImage) -> dict[str, torch.Tensor]:
-        """The image's tensors on the model's device, from the memo that `prompt_ids` filled."""
-        return {name: value.to(self.model.device) for name, value in image_fields(self.processor, image).items()}
-
-    def _grid(self, image: GameImage) -> torch.Tensor | None:
-        """The image's patch grid, None for families without one."""
-        if image.key not in self._grids:
-            self._grids[image.key] = self._pixels(image).get("image_grid_thw")
-        return self._grids[image.key]
-
-    def _image_features(self, images: Sequence[GameImage]) -> torch.Tensor:
-        """Features of each image's placeholders, one image after the other, [tokens, hidden]; cached."""
-        missing = list({image.key: image for image in images if image.key not in self._features}.values())
-        for start in range(0, len(missing), IMAGES_AT_ONCE):
-            some = missing[start : start + IMAGES_AT_ONCE]
-            pixels = [self._pixels(image) for image in some]
-            fields = {name: torch.cat([part[name] for part in pixels]) for name in pixels[0]}
-            features = self.backbone.get_image_features(**fields).pooler_output
-            if isinstance(features, torch.Tensor):  # one entry per tile, [tiles, tokens, hidden]
-                features = [part.flatten(0, 1) for part in features.split([len(p["pixel_values"]) for p in pixels])]
-            self._features |= {image.key: part for image, part in zip(some, features, strict=True)}
-        return torch.cat([self._features[image.key] for image in images])
-
-    def _embed(self, rows: list[_Row], ids_BP: torch.Tensor, mask_BP: torch.Tensor) -> torch.Tensor:
-        """Embeddings [B, P, hidden] of the last P prompt tokens of each row, image features in their places."""
-        embeddings = self.model.get_input_embeddings()(ids_BP)
-        image_BP = (ids_BP == self.model.config.image_token_id) & mask_BP.bool()
-        shown = [row for row, has_image in zip(rows, image_BP.any(dim=1).tolist(), strict=True) if has_image]
-        if not shown:
-            return embeddings
-        features = self._image_features([row.image for row in shown])
-        if int(image_BP.sum()) != len(features):
-            raise RuntimeError(f"{int(image_BP.sum())} image tokens in the prompts for {len(features)} image features")
-        return embeddings.masked_scatter(image_BP.unsqueeze(-1), features.to(embeddings.dtype))
+    def _shown(self, rows: list[_Row], rest: int) -> dict[str, torch.Tensor]:
+        """The images of rows whose last `rest` tokens show them, and what the processor says of these tokens."""
+        prompts = [row.prompt for row in rows]
+        per_token = {
+            name: [([0] * rest + one.per_token[name])[-rest:] for one in prompts] for name in prompts[0].per_token
+        }
+        fields = {**per_token, "pixel_values": [[one.image] for one in prompts]}
+        return {name: torch.tensor(value, device=self.model.device) for name, value in fields.items()}
 
     def _prefill(self, rows: list[_Row]) -> tuple[Cache, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Compute the tokens of each row's prompt that are not cached.
@@ -235,7 +203,7 @@ class TransformersPolicy:
         image_token = self.model.config.image_token_id
         found: list[Found] = [(None, 0)] * len(rows)
         if self.reuse_prefixes:
-            found = [self._prefixes.find(row.image.key, row.prompt_ids, image_token) for row in rows]
+            found = [self._prefixes.find(row.image_key, row.prompt.ids, image_token) for row in rows]
         parts = [[n for n, (_, length) in enumerate(found) if bool(length) == reuses] for reuses in (False, True)]
         if not all(parts):
             return self._prefill_together(rows, found)
@@ -255,18 +223,19 @@ class TransformersPolicy:
         cache = self._prefixes.cache(found, self.model.config.get_text_config().num_hidden_layers)
 
         # Rows are right-aligned, so the tokens still to compute are the last columns: [reused | pads and the rest].
-        lengths = [len(row.prompt_ids) for row in rows]
+        lengths = [len(row.prompt.ids) for row in rows]
         longest, rest = max(lengths), max(n - r for n, r in zip(lengths, reused, strict=True))
         pad = self.processor.tokenizer.pad_token_id
-        ids_BL = torch.tensor([[pad] * (longest - len(row.prompt_ids)) + row.prompt_ids for row in rows], device=device)
+        ids_BL = torch.tensor([[pad] * (longest - len(row.prompt.ids)) + row.prompt.ids for row in rows], device=device)
         mask_BL = right_aligned_mask(lengths, longest, device)
         rest_mask = right_aligned_mask([n - r for n, r in zip(lengths, reused, strict=True)], rest, device)
         mask = torch.cat([right_aligned_mask(reused, max(reused), device), rest_mask], dim=1)
-        grids = [grid for row in rows if (grid := self._grid(row.image)) is not None]
+        grids = self.images.grids([row.prompt.image for row in rows], device)
         image_BL = (ids_BL == self.model.config.image_token_id) & mask_BL.bool()
-        positions = positions_of(self.backbone, ids_BL, mask_BL, image_BL, torch.cat(grids) if grids else None)
+        positions = positions_of(self.backbone, ids_BL, mask_BL, image_BL, grids)
         output = self.model(
-            inputs_embeds=self._embed(rows, ids_BL[:, -rest:], rest_mask),
+            input_ids=ids_BL[:, -rest:],
+            **({} if any(reused) else self._shown(rows, rest)),
             attention_mask=mask,
             position_ids=positions[..., -rest:],
             past_key_values=cache,
@@ -274,11 +243,11 @@ class TransformersPolicy:
             logits_to_keep=1,
         )
         if self.reuse_prefixes:
-            conversations = [(row.image.key, row.conversation) for row in rows]
-            self._prefixes.remember(conversations, [row.prompt_ids for row in rows], cache, mask)
+            conversations = [(row.image_key, row.conversation) for row in rows]
+            self._prefixes.remember(conversations, [row.prompt.ids for row in rows], cache, mask)
         self.prefilled_tokens += sum(lengths) - sum(reused)
         self.reused_tokens += sum(reused)
-        self.reused_tokens += sum(len(row.prompt_ids) * (len(row.requests) - 1) for row in rows)
+        self.reused_tokens += sum(len(row.prompt.ids) * (len(row.requests) - 1) for row in rows)
         return cache, mask, positions[..., -1:], output.logits[:, -1]
 
     def _generate(self, rows: list[_Row], requests: Sequence[TurnRequest]) -> dict[int, Completion]:
@@ -309,7 +278,7 @@ class TransformersPolicy:
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
-        prompts = [row.prompt_ids for row in rows for _ in row.requests]
+        prompts = [row.prompt.ids for row in rows for _ in row.requests]
         completions = {}
         for slot, index in enumerate(order):
             ids, logprobs = sampler.tokens[slot], sampler.logprobs[slot]

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel
-from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
+from trl.trainer.utils import split_tensor_dict
 
 from vision_zero.trainer.samples import TrainingSample
 
@@ -128,12 +128,11 @@ def split_micro_batches(
     batch: Batch, order: Sequence[int], n_micro_batches: int, multiple: int | None = None
 ) -> list[Batch]:
     """Micro-batches of equally many rows in `order`, each trimmed."""
-    parts = split_tensor_dict(take_rows(split_pixel_values_by_grid(batch), order), n_micro_batches)
-    return [trim(unsplit_pixel_values_by_grid(part), multiple) for part in parts]
+    return [trim(part, multiple) for part in split_tensor_dict(take_rows(batch, order), n_micro_batches)]
 
 
 def take_rows(batch: Batch, numbers: Sequence[int]) -> Batch:
-    """The rows `numbers` of a batch whose images are split by row; what is of the whole batch stays."""
+    """The rows `numbers` of a batch; what is of the whole batch stays."""
     taken: Batch = {}
     for name, value in batch.items():
         if isinstance(value, list):
@@ -206,10 +205,9 @@ def score_in_chunks(
     score: Score, batch: Batch, parts: Sequence[Sequence[int]], multiple: int | None = None
 ) -> torch.Tensor:
     """Log-probs [rows, longest completion] of a batch that is scored part by part, each trimmed; 0 where trimmed."""
-    by_row = split_pixel_values_by_grid(batch)
     logps_BT = torch.zeros(0)
     for numbers in parts:
-        part = trim(unsplit_pixel_values_by_grid(take_rows(by_row, numbers)), multiple)
+        part = trim(take_rows(batch, numbers), multiple)
         some = score(part)
         if not len(logps_BT):
             logps_BT = some.new_zeros(batch["completion_mask"].shape)

@@ -90,9 +90,7 @@ class SelfCheck(TrainerCallback):
             )
         except SelfCheckError as error:
             failure = error
-        trainer.images.clear()
         if trainer.frozen:
-            trainer.frozen.clear()
             trainer.frozen.encoded = encoded
         if reason := trainer.first_error(failure):
             raise SelfCheckError(reason) from failure

@@ -22,7 +22,7 @@ from trl.trainer.utils import create_model_from_path
 
 from vision_zero.models import zero3_disabled
 from vision_zero.models.attention import use_grouped_sdpa
-from vision_zero.rollout.image_cache import look_images_up
+from vision_zero.rollout.image_store import look_images_up
 from vision_zero.rollout.load_policy import Loading, ModelPlayer, load_player
 from vision_zero.rollout.play import Seating
 from vision_zero.rollout.transformers_policy import TransformersPolicy

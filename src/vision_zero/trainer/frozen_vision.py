@@ -15,20 +15,21 @@ from peft.utils import AuxiliaryTrainingWrapper
 from transformers import PreTrainedModel, ProcessorMixin
 
 from vision_zero.rollout.game_images import GameImage
-from vision_zero.rollout.image_cache import NumberedImages
-from vision_zero.rollout.transformers_policy import evaluating, image_fields
+from vision_zero.rollout.image_store import ImageStore, process
+from vision_zero.rollout.transformers_policy import chat_text, evaluating
 
 
 class FrozenTower:
-    """Makes the towers of `models`, which have equal weights, one tower with a cache. `encoded` counts over the run.
+    """Makes the towers of `models`, which have equal weights, one tower whose outputs the store of images keeps.
 
-    Raises ValueError for a model whose tower cannot be told from the rest, or has an adapter in it.
+    `encoded` counts over the run. Raises ValueError for a model whose tower cannot be told from the rest, or has an
+    adapter in it.
     """
 
-    def __init__(self, models: Sequence[PreTrainedModel], images: NumberedImages) -> None:
+    def __init__(self, models: Sequence[PreTrainedModel], images: ImageStore) -> None:
         self.images = images
+        self.images.one_by_one = True
         self.encoded = 0
-        self._outputs: dict[int, Any] = {}
         self._model = models[0]
         for model in models:
             tower = model.get_encoder("image")
@@ -43,43 +44,32 @@ class FrozenTower:
             tower.requires_grad_(False)
             tower.forward = self._caching(tower, tower.forward)
 
-    def clear(self) -> None:
-        """Clear the cache, before other images are shown."""
-        self._outputs.clear()
-
     def encode(self, images: Sequence[GameImage], processor: ProcessorMixin) -> None:
         """Encode those of `images` that the rollout did not, on all processes in equally many calls.
 
-        Under ZeRO-3 a forward waits for the other processes, so none may skip what another has to do. The processor
-        hands out numbers (`ImageMemo.by_number`).
+        Under ZeRO-3 a forward waits for the other processes, so none may skip what another has to do.
         """
-        fields = {}
-        for image in {image.key: image for image in images}.values():
-            one = image_fields(processor, image)
-            fields[self.images.shown(one["pixel_values"])[0]] = one
-        missing = [number for number in fields if number not in self._outputs]
+        text = chat_text(processor, "")
+        numbers = [process(processor, text, image).image for image in {image.key: image for image in images}.values()]
+        missing = [number for number in numbers if number not in self.images.tower_outputs]
         most = max(gather_object([len(missing)]))
-        for number in missing + [next(iter(fields))] * (most - len(missing)):
-            self._outputs.pop(number, None)
+        for number in missing + numbers[:1] * (most - len(missing)):
+            self.images.tower_outputs.pop(number, None)
             with torch.no_grad():
-                self._model.model.get_image_features(
-                    **{name: value.to(self._model.device) for name, value in fields[number].items()}
-                )
+                self._model.model.get_image_features(torch.tensor([[number]], device=self._model.device))
 
     def _caching(self, tower: torch.nn.Module, own_forward: Any) -> Any:
-        def forward(pixel_values: torch.Tensor, *args: Any, grid_thw: torch.Tensor | None = None, **kwargs: Any) -> Any:
-            grid = {} if grid_thw is None else {"grid_thw": grid_thw}
-            numbers = self.images.encoding
+        """The tower's forward; that of images in the store, of one if it is not known, else of all together."""
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            numbers, known = self.images.encoding, self.images.tower_outputs
             if numbers is None:
-                return own_forward(pixel_values, *args, **grid, **kwargs)
-            parts = pixel_values.split([len(self.images.pixels[number]) for number in numbers])
-            for place, (number, pixels) in enumerate(zip(numbers, parts, strict=True)):
-                if number not in self._outputs:
-                    own_grid = {name: value[place : place + 1] for name, value in grid.items()}
-                    self.encoded += 1
-                    with evaluating(tower):  # a cached output has no dropout, and nothing to checkpoint for
-                        self._outputs[number] = own_forward(pixels, *args, **own_grid, **kwargs)
-            outputs = [self._outputs[number] for number in numbers]
+                return own_forward(*args, **kwargs)
+            if len(numbers) == 1 and numbers[0] not in known:
+                self.encoded += 1
+                with evaluating(tower):  # a cached output has no dropout, and nothing to checkpoint for
+                    known[numbers[0]] = own_forward(*args, **kwargs)
+            outputs = [known[number] for number in numbers]
             return type(outputs[0])(**{name: _joined([output[name] for output in outputs]) for name in outputs[0]})
 
         return forward

@@ -17,7 +17,6 @@ from transformers import PreTrainedModel, ProcessorMixin
 from trl.models.utils import unwrap_model_for_generation
 
 from vision_zero.config.options import IterativeSPOConfig
-from vision_zero.rollout.image_cache import ImageMemo, NumberedImages
 from vision_zero.rollout.lora import check_adapter
 from vision_zero.rollout.transformers_policy import TransformersPolicy
 from vision_zero.rollout.vllm.client import VLLMServerError
@@ -48,11 +47,8 @@ class Generation:
         model: PreTrainedModel,
         accelerator: Accelerator,
         processor: ProcessorMixin,
-        memo: ImageMemo,
-        images: NumberedImages,
     ) -> None:
         self.args, self.accelerator, self.processor = args, accelerator, processor
-        self.memo, self.images = memo, images
         if accelerator.distributed_type == DistributedType.FSDP:  # by accelerate's environment; --fsdp is refused
             raise ValueError("FSDP is not supported; use deepspeed (configs/deepspeed) and torchrun")
         if accelerator.distributed_type == DistributedType.DEEPSPEED and not args.deepspeed:
@@ -102,11 +98,7 @@ class Generation:
             with self.engine.awake():
                 yield self.engine.policy()
             return
-        with (
-            self.unwrapped(model_wrapped) as unwrapped,
-            # The features that a frozen tower computes in the rollout are kept for the update.
-            self.memo.by_number(self.images) if self.args.freeze_vision else nullcontext(),
-        ):
+        with self.unwrapped(model_wrapped) as unwrapped:
             yield TransformersPolicy(
                 unwrapped, self.processor, self.args.sampling(), max_batch=self.args.rollout_batch_size
             )

@@ -35,14 +35,14 @@ from vision_zero.game.spy_game import summarize
 from vision_zero.models.attention import use_grouped_sdpa
 from vision_zero.rollout.deal import deal_onto_pairs
 from vision_zero.rollout.game_images import GameImages
-from vision_zero.rollout.image_cache import NumberedImages, look_images_up, memoize_images
+from vision_zero.rollout.image_store import look_images_up, special_tokens, store_of
 from vision_zero.rollout.play import Rollout, Seating, play
 from vision_zero.rollout.policy import NotFiniteError, Policy, PromptTooLongError
 from vision_zero.rollout.progress import game_bar
 from vision_zero.rollout.record import game_record
 from vision_zero.rollout.self_check import dropout_of, gap_limit
 from vision_zero.rollout.stopping import STOP, StoppedError
-from vision_zero.rollout.transformers_policy import chat_text, special_tokens, without_adapter_wrapper
+from vision_zero.rollout.transformers_policy import chat_text, without_adapter_wrapper
 from vision_zero.rollout.vllm.client import VLLMServerError
 from vision_zero.spo.rewards import COMPLETION_REWARDS
 from vision_zero.spo.scoring import Scores, score_games
@@ -126,7 +126,7 @@ class IterativeSPOTrainer(ResumableTrainer):
         processing_class.tokenizer.padding_side = "left"
         if not special_tokens(processing_class, chat_text(processing_class, ""))["add_special_tokens"]:
             processing_class.tokenizer.backend_tokenizer.post_processor = None  # TRL would add a second BOS
-        self.memo = memoize_images(processing_class)
+        self.images = store_of(processing_class)
         # The reference model exists only if the weight is not 0 at construction.
         beta, use_vllm = args.beta, args.use_vllm
         args.beta = max(args.kl_weight("clue"), args.kl_weight("decision"))
@@ -144,8 +144,7 @@ class IterativeSPOTrainer(ResumableTrainer):
         args.beta, args.use_vllm = beta, use_vllm
         self.reward_func_names = reward_names
         self.reward_weights = torch.tensor([1.0, *args.extra_reward_weights().values()])
-        self.images = NumberedImages()
-        self.generation = Generation(args, self.model, self.accelerator, processing_class, self.memo, self.images)
+        self.generation = Generation(args, self.model, self.accelerator, processing_class)
         if self.generation.engine is not None:  # from here on TRL corrects for what it samples with other rounding
             self.use_vllm, self.vllm_generation = True, self.generation.engine
         wrapped = [model for model in (self.model, self.ref_model) if model is not None]
@@ -232,10 +231,8 @@ class IterativeSPOTrainer(ResumableTrainer):
 
     def _play(self, games: list[Game], images: GameImages, stage: Stage) -> tuple[Rollout, dict[str, float]]:
         """The games played to their end, and how much work that was, over all processes."""
-        for store in (self.memo, self.images, self.frozen):
-            if store is not None:
-                store.clear()
-        preprocessed = self.memo.preprocessed
+        self.images.clear()
+        preprocessed = self.images.preprocessed
         self.raise_on_all_ranks(self.generation.sync_weights(), VLLMServerError, START_SERVER_AGAIN)
         self._last_loaded_step = self.state.global_step  # so that TRL does not load the engine's weights again
         failed: Exception | None = None
@@ -277,7 +274,7 @@ class IterativeSPOTrainer(ResumableTrainer):
             "tokens/new": policy.new_tokens,
             "tokens/prefilled": policy.prefilled_tokens,
             "tokens/reused": policy.reused_tokens,
-            "images/preprocessed": self.memo.preprocessed - preprocessed,
+            "images/preprocessed": self.images.preprocessed - preprocessed,
         }
         everyones = self.gather([counters])
         sums = {name: sum(one[name] for one in everyones) for name in counters}
@@ -305,7 +302,7 @@ class IterativeSPOTrainer(ResumableTrainer):
             for sample in samples
         ]
         try:
-            with self.memo.by_number(self.images):
+            with self.images.numbered():
                 if self.frozen is not None:
                     with self.accelerator.autocast():
                         self.frozen.encode([sample.image for sample in samples], self.processing_class)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from vision_zero.config.options import IterativeSPOConfig
-from vision_zero.rollout.image_cache import NumberedImages
+from vision_zero.rollout.image_store import ImageStore
 from vision_zero.rollout.transformers_policy import without_adapter_wrapper
 from vision_zero.trainer.batching import (
     Batch,
@@ -55,7 +55,7 @@ class PackedForward:
         args: IterativeSPOConfig,
         model: PreTrainedModel,
         accelerator: Accelerator,
-        images: NumberedImages,
+        images: ImageStore,
         *,
         has_aux_loss: bool,
     ) -> None:
@@ -147,7 +147,8 @@ class PackedForward:
         """The shared rows of a batch, for a forward and for the metrics of it."""
         ids, mask = ids_BT.cpu().numpy(), mask_BT.cpu().numpy()
         image_token = self.model.config.image_token_id
-        return shared_layout(ids, mask, n_completion, self.images.shown(image_numbers), image_token, self._pair_cost)
+        shown = image_numbers.flatten().tolist()
+        return shared_layout(ids, mask, n_completion, shown, image_token, self._pair_cost)
 
     def _forward_shared(
         self,
@@ -163,7 +164,8 @@ class PackedForward:
         if compute_aux_loss:
             raise RuntimeError("a router's auxiliary loss was asked for of rows that share their prefixes")
         layout = self._layout(input_ids, attention_mask, logits_to_keep, fields["pixel_values"])
-        inputs = shared_inputs(self._inner(model), layout, input_ids, attention_mask, logits_to_keep, fields)
+        grids = self.images.grids(fields["pixel_values"].flatten().tolist(), input_ids.device)
+        inputs = shared_inputs(self._inner(model), layout, input_ids, attention_mask, logits_to_keep, fields, grids)
         with self.accelerator.autocast():
             outputs = model(**inputs, fused_lm_head=True)
 

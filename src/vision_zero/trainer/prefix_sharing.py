@@ -15,19 +15,18 @@ a mask.)
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
-from trl.trainer.utils import split_pixel_values_by_grid, unsplit_pixel_values_by_grid
 
-from vision_zero.models.attention import GROUPED_SDPA, SegmentPath
+from vision_zero.models.attention import GROUPED_SDPA, SegmentPath, attends_to_all
 from vision_zero.rollout.transformers_policy import positions_of
-from vision_zero.trainer.batching import Batch, n_weights, take_rows, weights_per_token
+from vision_zero.trainer.batching import Batch, n_weights, weights_per_token
 
 MASKED_ATTENTION = (GROUPED_SDPA, "sdpa", "eager")
-IMAGE_FIELDS = ("pixel_values", "image_grid_thw", "num_images", "num_tiles")
 PADDING = -1
 PACKED_TOKENS = 2048
 """Of a shared row of several groups; its mask has this many places squared."""
@@ -237,8 +236,10 @@ def unsupported_reason(model: PreTrainedModel) -> str | None:
     attention = config._attn_implementation
     if attention not in MASKED_ATTENTION:
         return f"attn_implementation={attention} takes no mask; sdpa and eager do"
-    if any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ()):
-        return f"{type(model).__name__} has layers that do not attend to all of a row"
+    if not attends_to_all(model):
+        return f"{type(model).__name__} has layers that do not attend to all of a row: its player reuses no prefix"
+    if "token_type_ids" in signature(type(model.model).forward).parameters:
+        return f"tokens of an image see each other in {type(model).__name__}"
     return None
 
 
@@ -249,10 +250,12 @@ def shared_inputs(
     mask_BT: torch.Tensor,
     n_completion: int,
     fields: dict[str, Any],
+    grids: torch.Tensor | None,
 ) -> dict[str, Any]:
     """Arguments of `model`'s forward in place of the rows; labels are the completion tokens.
 
-    `fields` has what TRL hands over with the rows: images by `IMAGE_FIELDS`, and `mm_token_type_ids`.
+    `fields` has what TRL hands over with the rows: the numbers of images [B, 1] as `pixel_values`, and
+    `mm_token_type_ids`; `grids` are the patch grids of these images.
     """
     device = ids_BT.device
     source = torch.as_tensor(layout.source_PL, device=device)
@@ -261,10 +264,9 @@ def shared_inputs(
     is_completion_BT[:, -n_completion:] = mask_BT[:, -n_completion:].bool()
     ids_PL = ids_BT.flatten()[place].masked_fill(~is_token, int(ids_BT[0, -1]))
     labels_PL = ids_PL.masked_fill(~(is_token & is_completion_BT.flatten()[place]), -100)
-    grids, images_BT = fields.get("image_grid_thw"), fields.get("mm_token_type_ids")
-    positions = positions_of(model.model, ids_BT, mask_BT, images_BT, grids).flatten(-2)[..., place]
-    images = {name: fields[name] for name in IMAGE_FIELDS if fields.get(name) is not None}
-    shown = unsplit_pixel_values_by_grid(take_rows(split_pixel_values_by_grid(images), layout.shown))
+    positions = positions_of(model.model, ids_BT, mask_BT, fields.get("mm_token_type_ids"), grids).flatten(-2)[
+        ..., place
+    ]
     mask = attention_mask(layout, device)
     if model.config.get_text_config()._attn_implementation == "eager":  # it adds its mask to the scores
         mask = torch.zeros(mask.shape, dtype=model.dtype, device=device).masked_fill(
@@ -275,7 +277,7 @@ def shared_inputs(
         "attention_mask": mask,
         "position_ids": positions.masked_fill(~is_token, 0),
         "labels": labels_PL,
-        **{name: shown[name] for name in ("pixel_values", "image_grid_thw") if name in shown},
+        "pixel_values": fields["pixel_values"][torch.tensor(layout.shown, device=device)],
     }
 
 

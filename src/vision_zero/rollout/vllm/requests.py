@@ -7,9 +7,10 @@ from typing import Any
 from transformers import PreTrainedModel, ProcessorMixin
 
 from vision_zero.rollout import transformers_policy
+from vision_zero.rollout.image_store import special_tokens
 from vision_zero.rollout.policy import TurnRequest
 from vision_zero.rollout.sampling import Sampling
-from vision_zero.rollout.transformers_policy import chat_text, end_ids, placeholder_ids, special_tokens
+from vision_zero.rollout.transformers_policy import chat_text, end_ids, placeholder_ids
 
 BANNED_BIAS = -100.0
 

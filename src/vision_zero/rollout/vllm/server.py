@@ -28,7 +28,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from vision_zero.rollout.game_images import GameImage
 from vision_zero.rollout.policy import QueuedPolicy, TurnRequest
 from vision_zero.rollout.sampling import Sampling
-from vision_zero.rollout.transformers_policy import prompt_ids
+from vision_zero.rollout.transformers_policy import prompt_of
 from vision_zero.rollout.vllm.client import ServerConnection, ServerOptions, VLLMServerError, json_of, reading
 from vision_zero.rollout.vllm.requests import RequestBuilder
 from vision_zero.rollout.vllm.trl_with_vllm import VLLMClient, VLLMGeneration
@@ -235,7 +235,10 @@ class ServerPolicy(QueuedPolicy):
         """Tokens of the prompt, cached for the next turn with an equal prompt, such as a game's votes."""
         key = (request.image.key, request.prompt.text)
         if self._last is None or self._last[0] != key:
-            unexpanded, ids = self._builder.unexpanded_prompt_ids(request), prompt_ids(self._builder.processor, request)
+            unexpanded, ids = (
+                self._builder.unexpanded_prompt_ids(request),
+                prompt_of(self._builder.processor, request).ids,
+            )
             self._last = (key, _PendingTurn(request, unexpanded, ids))
         return replace(self._last[1], request=request)
 

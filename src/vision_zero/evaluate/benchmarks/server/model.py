@@ -180,7 +180,7 @@ class ChatModel:
         requests = first_requests(deal(0, 0, load_pairs(["drawn:1"])[0], GameRules()), "auto")
         player, limit = _Player(replace(self, system_prompt=None)), gap_limit(self.model)
         contexts = (lambda: nullcontext(player), lambda: nullcontext(self.model))
-        return check_player(name, *contexts, self.processor, requests, 1.0, limit, plays_by_fields=True)
+        return check_player(name, *contexts, self.processor, requests, 1.0, limit)
 
     def answer(self, requests: Sequence[ChatRequest]) -> list[ChatAnswer]:
         """One answer per request. All of them have images, or none has."""

@@ -9,7 +9,7 @@ import torch
 
 from tests.tiny_games import NoiseImage, bench_model, bench_processor
 from vision_zero.rollout.game_images import GameImage
-from vision_zero.rollout.image_cache import NumberedImages, look_images_up, memoize_images
+from vision_zero.rollout.image_store import ImageStore, look_images_up, store_of
 from vision_zero.rollout.transformers_policy import chat_text
 
 SIZES = [(56, 56), (84, 56), (61, 93)]
@@ -28,7 +28,7 @@ def plain(image: GameImage):
 def test_outputs_are_those_of_a_processor_without_a_memo(shown: list[int]) -> None:
     images = game_images()
     ours, stock = bench_processor(), bench_processor()
-    memo = memoize_images(ours)
+    memo = store_of(ours)
     batch = [[images[i]] for i in shown]
     texts = [chat_text(ours, f"text {i} " * (1 + i)) for i in range(len(shown))]
     for _ in range(2):  # computed, then remembered
@@ -45,7 +45,7 @@ def test_outputs_are_those_of_a_processor_without_a_memo(shown: list[int]) -> No
 
 def test_a_distinct_image_is_preprocessed_once_until_the_memo_is_cleared() -> None:
     processor = bench_processor()
-    memo = memoize_images(processor)
+    memo = store_of(processor)
     images = game_images(2)
     for _ in range(3):
         processor.image_processor(images=[images[0], images[1], images[0]], return_tensors="pt")
@@ -59,7 +59,7 @@ def test_a_distinct_image_is_preprocessed_once_until_the_memo_is_cleared() -> No
 
 def test_options_are_part_of_what_is_remembered() -> None:
     processor = bench_processor()
-    memo = memoize_images(processor)
+    memo = store_of(processor)
     (image,) = game_images(1)
     default = processor.image_processor(images=[image])
     unscaled = processor.image_processor(images=[image], do_normalize=False)
@@ -72,7 +72,7 @@ def test_options_are_part_of_what_is_remembered() -> None:
 
 def test_other_images_go_through_untouched() -> None:
     ours, stock = bench_processor(), bench_processor()
-    memo = memoize_images(ours)
+    memo = store_of(ours)
     keyed = game_images(1)[0]
     pixels = plain(keyed)
     for images in (pixels, [pixels], [[pixels], [pixels]], np.array(pixels), [keyed, pixels]):
@@ -86,17 +86,17 @@ def test_other_images_go_through_untouched() -> None:
 
 def test_a_processor_has_one_memo_and_two_processors_have_two() -> None:
     first, second = bench_processor(), bench_processor()
-    assert memoize_images(first) is memoize_images(first)
-    assert memoize_images(first) is not memoize_images(second)
+    assert store_of(first) is store_of(first)
+    assert store_of(first) is not store_of(second)
     first.image_processor(images=game_images(1))
-    assert (memoize_images(first).preprocessed, memoize_images(second).preprocessed) == (1, 0)
+    assert (store_of(first).preprocessed, store_of(second).preprocessed) == (1, 0)
     assert type(bench_processor().image_processor) is type(first.image_processor).own_class
 
 
 def test_a_memoizing_processor_saves_the_files_it_saved_before(tmp_path: Path) -> None:
     processor = bench_processor()
     processor.save_pretrained(tmp_path / "before")
-    memoize_images(processor)
+    store_of(processor)
     processor.image_processor(images=game_images(1))
     processor.save_pretrained(tmp_path / "after")
     saved = [{file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("before", "after")]
@@ -108,18 +108,19 @@ def test_a_memoizing_processor_saves_the_files_it_saved_before(tmp_path: Path) -
 def test_encoding_equal_images_once_changes_neither_logits_nor_gradients() -> None:
     """The second model gets numbers of images in place of their pixels."""
     processor, numbering = bench_processor(), bench_processor()
-    memo, numbered = memoize_images(numbering), NumberedImages()
+    store = store_of(numbering)
     images = game_images(2)
     shown = [images[i] for i in (0, 1, 0, 0, 1)]
     text = [chat_text(processor, f"row {i}") for i in range(5)]
     batch = processor(text=text, images=[[image] for image in shown], padding=True, return_tensors="pt")
-    with memo.by_number(numbered):
+    with store.numbered():
         stand_ins = numbering(text=text, images=[[image] for image in shown], padding=True, return_tensors="pt")
     n_patches = [4 * 4, 4 * 6]
-    assert stand_ins["pixel_values"].shape == (3 * n_patches[0] + 2 * n_patches[1], 1)
-    assert numbered.shown(stand_ins["pixel_values"]) == [0, 1, 0, 0, 1]
+    assert stand_ins["pixel_values"].tolist() == [[0], [1], [0], [0], [1]]
+    assert stand_ins.keys() == {"pixel_values", "mm_token_type_ids"}
+    stand_ins |= {name: batch[name] for name in ("input_ids", "attention_mask")}
     models = [bench_model(), bench_model()]
-    look_images_up(models[1], numbered)
+    look_images_up(models[1], store)
     patches: list[int] = []
     for model in models:
         model.model.visual.patch_embed.register_forward_hook(lambda m, args, out: patches.append(len(args[0])))
@@ -141,5 +142,5 @@ def test_a_model_that_looks_numbers_up_takes_pixels_too() -> None:
     processor = bench_processor()
     batch = processor(text=[chat_text(processor, "")], images=[game_images(1)], return_tensors="pt")
     model, plain_model = bench_model(), bench_model()
-    look_images_up(model, NumberedImages())
+    look_images_up(model, ImageStore())
     assert torch.equal(model(**batch).logits, plain_model(**batch).logits)
