@@ -1,4 +1,4 @@
-"""Tiny random models of families whose own forward sees more of an image than players hand on; weights are sharp."""
+"""Tiny random models of the families that people train, made from their configurations; weights are sharp."""
 
 from __future__ import annotations
 
@@ -138,3 +138,176 @@ def save_gemma3(folder: Path, *, template_bos: str = "<bos>", tokenizer_bos: boo
     images = hf.Gemma3ImageProcessor(size={"height": 56, "width": 56}, **HALVES)
     processor = hf.Gemma3Processor(images, tokenizer, chat_template=template, image_seq_length=4)
     return _save(folder, hf.Gemma3ForConditionalGeneration(config), processor)
+
+
+IM_TEMPLATE = chat_template("<|im_start|>{{ message['role'] }}\n", "<image>\n", "<|im_end|>\n", "<|im_start|>assistant\n")
+SIGLIP = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 56,
+    "patch_size": 14,
+}
+
+
+def _tokenizer(template: str, **special: str) -> Any:
+    return hf.AutoTokenizer.from_pretrained(BENCH_MODEL, chat_template=template, extra_special_tokens=special)
+
+
+def _without_head_dim(**more: Any) -> dict[str, Any]:
+    return {name: value for name, value in {**TEXT, **more}.items() if name != "head_dim"}
+
+
+def save_qwen2_vl(folder: Path) -> Path:
+    torch.manual_seed(0)
+    template = IM_TEMPLATE.replace("<image>\n", "<|vision_start|><|image_pad|><|vision_end|>")
+    tokenizer = _tokenizer(template)
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
+    text = _without_head_dim(vocab_size=len(tokenizer), rope_parameters=rope)
+    vision = {"depth": 2, "embed_dim": 64, "num_heads": 2, "mlp_ratio": 2, "hidden_size": 64}
+    config = hf.Qwen2VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=False, **QWEN_TOKENS)
+    images = hf.Qwen2VLImageProcessor(size={"shortest_edge": 3136, "longest_edge": 100352})
+    processor = hf.Qwen2VLProcessor(images, tokenizer, hf.Qwen2VLVideoProcessor(), chat_template=template)
+    return _save(folder, hf.Qwen2VLForConditionalGeneration(config), processor)
+
+
+def save_smolvlm(folder: Path) -> Path:
+    torch.manual_seed(0)
+    role = "<|im_start|>{{ message['role'] | capitalize }}:"
+    template = chat_template(role, "<image>", "<end_of_utterance>\n", "Assistant:")
+    tiles = {f"tile_{row}{column}": f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5)}
+    tokenizer = _tokenizer(
+        template,
+        fake_image_token="<fake_token_around_image>",
+        image_token="<image>",
+        end_of_utterance_token="<end_of_utterance>",
+        global_image_token="<global-img>",
+        **tiles,
+    )
+    rope = {"rope_type": "default", "rope_theta": 10000.0}
+    config = hf.SmolVLMConfig(
+        text_config={**TEXT, "model_type": "llama", "vocab_size": len(tokenizer), "rope_parameters": rope},
+        vision_config=SIGLIP,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        scale_factor=2,
+        pad_token_id=0,
+        tie_word_embeddings=False,
+    )
+    images = hf.SmolVLMImageProcessor(
+        size={"longest_edge": 112}, max_image_size={"longest_edge": 56}, do_image_splitting=True
+    )
+    processor = hf.SmolVLMProcessor(
+        images, tokenizer, hf.SmolVLMVideoProcessor(), image_seq_len=4, chat_template=template
+    )
+    return _save(folder, hf.SmolVLMForConditionalGeneration(config), processor)
+
+
+def save_llava_onevision(folder: Path) -> Path:
+    torch.manual_seed(0)
+    tokenizer = _tokenizer(IM_TEMPLATE, image_token="<image>", video_token="<video>")
+    pins, size = [[56, 56], [56, 112], [112, 56], [112, 112]], {"height": 56, "width": 56}
+    config = hf.LlavaOnevisionConfig(
+        text_config=_without_head_dim(model_type="qwen2", vocab_size=len(tokenizer)),
+        vision_config={**SIGLIP, "model_type": "siglip_vision_model", "vision_use_head": False},
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
+        image_grid_pinpoints=pins,
+        vision_feature_layer=-1,
+    )
+    processor = hf.LlavaOnevisionProcessor(
+        hf.LlavaOnevisionImageProcessor(size=size, image_grid_pinpoints=pins),
+        tokenizer,
+        hf.LlavaOnevisionVideoProcessor(size=size),
+        chat_template=IM_TEMPLATE,
+        num_image_tokens=16,
+        vision_feature_select_strategy="full",
+    )
+    return _save(folder, hf.LlavaOnevisionForConditionalGeneration(config), processor)
+
+
+def save_glm4v(folder: Path) -> Path:
+    torch.manual_seed(0)
+    image = "<|begin_of_image|><|image|><|end_of_image|>"
+    template = chat_template("<|{{ message['role'] }}|>\n", image, "", "<|assistant|>\n", "[gMASK]<sop>")
+    names = ["image_start", "image_end", "video_start", "video_end"]
+    tokens = dict(
+        zip(names, ["<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>"], strict=True)
+    )
+    more = {"a": "<|user|>", "b": "<|assistant|>", "c": "[gMASK]", "d": "<sop>"}
+    tokenizer = _tokenizer(template, image_token="<|image|>", video_token="<|video|>", **tokens, **more)
+    ids = tokenizer.convert_tokens_to_ids
+    rope = {
+        "rope_type": "default",
+        "rope_theta": 10000.0,
+        "mrope_section": [2, 3, 3],
+        "partial_rotary_factor": 0.5,
+    }
+    vision = {"depth": 2, "hidden_size": 64, "intermediate_size": 96, "num_heads": 2, "out_hidden_size": 64}
+    config = hf.Glm4vConfig(
+        text_config={**TEXT, "vocab_size": len(tokenizer), "rope_parameters": rope},
+        vision_config={**vision, "image_size": 56, "patch_size": 14},
+        image_token_id=ids("<|image|>"),
+        video_token_id=ids("<|video|>"),
+        tie_word_embeddings=False,
+        **{f"{name}_token_id": ids(token) for name, token in tokens.items()},
+    )
+    images = hf.Glm4vImageProcessor(size={"shortest_edge": 6272, "longest_edge": 100352})
+    processor = hf.Glm4vProcessor(images, tokenizer, hf.Glm4vVideoProcessor(), chat_template=template)
+    return _save(folder, hf.Glm4vForConditionalGeneration(config), processor)
+
+
+def save_mistral3(folder: Path) -> Path:
+    torch.manual_seed(0)
+    template = chat_template("[INST]", "[IMG]", "[/INST]", "", "<s>")
+    tokens = {"image_token": "[IMG]", "image_break_token": "[IMG_BREAK]", "image_end_token": "[IMG_END]"}
+    tokenizer = _tokenizer(template, **tokens, a="[INST]", b="[/INST]", c="<s>")
+    rope = {"rope_type": "default", "rope_theta": 10000.0}
+    vision = {name: value for name, value in SIGLIP.items() if name != "image_size"}
+    config = hf.Mistral3Config(
+        text_config={**TEXT, "model_type": "mistral", "vocab_size": len(tokenizer), "rope_parameters": rope},
+        vision_config={**vision, "model_type": "pixtral", "head_dim": 32, "image_size": 112},
+        image_token_index=tokenizer.convert_tokens_to_ids("[IMG]"),
+        spatial_merge_size=2,
+        vision_feature_layer=-1,
+    )
+    images = hf.PixtralImageProcessor(size={"longest_edge": 112}, patch_size=28)
+    processor = hf.PixtralProcessor(
+        images, tokenizer, patch_size=14, spatial_merge_size=2, chat_template=template, **tokens
+    )
+    return _save(folder, hf.Mistral3ForConditionalGeneration(config), processor)
+
+
+def save_qwen3_5(folder: Path) -> Path:
+    """Half of its layers have a state (linear attention) instead of keys and values."""
+    torch.manual_seed(0)
+    template = IM_TEMPLATE.replace("<image>\n", "<|vision_start|><|image_pad|><|vision_end|>")
+    tokenizer = _tokenizer(template)
+    rope = {
+        "rope_type": "default",
+        "rope_theta": 10000.0,
+        "mrope_section": [2, 1, 1],
+        "mrope_interleaved": True,
+        "partial_rotary_factor": 0.25,
+    }
+    linear = {
+        "linear_key_head_dim": 16,
+        "linear_value_head_dim": 16,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "layer_types": ["linear_attention", "full_attention"],
+    }
+    vision = {
+        "depth": 2,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_heads": 2,
+        "out_hidden_size": 64,
+        "patch_size": 16,
+        "num_position_embeddings": 64,
+    }
+    text = {**TEXT, "num_hidden_layers": 2, "vocab_size": len(tokenizer), "rope_parameters": rope, **linear}
+    config = hf.Qwen3_5Config(text_config=text, vision_config=vision, tie_word_embeddings=False, **QWEN_TOKENS)
+    images = hf.Qwen2VLImageProcessor(size={"shortest_edge": 3136, "longest_edge": 100352}, patch_size=16, **HALVES)
+    processor = hf.Qwen3VLProcessor(images, tokenizer, hf.Qwen3VLVideoProcessor(), chat_template=template)
+    return _save(folder, hf.Qwen3_5ForConditionalGeneration(config), processor)

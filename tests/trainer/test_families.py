@@ -1,9 +1,11 @@
-"""The trainer on more than one model family: tiny random Qwen2.5-VL and InternVL3, made from their configurations."""
+"""The trainer on every model family that is supported: tiny random models, made from their configurations."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,15 @@ from transformers import (
 )
 
 from tests.by_hand import HandRow, hand_rows, hand_step, largest_difference, processor_inputs, row_logps
+from tests.tiny_families import (
+    save_gemma3,
+    save_glm4v,
+    save_llava_onevision,
+    save_mistral3,
+    save_qwen2_vl,
+    save_qwen3_vl,
+    save_smolvlm,
+)
 from tests.trainer_helpers import (
     BENCH_MODEL,
     GradientRecorder,
@@ -135,8 +146,24 @@ def save_internvl(folder: Path, head_dim: int = 16) -> None:
     )
 
 
+MORE: dict[str, tuple[Callable[[Path], Path], tuple[int, int], int]] = {
+    "qwen2-vl": (save_qwen2_vl, ONE_TILE, 4),
+    "qwen3-vl": (save_qwen3_vl, (64, 64), 4),
+    "qwen3-vl-moe": (partial(save_qwen3_vl, experts=True), (64, 64), 4),
+    "gemma3": (save_gemma3, ONE_TILE, 4),
+    "smolvlm2": (save_smolvlm, THREE_TILES, 12),
+    "llava-onevision": (save_llava_onevision, THREE_TILES, 52),
+    "glm-4.1v": (save_glm4v, ONE_TILE, 4),
+    "mistral3": (save_mistral3, ONE_TILE, 4),
+}
+"""By name: the maker of a tiny model, the size of its images, and their placeholders."""
+
+
 def saved_family(name: str, folder: Path) -> Family:
-    """Of `qwen2.5-vl`, `internvl3` and `internvl3 in tiles`."""
+    """Of `qwen2.5-vl`, `internvl3`, `internvl3 in tiles` and `MORE`."""
+    if name in MORE:
+        save, size, n_tokens = MORE[name]
+        return Family(save(folder), size, n_tokens)
     if name == "qwen2.5-vl":
         save_qwen(folder)
         return Family(folder, ONE_TILE, 4)
@@ -146,7 +173,7 @@ def saved_family(name: str, folder: Path) -> Family:
     return Family(folder, THREE_TILES, 12)  # two tiles and a thumbnail
 
 
-@pytest.fixture(scope="module", params=["qwen2.5-vl", "internvl3", "internvl3 in tiles"])
+@pytest.fixture(scope="module", params=["qwen2.5-vl", "internvl3", "internvl3 in tiles", *MORE])
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
     return saved_family(request.param, tmp_path_factory.mktemp("family"))
 
