@@ -48,10 +48,11 @@ from needed import forward_flops, said_in, shape_of
 from vision_zero.game.spy_game import deal_games
 from vision_zero.models import load_model, load_processor
 from vision_zero.models.attention import use_grouped_sdpa
+from vision_zero.rollout.image_store import chat_text
 from vision_zero.rollout.play import Seating, play
 from vision_zero.rollout.policy import Policy, QueuedPolicy, TokenLimits, TurnRequest
 from vision_zero.rollout.sampling import Sampling
-from vision_zero.rollout.transformers_policy import TransformersPolicy, chat_text
+from vision_zero.rollout.transformers_policy import TransformersPolicy
 from vision_zero.types import Completion, Game
 
 LOG_NORMAL = (5.17, 0.84, 1024)

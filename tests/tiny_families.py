@@ -140,7 +140,9 @@ def save_gemma3(folder: Path, *, template_bos: str = "<bos>", tokenizer_bos: boo
     return _save(folder, hf.Gemma3ForConditionalGeneration(config), processor)
 
 
-IM_TEMPLATE = chat_template("<|im_start|>{{ message['role'] }}\n", "<image>\n", "<|im_end|>\n", "<|im_start|>assistant\n")
+IM_TEMPLATE = chat_template(
+    "<|im_start|>{{ message['role'] }}\n", "<image>\n", "<|im_end|>\n", "<|im_start|>assistant\n"
+)
 SIGLIP = {
     "hidden_size": 64,
     "intermediate_size": 96,

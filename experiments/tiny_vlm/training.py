@@ -26,7 +26,7 @@ from tiny_vlm.lessons import (
 )
 from tiny_vlm.questions import QUESTIONS
 from vision_zero.data.drawn_scenes import SHAPES
-from vision_zero.rollout.transformers_policy import chat_text
+from vision_zero.rollout.image_store import chat_text
 
 
 class Encoder:

@@ -12,8 +12,8 @@ from tests.tiny_games import IMAGE_TOKEN, bench_processor, noise_pairs, play_out
 from vision_zero.game.prompts import PLACEHOLDERS, SHIPPED_TEMPLATES, load_template, parse_template, render
 from vision_zero.game.spy_game import NEUTRAL_CLUE, clue_turns, open_turns, vote_turns
 from vision_zero.rollout.game_images import GameImage
+from vision_zero.rollout.image_store import chat_text
 from vision_zero.rollout.kv_cache import common_length
-from vision_zero.rollout.transformers_policy import chat_text
 from vision_zero.types import DOMAINS, Game, ImagePair, Turn
 
 IM_START, IM_END = 1, 2

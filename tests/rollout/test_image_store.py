@@ -9,8 +9,7 @@ import torch
 
 from tests.tiny_games import NoiseImage, bench_model, bench_processor
 from vision_zero.rollout.game_images import GameImage
-from vision_zero.rollout.image_store import ImageStore, look_images_up, store_of
-from vision_zero.rollout.transformers_policy import chat_text
+from vision_zero.rollout.image_store import ImageStore, chat_text, look_images_up, store_of
 
 SIZES = [(56, 56), (84, 56), (61, 93)]
 

@@ -22,11 +22,12 @@ from tests.tiny_games import (
 from vision_zero.game.prompts import render
 from vision_zero.game.spy_game import deal
 from vision_zero.rollout.game_images import GameImage
+from vision_zero.rollout.image_store import chat_text
 from vision_zero.rollout.kv_cache import common_length
 from vision_zero.rollout.play import Seating, play
 from vision_zero.rollout.policy import TokenLimits, TurnRequest
 from vision_zero.rollout.sampling import Sampling
-from vision_zero.rollout.transformers_policy import TransformersPolicy, chat_text
+from vision_zero.rollout.transformers_policy import TransformersPolicy
 from vision_zero.types import Completion, Game, GameRules, ImagePair
 
 TOKEN_LIMITS = {"clue": TokenLimits(2, 7), "decision": TokenLimits(2, 7)}

@@ -179,7 +179,7 @@ def test_dear_pairs_make_shorter_rows() -> None:
 # -------------------------------------------------------------------------------------------- nothing but work changes
 
 
-@pytest.fixture(scope="module", params=["qwen2.5-vl", "internvl3 in tiles"])
+@pytest.fixture(scope="module", params=["qwen2.5-vl", "internvl3 in tiles", "qwen3-vl", "smolvlm2", "llava-onevision"])
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
     return saved_family(request.param, tmp_path_factory.mktemp("family"))
 

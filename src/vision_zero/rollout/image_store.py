@@ -47,7 +47,7 @@ class ImageStore:
     """Fields of images by number, until `clear`. `preprocessed` counts images over the store's life.
 
     `encoding`: numbers that a model encodes now, or None. `tower_outputs`: those of a tower that does not train
-    (`trainer.frozen_vision`), which encodes images `one_by_one`.
+    (`trainer.frozen_vision`), which encodes images `one_by_one`. `around`: the chat template before and after a text.
     """
 
     def __init__(self) -> None:
@@ -55,6 +55,7 @@ class ImageStore:
         self.encoding: list[int] | None = None
         self.tower_outputs: dict[int, Any] = {}
         self.one_by_one = self.by_number = False
+        self.around: list[str] | None = None
         self.preprocessed = 0
         self._fields: list[dict[str, torch.Tensor]] = []
         self._prompts: list[list[int]] = []
@@ -184,6 +185,12 @@ class _Numbering:
         }
         return BatchFeature({**per_token, "pixel_values": torch.tensor([[prompt.image] for prompt in prompts])})
 
+    def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> Any:
+        if not self.store.by_number:
+            return super().apply_chat_template(conversation, *args, **kwargs)  # type: ignore[misc]
+        (message,) = conversation
+        return chat_text(self, message["content"][1]["text"])
+
     def process(self, text: str, image: GameImage) -> ProcessedPrompt:
         own = super().__call__  # type: ignore[misc]  # a processor's
         fields = dict(own(text=[text], images=[[image]], return_tensors="pt", **special_tokens(self, text)))
@@ -200,6 +207,20 @@ def _flatten(images: Any) -> Iterator[Any]:
             yield from _flatten(image)
     else:
         yield images
+
+
+def chat_text(processor: Any, text: str) -> str:
+    """Prompt in the model's chat template: one image placeholder, then `text`, then the start of the answer.
+
+    The template is asked once: applying it to every prompt would cost as much as tokenizing the prompt.
+    """
+    store, between = store_of(processor), "the text of a turn"
+    if store.around is None:
+        content = [{"type": "image"}, {"type": "text", "text": between}]
+        message = {"role": "user", "content": content}
+        rendered = processor.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+        store.around = rendered.split(between)
+    return text.join(store.around)
 
 
 def special_tokens(processor: Any, text: str) -> dict[str, bool]:
@@ -283,7 +304,10 @@ def look_images_up(model: PreTrainedModel, store: ImageStore) -> None:
             pooled = tuple(one["pooler_output"][0] for one in found)
         elif len(form["shape"]) > 1:  # tiles [tiles, tokens, hidden]
             pooled = pooled.view(-1, *form["shape"])
-        return form["class"](pooler_output=pooled, **joined)
+        output = form["class"]()
+        for name, value in {**joined, "pooler_output": pooled}.items():
+            setattr(output, name, value)  # some families' class has no such field
+        return output
 
     inner.get_image_features = get_image_features
     inner.register_forward_pre_hook(with_fields, with_kwargs=True)
@@ -292,7 +316,7 @@ def look_images_up(model: PreTrainedModel, store: ImageStore) -> None:
 def _by_image(output: Any, n_tokens: Sequence[int]) -> list[Features]:
     """Split what an encoder says of several images. Raises ValueError where it has not one row per image token."""
     parts: list[Features] = [{} for _ in n_tokens]
-    for name, value in output.items():
+    for name, value in {**output, "pooler_output": output.pooler_output}.items():
         if value is None or name in OF_THE_ENCODER:
             continue
         layers = [torch.cat(tuple(value)) if isinstance(value, (list, tuple)) else value]

@@ -26,6 +26,7 @@ from vision_zero.rollout.image_store import (
     Features,
     ImageStore,
     ProcessedPrompt,
+    chat_text,
     look_images_up,
     process,
     store_of,
@@ -48,14 +49,6 @@ class _Row:
     image_key: str
     conversation: tuple[int, int]
     requests: list[int]
-
-
-def chat_text(processor: ProcessorMixin, text: str) -> str:
-    """Prompt in the model's chat template: one image placeholder, then `text`, then the start of the answer."""
-    content = [{"type": "image"}, {"type": "text", "text": text}]
-    return processor.apply_chat_template(
-        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-    )
 
 
 def prompt_of(processor: ProcessorMixin, request: TurnRequest) -> ProcessedPrompt:

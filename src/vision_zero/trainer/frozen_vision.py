@@ -15,8 +15,8 @@ from peft.utils import AuxiliaryTrainingWrapper
 from transformers import PreTrainedModel, ProcessorMixin
 
 from vision_zero.rollout.game_images import GameImage
-from vision_zero.rollout.image_store import ImageStore, process
-from vision_zero.rollout.transformers_policy import chat_text, evaluating
+from vision_zero.rollout.image_store import ImageStore, chat_text, process
+from vision_zero.rollout.transformers_policy import evaluating
 
 
 class FrozenTower:
@@ -31,6 +31,7 @@ class FrozenTower:
         self.images.one_by_one = True
         self.encoded = 0
         self._model = models[0]
+        self._caches, self._checked = True, False
         for model in models:
             tower = model.get_encoder("image")
             if tower is model or tower is model.model:
@@ -55,15 +56,39 @@ class FrozenTower:
         most = max(gather_object([len(missing)]))
         for number in missing + numbers[:1] * (most - len(missing)):
             self.images.tower_outputs.pop(number, None)
-            with torch.no_grad():
-                self._model.model.get_image_features(torch.tensor([[number]], device=self._model.device))
+            self._features([number])
+        if not self._checked:
+            self._check(numbers[:2])
+
+    def _features(self, numbers: Sequence[int]) -> Any:
+        with torch.no_grad():
+            return self._model.model.get_image_features(torch.tensor(numbers, device=self._model.device)[:, None])
+
+    def _check(self, numbers: Sequence[int]) -> None:
+        """Compare features of two images from outputs that are joined with those of encoding them together.
+
+        Raises ValueError where they differ, for a tower that puts several images into one row.
+        """
+        with evaluating(self._model):
+            self._caches = False
+            together = self._features(numbers).pooler_output
+            self._caches = True
+            try:
+                joined = self._features(numbers).pooler_output
+                pairs = zip(joined, together, strict=True)
+                same = all(torch.allclose(one, other, rtol=0.05, atol=0.05) for one, other in pairs)
+            except (RuntimeError, ValueError):
+                same = False
+        if not same:
+            raise ValueError(f"freeze_vision is not possible: the tower of {type(self._model).__name__} mixes images")
+        self._checked = True
 
     def _caching(self, tower: torch.nn.Module, own_forward: Any) -> Any:
         """The tower's forward; that of images in the store, of one if it is not known, else of all together."""
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             numbers, known = self.images.encoding, self.images.tower_outputs
-            if numbers is None:
+            if numbers is None or not self._caches:
                 return own_forward(*args, **kwargs)
             if len(numbers) == 1 and numbers[0] not in known:
                 self.encoded += 1

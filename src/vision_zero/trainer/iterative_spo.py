@@ -35,14 +35,14 @@ from vision_zero.game.spy_game import summarize
 from vision_zero.models.attention import use_grouped_sdpa
 from vision_zero.rollout.deal import deal_onto_pairs
 from vision_zero.rollout.game_images import GameImages
-from vision_zero.rollout.image_store import look_images_up, special_tokens, store_of
+from vision_zero.rollout.image_store import chat_text, look_images_up, special_tokens, store_of
 from vision_zero.rollout.play import Rollout, Seating, play
 from vision_zero.rollout.policy import NotFiniteError, Policy, PromptTooLongError
 from vision_zero.rollout.progress import game_bar
 from vision_zero.rollout.record import game_record
 from vision_zero.rollout.self_check import dropout_of, gap_limit
 from vision_zero.rollout.stopping import STOP, StoppedError
-from vision_zero.rollout.transformers_policy import chat_text, without_adapter_wrapper
+from vision_zero.rollout.transformers_policy import without_adapter_wrapper
 from vision_zero.rollout.vllm.client import VLLMServerError
 from vision_zero.spo.rewards import COMPLETION_REWARDS
 from vision_zero.spo.scoring import Scores, score_games

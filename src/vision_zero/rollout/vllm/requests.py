@@ -7,10 +7,10 @@ from typing import Any
 from transformers import PreTrainedModel, ProcessorMixin
 
 from vision_zero.rollout import transformers_policy
-from vision_zero.rollout.image_store import special_tokens
+from vision_zero.rollout.image_store import chat_text, special_tokens
 from vision_zero.rollout.policy import TurnRequest
 from vision_zero.rollout.sampling import Sampling
-from vision_zero.rollout.transformers_policy import chat_text, end_ids, placeholder_ids
+from vision_zero.rollout.transformers_policy import end_ids, placeholder_ids
 
 BANNED_BIAS = -100.0
 
@@ -25,14 +25,10 @@ class RequestBuilder:
         self._bias = dict.fromkeys(placeholder_ids(processor, inner), BANNED_BIAS)
         self._ends = end_ids(processor, inner)
         self.sampled_ids = set(range(inner.config.get_text_config().vocab_size)) - self._bias.keys()
-        # The chat template's text before and after a prompt: applying it to every prompt would cost as much as
-        # tokenizing the prompt.
-        text = "the text of a turn"
-        self._before_and_after = chat_text(processor, text).split(text)
 
     def unexpanded_prompt_ids(self, request: TurnRequest) -> list[int]:
         """Token ids with one placeholder for the image, which vLLM expands."""
-        text = request.prompt.text.join(self._before_and_after)
+        text = chat_text(self.processor, request.prompt.text)
         return self.processor.tokenizer(text, **special_tokens(self.processor, text))["input_ids"]
 
     def sampling_params(self, request: TurnRequest) -> dict[str, Any]:
