@@ -263,7 +263,7 @@ def test_prompts_of_many_tokens_share_a_batch_with_fewer(monkeypatch: pytest.Mon
 
         def counting(requests: Any, batches: Any = batches, seen: list[int] = seen) -> Any:
             for batch in batches(requests):
-                seen.append(max(sum(len(row.requests) * len(row.prompt_ids) for row in batch), 0))
+                seen.append(max(sum(len(row.requests) * len(row.prompt.ids) for row in batch), 0))
                 yield batch
 
         policy._batches = counting  # type: ignore[method-assign]

@@ -35,7 +35,7 @@ from vision_zero.game.spy_game import summarize
 from vision_zero.models.attention import use_grouped_sdpa
 from vision_zero.rollout.deal import deal_onto_pairs
 from vision_zero.rollout.game_images import GameImages
-from vision_zero.rollout.image_store import chat_text, look_images_up, special_tokens, store_of
+from vision_zero.rollout.image_store import look_images_up, store_of
 from vision_zero.rollout.play import Rollout, Seating, play
 from vision_zero.rollout.policy import NotFiniteError, Policy, PromptTooLongError
 from vision_zero.rollout.progress import game_bar
@@ -124,8 +124,6 @@ class IterativeSPOTrainer(ResumableTrainer):
         self.samples: list[TrainingSample] = []
         # A processor pads right unless told otherwise, which misaligns multimodal fields without an error.
         processing_class.tokenizer.padding_side = "left"
-        if not special_tokens(processing_class, chat_text(processing_class, ""))["add_special_tokens"]:
-            processing_class.tokenizer.backend_tokenizer.post_processor = None  # TRL would add a second BOS
         self.images = store_of(processing_class)
         # The reference model exists only if the weight is not 0 at construction.
         beta, use_vllm = args.beta, args.use_vllm

@@ -16,9 +16,10 @@ from vision_zero.data.image_files import MAX_PIXELS, decode_bytes
 from vision_zero.data.pairs import load_pairs
 from vision_zero.game.spy_game import deal
 from vision_zero.models import check_model, load_processor, load_trained
+from vision_zero.rollout.image_store import special_tokens
 from vision_zero.rollout.policy import TurnRequest
 from vision_zero.rollout.self_check import TOKENS, check_files, check_player, first_requests, gap_limit
-from vision_zero.rollout.transformers_policy import end_ids, special_tokens
+from vision_zero.rollout.transformers_policy import end_ids
 from vision_zero.types import Completion, GameRules
 
 NO_ANSWER = "\N{EMPTY SET}"
