@@ -288,6 +288,36 @@ def internvl() -> dict[str, Any]:
         }
 
 
+def family(name: str) -> dict[str, Any]:
+    """Games of a family of `tests.trainer.test_families`, with other weights than those of its files."""
+    import torch
+
+    from tests.tiny_games import noise_pairs, tiny_games
+    from tests.trainer.test_families import saved_family
+    from vision_zero.models import load_model, load_processor
+    from vision_zero.rollout.play import Seating, play
+    from vision_zero.rollout.policy import TokenLimits
+    from vision_zero.rollout.sampling import Sampling
+    from vision_zero.rollout.transformers_policy import TransformersPolicy
+    from vision_zero.rollout.vllm.colocate import VLLMPolicy
+
+    with tempfile.TemporaryDirectory() as folder:
+        known = saved_family(name, Path(folder) / "model")
+        model, processor = load_model(known.folder, dtype="float32"), load_processor(str(known.folder))
+        engine = make_engine(model, processor, Sampling(temperature=0))
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.mul_(1.03)
+        engine.sync_weights()
+        games = tiny_games(3, pairs=noise_pairs(3, size=known.image_size))
+        token_limits = {"clue": TokenLimits(*TOKEN_LIMITS), "decision": TokenLimits(*TOKEN_LIMITS)}
+        policies = (
+            TransformersPolicy(model, processor, Sampling(temperature=0)),
+            VLLMPolicy(engine.engine, model, processor, Sampling(temperature=0)),
+        )
+        return same(*(completions_of(play(games, Seating.of(one), token_limits).games) for one in policies))
+
+
 def training() -> dict[str, Any]:
     """A run of the tiny model, then games with what it became; and a run whose engine is left behind."""
     from tests.trainer_helpers import make_trainer
@@ -384,7 +414,7 @@ def lora(folder: str, dtype: str, iterations: str, resume_at: str = "0") -> dict
     return lora_run(Path(folder), dtype, int(iterations), int(resume_at), **options)
 
 
-PROGRAMS = {program.__name__: program for program in (policy, internvl, training, lora)}
+PROGRAMS = {program.__name__: program for program in (policy, internvl, family, training, lora)}
 
 if __name__ == "__main__":
     import vision_zero.rollout.vllm.colocate  # noqa: F401 (vLLM, and nothing that starts a thread)

@@ -57,7 +57,11 @@ def export_checkpoint(checkpoint: Path, target: Path, base: str | None = None) -
     model = models.load_merged(checkpoint, base_path, dtype=published)
     temporary = target.with_name(f".{target.name}.vision_zero.partial")
     shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
+    if models.transposed_by_loading(model):
+        weights = dict(models.in_hub_layout(model, model.state_dict().items()))
+        model.save_pretrained(temporary, state_dict=weights, save_original_format=False)
+    else:
+        model.save_pretrained(temporary)
     for path in temporary.iterdir():
         if not any(path.match(pattern) for pattern in WEIGHT_PATTERNS):
             path.unlink()

@@ -32,7 +32,7 @@ import datasets
 import torch
 import torch.distributed
 from accelerate import PartialState
-from peft import PeftConfig
+from peft import LoraConfig, PeftConfig
 from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import PrinterCallback, ProcessorMixin, ProgressCallback
@@ -49,6 +49,7 @@ from vision_zero.evaluate.win_rate.callback import ArenaCallback, training_arena
 from vision_zero.folder_lock import locked
 from vision_zero.models import check_model, check_saved, find_models, load_model, load_processor, zero3_disabled
 from vision_zero.rollout.policy import NotFiniteError, PromptTooLongError
+from vision_zero.rollout.lora import LANGUAGE, language_layers
 from vision_zero.rollout.self_check import SelfCheckError, check_files
 from vision_zero.rollout.transformers_policy import image_tokens
 from vision_zero.rollout.vllm.client import VLLMServerError
@@ -173,9 +174,11 @@ def load_checked_pairs(game: GameConfig, main_process: bool, processor: Processo
         opened = f"{report.n_opened} opened, {len(report.bad)} bad"
         print(f"{len(pairs)} image pairs, {report.n_edited} with an edited image; {opened}", file=sys.stderr)
         if processor is not None and processor.chat_template and report.median_size and report.max_size:
-            median, most = (image_tokens(processor, size) for size in (report.median_size, report.max_size))
-            print(f"tokens of an image: {median} of the median size, {most} of the largest", file=sys.stderr)
-            if most > 1500 and game.max_pixels is None:
+            sizes = (report.min_size or report.median_size, report.median_size, report.max_size)
+            least, median, most = (image_tokens(processor, size) for size in sizes)
+            told = f"{least} of the smallest, {median} of the median size, {most} of the largest"
+            print(f"tokens of an image: {told}", file=sys.stderr)
+            if most > 1500:
                 print("warning: more than 1,500 tokens an image cost much memory; see --max_pixels", file=sys.stderr)
         if game.failed_edits:
             failed = noisy.counts()
@@ -292,6 +295,8 @@ def build(
         )
     check_files(processor, on_meta, model.model_name_or_path)
     peft: PeftConfig | None = get_peft_config(model)
+    if isinstance(peft, LoraConfig) and peft.target_modules in (None, LANGUAGE, {LANGUAGE}):
+        peft.target_modules = language_layers(on_meta)
     games_table = [GamesTable(pairs)] if args.wandb_games and "wandb" in args.report_to else []
     trainer = IterativeSPOTrainer(
         model.model_name_or_path,

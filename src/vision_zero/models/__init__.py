@@ -167,6 +167,31 @@ def load_model(name_or_path: str | Path, **options: Any) -> PreTrainedModel:
     return model
 
 
+def in_hub_layout(
+    model: PreTrainedModel, weights: Iterable[tuple[str, torch.Tensor]]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Weights of `model` under the Hub's names and in its layout, which is also that of vLLM and of transformers 4."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    transposed = transposed_by_loading(model)
+    for name, weight in weights:
+        for published, value in revert_weight_conversion(model, {name: weight.detach()}).items():
+            is_transposed = any(re.search(pattern, name) for pattern in transposed)
+            yield published, value.transpose(1, 2).contiguous() if is_transposed else value
+
+
+def transposed_by_loading(model: PreTrainedModel) -> list[str]:
+    """Patterns of the names of weights (experts) that transformers transposes as it loads them, not as it saves them."""
+    from transformers.core_model_loading import Transpose
+
+    return [
+        pattern
+        for one in getattr(model, "_weight_conversions", None) or ()
+        if any(isinstance(step, Transpose) and step.check_dims for step in getattr(one, "operations", ()))
+        for pattern in one.target_patterns
+    ]
+
+
 def load_merged(name: str | Path, base: str | Path, **options: Any) -> PreTrainedModel:
     """`load_model` of a checkpoint with all weights, or of its `base` with the LoRA adapter `name` merged into it."""
     if not is_adapter(name):

@@ -4,6 +4,7 @@ PEFT's `merge_adapter` adds ΔW to the frozen weights and `unmerge_adapter` subt
 would drift away from the published one, and reference, arena start and export with it.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -13,6 +14,7 @@ from peft import LoraConfig, PeftModel
 from peft.tuners.lora.layer import Conv1d, Conv2d, Conv3d, Embedding, Linear, LoraLayer, ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
+from transformers import PreTrainedModel
 
 NOT_SENT = {"original_module", "modules_to_save", *LoraLayer.adapter_layer_names, "lora_magnitude_vector"}
 LAYERS = (Linear, Embedding, Conv1d, Conv2d, Conv3d, ParamWrapper)
@@ -23,6 +25,18 @@ KEEPING = {
     "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva"),
 }
 """Values of LoraConfig that leave the base as it was published."""
+
+
+LANGUAGE = "language"
+"""As `lora_target_modules`: the linear layers of the language model."""
+
+
+def language_layers(model: PreTrainedModel) -> str:
+    """A regular expression for the names of the language model's linear layers, whatever its family calls them."""
+    decoder = model.get_decoder()
+    where = next(name for name, module in model.named_modules() if module is decoder)
+    linear = {name.split(".")[-1] for name, module in decoder.named_modules() if isinstance(module, torch.nn.Linear)}
+    return rf".*{re.escape(where)}\..*\.({'|'.join(sorted(linear))})"
 
 
 def check_adapter(model: PeftModel) -> None:

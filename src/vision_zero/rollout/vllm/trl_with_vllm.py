@@ -7,7 +7,9 @@ import torch
 from peft import PeftModel
 from trl.generation import vllm_client, vllm_generation
 
+from vision_zero.models import in_hub_layout
 from vision_zero.rollout.lora import merged_parameters
+from vision_zero.rollout.transformers_policy import without_adapter_wrapper
 
 VLLMClient = importlib.reload(vllm_client).VLLMClient
 importlib.reload(vllm_generation)
@@ -16,11 +18,13 @@ __all__ = ["VLLMClient", "VLLMGeneration", "vllm_generation"]
 
 
 class VLLMGeneration(vllm_generation.VLLMGeneration):
-    """TRL's, except that a LoRA adapter is merged beside the model: the frozen weights stay as they were published."""
+    """TRL's, except that weights have the Hub's names and layout, and that a LoRA adapter is merged beside the model:
+    the frozen weights stay as they were published.
+    """
 
     def _iter_named_params(self) -> Iterator[tuple[str, torch.Tensor]]:
-        if not isinstance(self.model, PeftModel):
-            yield from super()._iter_named_params()
-            return
-        for name, weight in merged_parameters(self.model, self._dist.gather_params):
-            yield self._fix_param_name_to_vllm(name), weight
+        weights = super()._iter_named_params()
+        if isinstance(self.model, PeftModel):
+            merged = merged_parameters(self.model, self._dist.gather_params)
+            weights = ((self._fix_param_name_to_vllm(name), weight) for name, weight in merged)
+        yield from in_hub_layout(without_adapter_wrapper(self.model), weights)
