@@ -20,19 +20,12 @@ from vision_zero.types import Stage
 LANGUAGE_ALONE = r".*(language_model|text_model).*(q_proj|v_proj)"
 
 
+FAMILIES = ["qwen2.5-vl", "internvl3 in tiles", "qwen3-vl"]
+MORE_FAMILIES = ["qwen2-vl", "qwen3-vl-moe", "gemma3", "smolvlm2", "llava-onevision", "glm-4.1v"]
+
+
 @pytest.fixture(
-    scope="module",
-    params=[
-        "qwen2.5-vl",
-        "internvl3 in tiles",
-        "qwen3-vl",
-        "qwen3-vl-moe",
-        "qwen2-vl",
-        "gemma3",
-        "smolvlm2",
-        "llava-onevision",
-        "glm-4.1v",
-    ],
+    scope="module", params=[*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE_FAMILIES)]
 )
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
     return saved_family(request.param, tmp_path_factory.mktemp("family"))

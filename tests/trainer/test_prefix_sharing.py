@@ -179,7 +179,13 @@ def test_dear_pairs_make_shorter_rows() -> None:
 # -------------------------------------------------------------------------------------------- nothing but work changes
 
 
-@pytest.fixture(scope="module", params=["qwen2.5-vl", "internvl3 in tiles", "qwen3-vl", "smolvlm2", "llava-onevision"])
+FAMILIES = ["qwen2.5-vl", "internvl3 in tiles", "qwen3-vl"]
+MORE_FAMILIES = ["qwen2-vl", "qwen3-vl-moe", "smolvlm2", "llava-onevision", "glm-4.1v"]
+
+
+@pytest.fixture(
+    scope="module", params=[*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE_FAMILIES)]
+)
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
     return saved_family(request.param, tmp_path_factory.mktemp("family"))
 

@@ -181,7 +181,7 @@ def in_hub_layout(
 
 
 def transposed_by_loading(model: PreTrainedModel) -> list[str]:
-    """Patterns of the names of weights (experts) that transformers transposes as it loads them, not as it saves them."""
+    """Patterns of the names of weights (experts) that transformers transposes when it loads, and not when it saves."""
     from transformers.core_model_loading import Transpose
 
     return [

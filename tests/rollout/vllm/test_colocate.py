@@ -3,6 +3,7 @@
 What the engine did is found out by `tests/vllm_programs.py`, an engine in a process for each of its programs.
 """
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,3 +115,18 @@ def test_best_possible_reuse_by_hand() -> None:
     assert best_possible_reuse(asked, 2) == 4 + 4
     assert best_possible_reuse(asked[:1], 2) == 0
     assert best_possible_reuse(asked[:1] * 2, BLOCK) == 0
+
+
+# ------------------------------------------------------------------------------------------------------ more families
+
+
+MORE_FAMILIES = ["qwen2-vl", "qwen3-vl", "qwen3-vl-moe", "gemma3", "smolvlm2", "llava-onevision", "mistral3"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MORE_FAMILIES)
+def test_a_family_plays_the_same_games_after_its_weights_were_sent(name: str, tmp_path: Path) -> None:
+    (found,) = facts(tmp_path, ["family", name])
+    assert found["completions"] == 3 * (5 * 2 + 8)
+    assert (found["other_prompts"], found["other_tokens"]) == (0, 0)
+    assert found["gap"] < 1e-4
