@@ -23,8 +23,8 @@ options=(
     --lora_r 32                                         # rank of the adapters [TRL: 16]
     --lora_alpha 64                                     # scale: adapters count lora_alpha / lora_r [TRL: 32]
     --lora_dropout 0.0                                  # with dropout, training would not see the policy that played [TRL: 0.05]
-    # Which layers, as a regular expression: attention and MLP of the language model, not the vision encoder.
-    --lora_target_modules ".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+    --lora_target_modules language                      # all linear layers of the language model, none of the encoder;
+                                                        # or their names, or a regular expression [TRL: by PEFT's lists]
     --dtype bfloat16                                    # of the frozen weights; the adapters are kept in float32
     --games_per_iteration 32                            # [paper: 128]
     --learning_rate 1.0e-4                              # ten times that of full training [not tuned]

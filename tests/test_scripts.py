@@ -595,16 +595,18 @@ def test_lora_script(parsed: Mapping[str, Mapping[str, str]]) -> None:
 
 
 def test_lora_layers_are_the_language_models() -> None:
-    """The expression of the script, against the layer names of a Qwen2.5-VL."""
+    """The word of the script, against the layer names of a Qwen2.5-VL."""
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
+    from vision_zero.rollout.lora import LANGUAGE, language_layers
+
     line = command("run_lora_1gpu.sh", IMAGES_DIR=str(PHOTOS))
-    expression = line[line.index("--lora_target_modules") + 1]
+    assert line[line.index("--lora_target_modules") + 1] == LANGUAGE
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(BENCH_MODEL))
     linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
-    chosen = {name for name in linear if re.fullmatch(expression, name)}
+    chosen = {name for name in linear if re.fullmatch(language_layers(model), name)}
     assert chosen == {name for name in linear if ".language_model.layers." in name}
 
 
