@@ -133,7 +133,7 @@ class ImageStore:
         return [known[self.keys[number]] for number in shown]
 
 
-def _as_large(values: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+def _as_large(values: list[torch.Tensor]) -> list[torch.Tensor]:
     """`values` with zeros behind them, so that they differ in their first dimension alone."""
     shapes = {value.shape[1:] for value in values}
     if len(shapes) == 1:
