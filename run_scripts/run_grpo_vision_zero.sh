@@ -39,6 +39,8 @@ options=(
     --spy_view auto                                     # blank [paper v2], edited [paper v1, code], masked; auto: edited where there is one [ours]
     --voter observer                                    # observer [code, paper's appendix] or civilian [paper's text]
     --template auto                                     # wording: auto (the pair's domain), scenes, charts, photos, compact, or a file [ours]
+    --max_pixels 401408                                 # of an image: 512 tokens of a Qwen2.5-VL, enough to read a chart; a photograph
+                                                        # of 12 megapixels would have 15,301 [ours; paper: 76800 for CLEVR scenes]
     --seed 42                                           # of deals, masks and sampled tokens [TRL]
     # the loop
     --iterations 100                                    # play, update, decide the next stage [paper; code: 280]

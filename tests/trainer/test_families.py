@@ -50,7 +50,7 @@ from tests.trainer_helpers import (
 )
 from vision_zero.models import load_model, load_processor
 from vision_zero.rollout.game_images import GameImage
-from vision_zero.rollout.image_store import store_of
+from vision_zero.rollout.image_store import chat_text, process, store_of
 from vision_zero.rollout.lora import language_layers
 from vision_zero.types import Stage
 
@@ -368,3 +368,34 @@ def test_lora_adapts_the_language_model_alone_and_is_merged(family: Family, tmp_
     changed = {name for name in start if not torch.equal(start[name], merged[name])}
     assert len(changed) == len(adapters) // 2
     assert all("language_model" in name or "text_model" in name for name in changed)
+
+
+# -------------------------------------------------------------------------------------------------------------- images
+
+
+@pytest.mark.parametrize(
+    ("name", "bound", "tokens"),
+    [
+        ("qwen3-vl", 64 * 64, 4),
+        ("internvl3 in tiles", 2 * 56 * 56, 3 * 4),  # two tiles and a thumbnail
+        ("internvl3 in tiles", 1, 4),
+        ("smolvlm2", 56 * 56, 4),
+        ("mistral3", 56 * 56, 4),
+    ],
+)
+def test_large_images_are_reduced_by_the_rule_of_their_family(
+    name: str, bound: int, tokens: int, tmp_path: Path
+) -> None:
+    folder, image = saved_family(name, tmp_path).folder, GameImage("large", Image.new("RGB", (4000, 3000)))
+    processor = load_processor(str(folder), max_pixels=bound)
+    ids = process(processor, chat_text(processor, ""), image).ids
+    assert ids.count(load_model(folder, device_map="meta").config.image_token_id) <= tokens
+    with pytest.raises(ValueError, match="min_pixels"):
+        load_processor(str(folder), min_pixels=99, max_pixels=bound if name != "qwen3-vl" else 9)
+
+
+def test_a_bound_on_images_of_one_size_says_that_it_changes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load_processor(str(saved_family("gemma3", tmp_path).folder), max_pixels=99)
+    assert "max_pixels changes nothing: Gemma3ImageProcessor gives every image the same size" in capsys.readouterr().err

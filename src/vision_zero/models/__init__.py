@@ -18,9 +18,11 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -250,8 +252,9 @@ def load_processor(
 ) -> ProcessorMixin:
     """The processor of `name_or_path`, padding left, its images resized to between `min_pixels` and `max_pixels`.
 
-    Raises ValueError for a model that is missing, lacks files or takes no images (before any weight is read), and for
-    pixel bounds on a family whose images have a fixed size.
+    A family that cuts an image into tiles takes as many as have at most `max_pixels`, one that bounds the longest edge
+    an edge of its root; where images have a fixed size this says that it changes nothing. Raises ValueError for a model
+    that is missing, lacks files or takes no images (before any weight is read), and for `min_pixels` on such a family.
     """
     from transformers import AutoProcessor, ProcessorMixin
 
@@ -275,9 +278,20 @@ def load_processor(
     elif min_pixels is None and max_pixels is None:
         return processor
     if set(size) != {"shortest_edge", "longest_edge"}:
-        raise ValueError(
-            f"min_pixels / max_pixels do not apply to {type(image_processor).__name__}, whose images have a fixed size"
-        )
+        name = type(image_processor).__name__
+        if min_pixels is not None or max_pixels is None or max_pixels < 1:
+            raise ValueError(
+                f"min_pixels={min_pixels} max_pixels={max_pixels} on {name}: give max_pixels alone, from 1"
+            )
+        if set(size) == {"longest_edge"}:
+            size["longest_edge"] = min(size["longest_edge"], isqrt(max_pixels))
+            image_processor.size = type(image_processor.size)(**size)
+        elif getattr(image_processor, "max_patches", None):
+            tiles = max(image_processor.min_patches, max_pixels // (size["height"] * size["width"]))
+            image_processor.max_patches = min(image_processor.max_patches, tiles)
+        else:
+            print(f"max_pixels changes nothing: {name} gives every image the same size", file=sys.stderr)
+        return processor
     size["shortest_edge"] = size["shortest_edge"] if min_pixels is None else min_pixels
     size["longest_edge"] = size["longest_edge"] if max_pixels is None else max_pixels
     if not 0 < size["shortest_edge"] <= size["longest_edge"]:

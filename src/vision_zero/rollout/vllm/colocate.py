@@ -146,9 +146,12 @@ def keep_plain_weights_on_cpu() -> None:
 
 
 def image_size_arguments(processor: ProcessorMixin) -> dict[str, Any]:
-    """Bounds of an image's pixels for the engine's own processor, for families that resize."""
-    size = dict(processor.image_processor.size)
-    return {"size": size} if set(size) == {"shortest_edge", "longest_edge"} else {}
+    """Bounds of an image's pixels or tiles for the engine's own processor, for families that have some."""
+    image_processor = processor.image_processor
+    if getattr(image_processor, "max_patches", None):
+        return {"max_patches": image_processor.max_patches}
+    size = dict(image_processor.size)
+    return {"size": size} if "longest_edge" in size else {}
 
 
 class VLLMPolicy(QueuedPolicy):
