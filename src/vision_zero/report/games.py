@@ -40,18 +40,9 @@ QUALITY = 85
 Record = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class RecordedGames:
-    """All recorded games without tokens, and notes on what could not be read."""
-
-    games: list[Record]
-    notes: list[str]
-
-
-def read_games(run: Path) -> RecordedGames:
-    """All games of a run in the order they were played. A file or a game that is damaged is noted and left out."""
+def read_games(run: Path, notes: list[str]) -> list[Record]:
+    """All games of a run, without tokens, in the order they were played. What is damaged is noted and left out."""
     games: list[Record] = []
-    notes: list[str] = []
     files = sorted((run / run_folder.GAMES).glob("step-*.jsonl"))
     for file in files:
         try:
@@ -71,7 +62,7 @@ def read_games(run: Path) -> RecordedGames:
                 )
     if not files:
         notes.append("no games were recorded (--record_games_every 0, or the run did not get that far)")
-    return RecordedGames(games, notes)
+    return games
 
 
 def shown_fields(record: Mapping[str, Any]) -> Record:
@@ -124,13 +115,11 @@ def _are_numbers(values: object, n: int) -> bool:
     return isinstance(values, list) and len(values) == n and all(type(value) in (int, float) for value in values)
 
 
-def choose_games(games: Sequence[Record], at_most: int) -> list[Record]:
-    """All games, or `at_most` of them: all games of some pairs, so that early and late ones can be compared.
+def choose_games(games: Sequence[Record], at_most: int) -> list[int]:
+    """Numbers of all games, or `at_most` of them: all games of some pairs, so that early and late can be compared.
 
     Pairs are drawn by a fixed seed; of a pair that does not fit any more, games that are evenly apart are taken.
     """
-    if len(games) <= at_most:
-        return list(games)
     by_pair: dict[str, list[int]] = {}
     for number, game in enumerate(games):
         by_pair.setdefault(game["pair"], []).append(number)
@@ -140,7 +129,7 @@ def choose_games(games: Sequence[Record], at_most: int) -> list[Record]:
     for name in names:
         left, own = at_most - len(chosen), by_pair[name]
         chosen += own if len(own) <= left else [own[k * len(own) // left] for k in range(left)]
-    return [games[number] for number in sorted(chosen)]
+    return sorted(chosen)
 
 
 @dataclass(frozen=True)
