@@ -83,19 +83,17 @@ class SceneIndex:
 
     def judge_clues(self, pair_id: str, clues: Sequence[SaidClue]) -> list[ClueGrounding]:
         """The grounding of each clue of one game, in the order they were said."""
-        judged = []
-        for clue, copied in zip(clues, copied_clues(clues), strict=True):
-            said = frozenset(claims(clue.text)) if clue.parsed else frozenset()
-            judged.append(
-                ClueGrounding(
-                    true=float(self.shows(pair_id, said)),
-                    discriminative=self.discriminative(pair_id, said),
-                    copied=float(copied),
-                    no_claim=float(not said),
-                    unparsed=float(not clue.parsed),
-                )
+        said = [frozenset(claims(clue.text)) if clue.parsed else frozenset() for clue in clues]
+        return [
+            ClueGrounding(
+                true=float(self.shows(pair_id, own)),
+                discriminative=self.discriminative(pair_id, own),
+                copied=float(copied),
+                no_claim=float(not own),
+                unparsed=float(not clue.parsed),
             )
-        return judged
+            for clue, own, copied in zip(clues, said, copied_clues(clues), strict=True)
+        ]
 
     def judge(self, pair_id: str, spy: int, clues: Sequence[SaidClue]) -> dict[Role, ClueGrounding]:
         """The grounding of the clues of one game by role. `clues` are in the order they were said."""
