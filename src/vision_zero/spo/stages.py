@@ -131,24 +131,15 @@ class StageSchedule(ABC):
 class StageSwitch(StageSchedule):
     """Switch of Iterative-SPO (see the module), from the decision stage on. Raises ValueError for wrong options."""
 
-    rho: float = 0.95
-    """Decay of both averages."""
-    acc_up: float = 0.9
-    """Accuracy average from which the decision stage may end."""
-    err_up: float = 0.4
-    """Error average (1 - accuracy average) from which the clue stage may end."""
-    na_up: float = 0.5
-    """N/A average from which the clue stage may end."""
-    na_down: float = 0.1
-    """N/A average up to which the decision stage may end."""
-    k_min: int = 5
-    """Iterations a stage lasts at least before the rule may end it."""
-    patience: int | None = 20
-    """Iterations after which a stage ends regardless of the averages; None: never."""
-    debias: bool = False
-    """Compare averages divided by 1 - rho^t, t the iterations in them (not in the paper)."""
-    reset_averages: bool = field(default=False, kw_only=True)
-    """Start both averages again at 0 at a switch (not in the paper)."""
+    rho: float = 0.95  # decay of both averages
+    acc_up: float = 0.9  # accuracy average from which the decision stage may end
+    err_up: float = 0.4  # error average (1 - accuracy average) from which the clue stage may end
+    na_up: float = 0.5  # N/A average from which the clue stage may end
+    na_down: float = 0.1  # N/A average up to which the decision stage may end
+    k_min: int = 5  # iterations a stage lasts at least before the rule may end it
+    patience: int | None = 20  # iterations after which a stage ends regardless of the averages; None: never
+    debias: bool = False  # compare averages divided by 1 - rho^t, t the iterations in them (not in the paper)
+    reset_averages: bool = field(default=False, kw_only=True)  # both start again at 0 at a switch (not in the paper)
 
     def __post_init__(self) -> None:
         super().__init__("decision", self.rho, self.debias)
