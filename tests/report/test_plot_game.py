@@ -10,7 +10,8 @@ from PIL import Image
 from tiny_vlm.scripted import RandomPlayer
 from vision_zero.data.pairs import load_pairs
 from vision_zero.game.spy_game import deal_games
-from vision_zero.report import main, plot_game
+from vision_zero.report import plot_game
+from vision_zero.report.__main__ import main
 from vision_zero.rollout.game_images import blank_image
 from vision_zero.rollout.play import Seating, play
 from vision_zero.rollout.policy import TokenLimits

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.process_helpers import BENCH_MODEL, TINY_VLM
-from vision_zero.evaluate import main
+from vision_zero.evaluate.__main__ import main
 from vision_zero.evaluate.benchmarks.options import (
     JUDGE_KEY,
     BenchmarkConfig,
