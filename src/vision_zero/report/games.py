@@ -18,15 +18,7 @@ from PIL import Image
 
 from vision_zero import run_folder
 from vision_zero.evaluate.bootstrap import Interval
-from vision_zero.evaluate.clues.grounding import (
-    GROUNDING_FIGURES,
-    ClueGrounding,
-    SceneIndex,
-    copied_clues,
-    is_described,
-    roles_of_policy,
-    said_in_record,
-)
+from vision_zero.evaluate.clues import grounding
 from vision_zero.game.parsing import split_completion
 from vision_zero.report.metrics_log import Figures, is_whole
 from vision_zero.rollout.game_images import GameImages
@@ -144,23 +136,24 @@ def judge_clues(
     games: Sequence[Record], pairs: Mapping[str, ImagePair], iteration_of: Callable[[Record], int]
 ) -> JudgedClues:
     """Judge all clues. Grounding needs a description of the picture, copying does not. `shares` are the policy's."""
-    described = [pair for pair in pairs.values() if is_described(pair)]
-    scene_index = SceneIndex(described) if described else None
+    described = [pair for pair in pairs.values() if grounding.is_described(pair)]
+    scene_index = grounding.SceneIndex(described) if described else None
     marks: list[list[list[str]]] = []
     by_iteration: dict[int, dict[str, list[tuple[float, str]]]] = {}
     for game in games:
-        said = said_in_record(game)
-        judged = None
+        said = grounding.said_in_record(game)
+        judged: list[grounding.ClueGrounding] = []
         if scene_index is not None and game["pair"] in scene_index:
             judged = scene_index.judge_clues(game["pair"], said)
-        copied = copied_clues(said)
+        copied = grounding.copied_clues(said)
         marks.append([_marks(clue, judged[k] if judged else None, copied[k]) for k, clue in enumerate(game["clues"])])
         values = by_iteration.setdefault(iteration_of(game), {})
-        for role in roles_of_policy(game):
+        for role in grounding.roles_of_policy(game):
             own = [number for number, clue in enumerate(said) if (clue.seat == game["spy"]) is (role is Role.SPY)]
             if not own:
                 continue
-            figures = {name: [getattr(judged[k], name) for k in own] for name in GROUNDING_FIGURES} if judged else {}
+            names = grounding.GROUNDING_FIGURES if judged else ()
+            figures = {name: [getattr(judged[k], name) for k in own] for name in names}
             figures["copied"] = [float(copied[k]) for k in own]
             for name, own_shares in figures.items():
                 values.setdefault(f"{role.value}/{name}", []).append((sum(own_shares) / len(own), game["pair"]))
@@ -168,10 +161,10 @@ def judge_clues(
     return JudgedClues(marks, shares)
 
 
-def _marks(clue: Record, grounding: ClueGrounding | None, copied: bool) -> list[str]:
+def _marks(clue: Record, judged: grounding.ClueGrounding | None, copied: bool) -> list[str]:
     own = [] if clue["parsed"] else ["unparsed"]
-    if grounding is not None and clue["parsed"]:
-        own.append("no_claim" if grounding.no_claim else "true" if grounding.true else "false")
+    if judged is not None and clue["parsed"]:
+        own.append("no_claim" if judged.no_claim else "true" if judged.true else "false")
     return [*own, *(["copied"] if copied else [])]
 
 
