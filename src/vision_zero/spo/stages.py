@@ -39,15 +39,7 @@ class SwitchEvent:
 
 
 class StageSchedule(ABC):
-    """Schedule of stages. All track the averages of accuracy and N/A rate, for the log.
-
-    Attributes:
-        stage: stage of the next iteration.
-        dwell: iterations done in this stage; 0 right after a switch.
-        iteration: iterations done altogether.
-        last_reason: reason of the switch in the last `update`; None if there was none.
-        history: every switch so far.
-    """
+    """Schedule of stages. All track the averages of accuracy and N/A rate, for the log."""
 
     def __init__(self, start: Stage, rho: float, debias: bool) -> None:
         if start not in ("decision", "clue"):
@@ -56,11 +48,11 @@ class StageSchedule(ABC):
             raise ValueError(f"rho (decay of the averages) must be in [0, 1), got {rho}")
         self.rho = rho
         self.debias = debias
-        self.stage: Stage = start
-        self.dwell = 0
-        self.iteration = 0
-        self.last_reason: SwitchReason | None = None
-        self.history: list[SwitchEvent] = []
+        self.stage: Stage = start  # of the next iteration
+        self.dwell = 0  # iterations done in this stage; 0 right after a switch
+        self.iteration = 0  # iterations done altogether
+        self.last_reason: SwitchReason | None = None  # of the switch in the last `update`; None if there was none
+        self.history: list[SwitchEvent] = []  # every switch so far
         self._start_averages()
 
     def _start_averages(self) -> None:
