@@ -82,17 +82,12 @@ def parse(argv: Sequence[str], domains: Mapping[str, str]) -> tuple[argparse.Nam
 
 def kept_options(args: argparse.Namespace, maker: Maker) -> dict[str, Any]:
     """JSON of what the pairs depend on: the domain and all its options."""
-    options = {name: as_json(value) for name, value in sorted(vars(args).items()) if name not in NOT_KEPT}
+    given = {name: value for name, value in sorted(vars(args).items()) if name not in NOT_KEPT}
+    # Paths absolute, so that a run can be continued from another folder.
+    options = {name: str(one.resolve()) if isinstance(one, Path) else one for name, one in given.items()}
     if isinstance(maker, HasMaterial):
         options[output.MATERIAL] = maker.material()
     return {"domain": args.domain, "name": maker.name, "max_attempts": maker.max_attempts, **options}
-
-
-def as_json(value: object) -> object:
-    """Paths absolute, so that a run can be continued from another folder."""
-    if isinstance(value, Path):
-        return str(value.resolve())
-    return [as_json(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def make_all(job: output.PairJob, remaining: output.RemainingPairs, n: int, n_workers: int) -> None:
