@@ -114,14 +114,10 @@ def draw_votes(axes: Axes, record: Record) -> None:
     colours = [SPY if answer == record["spy"] else CIVILIAN if answer else GREY for answer in answers]
     bars = axes.bar(range(len(answers)), counts, color=colours, width=0.6)
     axes.bar_label(bars, fontsize=10)
-    names = []
-    for answer in answers:
-        if answer:
-            reward = record["clue_rewards"][answer - 1] + 0.0  # no "-0.00"
-            names.append(f"player {answer}{' (spy)' if answer == record['spy'] else ''}\n{reward:+.2f}")
-        else:
-            names.append("N/A" if answer is None else "invalid")
-    axes.set_xticks(range(len(answers)), names, fontsize=9)
+    names = {None: "N/A", 0: "invalid"}
+    for seat, reward in zip(seats, record["clue_rewards"], strict=True):
+        names[seat] = f"player {seat}{' (spy)' if seat == record['spy'] else ''}\n{reward + 0.0:+.2f}"  # no "-0.00"
+    axes.set_xticks(range(len(answers)), [names[answer] for answer in answers], fontsize=9)
     axes.set_yticks([])
     axes.set_ylim(0, max(counts) * 1.25)
     axes.set_title(
