@@ -122,8 +122,7 @@ def finish(out: Path, maker: Maker, n: int) -> int:
         print(f"left out  {count:>6}  files: {reason}")
     if columns := summary["material"].get("columns_left_out"):
         print(f"left out  {len(columns):>6}  columns whose numbers are not sure (first: {columns[0]})")
-    if summary["given_up"]:
-        given_up = summary["given_up"]
+    if given_up := summary["given_up"]:
         print(
             f"warning: {len(given_up)} of {n} pairs were given up after {maker.max_attempts} attempts each, "
             f"{given_up[0]} the first; the manifest goes without them",
