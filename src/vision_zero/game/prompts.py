@@ -14,21 +14,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import yaml
+
 from vision_zero.game.spy_game import view_of
 from vision_zero.types import COMPACT, DOMAINS, TEMPLATES, Game, Prompt, Role, Turn
 
-_CLUE_TURN = frozenset({"round", "seat", "n_rounds", "thoughts"})
-PLACEHOLDERS: Mapping[str, frozenset[str]] = {
-    "rules": frozenset({"n_players", "n_civilians", "n_rounds"}),  # for everybody
-    "clues": frozenset(),  # heading above the clues
-    "no_clues": frozenset(),  # in place of any clue
-    "clue_line": frozenset({"round", "seat", "clue"}),  # one public clue
-    "civilian": _CLUE_TURN,
-    **dict.fromkeys(("spy_blank", "spy_edited", "spy_masked"), _CLUE_TURN),  # a spy's clue turn, by what the spy sees
-    "thoughts": frozenset({"round", "reasoning"}),  # in place of $thoughts, once per earlier round: own reasoning
-    "observer": frozenset({"n_players"}),  # the neutral vote
-    "voter": frozenset({"seat", "n_players", "thoughts"}),  # a civilian's vote
-}
+_SECTIONS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
+PLACEHOLDERS: Mapping[str, frozenset[str]] = {section: frozenset(names) for section, names in _SECTIONS.items()}
 """Sections of a template, and the placeholders that each may use."""
 SHIPPED_TEMPLATES = (*DOMAINS, COMPACT)
 
