@@ -11,7 +11,7 @@ import pytest
 
 from tests.process_helpers import train_well
 from vision_zero.evaluate.bootstrap import RESAMPLED
-from vision_zero.evaluate.win_rate.main import append_result
+from vision_zero.run_folder import append_json_line
 
 OPTIONS: dict[str, Any] = {
     "images": "drawn:6",
@@ -46,7 +46,7 @@ def trained_run(folder: Path) -> Path:
         train_well(folder, **OPTIONS)
     last = json.loads((folder / "arena.jsonl").read_text().splitlines()[-1])
     figures = {name: last[name] for name in (RESAMPLED, "figures", "start")}
-    append_result(folder / "evaluation.jsonl", {"model": "the last checkpoint", "games": 4, **figures})
+    append_json_line(folder / "evaluation.jsonl", {"model": "the last checkpoint", "games": 4, **figures})
     return folder
 
 

@@ -13,10 +13,12 @@ from PIL import Image
 
 from tests.process_helpers import DRAWN, TINY_VLM
 from tests.report.test_plot_game import make_run
-from vision_zero import evaluate, inspect_data, report
+from vision_zero import inspect_data
+from vision_zero.evaluate import __main__ as evaluate
 from vision_zero.evaluate.benchmarks.server.server import main as serve
 from vision_zero.export import check_target
 from vision_zero.make_data.__main__ import main as make_data
+from vision_zero.report import __main__ as report
 from vision_zero.run_folder import RunFolderError, check_appendable
 
 BENCHMARKS = ("vlmevalkit", str(TINY_VLM), "--base", str(TINY_VLM), "--benchmarks", "MMStar", "--dry_run", "true")

@@ -24,8 +24,8 @@ from vision_zero.config import __main__ as configuration
 from vision_zero.config.game import GameConfig
 from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.evaluate.win_rate.callback import HIGH, LOGGED, LOW, SECONDS
-from vision_zero.report import main as report
 from vision_zero.report import summary
+from vision_zero.report.__main__ import main as report
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ROOT / "run_scripts"

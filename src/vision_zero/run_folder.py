@@ -143,15 +143,21 @@ def check_own(path: Path, option: str, mark: str = MARK, *, at_start: bool = Fal
         raise RunFolderError(f"{option} {path}: is there and was not written by this command; give another name")
 
 
+@contextmanager
+def writing_for(path: Path, option: str) -> Iterator[None]:
+    """Make the folder of a file. Raises RunFolderError, with `option`, if that or the block, which writes it, fails."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise RunFolderError(f"{option} {path}: cannot be written: {error.strerror}") from error
+
+
 def check_appendable(path: Path, option: str, begin: str) -> None:
     """`check_own` of a file whose lines `begin` so, and that can be opened to append to it. Raises RunFolderError."""
     check_own(path, option, begin, at_start=True)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a"):
-            pass
-    except OSError as error:
-        raise RunFolderError(f"{option} {path}: cannot be written: {error.strerror}") from error
+    with writing_for(path, option), path.open("a"):
+        pass
 
 
 def _end_last_line(path: Path) -> None:

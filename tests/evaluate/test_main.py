@@ -17,7 +17,7 @@ from tests.trainer_helpers import make_trainer
 from vision_zero.config.parse import parse as parse_training
 from vision_zero.config.parse import resolved
 from vision_zero.data.pairs import load_pairs
-from vision_zero.evaluate import main
+from vision_zero.evaluate.__main__ import main
 from vision_zero.evaluate.clues.main import clue_windows
 from vision_zero.evaluate.win_rate.options import parse
 from vision_zero.models import find_models, load_processor, step_of
@@ -286,7 +286,7 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_is_there_without_torch(command: str) -> None:
     """Importing torch and TRL takes 9 seconds."""
     program = (
-        "import sys\nfrom vision_zero.evaluate import main\n"
+        "import sys\nfrom vision_zero.evaluate.__main__ import main\n"
         f"try: main(['{command}', '--help'])\nfinally: assert not {{'torch', 'trl'}} & sys.modules.keys()"
     )
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -466,9 +466,9 @@ def test_scenes_of_any_size_are_not(tmp_path: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     "script",
     [
-        "from vision_zero.make_data import main\nmain({words})\n",
+        "from vision_zero.make_data.__main__ import main\nmain({words})\n",
         "print('once', flush=True)\nfrom vision_zero.make_data.__main__ import main\nraise SystemExit(main({words}))\n",
-        "import sys\nassert sys.argv[1:] == ['x']\nfrom vision_zero.make_data import main\nmain({words})\n",
+        "import sys\nassert sys.argv[1:] == ['x']\nfrom vision_zero.make_data.__main__ import main\nmain({words})\n",
     ],
 )
 def test_a_script_without_a_guard_is_not_executed_again_by_workers(script: str, tmp_path: Path) -> None:

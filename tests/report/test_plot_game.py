@@ -10,12 +10,13 @@ from PIL import Image
 from tiny_vlm.scripted import RandomPlayer
 from vision_zero.data.pairs import load_pairs
 from vision_zero.game.spy_game import deal_games
-from vision_zero.report import main, plot_game
+from vision_zero.report import plot_game
+from vision_zero.report.__main__ import main
 from vision_zero.rollout.game_images import blank_image
 from vision_zero.rollout.play import Seating, play
 from vision_zero.rollout.policy import TokenLimits
 from vision_zero.rollout.record import game_record
-from vision_zero.run_folder import write_json_lines
+from vision_zero.run_folder import RunFolderError, write_json_lines
 from vision_zero.spo.rewards import clue_rewards
 from vision_zero.types import GameRules, SpyView
 
@@ -59,11 +60,11 @@ def test_which_game_is_found(tmp_path: Path) -> None:
     assert plot_game.find_game(run)["game"] == 3  # the first of the last step
     assert plot_game.find_game(run, step=0)["game"] == 0
     assert plot_game.find_game(run, step=0, game=2)["game"] == 2
-    with pytest.raises(plot_game.NoGameError, match="no games of step 5; recorded are 0 to 7"):
+    with pytest.raises(RunFolderError, match="no games of step 5; recorded are 0 to 7"):
         plot_game.find_game(run, step=5)
-    with pytest.raises(plot_game.NoGameError, match="no game 2; it holds 3, 4, 5"):
+    with pytest.raises(RunFolderError, match="no game 2; it holds 3, 4, 5"):
         plot_game.find_game(run, game=2)
-    with pytest.raises(plot_game.NoGameError, match="holds no games"):
+    with pytest.raises(RunFolderError, match="holds no games"):
         plot_game.find_game(tmp_path / "images")
 
 

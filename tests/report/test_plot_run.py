@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from vision_zero.report import main, plot_run
+from vision_zero.report import plot_run
+from vision_zero.report.__main__ import main
 from vision_zero.report.metrics_log import StageSpan, note_older_intervals, stage_spans
 
 

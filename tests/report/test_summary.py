@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vision_zero.report import main, summary
+from vision_zero.report import summary
+from vision_zero.report.__main__ import main
 
 STAGES = "DDDDCCCDD"  # of nine iterations
 ACCURACY = [0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 0.6, 0.8]

@@ -1,7 +1,5 @@
 """Options of the game and its images, and what commands have in common. Imports without torch: `--help` is quick."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field

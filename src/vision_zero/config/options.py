@@ -5,8 +5,6 @@ them; `game.GameConfig` has the images and the rules. Both are parsed from flags
 arXiv 2509.25541, "code" its public repository at commit fa3c01c, "TRL" the library's default.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -3,8 +3,6 @@
 Argparse checks types and choices of flags only; this module checks those of the file in the same way.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import os

@@ -84,9 +84,9 @@ def hash_images(pairs: Sequence[ImagePair], bar: Bar = iter) -> HashedImages:
 def shared_images(some: HashedImages, others: HashedImages, max_distance: int, bar: Bar = iter) -> list[SharedImage]:
     """All pairs at most `max_distance` bits apart whose colours are near too, the nearest first."""
     found = [
-        SharedImage(some.ids[one.row], others.ids[one.other], one.distance)
-        for one in near_pairs(some.hashes, others.hashes, max_distance, bar)
-        if colour_difference(some.colours[one.row], others.colours[one.other]) <= MAX_COLOUR_DIFFERENCE
+        SharedImage(some.ids[row], others.ids[other], distance)
+        for row, other, distance in near_pairs(some.hashes, others.hashes, max_distance, bar)
+        if colour_difference(some.colours[row], others.colours[other]) <= MAX_COLOUR_DIFFERENCE
     ]
     return sorted(found, key=lambda shared: (shared.distance, shared.id, shared.other_id))
 
@@ -117,19 +117,10 @@ def colour_difference(one: Colours, other: Colours) -> int:
     return int(np.abs(one.astype(np.int16) - other.astype(np.int16)).max())
 
 
-@dataclass(frozen=True)
-class Match:
-    """Row `row` of some hashes and row `other` of others, `distance` bits apart."""
-
-    row: int
-    other: int
-    distance: int
-
-
-def near_pairs(some: Hashes, others: Hashes, max_distance: int, bar: Bar = iter) -> Iterator[Match]:
-    """All pairs at most `max_distance` bits apart, found block by block."""
+def near_pairs(some: Hashes, others: Hashes, max_distance: int, bar: Bar = iter) -> Iterator[tuple[int, int, int]]:
+    """(row of some, row of others, bits apart) of all pairs at most `max_distance` apart, found block by block."""
     step = max(1, _BLOCK // max(1, len(others)))
     for start in bar(range(0, len(some), step)):
         distances = np.bitwise_count(some[start : start + step, None] ^ others[None, :])
         for row, column in zip(*np.nonzero(distances <= max_distance), strict=True):
-            yield Match(start + int(row), int(column), int(distances[row, column]))
+            yield start + int(row), int(column), int(distances[row, column])

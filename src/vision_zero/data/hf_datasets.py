@@ -50,35 +50,21 @@ class Columns:
         return {field: column for field, column in vars(self).items() if column is not None}
 
 
-class Cells:
-    """Cells of a data set, read one at a time and not decoded. Equal only to itself."""
-
-    def __init__(self, dataset: datasets.Dataset, columns: Columns, name: str, folder: Folder | None) -> None:
-        # The arrow format gives an image cell as its bytes or path; the default would decode it without checks.
-        self._rows = dataset.select_columns(list(columns.fields().values())).with_format("arrow")
-        self.name = name
-        self.folder = folder
-        self.is_parquet = dataset.builder_name == "parquet"
-
-    def read(self, column: str, row: int) -> Any:
-        return self._rows[row : row + 1].column(column)[0].as_py()
-
-
 @dataclass(frozen=True)
 class DatasetImage:
     """An image in a cell of a data set: encoded bytes, a path, or a list of one of these."""
 
-    cells: Cells = field(repr=False)
+    table: TablePairs = field(repr=False)
     column: str
     row: int
 
     @property
     def name(self) -> str:
-        return f"{self.cells.name}, row {self.row}, column {self.column}"
+        return f"{self.table.name}, row {self.row}, column {self.column}"
 
     def content(self) -> bytes | ImageFile:
         """The encoded image, or the file that holds it. Raises BadImageError."""
-        value = self.cells.read(self.column, self.row)
+        value = self.table.read(self.column, self.row)
         if isinstance(value, list):
             if len(value) != 1:
                 raise BadImageError(f"{self.name}: the list must hold one image, it holds {len(value)}")
@@ -90,8 +76,8 @@ class DatasetImage:
             return data
         if not isinstance(path, str) or not path:
             raise BadImageError(f"{self.name}: the cell holds no image")
-        folder = self.cells.folder
-        if folder is None or (is_cell and not self.cells.is_parquet):
+        folder = self.table.folder
+        if folder is None or (is_cell and not self.table.is_parquet):
             return ImageFile(as_on_disk(Path(path)))
         try:
             return ImageFile(folder.root / folder.check(path))
@@ -110,6 +96,8 @@ class DatasetImage:
 
 
 class TablePairs(LazyPairs):
+    """Rows of a data set. Cells are read one at a time and not decoded."""
+
     def __init__(
         self,
         dataset: datasets.Dataset,
@@ -123,17 +111,21 @@ class TablePairs(LazyPairs):
 
         super().__init__("data set", len(dataset), notes)
         images = [column for column, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
-        columns = choose_columns(dataset.column_names, images, columns, name)
-        self._cells = Cells(dataset, columns, name, folder)
-        self.columns = columns
-        self._domain = domain
-        self._ids = None if columns.id is None else _ids(dataset, columns.id, name)
+        self.columns = choose_columns(dataset.column_names, images, columns, name)
+        # The arrow format gives an image cell as its bytes or path; the default would decode it without checks.
+        self._rows = dataset.select_columns(list(self.columns.fields().values())).with_format("arrow")
+        self.name, self.folder, self._domain = name, folder, domain
+        self.is_parquet = dataset.builder_name == "parquet"
+        self._ids = None if self.columns.id is None else _ids(dataset, self.columns.id, name)
+
+    def read(self, column: str, row: int) -> Any:
+        return self._rows[row : row + 1].column(column)[0].as_py()
 
     def pair_at(self, row: int) -> ImagePair:
         return ImagePair(
             id=f"{row:07d}" if self._ids is None else self._ids[row],
-            image=DatasetImage(self._cells, self.columns.image, row),
-            edited=None if self.columns.edited is None else DatasetImage(self._cells, self.columns.edited, row),
+            image=DatasetImage(self, self.columns.image, row),
+            edited=None if self.columns.edited is None else DatasetImage(self, self.columns.edited, row),
             domain=self._domain,
         )
 

@@ -5,8 +5,6 @@ one pair at a time by `open_pair`; `check_pairs` opens a sample (`validation`). 
 (JSONL), `hf_datasets` and `drawn_scenes`.
 """
 
-from __future__ import annotations
-
 import os
 import random
 from array import array

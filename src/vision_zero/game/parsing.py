@@ -65,7 +65,7 @@ def split_completion(text: str) -> tuple[str, str | None]:
     if not boxes:
         return clean_text(text), None
     start = boxes[-1].end()
-    closing = _closing_brace(text, start)
+    closing = closing_brace(text, start)
     if closing is None:
         line_end = text.find("\n", start)
         closing = resume = line_end if line_end >= 0 else len(text)
@@ -139,7 +139,7 @@ def read_vote(text: str, n_players: int) -> Vote:
     return seat if seat <= n_players else 0
 
 
-def _closing_brace(text: str, start: int) -> int | None:
+def closing_brace(text: str, start: int) -> int | None:
     """Index of the brace that closes the one before `start`; None if it is never closed."""
     depths = accumulate(((one == "{") - (one == "}") for one in text[start:]), initial=1)
     return next((start + n - 1 for n, depth in enumerate(depths) if depth == 0), None)

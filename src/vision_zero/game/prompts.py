@@ -14,21 +14,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import yaml
+
 from vision_zero.game.spy_game import view_of
 from vision_zero.types import COMPACT, DOMAINS, TEMPLATES, Game, Prompt, Role, Turn
 
-_CLUE_TURN = frozenset({"round", "seat", "n_rounds", "thoughts"})
-PLACEHOLDERS: Mapping[str, frozenset[str]] = {
-    "rules": frozenset({"n_players", "n_civilians", "n_rounds"}),  # for everybody
-    "clues": frozenset(),  # heading above the clues
-    "no_clues": frozenset(),  # in place of any clue
-    "clue_line": frozenset({"round", "seat", "clue"}),  # one public clue
-    "civilian": _CLUE_TURN,
-    **dict.fromkeys(("spy_blank", "spy_edited", "spy_masked"), _CLUE_TURN),  # a spy's clue turn, by what the spy sees
-    "thoughts": frozenset({"round", "reasoning"}),  # in place of $thoughts, once per earlier round: own reasoning
-    "observer": frozenset({"n_players"}),  # the neutral vote
-    "voter": frozenset({"seat", "n_players", "thoughts"}),  # a civilian's vote
-}
+_SECTIONS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
+PLACEHOLDERS: Mapping[str, frozenset[str]] = {section: frozenset(names) for section, names in _SECTIONS.items()}
 """Sections of a template, and the placeholders that each may use."""
 SHIPPED_TEMPLATES = (*DOMAINS, COMPACT)
 
@@ -78,33 +70,17 @@ def load_template(name_or_path: str) -> Template:
     return parse_template(path.read_text("utf-8"), str(path))
 
 
-def _public_part(game: Game, words: Template) -> str:
-    """Rules and all clues so far; a prefix of the same after the next clue."""
-    rules = game.rules
-    lines = [
-        words.fill("rules", n_players=rules.n_players, n_civilians=rules.n_civilians, n_rounds=rules.n_rounds),
-        words.fill("clues"),
-    ]
-    lines += [words.fill("clue_line", round=c.turn.round, seat=c.turn.seat, clue=c.text) for c in game.clues]
-    return "\n".join(lines)
-
-
-def _own_thoughts(game: Game, seat: int, words: Template) -> str:
-    own = [clue for clue in game.clues if clue.turn.seat == seat and clue.reasoning]
-    return "\n".join(words.fill("thoughts", round=clue.turn.round, reasoning=clue.reasoning) for clue in own)
-
-
 def render(game: Game, turn: Turn, template: str = "auto") -> Prompt:
     """The prompt of `turn`, given all clues so far; `auto` is the template of the pair's domain.
 
     A player sees the reasoning of nobody but itself. `spy_game.answer` has cleaned all text of control tokens.
     """
-    words = load_template(game.pair.domain if template == "auto" else template)
-    public = _public_part(game, words)
-    if not game.clues:
-        public += "\n" + words.fill("no_clues")
-    rules = game.rules
-    thoughts = _own_thoughts(game, turn.seat, words) if turn.seat else ""
+    words, rules = load_template(game.pair.domain if template == "auto" else template), game.rules
+    counts = {"n_players": rules.n_players, "n_civilians": rules.n_civilians, "n_rounds": rules.n_rounds}
+    said = [words.fill("clue_line", round=c.turn.round, seat=c.turn.seat, clue=c.text) for c in game.clues]
+    public = "\n".join([words.fill("rules", **counts), words.fill("clues"), *(said or [words.fill("no_clues")])])
+    own = [clue for clue in game.clues if clue.turn.seat == turn.seat and clue.reasoning]
+    thoughts = "\n".join(words.fill("thoughts", round=clue.turn.round, reasoning=clue.reasoning) for clue in own)
     if turn.stage == "decision":
         if turn.seat == 0:
             private = words.fill("observer", n_players=rules.n_players)

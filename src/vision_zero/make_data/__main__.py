@@ -82,17 +82,12 @@ def parse(argv: Sequence[str], domains: Mapping[str, str]) -> tuple[argparse.Nam
 
 def kept_options(args: argparse.Namespace, maker: Maker) -> dict[str, Any]:
     """JSON of what the pairs depend on: the domain and all its options."""
-    options = {name: as_json(value) for name, value in sorted(vars(args).items()) if name not in NOT_KEPT}
+    given = {name: value for name, value in sorted(vars(args).items()) if name not in NOT_KEPT}
+    # Paths absolute, so that a run can be continued from another folder.
+    options = {name: str(one.resolve()) if isinstance(one, Path) else one for name, one in given.items()}
     if isinstance(maker, HasMaterial):
         options[output.MATERIAL] = maker.material()
     return {"domain": args.domain, "name": maker.name, "max_attempts": maker.max_attempts, **options}
-
-
-def as_json(value: object) -> object:
-    """Paths absolute, so that a run can be continued from another folder."""
-    if isinstance(value, Path):
-        return str(value.resolve())
-    return [as_json(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def make_all(job: output.PairJob, remaining: output.RemainingPairs, n: int, n_workers: int) -> None:
@@ -127,8 +122,7 @@ def finish(out: Path, maker: Maker, n: int) -> int:
         print(f"left out  {count:>6}  files: {reason}")
     if columns := summary["material"].get("columns_left_out"):
         print(f"left out  {len(columns):>6}  columns whose numbers are not sure (first: {columns[0]})")
-    if summary["given_up"]:
-        given_up = summary["given_up"]
+    if given_up := summary["given_up"]:
         print(
             f"warning: {len(given_up)} of {n} pairs were given up after {maker.max_attempts} attempts each, "
             f"{given_up[0]} the first; the manifest goes without them",

@@ -17,7 +17,7 @@ from pathlib import Path
 from vision_zero.config.game import add_options, beside
 from vision_zero.data.errors import BadImageError
 from vision_zero.rollout.stopping import end_with_reader
-from vision_zero.run_folder import CONFIG, RunFolderError, check_own, read_config
+from vision_zero.run_folder import CONFIG, RunFolderError, check_own, read_config, writing_for
 
 ANY_GAME = -1
 OWN_PAGE = ": a run of Vision-Zero</title>"
@@ -98,11 +98,8 @@ def write_page(args: argparse.Namespace, out: Path) -> None:
         raise RunFolderError(f"--evaluation {missing[0]}: there is no such file")
     check_own(out, "--out", OWN_PAGE)
     report = make_report(args.run, args.games, args.image_size, args.evaluation, args.against)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    with writing_for(out, "--out"):
         out.write_text(report.html, "utf-8", newline="\n")  # as it was hashed
-    except OSError as error:
-        raise RunFolderError(f"--out {out}: cannot be written: {error.strerror}") from error
     for note in report.notes:
         print(f"note: {note}", file=sys.stderr)
     shown = f"{report.n_games} of {report.n_recorded} recorded games, {report.n_images} images"

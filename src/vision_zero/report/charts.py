@@ -17,6 +17,7 @@ REWARDS_OF_THE_GAME = {"reward/spy", "reward/civilian", "reward/vote"}
 LOOKS = ("main", "second", "third", "fourth", "fifth")
 Colour = Literal["main", "second", "third", "fourth", "fifth", "spy", "civilian", "quiet"]
 Style = Literal["line", "bold", "thin", "points", "smoothed"]
+Points = Sequence[tuple[float, Figures]]
 NO_ARENA = "nothing was measured while training (no arena.jsonl); --arena_every plays games against the start model"
 
 
@@ -77,7 +78,7 @@ def build_charts(
     drawn = [
         *win_rates,
         *map(played.chart, ("accuracy", "na")),
-        *_clue_charts(clues),
+        *_clue_charts(list(clues.items())),
         *_game_charts(played),
         *_training_charts(trained),
         *_work_charts(played),
@@ -119,14 +120,6 @@ def _chart(id: str, x: list[float], curve: Callable[..., Curve], reason: str, **
     )
 
 
-def _interval_curve(
-    points: Sequence[Any], label: str, colour: Colour, style: Style = "line", *, band: bool = True
-) -> Curve:
-    """A curve of (value, low, high), None where there is none; `band`: with its interval."""
-    value, low, high = ([None if point is None else finite_number(point[k]) for point in points] for k in (0, 1, 2))
-    return Curve(label, value, colour, style, low if band else None, high if band else None)
-
-
 def _levels(config: Mapping[str, Any]) -> dict[Any, float]:
     """Values of the limits that charts.yaml names, as far as the run has them: of chance and of the stage switch."""
     switch = ("acc_up", "err_up", "na_down", "na_up") if config.get("schedule") == "iterative" else ()
@@ -139,27 +132,30 @@ def _levels(config: Mapping[str, Any]) -> dict[Any, float]:
     return levels
 
 
-def _arena_charts(arena: Sequence[tuple[float, Figures]]) -> list[Chart]:
+def _interval_chart(id: str, at: Points, reason: str, bands: Sequence[Style], **more: Any) -> Chart:
+    """The chart of this id, of figures at iterations; curves of the styles `bands` have their intervals."""
+
     def curve(name: str, label: str, colour: Colour, style: Style = "line") -> Curve:
-        points = [figures.get(name) for _, figures in arena]
-        return _interval_curve(points, label, colour, style, band=style == "bold")
+        points = [figures.get(name) or (None,) * 3 for _, figures in at]
+        value, low, high = ([finite_number(point[k]) for point in points] for k in (0, 1, 2))
+        return Curve(label, value, colour, style, *((low, high) if style in bands else ()))
 
-    def chart(id: str, **more: Any) -> Chart:
-        return _chart(id, [at for at, _ in arena], curve, "not in arena.jsonl" if arena else NO_ARENA, **more)
+    return _chart(id, [float(iteration) for iteration, _ in at], curve, reason, **more)
 
-    # Without an arena one sentence says so, not three.
+
+def _arena_charts(arena: Points) -> list[Chart]:
+    if not arena:  # one sentence says so, not three
+        return [_interval_chart("win-rate", arena, NO_ARENA, (), title="Win rate and cross-play")]
     ids = ("win-rate", "cross-play", "image_gain")
-    return [chart(id) for id in ids] if arena else [chart("win-rate", title="Win rate and cross-play")]
+    return [_interval_chart(id, arena, "not in arena.jsonl", ["bold"]) for id in ids]
 
 
-def _clue_charts(clues: Mapping[int, Figures]) -> list[Chart]:
-    def curve(name: str, label: str, colour: Colour) -> Curve:
-        return _interval_curve([figures.get(name) for figures in clues.values()], label, colour)
-
+def _clue_charts(clues: Points) -> list[Chart]:
     described = "no picture of the recorded games is described, so that clues cannot be judged"
     reasons = {"true": described, "discriminative": described, "copied": "no parsed clue"}
-    x = list(map(float, clues))
-    return [_chart(id, x, curve, reason if clues else "no recorded games") for id, reason in reasons.items()]
+    return [
+        _interval_chart(id, clues, reason if clues else "no recorded games", ["line"]) for id, reason in reasons.items()
+    ]
 
 
 def _game_charts(log: _Log) -> list[Chart]:

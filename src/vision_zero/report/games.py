@@ -18,15 +18,7 @@ from PIL import Image
 
 from vision_zero import run_folder
 from vision_zero.evaluate.bootstrap import Interval
-from vision_zero.evaluate.clues.grounding import (
-    GROUNDING_FIGURES,
-    ClueGrounding,
-    SceneIndex,
-    copied_clues,
-    is_described,
-    roles_of_policy,
-    said_in_record,
-)
+from vision_zero.evaluate.clues import grounding
 from vision_zero.game.parsing import split_completion
 from vision_zero.report.metrics_log import Figures, is_whole
 from vision_zero.rollout.game_images import GameImages
@@ -40,18 +32,9 @@ QUALITY = 85
 Record = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class RecordedGames:
-    """All recorded games without tokens, and notes on what could not be read."""
-
-    games: list[Record]
-    notes: list[str]
-
-
-def read_games(run: Path) -> RecordedGames:
-    """All games of a run in the order they were played. A file or a game that is damaged is noted and left out."""
+def read_games(run: Path, notes: list[str]) -> list[Record]:
+    """All games of a run, without tokens, in the order they were played. What is damaged is noted and left out."""
     games: list[Record] = []
-    notes: list[str] = []
     files = sorted((run / run_folder.GAMES).glob("step-*.jsonl"))
     for file in files:
         try:
@@ -71,7 +54,7 @@ def read_games(run: Path) -> RecordedGames:
                 )
     if not files:
         notes.append("no games were recorded (--record_games_every 0, or the run did not get that far)")
-    return RecordedGames(games, notes)
+    return games
 
 
 def shown_fields(record: Mapping[str, Any]) -> Record:
@@ -124,13 +107,11 @@ def _are_numbers(values: object, n: int) -> bool:
     return isinstance(values, list) and len(values) == n and all(type(value) in (int, float) for value in values)
 
 
-def choose_games(games: Sequence[Record], at_most: int) -> list[Record]:
-    """All games, or `at_most` of them: all games of some pairs, so that early and late ones can be compared.
+def choose_games(games: Sequence[Record], at_most: int) -> list[int]:
+    """Numbers of all games, or `at_most` of them: all games of some pairs, so that early and late can be compared.
 
     Pairs are drawn by a fixed seed; of a pair that does not fit any more, games that are evenly apart are taken.
     """
-    if len(games) <= at_most:
-        return list(games)
     by_pair: dict[str, list[int]] = {}
     for number, game in enumerate(games):
         by_pair.setdefault(game["pair"], []).append(number)
@@ -140,7 +121,7 @@ def choose_games(games: Sequence[Record], at_most: int) -> list[Record]:
     for name in names:
         left, own = at_most - len(chosen), by_pair[name]
         chosen += own if len(own) <= left else [own[k * len(own) // left] for k in range(left)]
-    return [games[number] for number in sorted(chosen)]
+    return sorted(chosen)
 
 
 @dataclass(frozen=True)
@@ -155,23 +136,24 @@ def judge_clues(
     games: Sequence[Record], pairs: Mapping[str, ImagePair], iteration_of: Callable[[Record], int]
 ) -> JudgedClues:
     """Judge all clues. Grounding needs a description of the picture, copying does not. `shares` are the policy's."""
-    described = [pair for pair in pairs.values() if is_described(pair)]
-    scene_index = SceneIndex(described) if described else None
+    described = [pair for pair in pairs.values() if grounding.is_described(pair)]
+    scene_index = grounding.SceneIndex(described) if described else None
     marks: list[list[list[str]]] = []
     by_iteration: dict[int, dict[str, list[tuple[float, str]]]] = {}
     for game in games:
-        said = said_in_record(game)
-        judged = None
+        said = grounding.said_in_record(game)
+        judged: list[grounding.ClueGrounding] = []
         if scene_index is not None and game["pair"] in scene_index:
             judged = scene_index.judge_clues(game["pair"], said)
-        copied = copied_clues(said)
+        copied = grounding.copied_clues(said)
         marks.append([_marks(clue, judged[k] if judged else None, copied[k]) for k, clue in enumerate(game["clues"])])
         values = by_iteration.setdefault(iteration_of(game), {})
-        for role in roles_of_policy(game):
+        for role in grounding.roles_of_policy(game):
             own = [number for number, clue in enumerate(said) if (clue.seat == game["spy"]) is (role is Role.SPY)]
             if not own:
                 continue
-            figures = {name: [getattr(judged[k], name) for k in own] for name in GROUNDING_FIGURES} if judged else {}
+            names = grounding.GROUNDING_FIGURES if judged else ()
+            figures = {name: [getattr(judged[k], name) for k in own] for name in names}
             figures["copied"] = [float(copied[k]) for k in own]
             for name, own_shares in figures.items():
                 values.setdefault(f"{role.value}/{name}", []).append((sum(own_shares) / len(own), game["pair"]))
@@ -179,10 +161,10 @@ def judge_clues(
     return JudgedClues(marks, shares)
 
 
-def _marks(clue: Record, grounding: ClueGrounding | None, copied: bool) -> list[str]:
+def _marks(clue: Record, judged: grounding.ClueGrounding | None, copied: bool) -> list[str]:
     own = [] if clue["parsed"] else ["unparsed"]
-    if grounding is not None and clue["parsed"]:
-        own.append("no_claim" if grounding.no_claim else "true" if grounding.true else "false")
+    if judged is not None and clue["parsed"]:
+        own.append("no_claim" if judged.no_claim else "true" if judged.true else "false")
     return [*own, *(["copied"] if copied else [])]
 
 

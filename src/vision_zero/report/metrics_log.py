@@ -43,11 +43,9 @@ class StageSpan:
 def stage_spans(iterations: Sequence[Line]) -> list[StageSpan]:
     """Stages of the iterations of metrics.jsonl, in order."""
     stages = ["clue" if line["stage/is_clue"] > 0.5 else "decision" for line in iterations]
-    spans = []
-    for stage, group in groupby(enumerate(stages, start=1), key=lambda one: one[1]):
-        numbers = [number for number, _ in group]
-        spans.append(StageSpan(stage, numbers[0], numbers[-1]))
-    return spans
+    groups = groupby(enumerate(stages, start=1), key=lambda one: one[1])
+    spans = [(stage, [number for number, _ in group]) for stage, group in groups]
+    return [StageSpan(stage, numbers[0], numbers[-1]) for stage, numbers in spans]
 
 
 def read_steps(file: Path, *needed: str) -> list[Line]:

@@ -83,19 +83,17 @@ def _page_data(run: Path, max_games: int, pictures: Pictures, evaluations: Seque
     for change in run_folder.read_json_lines(run / run_folder.CHANGES, "step", "options"):
         named = ", ".join(f"{name}={now} (was {then})" for name, (then, now) in change["options"].items())
         notes.append(f"from step {change['step']} on: {named}")
-    recorded = read_games(run)
-    notes += recorded.notes
-    pairs = readable_pairs(config, {game["pair"] for game in recorded.games}, notes)
-    judged = judge_clues(recorded.games, pairs, lambda game: _iteration(game, steps_per_iteration))
-    chosen = {id(game) for game in choose_games(recorded.games, max_games)}
-    shown = [number for number, game in enumerate(recorded.games) if id(game) in chosen]
+    recorded = read_games(run, notes)
+    pairs = readable_pairs(config, {game["pair"] for game in recorded}, notes)
+    judged = judge_clues(recorded, pairs, lambda game: _iteration(game, steps_per_iteration))
+    shown = choose_games(recorded, max_games)
     prompts: dict[tuple[str, ...], int] = {}
     lines: dict[str, int] = {}
     games: list[dict[str, Any]] = [{} for _ in shown]
-    pictured = picture_games([recorded.games[number] for number in shown], pairs, pictures)
+    pictured = picture_games([recorded[number] for number in shown], pairs, pictures)
     bar = {"desc": "games of the page", "unit": "game", "disable": None, "leave": False}
     for place, seen in tqdm(pictured, total=len(shown), **bar):
-        number, game = shown[place], recorded.games[shown[place]]
+        number, game = shown[place], recorded[shown[place]]
         games[place] = game_for_page(game, _iteration(game, steps_per_iteration), seen, judged.marks[number], prompts)
     if without := [game["no_image"] for game in games if game["no_image"] is not None]:
         notes.append(f"images of {len(without)} games cannot be opened any more: {without[0]}")
@@ -114,7 +112,7 @@ def _page_data(run: Path, max_games: int, pictures: Pictures, evaluations: Seque
         "switches": switches,
         "charts": [asdict(chart) for chart in drawn],
         "evaluations": _evaluations(run, evaluations, notes),
-        "recorded": len(recorded.games),
+        "recorded": len(recorded),
         "image_size": pictures.longest,
         "games": games,
         "prompts": [[lines.setdefault(line, len(lines)) for line in prompt] for prompt in prompts],

@@ -16,7 +16,7 @@ from vision_zero import run_folder
 from vision_zero.report.games import shown_fields
 from vision_zero.report.plot_run import save_figure
 from vision_zero.rollout.record import seen_images
-from vision_zero.run_folder import marked
+from vision_zero.run_folder import RunFolderError, marked
 from vision_zero.types import ImagePair
 
 SPY, CIVILIAN, GREY = "#c0392b", "#2c5f8a", "#666666"
@@ -26,18 +26,14 @@ CLUE_WIDTH = 74
 Record = Mapping[str, Any]
 
 
-class NoGameError(run_folder.RunFolderError):
-    """The run folder does not hold the game that was asked for."""
-
-
 def find_game(run: Path, step: int | None = None, game: int | None = None) -> Record:
-    """The record of one game. Raises NoGameError, which names the games that there are."""
+    """The record of one game. Raises RunFolderError, which names the games that there are."""
     folder = run / run_folder.GAMES
     steps = dict(run_folder.game_files(run))
     if not steps:
-        raise NoGameError(f"{folder} holds no games; they are recorded with --record_games_every 1")
+        raise RunFolderError(f"{folder} holds no games; they are recorded with --record_games_every 1")
     if step is not None and step not in steps:
-        raise NoGameError(f"{folder} has no games of step {step}; recorded are {min(steps)} to {max(steps)}")
+        raise RunFolderError(f"{folder} has no games of step {step}; recorded are {min(steps)} to {max(steps)}")
     path = steps[max(steps) if step is None else step]
     records = run_folder.read_json_lines(path)
     for record in records:
@@ -45,10 +41,10 @@ def find_game(run: Path, step: int | None = None, game: int | None = None) -> Re
             try:
                 return shown_fields(record)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise NoGameError(
+                raise RunFolderError(
                     f"{path} holds what is not a recorded game ({type(error).__name__}: {error})"
                 ) from error
-    raise NoGameError(f"{path} has no game {game}; it holds {', '.join(str(one.get('game')) for one in records)}")
+    raise RunFolderError(f"{path} has no game {game}; it holds {', '.join(str(one.get('game')) for one in records)}")
 
 
 def plot_game(record: Record, pairs: Mapping[str, ImagePair] | None = None) -> Figure:
@@ -118,14 +114,10 @@ def draw_votes(axes: Axes, record: Record) -> None:
     colours = [SPY if answer == record["spy"] else CIVILIAN if answer else GREY for answer in answers]
     bars = axes.bar(range(len(answers)), counts, color=colours, width=0.6)
     axes.bar_label(bars, fontsize=10)
-    names = []
-    for answer in answers:
-        if answer:
-            reward = record["clue_rewards"][answer - 1] + 0.0  # no "-0.00"
-            names.append(f"player {answer}{' (spy)' if answer == record['spy'] else ''}\n{reward:+.2f}")
-        else:
-            names.append("N/A" if answer is None else "invalid")
-    axes.set_xticks(range(len(answers)), names, fontsize=9)
+    names = {None: "N/A", 0: "invalid"}
+    for seat, reward in zip(seats, record["clue_rewards"], strict=True):
+        names[seat] = f"player {seat}{' (spy)' if seat == record['spy'] else ''}\n{reward + 0.0:+.2f}"  # no "-0.00"
+    axes.set_xticks(range(len(answers)), [names[answer] for answer in answers], fontsize=9)
     axes.set_yticks([])
     axes.set_ylim(0, max(counts) * 1.25)
     axes.set_title(

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from vision_zero import run_folder
 from vision_zero.config.game import beside
 from vision_zero.report.metrics_log import Figures, chance, read_arena, read_iterations, stage_spans
-from vision_zero.run_folder import marked
+from vision_zero.run_folder import marked, writing_for
 
 BAND = "#e8d9b5"
 WIDTH, HEIGHT, DPI = 4.0, 3.7, 130
@@ -90,8 +90,5 @@ def save_figure(draw: Callable[[], Figure], out: Path) -> None:
     run_folder.check_own(out, "--out")
     figure = draw()
     vector = {"metadata": {"Creator": run_folder.MARK}}
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    with writing_for(out, "--out"):
         figure.savefig(out, dpi=DPI, **(vector if kind in VECTOR else {"pil_kwargs": {"exif": marked()}}))
-    except OSError as error:
-        raise run_folder.RunFolderError(f"--out {out}: cannot be written: {error.strerror}") from error

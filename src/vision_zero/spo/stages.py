@@ -39,15 +39,7 @@ class SwitchEvent:
 
 
 class StageSchedule(ABC):
-    """Schedule of stages. All track the averages of accuracy and N/A rate, for the log.
-
-    Attributes:
-        stage: stage of the next iteration.
-        dwell: iterations done in this stage; 0 right after a switch.
-        iteration: iterations done altogether.
-        last_reason: reason of the switch in the last `update`; None if there was none.
-        history: every switch so far.
-    """
+    """Schedule of stages. All track the averages of accuracy and N/A rate, for the log."""
 
     def __init__(self, start: Stage, rho: float, debias: bool) -> None:
         if start not in ("decision", "clue"):
@@ -56,11 +48,11 @@ class StageSchedule(ABC):
             raise ValueError(f"rho (decay of the averages) must be in [0, 1), got {rho}")
         self.rho = rho
         self.debias = debias
-        self.stage: Stage = start
-        self.dwell = 0
-        self.iteration = 0
-        self.last_reason: SwitchReason | None = None
-        self.history: list[SwitchEvent] = []
+        self.stage: Stage = start  # of the next iteration
+        self.dwell = 0  # iterations done in this stage; 0 right after a switch
+        self.iteration = 0  # iterations done altogether
+        self.last_reason: SwitchReason | None = None  # of the switch in the last `update`; None if there was none
+        self.history: list[SwitchEvent] = []  # every switch so far
         self._start_averages()
 
     def _start_averages(self) -> None:
@@ -131,24 +123,15 @@ class StageSchedule(ABC):
 class StageSwitch(StageSchedule):
     """Switch of Iterative-SPO (see the module), from the decision stage on. Raises ValueError for wrong options."""
 
-    rho: float = 0.95
-    """Decay of both averages."""
-    acc_up: float = 0.9
-    """Accuracy average from which the decision stage may end."""
-    err_up: float = 0.4
-    """Error average (1 - accuracy average) from which the clue stage may end."""
-    na_up: float = 0.5
-    """N/A average from which the clue stage may end."""
-    na_down: float = 0.1
-    """N/A average up to which the decision stage may end."""
-    k_min: int = 5
-    """Iterations a stage lasts at least before the rule may end it."""
-    patience: int | None = 20
-    """Iterations after which a stage ends regardless of the averages; None: never."""
-    debias: bool = False
-    """Compare averages divided by 1 - rho^t, t the iterations in them (not in the paper)."""
-    reset_averages: bool = field(default=False, kw_only=True)
-    """Start both averages again at 0 at a switch (not in the paper)."""
+    rho: float = 0.95  # decay of both averages
+    acc_up: float = 0.9  # accuracy average from which the decision stage may end
+    err_up: float = 0.4  # error average (1 - accuracy average) from which the clue stage may end
+    na_up: float = 0.5  # N/A average from which the clue stage may end
+    na_down: float = 0.1  # N/A average up to which the decision stage may end
+    k_min: int = 5  # iterations a stage lasts at least before the rule may end it
+    patience: int | None = 20  # iterations after which a stage ends regardless of the averages; None: never
+    debias: bool = False  # compare averages divided by 1 - rho^t, t the iterations in them (not in the paper)
+    reset_averages: bool = field(default=False, kw_only=True)  # both start again at 0 at a switch (not in the paper)
 
     def __post_init__(self) -> None:
         super().__init__("decision", self.rho, self.debias)

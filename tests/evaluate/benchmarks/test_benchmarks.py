@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.process_helpers import BENCH_MODEL, TINY_VLM
-from vision_zero.evaluate import main
+from vision_zero.evaluate.__main__ import main
 from vision_zero.evaluate.benchmarks.options import (
     JUDGE_KEY,
     BenchmarkConfig,
@@ -20,7 +21,7 @@ from vision_zero.evaluate.benchmarks.options import (
     pixel_bounds,
 )
 from vision_zero.evaluate.benchmarks.processes import ToolEnvironment, inspect_environment
-from vision_zero.evaluate.benchmarks.scores import Score, ScoreFolder, fingerprint
+from vision_zero.evaluate.benchmarks.scores import Score, fingerprint, read_score
 from vision_zero.evaluate.benchmarks.suite import (
     BENCHMARKS,
     BY_NAME,
@@ -41,6 +42,7 @@ from vision_zero.evaluate.benchmarks.vlmevalkit.run import (
     vlmevalkit_variables,
 )
 from vision_zero.evaluate.bootstrap import compare_questions
+from vision_zero.run_folder import write_json
 
 GPU = ToolEnvironment(Path("python"), {}, gpus=1, flash_attention=True)
 CPU = ToolEnvironment(Path("python"), {}, gpus=0, flash_attention=False)
@@ -219,15 +221,15 @@ def test_the_difference_of_a_model_with_itself_is_nothing_and_signs_turn(pairs: 
 
 
 def test_scores_are_kept_and_belong_to_files_and_settings(tmp_path: Path) -> None:
-    folder = ScoreFolder(tmp_path / "scores")
+    file = tmp_path / "scores" / "MMStar.json"
     score = Score("MMStar", "m", {"0": 1.0, "1": 0.0}, {"a": 1}, {"judge": None}, {"empty": 0}, 1.5)
-    assert folder.read("MMStar") is None
-    folder.write(score)
-    assert folder.read("MMStar") == score
+    assert read_score(file) is None
+    write_json(file, asdict(score))
+    assert read_score(file) == score
     assert score.mean == 0.5
-    folder.path("MMStar").write_text("{}")
+    file.write_text("{}")
     with pytest.raises(ValueError, match=r"MMStar\.json: not a score"):
-        folder.read("MMStar")
+        read_score(file)
     model = tmp_path / "model"
     model.mkdir()
     (model / "model.safetensors").write_bytes(b"1")

@@ -28,8 +28,12 @@ from tests.vllm_server_helpers import unused_url
 from vision_zero.data.drawn_scenes import draw, scenes_of
 from vision_zero.evaluate.benchmarks import processes
 from vision_zero.evaluate.benchmarks.main import check_judge
-from vision_zero.evaluate.benchmarks.processes import ProcessFailedError, Server, Serving, served, started, wait_for
+from vision_zero.evaluate.benchmarks.options import BenchmarkConfig
+from vision_zero.evaluate.benchmarks.processes import ProcessFailedError, Server, served, started, wait_for
 from vision_zero.evaluate.benchmarks.server.model import BadRequestError, ChatModel, boxed_answer, read_request
+
+OF_THE_MODEL: dict[str, Any] = {"use_cpu": True, "min_pixels": 3136, "max_pixels": 100352}
+"""The tiny model's own bounds: VLMEvalKit's, of its family, are of much larger images."""
 
 
 @pytest.mark.parametrize(
@@ -168,10 +172,8 @@ def test_another_family_is_served_alike(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("served")
-    serving = Serving(
-        str(TINY_VLM), "tiny", max_tokens=12, use_cpu=True, keep_requests=folder / "requests.jsonl", timeout=300
-    )
-    with served(serving, folder / "server.log") as up:
+    config = BenchmarkConfig(max_new_tokens=12, keep_requests=True, server_timeout=300, **OF_THE_MODEL)
+    with served(str(TINY_VLM), "tiny", config, folder) as up:
         yield up
     assert up.process.poll() is not None
 
@@ -249,7 +251,7 @@ def test_a_model_that_lacks_weights_is_not_served(tmp_path: Path, monkeypatch: p
     log = tmp_path / "server.log"
     with (
         pytest.raises(ProcessFailedError, match="its files lack the weights") as failed,
-        served(Serving(str(lacking), "x", use_cpu=True), log),
+        served(str(lacking), "x", BenchmarkConfig(**OF_THE_MODEL), tmp_path),
     ):
         pass
     assert f"(log: {log})" in str(failed.value)
@@ -258,7 +260,7 @@ def test_a_model_that_lacks_weights_is_not_served(tmp_path: Path, monkeypatch: p
 def test_one_that_is_not_up_in_time_is_ended(tmp_path: Path) -> None:
     with (
         pytest.raises(ProcessFailedError, match=r"was not up after 0 s[\s\S]*more time: --server_timeout"),
-        served(Serving(str(TINY_VLM), "x", use_cpu=True, timeout=0.3), tmp_path / "log"),
+        served(str(TINY_VLM), "x", BenchmarkConfig(server_timeout=0.3, **OF_THE_MODEL), tmp_path),
     ):
         pass
 

@@ -20,7 +20,7 @@ from tests.process_helpers import DRAWN, TINY_VLM
 from tests.tiny_games import noise_pairs
 from tiny_vlm.scripted import FunctionPlayer, NoisyPlayer, OraclePlayer
 from vision_zero.data.drawn_scenes import drawn_pairs
-from vision_zero.evaluate import main
+from vision_zero.evaluate.__main__ import main
 from vision_zero.evaluate.bootstrap import students_t
 from vision_zero.evaluate.win_rate.arena import Arena, GameOutcome, Matchup, OutcomesByMatchup, make_arena
 from vision_zero.evaluate.win_rate.cross_play import cross_play_figures, distinct_models, play_every_pair

@@ -8,7 +8,7 @@ import pytest
 
 from tests.process_helpers import TINY_VLM
 from vision_zero import run_folder
-from vision_zero.evaluate import main
+from vision_zero.evaluate.__main__ import main
 from vision_zero.rollout import load_policy
 
 WORDS = ("--reference", str(TINY_VLM), "--drawn", "4", "--template", "compact", "--civilians", "2", "--rounds", "1")

@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from tests.process_helpers import TINY_VLM
-from vision_zero.evaluate import main
+from vision_zero.evaluate.__main__ import main
 from vision_zero.evaluate.win_rate.options import parse
-from vision_zero.report import main as report
+from vision_zero.report.__main__ import main as report
 
 OPTIONS: dict[str, Any] = {"images": ["drawn:8"], "model_name_or_path": str(TINY_VLM), "civilians": 2, "holdout": 0.0}
 

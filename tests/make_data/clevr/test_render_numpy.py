@@ -149,8 +149,8 @@ def test_soft_shadows_agree_with_many_rays(shape: str) -> None:
     for k in range(n):  # a sunflower of points on the disc
         radius, angle = lamp.spread * np.sqrt((k + 0.5) / n), k * 2.399963
         target = np.array(lamp.position) + radius * (np.cos(angle) * side + np.sin(angle) * up)
-        rays = crossing(one, points, unit_vectors(vector(target) - points))
-        seen += ~((rays.enter < rays.leave) & (rays.leave > 0))
+        enter, leave = crossing(one, points, unit_vectors(vector(target) - points))
+        seen += ~((enter < leave) & (leave > 0))
     assert abs(share - seen / n).mean() < 0.02
     assert abs(share - seen / n).max() < 0.3
 

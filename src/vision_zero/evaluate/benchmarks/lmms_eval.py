@@ -4,7 +4,6 @@ import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +37,7 @@ def score(
     """Outcomes by task, and the server's counts. Raises ProcessFailedError when nothing can be scored."""
     outcomes: Outcomes = {}
     # lmms-eval's client sends no system prompt, so the server puts it there.
-    serving = replace(processes.serving_of(model, name, config, folder), system_prompt=config.system_prompt or None)
-    with processes.served(serving, folder / "server.log") as server:
+    with processes.served(model, name, config, folder, config.system_prompt or None) as server:
         progress = processes.Progress(name, server)
         for task in tasks:
             log, output = folder / f"lmms-eval-{task}.log", folder / "lmms-eval" / task

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from vision_zero.evaluate.benchmarks import lmms_eval, processes
 from vision_zero.evaluate.benchmarks.options import JUDGE_KEY, BenchmarkConfig, BenchmarkOptions, parse, pixel_bounds
-from vision_zero.evaluate.benchmarks.scores import NoScoreError, Outcomes, Score, ScoreFolder, fingerprint
+from vision_zero.evaluate.benchmarks.scores import NoScoreError, Outcomes, Score, fingerprint, read_score
 from vision_zero.evaluate.benchmarks.suite import BY_NAME, judge_summary
 from vision_zero.evaluate.benchmarks.table import fill_table, results_table
 from vision_zero.evaluate.benchmarks.vlmevalkit import run as vlmevalkit
@@ -38,7 +38,7 @@ class Entrant:
     model: str
     name: str
     settings: Mapping[str, Any]
-    scores: ScoreFolder
+    scores: Path
 
     @classmethod
     def resolve(cls, model: str, options: BenchmarkOptions, environment: processes.ToolEnvironment) -> Self:
@@ -56,11 +56,11 @@ class Entrant:
         parts = [part for part in Path(model).parts if part not in ("/", ".", "..")]
         slug = re.sub(r"[^A-Za-z0-9.-]+", "-", "-".join(parts[-3:])).strip("-.") or "model"
         name = f"{slug}-{fingerprint(model, settings)[:8]}"
-        return cls(model, name, settings, ScoreFolder(options.out / "scores" / name))
+        return cls(model, name, settings, options.out / "scores" / name)
 
     def score(self, benchmark: str, judge: Mapping[str, Any] | None) -> Score | None:
         """The score that is there already, None if there is none or another judge gave it."""
-        found = self.scores.read(benchmark)
+        found = read_score(self.scores / f"{benchmark}.json")
         return found if found is not None and found.settings.get("judge") == judge else None
 
 
@@ -201,7 +201,8 @@ def score(run: Run, entrant: Entrant) -> None:
             print(f"NOT SCORED  {entrant.model}, {name}: {found}", file=sys.stderr)
             continue
         settings = {**entrant.settings, "judge": run.judge(name), "notes": list(found.notes)}
-        entrant.scores.write(Score(name, entrant.model, found.questions, found.metrics, settings, counts, seconds))
+        scored = Score(name, entrant.model, found.questions, found.metrics, settings, counts, seconds)
+        write_json(entrant.scores / f"{name}.json", dataclasses.asdict(scored))
         for note in found.notes:
             print(f"note: {entrant.model}, {name}: {note}")
 

@@ -138,41 +138,16 @@ def ending_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-@dataclass(frozen=True)
-class Serving:
-    """Options of a served model. `min_pixels`, `max_pixels` None: the model's own rule."""
-
-    model: str
-    name: str
-    min_pixels: int | None = None
-    max_pixels: int | None = None
-    max_tokens: int = 2048
-    max_batch: int = 16
-    dtype: str = "auto"
-    use_cpu: bool = False
-    post_process: bool = True
-    system_prompt: str | None = None  # before every conversation that has none of its own
-    keep_requests: Path | None = None
-    timeout: float = 900.0  # seconds within which it must be up
-
-    def command(self) -> list[str]:
-        """Command line of the server, which has all fields but `model` and `timeout` as options by the same names."""
-        words = [sys.executable, "-m", "vision_zero.evaluate.benchmarks.server.server", self.model, "--port", "0"]
-        for name, value in vars(self).items():
-            if name in ("model", "timeout") or value is None or value is False:
-                continue
-            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-        return words
-
-
-def serving_of(model: str, name: str, config: BenchmarkConfig, folder: Path) -> Serving:
-    """A model as the options of a benchmark serve it, with requests kept in `folder`."""
+def server_command(model: str, config: BenchmarkConfig, **more: Any) -> list[str]:
+    """Command line of the server of a model as a benchmark's options serve it; `more`: other options of the server."""
     low, high = pixel_bounds(model, config)
-    kept = folder / "requests.jsonl" if config.keep_requests else None
-    same: dict[str, Any] = {one: getattr(config, one) for one in ("max_batch", "dtype", "use_cpu", "post_process")}
-    return Serving(
-        model, name, low, high, config.max_new_tokens, keep_requests=kept, timeout=config.server_timeout, **same
-    )
+    options = {name: getattr(config, name) for name in ("max_batch", "dtype", "use_cpu", "post_process")}
+    options |= {"min_pixels": low, "max_pixels": high, "max_tokens": config.max_new_tokens, **more}
+    words = [sys.executable, "-m", "vision_zero.evaluate.benchmarks.server.server", model, "--port", "0"]
+    for name, value in options.items():
+        if value is not None and value is not False:
+            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return words
 
 
 @dataclass(frozen=True)
@@ -195,23 +170,30 @@ class Server:
 
 
 @contextmanager
-def served(serving: Serving, log: Path) -> Iterator[Server]:
-    """Context with a running server. Raises ProcessFailedError, naming the log, if it ends or is not up in time."""
-    log.parent.mkdir(parents=True, exist_ok=True)
+def served(
+    model: str, name: str, config: BenchmarkConfig, folder: Path, system_prompt: str | None = None
+) -> Iterator[Server]:
+    """Context with a running server; log and requests in `folder`, `system_prompt` for conversations without one.
+
+    Raises ProcessFailedError, naming the log, if it ends or is not up in time.
+    """
+    log, kept = folder / "server.log", folder / "requests.jsonl" if config.keep_requests else None
+    folder.mkdir(parents=True, exist_ok=True)
     log.write_bytes(b"")
     source = Path(__file__).resolve().parents[3]
     path = os.pathsep.join(filter(None, (str(source), os.environ.get("PYTHONPATH"))))
-    with started(serving.command(), log, {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}) as process:
+    command = server_command(model, config, name=name, system_prompt=system_prompt, keep_requests=kept)
+    with started(command, log, {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}) as process:
         began = said = time.monotonic()
         while (url := _url(log)) is None:
             now = time.monotonic()
             if process.poll() is not None:
-                raise _failed(f"the server of {serving.model} ended with status {process.returncode}", log)
-            if now - began > serving.timeout:
-                reason = f"the server of {serving.model} was not up after {serving.timeout:.0f} s"
+                raise _failed(f"the server of {model} ended with status {process.returncode}", log)
+            if now - began > config.server_timeout:
+                reason = f"the server of {model} was not up after {config.server_timeout:.0f} s"
                 raise _failed(reason, log, "; more time: --server_timeout")
             if now - said > 15:
-                print(f"  waiting for the server of {serving.model}, {now - began:.0f} s", file=sys.stderr)
+                print(f"  waiting for the server of {model}, {now - began:.0f} s", file=sys.stderr)
                 said = now
             time.sleep(POLL)
         yield Server(url, process, log)

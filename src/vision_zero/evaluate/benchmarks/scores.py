@@ -1,6 +1,5 @@
 """Outcome of one benchmark, and its score as a file: written once it is complete, and then never computed again."""
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from vision_zero.models import BASE_FILE
-from vision_zero.run_folder import write_json
 
 
 class NoScoreError(ValueError):
@@ -49,29 +47,16 @@ class Score:
         return sum(self.questions.values()) / len(self.questions)
 
 
-class ScoreFolder:
-    """Scores of one model with one set of settings, a file per benchmark."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def path(self, benchmark: str) -> Path:
-        return self.folder / f"{benchmark}.json"
-
-    def read(self, benchmark: str) -> Score | None:
-        """The score of a benchmark, None where there is none yet. Raises ValueError for a file that is damaged."""
-        path = self.path(benchmark)
-        if not path.is_file():
-            return None
-        try:
-            score = Score(**json.loads(path.read_text("utf-8")))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}: not a score ({error}); remove it to score again") from error
-        check_questions(score.questions, str(path))
-        return score
-
-    def write(self, score: Score) -> None:
-        write_json(self.path(score.benchmark), dataclasses.asdict(score))
+def read_score(file: Path) -> Score | None:
+    """The score of a benchmark, None where there is none yet. Raises ValueError for a file that is damaged."""
+    if not file.is_file():
+        return None
+    try:
+        score = Score(**json.loads(file.read_text("utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file}: not a score ({error}); remove it to score again") from error
+    check_questions(score.questions, str(file))
+    return score
 
 
 def check_questions(questions: Mapping[str, float], where: str) -> None:

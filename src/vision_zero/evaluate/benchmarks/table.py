@@ -7,6 +7,7 @@ from typing import Any
 
 from vision_zero.config.game import beside
 from vision_zero.evaluate.benchmarks.suite import BENCHMARKS, BY_NAME, PaperValues
+from vision_zero.run_folder import writing_for
 
 START, END = "<!-- benchmarks: start -->", "<!-- benchmarks: end -->"
 TEXTS: dict[str, str] = beside(__file__)
@@ -37,10 +38,8 @@ def fill_table(file: Path, result: Path) -> None:
         new = table_without_results()
     before, rest = text.split(START)
     _, after = rest.split(END)
-    try:
+    with writing_for(file, "--fill"):
         file.write_text(f"{before}{START}\n{new}\n{END}{after}", "utf-8")
-    except OSError as error:
-        raise ValueError(f"--fill {file}: cannot be written: {error.strerror}") from error
     print(f"{file}: " + (f"filled from {result}" if content else f"no results yet ({result} is not there)"))
 
 

@@ -14,7 +14,7 @@ All are means over the clues of a role in one game, then over games; intervals r
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from typing import Any
 
 from vision_zero.evaluate.bootstrap import Interval
@@ -83,26 +83,28 @@ class SceneIndex:
 
     def judge_clues(self, pair_id: str, clues: Sequence[SaidClue]) -> list[ClueGrounding]:
         """The grounding of each clue of one game, in the order they were said."""
-        judged = []
-        for clue, copied in zip(clues, copied_clues(clues), strict=True):
-            said = frozenset(claims(clue.text)) if clue.parsed else frozenset()
-            judged.append(
-                ClueGrounding(
-                    true=float(self.shows(pair_id, said)),
-                    discriminative=self.discriminative(pair_id, said),
-                    copied=float(copied),
-                    no_claim=float(not said),
-                    unparsed=float(not clue.parsed),
-                )
+        said = [frozenset(claims(clue.text)) if clue.parsed else frozenset() for clue in clues]
+        return [
+            ClueGrounding(
+                true=float(self.shows(pair_id, own)),
+                discriminative=self.discriminative(pair_id, own),
+                copied=float(copied),
+                no_claim=float(not own),
+                unparsed=float(not clue.parsed),
             )
-        return judged
+            for clue, own, copied in zip(clues, said, copied_clues(clues), strict=True)
+        ]
 
     def judge(self, pair_id: str, spy: int, clues: Sequence[SaidClue]) -> dict[Role, ClueGrounding]:
         """The grounding of the clues of one game by role. `clues` are in the order they were said."""
         judged: dict[Role, list[ClueGrounding]] = {role: [] for role in Role}
         for clue, grounding in zip(clues, self.judge_clues(pair_id, clues), strict=True):
             judged[Role.SPY if clue.seat == spy else Role.CIVILIAN].append(grounding)
-        return {role: _mean(of_role) for role, of_role in judged.items() if of_role}
+        return {
+            role: ClueGrounding(*(sum(values) / len(own) for values in zip(*map(astuple, own), strict=True)))
+            for role, own in judged.items()
+            if own
+        }
 
 
 def copied_clues(clues: Sequence[SaidClue]) -> list[bool]:
@@ -115,12 +117,6 @@ def copied_clues(clues: Sequence[SaidClue]) -> list[bool]:
         if clue.parsed:
             heard |= words
     return copied
-
-
-def _mean(clues: Sequence[ClueGrounding]) -> ClueGrounding:
-    return ClueGrounding(
-        **{name: sum(getattr(clue, name) for clue in clues) / len(clues) for name in GROUNDING_FIGURES}
-    )
 
 
 def roles_of_policy(record: Mapping[str, Any]) -> tuple[Role, ...]:

@@ -24,7 +24,7 @@ from vision_zero.evaluate.clues.grounding import (
     said_in_record,
 )
 from vision_zero.models import run_of
-from vision_zero.run_folder import GAMES, read_config, read_json_lines
+from vision_zero.run_folder import GAMES, read_config, read_json_lines, steps_per_iteration
 from vision_zero.types import Role
 
 
@@ -54,16 +54,15 @@ def clue_windows(
     records = _records(run / GAMES)
     if not records:
         raise ValueError(f"{run / GAMES}: no games were recorded (record_games_every)")
-    scene_index, described = _index_scenes(
-        records, list(images) or config["images"], scenes if images else config.get("scenes_dir"), config
-    )
+    source = {**config, "scenes_dir": scenes} if images else config
+    scene_index = _index_scenes(records, list(images) or config["images"], source)
     own = [record for record in records if len(roles_of_policy(record)) == len(Role)]
     if others := len(records) - len(own):
         print(f"note: {others} of {len(records)} games are left out, a past player gave clues in them", file=sys.stderr)
-    judged = [record for record in own if record["pair"] in described]
+    judged = [record for record in own if record["pair"] in scene_index]
     if left_out := len(own) - len(judged):
         print(f"note: {left_out} of {len(own)} games are left out, their pairs are not described", file=sys.stderr)
-    steps = config["updates_per_iteration"] * config["num_iterations"]
+    steps = steps_per_iteration(config)
     games: dict[int, list[tuple[GroundingByRole, str]]] = {}
     for record in judged:
         grounding = scene_index.judge(record["pair"], record["spy"], said_in_record(record))
@@ -91,13 +90,10 @@ def _records(folder: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _index_scenes(
-    records: Sequence[dict[str, Any]], images: Sequence[str], scenes: Any, config: dict[str, Any]
-) -> tuple[SceneIndex, set[str]]:
-    """The described pictures of the games, and their pairs' ids. Raises ValueError when there is none."""
+def _index_scenes(records: Sequence[dict[str, Any]], images: list[str], config: dict[str, Any]) -> SceneIndex:
+    """The described pictures of the games. Raises ValueError when there is none."""
     names = {record["pair"] for record in records}
-    source = load_pairs(list(images), **source_options({**config, "scenes_dir": scenes}))
-    pairs = [pair for pair in source if pair.id in names]
+    pairs = [pair for pair in load_pairs(images, **source_options(config)) if pair.id in names]
     if missing := sorted(names - {pair.id for pair in pairs}):
         raise ValueError(
             f"{', '.join(images)}: not the source of these games, {missing[0]!r} is not there; see --images"
@@ -108,7 +104,7 @@ def _index_scenes(
             f"{', '.join(images)}: {pairs[0].id!r} has no scene description, and no other pair has, so clues cannot be "
             "judged; drawn scenes and those of make_data clevr are described"
         )
-    return SceneIndex(described), {pair.id for pair in described}
+    return SceneIndex(described)
 
 
 def windows_table(windows: Sequence[ClueWindow]) -> str:

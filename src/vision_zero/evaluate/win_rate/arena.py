@@ -98,17 +98,20 @@ class Arena:
         for matchup in results:
             if missing := sorted(matchup.players - players.keys()):
                 raise ValueError(f"nobody is called {missing[0]} ({matchup}); players are {', '.join(players)}")
-        seatings = {
-            matchup: Seating(players[matchup.civilians], players[matchup.spy], players[matchup.voters])
-            for matchup in results
-        }
+        seatings = {one: Seating(players[one.civilians], players[one.spy], players[one.voters]) for one in results}
+
+        def side_by_side(games: Mapping[Matchup, Sequence[Game]], images: GameImages) -> dict[Matchup, list[Game]]:
+            tables = [(some, seatings[matchup]) for matchup, some in games.items()]
+            done = play_side_by_side(tables, self.token_limits, images=images, template=self.template, on_call=on_call)
+            return dict(zip(games, done, strict=True))
+
         own = range(part[0], len(self.deals), part[1])
         deals_at_once = max(1, self.games_at_once // max(1, len(results)))
         for first in range(0, len(own), deals_at_once):
             numbers = own[first : first + deals_at_once]
             deals = [self.deals[number] for number in numbers]
             images = open_images(deals)
-            played = self._side_by_side(dict.fromkeys(results, deals), seatings, images, on_call)
+            played = side_by_side(dict.fromkeys(results, deals), images)
             unvoted = {
                 matchup: [replace(game, votes=()) for game in games]
                 for matchup, games in played.items()
@@ -122,7 +125,7 @@ class Arena:
                     (deal.index, "civilian"): others[swapped.index, "civilian"]
                     for deal, swapped in zip(deals, swapped_images, strict=True)
                 }
-                voted = self._side_by_side(unvoted, seatings, shown, on_call)
+                voted = side_by_side(unvoted, shown)
             for matchup, games in played.items():
                 for number, game in enumerate(games):
                     grounding = None if self.scene_index is None else grounding_of_game(game, self.scene_index)
@@ -130,17 +133,6 @@ class Arena:
                     results[matchup].append(GameOutcome(summarize(game), game.pair.id, grounding, votes))
             after_chunk()
         return results
-
-    def _side_by_side(
-        self,
-        games: Mapping[Matchup, Sequence[Game]],
-        seatings: Mapping[Matchup, Seating],
-        images: GameImages,
-        on_call: Callable[[int], None] | None,
-    ) -> dict[Matchup, list[Game]]:
-        tables = [(some, seatings[matchup]) for matchup, some in games.items()]
-        played = play_side_by_side(tables, self.token_limits, images=images, template=self.template, on_call=on_call)
-        return dict(zip(games, played, strict=True))
 
 
 def make_arena(
@@ -175,14 +167,10 @@ def make_arena(
 
 def swap_images(deals: Sequence[Game]) -> tuple[Game, ...]:
     """The next deal of another pair for every deal, in a circle. Raises ValueError if there is none."""
-    swapped_images = []
-    for number, deal in enumerate(deals):
-        circle = (deals[(number + step) % len(deals)] for step in range(1, len(deals)))
-        swapped = next((other for other in circle if other.pair.id != deal.pair.id), None)
-        if swapped is None:
-            raise ValueError(
-                f"all {len(deals)} deals are on the pair {deal.pair.id!r}: voters cannot be shown another image. An "
-                "evaluation needs at least two pairs and two deals"
-            )
-        swapped_images.append(swapped)
-    return tuple(swapped_images)
+    if len({deal.pair.id for deal in deals}) == 1:
+        raise ValueError(
+            f"all {len(deals)} deals are on the pair {deals[0].pair.id!r}: voters cannot be shown another image. An "
+            "evaluation needs at least two pairs and two deals"
+        )
+    later = [(deal, [*deals[number:], *deals[:number]]) for number, deal in enumerate(deals)]
+    return tuple(next(other for other in circle if other.pair.id != deal.pair.id) for deal, circle in later)

@@ -87,6 +87,7 @@ class ArenaCallback(TrainerCallback):
         self.arena = arena
         self.start, self._start_model = trainer.start, trainer.start.model
         self._match: Match | None = None
+        self._file = Path(trainer.args.output_dir) / run_folder.ARENA
         self._told: set[str] = set()
 
     def on_train_begin(
@@ -106,10 +107,6 @@ class ArenaCallback(TrainerCallback):
                 if not STOP.agreed:  # the others read it where they gather next
                     STOP.agree(None)
                     gather_object([STOP.number])
-
-    @property
-    def _file(self) -> Path:
-        return Path(self.trainer.args.output_dir) / run_folder.ARENA
 
     def _gather(self, outcomes: list[GameOutcome]) -> list[GameOutcome]:
         everyones = gather_object(outcomes)
@@ -150,7 +147,7 @@ class ArenaCallback(TrainerCallback):
         if state.log_history and state.log_history[-1]["step"] == state.global_step:  # after a resume
             state.log_history[-1].update(logged)
             if state.is_world_process_zero:
-                metrics = Path(self.trainer.args.output_dir) / run_folder.METRICS
+                metrics = self._file.with_name(run_folder.METRICS)
                 *before, last = run_folder.read_json_lines(metrics)
                 run_folder.write_json_lines(metrics, [*before, last | logged])
         elif state.global_step:  # TRL averages what is between two logs; a figure of step 0 belongs to none

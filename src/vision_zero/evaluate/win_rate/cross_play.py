@@ -16,13 +16,13 @@ import numpy as np
 
 from vision_zero.evaluate.bootstrap import RESAMPLED, ROUNDING, Interval, students_t
 from vision_zero.evaluate.win_rate.arena import Arena, GameOutcome, Matchup, OutcomesByMatchup
-from vision_zero.evaluate.win_rate.main import append_result, arena_of, plain
+from vision_zero.evaluate.win_rate.main import arena_of, plain
 from vision_zero.evaluate.win_rate.match import CachedPolicy
 from vision_zero.evaluate.win_rate.metrics import START, Figures, by_pair, play_figures
 from vision_zero.evaluate.win_rate.options import parse
 from vision_zero.models import check_model, find_models
 from vision_zero.rollout.progress import game_bar
-from vision_zero.run_folder import EXPORT, check_appendable
+from vision_zero.run_folder import EXPORT, append_json_line, check_appendable, writing_for
 
 CLUES = ("true", "copied", "no_claim", "unparsed")
 """Shares of each model's civilians' clues in play with itself, in the table; where scenes are described."""
@@ -75,7 +75,8 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
         print_rows({"": CLUES, **clues})
     print(f"\n{line['completions']} completions, in {line['calls']} calls of the models")
     if config.out:
-        append_result(Path(config.out), line)
+        with writing_for(Path(config.out), "--out"):
+            append_json_line(Path(config.out), line)
     return line
 
 

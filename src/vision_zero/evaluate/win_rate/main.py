@@ -20,7 +20,7 @@ from vision_zero.evaluate.win_rate.metrics import CROSS_PLAY, ITSELF, WIN_RATE, 
 from vision_zero.evaluate.win_rate.options import PlayOptions, WinRateConfig, parse
 from vision_zero.models import check_model, find_models, step_of
 from vision_zero.rollout.progress import game_bar
-from vision_zero.run_folder import append_json_line, check_appendable
+from vision_zero.run_folder import append_json_line, check_appendable, writing_for
 
 IMAGE_GAIN = "share of right votes with the true image minus with another game's image, same clues and seeds"
 IN_ONE_LINE = ("win_rate", "as_table", "as_spy", "image_gain")
@@ -85,18 +85,11 @@ def compare(options: PlayOptions) -> list[dict[str, Any]]:
             for what in result.unreadable():
                 tqdm.write(f"warning: {model}: {what}", file=sys.stderr)
             if config.out:
-                append_result(Path(config.out), line)
+                with writing_for(Path(config.out), "--out"):
+                    append_json_line(Path(config.out), line)
     if len(lines) > 1:
         print(models_table(lines))
     return lines
-
-
-def append_result(out: Path, line: Mapping[str, Any]) -> None:
-    """Append a result line to a file. Raises ValueError with its name, as when the disk is full."""
-    try:
-        append_json_line(out, line)
-    except OSError as error:
-        raise ValueError(f"--out {out}: cannot be written: {error.strerror}") from error
 
 
 def result_line(result: MatchResult) -> dict[str, Any]:

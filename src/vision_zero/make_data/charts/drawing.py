@@ -4,8 +4,6 @@ Charts of one call have the same axes, limits and layout, so that an edited tabl
 matplotlib's Agg draws on a `Figure` with default settings: no pyplot, no user's configuration.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,28 +29,6 @@ NUMBERED: frozenset[Kind] = frozenset({"bar", "grouped", "horizontal"})
 UNTOLD = frozenset({"", "characteristic", "entity"})
 """Uninformative names of rows, as in ChartQA's tables; they are not written at the axis."""
 MIN_PLOT = (0.35, 0.3)  # least share of the canvas's width and height for the marks
-
-
-def draw_charts(tables: Sequence[ChartTable], kind: Kind, style: Style, size: tuple[int, int]) -> list[DrawnChart]:
-    """One chart per table; the tables differ by edits. `size`: (width, height). Raises Rejected if texts do not fit."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams["text.parse_math"] = False  # a "$" of a label is a dollar
-        numbers = style.theme.numbers and kind in NUMBERED
-        for table in tables:
-            words = [table.title, table.row_name, *table.rows, *table.series, *table.units, "…−,.%"]
-            for bold in (False, True):
-                check_letters(words, font_properties(style.font, 10, bold=bold))
-        values = [value for table in tables for value in marks.axis_values(table, kind)]
-        y_scale = marks.scale_for(values, kind, numbers)
-        x_scale = marks.scale_for(tables[0].values[0], kind, False) if kind == "scatter" else y_scale
-        charts = [DrawnChart(table, kind, style, size, x_scale, y_scale) for table in tables]
-        place = charts[0].fit_axes()
-        for chart in charts[1:] if kind == "pie" else ():  # whose names move with the slices
-            place = Bbox.intersection(place, chart.fit_axes()) or place
-        for chart in charts:
-            chart.finish(place)
-        return charts
 
 
 class DrawnChart:
@@ -285,3 +261,25 @@ class DrawnChart:
                 upright = labels.angle == 90
                 label.set(rotation=labels.angle, ha="right", va="center" if upright else "top", rotation_mode="anchor")
         return ()
+
+
+def draw_charts(tables: Sequence[ChartTable], kind: Kind, style: Style, size: tuple[int, int]) -> list[DrawnChart]:
+    """One chart per table; the tables differ by edits. `size`: (width, height). Raises Rejected if texts do not fit."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams["text.parse_math"] = False  # a "$" of a label is a dollar
+        numbers = style.theme.numbers and kind in NUMBERED
+        for table in tables:
+            words = [table.title, table.row_name, *table.rows, *table.series, *table.units, "…−,.%"]
+            for bold in (False, True):
+                check_letters(words, font_properties(style.font, 10, bold=bold))
+        values = [value for table in tables for value in marks.axis_values(table, kind)]
+        y_scale = marks.scale_for(values, kind, numbers)
+        x_scale = marks.scale_for(tables[0].values[0], kind, False) if kind == "scatter" else y_scale
+        charts = [DrawnChart(table, kind, style, size, x_scale, y_scale) for table in tables]
+        place = charts[0].fit_axes()
+        for chart in charts[1:] if kind == "pie" else ():  # whose names move with the slices
+            place = Bbox.intersection(place, chart.fit_axes()) or place
+        for chart in charts:
+            chart.finish(place)
+        return charts

@@ -1,14 +1,11 @@
-"""Maker of CLEVR pairs: a scene by CLEVR's rules and an edit of some objects, drawn by one of two renderers.
-
-python -m vision_zero.make_data clevr --out my/scenes --n 2000
-"""
+"""Maker of CLEVR pairs: a scene by CLEVR's rules and an edit of some objects, drawn by one of two renderers."""
 
 import argparse
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from PIL import Image
@@ -26,7 +23,7 @@ Renderer = Literal["numpy", "blender"]
 
 SIZE = (320, 240)
 MOST_PIXELS = 4096
-RENDERERS: tuple[Renderer, ...] = ("numpy", "blender")
+RENDERERS: tuple[Renderer, ...] = get_args(Renderer)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from vision_zero.make_data.clevr.scenes import Scene, SceneObject
 
 Floats: TypeAlias = NDArray[np.float32]
 Indices: TypeAlias = NDArray[np.intp]
+Crossing: TypeAlias = tuple[Floats, Floats]
+"""Distances (N,) at which rays enter and leave an object. Rays that miss it have enter > leave."""
 
 GROUND = -1
 NEAREST = 1e-3  # nearer hits are the surface that a ray starts from
@@ -24,14 +26,6 @@ BEVELS = {"cube": 0.13, "cylinder": 0.05}
 """Width of rounded edges as a share of the radius, in both renderers."""
 _EXTENT = {"sphere": 1.0, "cylinder": math.sqrt(2), "cube": math.sqrt(3)}
 """Radius of the sphere around an object that contains it, as a multiple of the object's own."""
-
-
-@dataclass(frozen=True)
-class Crossing:
-    """Distances (N,) at which rays enter and leave an object. Rays that miss it have enter > leave."""
-
-    enter: Floats
-    leave: Floats
 
 
 @dataclass(frozen=True)
@@ -56,8 +50,7 @@ def dots(a: Floats, b: Floats) -> Floats:
 
 
 def unit_vectors(a: Floats) -> Floats:
-    units: Floats = a / np.sqrt(dots(a, a))
-    return units
+    return np.asarray(a / np.sqrt(dots(a, a)))
 
 
 def camera_rays(camera: Camera, size: tuple[int, int], x: Floats, y: Floats) -> Floats:
@@ -104,19 +97,19 @@ def _cross_sphere(radius: float, origins: Floats, directions: Floats) -> Crossin
     under_root = middle * middle - dots(origins, origins) + np.float32(radius**2)
     half = np.sqrt(np.maximum(under_root, 0))
     half[under_root < 0] = -1  # missed: enter > leave
-    return Crossing(middle - half, middle + half)
+    return middle - half, middle + half
 
 
 def _cross_slab(radius: float, origin: Floats, direction: Floats) -> Crossing:
     """Crossing with the slab from -radius to radius on one axis, or (3, N) on each."""
     inverse = np.reciprocal(np.where(np.abs(direction) < 1e-9, np.float32(1e-9), direction))
     middle, half = -origin * inverse, np.float32(radius) * np.abs(inverse)
-    return Crossing(middle - half, middle + half)
+    return middle - half, middle + half
 
 
 def _cross_cube(radius: float, origins: Floats, directions: Floats) -> Crossing:
-    slabs = _cross_slab(radius, origins, directions)
-    return Crossing(slabs.enter.max(axis=0), slabs.leave.min(axis=0))
+    enter, leave = _cross_slab(radius, origins, directions)
+    return enter.max(axis=0), leave.min(axis=0)
 
 
 def _cross_cylinder(radius: float, origins: Floats, directions: Floats) -> Crossing:
@@ -126,10 +119,10 @@ def _cross_cylinder(radius: float, origins: Floats, directions: Floats) -> Cross
     from_axis = origins[0] * origins[0] + origins[1] * origins[1] - np.float32(radius**2)
     under_root = middle * middle - from_axis / across
     half = np.sqrt(np.maximum(under_root, 0))
-    slab = _cross_slab(radius, origins[2], directions[2])
-    enter, leave = np.maximum(middle - half, slab.enter), np.minimum(middle + half, slab.leave)
+    first, last = _cross_slab(radius, origins[2], directions[2])
+    enter, leave = np.maximum(middle - half, first), np.minimum(middle + half, last)
     leave[under_root < 0] = -np.inf
-    return Crossing(enter, leave)
+    return enter, leave
 
 
 _CROSS = {"sphere": _cross_sphere, "cube": _cross_cube, "cylinder": _cross_cylinder}
@@ -173,11 +166,10 @@ def nearest_hits(scene: Scene, origins: Floats, directions: Floats) -> Hits:
     for number, one in enumerate(scene.objects):
         near = near_ray(one, origins, directions)
         some_origins = origins if origins.shape[1] == 1 else origins[:, near]
-        crossed = crossing(one, some_origins, directions[:, near])
-        nearer = (crossed.enter < crossed.leave) & (crossed.enter > NEAREST)
-        nearer &= crossed.enter < hits.distance[near]
+        enter, leave = crossing(one, some_origins, directions[:, near])
+        nearer = (enter < leave) & (enter > NEAREST) & (enter < hits.distance[near])
         hits.which[near[nearer]] = number
-        hits.distance[near[nearer]] = crossed.enter[nearer]
+        hits.distance[near[nearer]] = enter[nearer]
     return hits
 
 

@@ -4,8 +4,6 @@ Blender's module is large, under another licence (GPL-3) and bound to one versio
 draws any number of scenes. Cycles uses a GPU if there is one.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -52,28 +50,6 @@ class BlenderOptions:
     def __post_init__(self) -> None:
         if self.samples < 1 or self.threads < 0:
             raise ValueError(f"samples must be 1 or more and threads 0 or more, got {self.samples} and {self.threads}")
-
-
-@contextmanager
-def open_blender(options: BlenderOptions) -> Iterator[Blender]:
-    """A running Blender, ended afterwards. Raises BlenderError if it does not start."""
-    if not options.python.is_file():
-        raise BlenderError(
-            f"{options.python}: there is no Python with Blender; `bash setup.sh --blender` makes one, "
-            "--blender_python names another, --renderer numpy needs none"
-        )
-    with (
-        tempfile.TemporaryDirectory(prefix="vision-zero-blender-") as folder,
-        open(Path(folder) / "stderr", "w+b") as errors,
-    ):
-        # -I: the caller's PYTHONPATH is for another Python.
-        command = [str(options.python), "-I", str(WORKER), str(options.threads)]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, cwd=folder)
-        try:
-            yield Blender(process, errors, Path(folder), options)
-        finally:
-            with suppress(OSError), process:  # which is waited for and its pipes closed, one with a request unread
-                process.kill()
 
 
 class Blender:
@@ -131,6 +107,28 @@ class Blender:
         said = self._errors.read().decode(errors="replace").splitlines()[-STDERR_LINES:]
         end = "\n".join(said) if said else "(nothing)"
         return BlenderError(f"Blender ({self._options.python}) {what}. The end of what it said:\n{end}")
+
+
+@contextmanager
+def open_blender(options: BlenderOptions) -> Iterator[Blender]:
+    """A running Blender, ended afterwards. Raises BlenderError if it does not start."""
+    if not options.python.is_file():
+        raise BlenderError(
+            f"{options.python}: there is no Python with Blender; `bash setup.sh --blender` makes one, "
+            "--blender_python names another, --renderer numpy needs none"
+        )
+    with (
+        tempfile.TemporaryDirectory(prefix="vision-zero-blender-") as folder,
+        open(Path(folder) / "stderr", "w+b") as errors,
+    ):
+        # -I: the caller's PYTHONPATH is for another Python.
+        command = [str(options.python), "-I", str(WORKER), str(options.threads)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, cwd=folder)
+        try:
+            yield Blender(process, errors, Path(folder), options)
+        finally:
+            with suppress(OSError), process:  # which is waited for and its pipes closed, one with a request unread
+                process.kill()
 
 
 def blender_scene(scene: Scene) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vision_zero.make_data.clevr import ray_tracing
-from vision_zero.make_data.clevr.lighting import GROUND_ALBEDO, SKY, Light, lights_of, lit_share, rays_to
+from vision_zero.make_data.clevr.lighting import GROUND_ALBEDO, SKY, lights_of, lit_share, rays_to
 from vision_zero.make_data.clevr.ray_tracing import GROUND, NEAREST, Floats, Hits, dots, nearest_hits, vector
 from vision_zero.make_data.clevr.scenes import COLOURS, Scene, SceneObject
 
@@ -25,18 +25,17 @@ EDGE_SAMPLES = ((-0.375, -0.125), (0.125, -0.375), (0.375, 0.125), (-0.125, 0.37
 
 def render(scene: Scene, size: tuple[int, int]) -> Image.Image:
     """The RGB image of `size` (width, height)."""
-    lights = lights_of(scene.lamps)
     eye = vector(scene.camera.position)
     x, y = ray_tracing.pixel_centres(size)
     directions = ray_tracing.camera_rays(scene.camera, size, x, y)
     hits = nearest_hits(scene, eye, directions)
-    seen = _radiance(scene, lights, eye, directions, hits)
+    seen = _radiance(scene, eye, directions, hits)
     edges = _edges(hits.which.reshape(size[1], size[0]))
     if len(edges):
         across = np.concatenate([x[edges] + np.float32(dx) for dx, _ in EDGE_SAMPLES])
         down = np.concatenate([y[edges] + np.float32(dy) for _, dy in EDGE_SAMPLES])
         directions = ray_tracing.camera_rays(scene.camera, size, across, down)
-        samples = _radiance(scene, lights, eye, directions, nearest_hits(scene, eye, directions))
+        samples = _radiance(scene, eye, directions, nearest_hits(scene, eye, directions))
         # Clipped before the mean, as a highlight on an edge would otherwise make whole pixels white.
         seen[:, edges] = np.minimum(samples, 1).reshape(3, len(EDGE_SAMPLES), -1).mean(axis=1)
     return Image.fromarray(_encode(seen).T.reshape(size[1], size[0], 3))
@@ -52,42 +51,37 @@ def _edges(which: NDArray[np.int8]) -> NDArray[np.intp]:
     return np.flatnonzero(edge)
 
 
-def _radiance(
-    scene: Scene, lights: Sequence[Light], origins: Floats, directions: Floats, hits: Hits, *, bounce: bool = True
-) -> Floats:
+def _radiance(scene: Scene, origins: Floats, directions: Floats, hits: Hits, *, bounce: bool = True) -> Floats:
     """(3, N) linear radiance along rays (3, N) from their hits."""
     seen = np.full(directions.shape, SKY, np.float32)
     ground = np.flatnonzero((hits.which == GROUND) & np.isfinite(hits.distance))
     if len(ground):
-        seen[:, ground] = _ground(_points(origins, directions, hits, ground), lights, scene.objects)
+        seen[:, ground] = _ground(scene, _points(origins, directions, hits, ground))
     objects = np.flatnonzero(hits.which != GROUND)
     if len(objects):
         points = _points(origins, directions, hits, objects)
         which = hits.which[objects]
-        seen[:, objects] = _surfaces(scene, lights, which, points, directions[:, objects], bounce=bounce)
+        seen[:, objects] = _surfaces(scene, which, points, directions[:, objects], bounce)
     return seen
 
 
 def _points(origins: Floats, directions: Floats, hits: Hits, some: NDArray[np.intp]) -> Floats:
     starts = origins if origins.shape[1] == 1 else origins[:, some]
-    points: Floats = starts + directions[:, some] * hits.distance[some]
-    return points
+    return np.asarray(starts + directions[:, some] * hits.distance[some])
 
 
-def _ground(points: Floats, lights: Sequence[Light], objects: Sequence[SceneObject]) -> Floats:
+def _ground(scene: Scene, points: Floats) -> Floats:
     nobody = np.full(points.shape[1], GROUND, np.int8)
     light = np.full(points.shape, SKY * np.pi, np.float32)
-    for one in lights:
+    for one in lights_of(scene.lamps):
         lit = rays_to(one, points)
-        irradiance = lit.irradiance * lit.directions[2] * lit_share(one, lit, points, objects, nobody)
+        irradiance = lit.irradiance * lit.directions[2] * lit_share(one, lit, points, scene.objects, nobody)
         light += vector(one.colour) * irradiance
     light *= GROUND_ALBEDO / np.pi
     return light
 
 
-def _surfaces(
-    scene: Scene, lights: Sequence[Light], which: NDArray[np.int8], points: Floats, directions: Floats, *, bounce: bool
-) -> Floats:
+def _surfaces(scene: Scene, which: NDArray[np.int8], points: Floats, directions: Floats, bounce: bool) -> Floats:
     """Radiance from points (3, N) on the objects `which` (N,), back along `directions`."""
     normal = np.empty_like(points)
     for number, one in enumerate(scene.objects):
@@ -96,7 +90,7 @@ def _surfaces(
     looks = _looks(scene.objects)[:, which]
     seen = np.float32(np.pi) * np.repeat(_blurred_surroundings(normal[2])[None], 3, axis=0)
     gloss = np.zeros(points.shape, np.float32)
-    for light in lights:
+    for light in lights_of(scene.lamps):
         lit = rays_to(light, points)
         facing = np.maximum(dots(normal, lit.directions), 0)
         arriving = lit.irradiance * facing * lit_share(light, lit, points, scene.objects, which)
@@ -106,7 +100,7 @@ def _surfaces(
     seen /= np.pi
     metal = np.flatnonzero(looks[_METAL])
     if len(metal):
-        seen[:, metal] = _mirrored(scene, lights, points[:, metal], normal[:, metal], directions[:, metal], bounce)
+        seen[:, metal] = _mirrored(scene, points[:, metal], normal[:, metal], directions[:, metal], bounce)
     # A metal's colour is also that of its highlights.
     seen += np.where(looks[_METAL] > 0, gloss, 0)
     seen *= looks[:3]
@@ -114,16 +108,14 @@ def _surfaces(
     return seen
 
 
-def _mirrored(
-    scene: Scene, lights: Sequence[Light], points: Floats, normal: Floats, directions: Floats, bounce: bool
-) -> Floats:
+def _mirrored(scene: Scene, points: Floats, normal: Floats, directions: Floats, bounce: bool) -> Floats:
     """Reflection in colourless metal, without the lamps themselves."""
     away = directions - 2 * dots(directions, normal) * normal
     blurred = np.repeat(_blurred_surroundings(away[2])[None], 3, axis=0)
     if not bounce:
         return blurred
     starts = points + np.float32(NEAREST) * normal
-    reflected = _radiance(scene, lights, starts, away, nearest_hits(scene, starts, away), bounce=False)
+    reflected = _radiance(scene, starts, away, nearest_hits(scene, starts, away), bounce=False)
     reflected *= METAL_MIRROR
     reflected += (1 - METAL_MIRROR) * blurred
     return reflected
@@ -152,18 +144,15 @@ def _gloss(looks: Floats, normal: Floats, to_light: Floats, directions: Floats) 
     halfway = ray_tracing.unit_vectors(to_light - directions)
     slant = np.maximum(dots(to_light, halfway), np.float32(0.1))
     squared = np.maximum(dots(normal, halfway), 0) ** 2
-    density = looks[_WIDE] * _ggx(squared, looks[_WIDTH]) + looks[_SHARP] * _ggx(
-        squared, np.full_like(squared, MIRROR_ROUGHNESS)
-    )
-    thrown: Floats = density / (4 * slant * slant)
-    return thrown
+    mirror = np.full_like(squared, MIRROR_ROUGHNESS)
+    density = looks[_WIDE] * _ggx(squared, looks[_WIDTH]) + looks[_SHARP] * _ggx(squared, mirror)
+    return np.asarray(density / (4 * slant * slant))
 
 
 def _ggx(squared: Floats, roughness: Floats) -> Floats:
     """Density of facets halfway between light and eye, by the squared cosine of their angle to the normal."""
-    alpha: Floats = roughness * roughness
-    density: Floats = alpha / (np.float32(np.pi) * (squared * (alpha - 1) + 1) ** 2)
-    return density
+    alpha = roughness * roughness
+    return np.asarray(alpha / (np.float32(np.pi) * (squared * (alpha - 1) + 1) ** 2))
 
 
 def _blurred_surroundings(up: Floats) -> Floats:

@@ -14,8 +14,6 @@ command. Fetched pairs are kept, dropped candidates are counted by reason:
     OUT/summary.json     counts
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -85,6 +83,18 @@ def chosen_set(args: argparse.Namespace) -> sets.PublishedSet:
     return replace(sets.SETS.get(args.set, sets.PublishedSet(args.set)), **changes)
 
 
+@dataclass
+class FetchProgress:
+    n_seen: int = 0
+    n_kept: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def count(self, line: Mapping[str, Any]) -> None:
+        self.n_seen += 1
+        self.n_kept += "dropped" not in line
+        self.dropped.update([line["dropped"]] if "dropped" in line else [])
+
+
 def fetch(
     offered: Iterator[sets.Candidate], published: sets.PublishedSet, args: argparse.Namespace, done: FetchProgress
 ) -> bool:
@@ -128,18 +138,6 @@ def candidates(published: sets.PublishedSet, args: argparse.Namespace) -> Iterat
             f"`hf download --repo-type dataset {published.repo} --local-dir FOLDER`, and give --source FOLDER here. "
             "What was fetched is kept."
         ) from error
-
-
-@dataclass
-class FetchProgress:
-    n_seen: int = 0
-    n_kept: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-
-    def count(self, line: Mapping[str, Any]) -> None:
-        self.n_seen += 1
-        self.n_kept += "dropped" not in line
-        self.dropped.update([line["dropped"]] if "dropped" in line else [])
 
 
 @dataclass(frozen=True)

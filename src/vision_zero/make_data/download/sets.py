@@ -4,8 +4,6 @@ Names and layouts are facts of the date in sets.yaml; a name that is gone is an 
 set. An error of one candidate is its `problem`; an error of the whole set is raised.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import tarfile
@@ -86,6 +84,32 @@ def _extension(data: bytes) -> str:
     return kind or (".webp" if data[8:12] == b"WEBP" else ".avif" if data[4:8] == b"ftyp" else ".png")
 
 
+@dataclass(frozen=True)
+class Files:
+    """Files of a set: in the folder `source`, or on the Hub, whose client fetches them into its cache."""
+
+    repo: str
+    revision: str | None
+    source: Path | None
+
+    @property
+    def place(self) -> str:
+        return f"the Hub's data set {self.repo}" if self.source is None else str(self.source)
+
+    def names(self) -> list[str]:
+        """All files, sorted; hidden ones (git's, the Hub client's, a Mac's) left out."""
+        if self.source is not None:
+            return [name for name in walk(self.source) if not _is_hidden(name)]
+        found = list_repo_files(self.repo, repo_type="dataset", revision=self.revision)
+        return sorted(name for name in found if not _is_hidden(name))
+
+    def folder(self, patterns: list[str]) -> Path:
+        """The folder that holds at least the files that the patterns (`*.zip`) match."""
+        if self.source is not None:
+            return self.source
+        return Path(snapshot_download(self.repo, repo_type="dataset", revision=self.revision, allow_patterns=patterns))
+
+
 def table_rows(files: Files, published: PublishedSet) -> Iterator[Candidate]:
     """Rows of a data set, streamed. The id is the row's number; texts and numbers of a row become `meta`."""
     import datasets
@@ -127,32 +151,6 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
         return all(isinstance(one, str) for one in value)
     return isinstance(value, (str, int, float, bool)) and value == value
-
-
-@dataclass(frozen=True)
-class Files:
-    """Files of a set: in the folder `source`, or on the Hub, whose client fetches them into its cache."""
-
-    repo: str
-    revision: str | None
-    source: Path | None
-
-    @property
-    def place(self) -> str:
-        return f"the Hub's data set {self.repo}" if self.source is None else str(self.source)
-
-    def names(self) -> list[str]:
-        """All files, sorted; hidden ones (git's, the Hub client's, a Mac's) left out."""
-        if self.source is not None:
-            return [name for name in walk(self.source) if not _is_hidden(name)]
-        found = list_repo_files(self.repo, repo_type="dataset", revision=self.revision)
-        return sorted(name for name in found if not _is_hidden(name))
-
-    def folder(self, patterns: list[str]) -> Path:
-        """The folder that holds at least the files that the patterns (`*.zip`) match."""
-        if self.source is not None:
-            return self.source
-        return Path(snapshot_download(self.repo, repo_type="dataset", revision=self.revision, allow_patterns=patterns))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from vision_zero.data.errors import BadImageError
 from vision_zero.data.image_files import MAX_PIXELS, decode_bytes
 from vision_zero.data.pairs import load_pairs
+from vision_zero.game.parsing import closing_brace
 from vision_zero.game.spy_game import deal
 from vision_zero.models import check_model, load_processor, load_trained
 from vision_zero.rollout.image_store import special_tokens
@@ -111,12 +112,7 @@ def boxed_answer(text: str) -> str:
     nothing. The rule of `post_process` in VLMEvalKit's Qwen2VLChat, so that served and direct answers are read alike.
     """
     rest = text.split("\\boxed{")[-1]
-    depth = 1
-    for place, letter in enumerate(rest):
-        depth += {"{": 1, "}": -1}.get(letter, 0)
-        if depth == 0:
-            return rest[:place]
-    return rest
+    return rest[: closing_brace(rest, 0)]
 
 
 @dataclass(frozen=True)

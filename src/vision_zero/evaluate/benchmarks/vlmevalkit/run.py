@@ -46,8 +46,7 @@ def score(
     outcomes: Outcomes = {}
     forget_judgements(work / name, name, benchmarks)
     direct = answer_mode(model, config, environment) == "direct"
-    serving = processes.serving_of(model, name, config, folder)
-    with nullcontext() if direct else processes.served(serving, folder / "server.log") as server:
+    with nullcontext() if direct else processes.served(model, name, config, folder) as server:
         entry = direct_entry(model, config) if server is None else served_entry(name, server.url, config)
         progress = processes.Progress(name, server)
         for needs_judge in (False, True):  # a run of VLMEvalKit has one judge: those without one are a run of their own
