@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 import torch
 import transformers as hf
+from safetensors.torch import load_file, save_file
 
 from tests.trainer_helpers import BENCH_MODEL
 
+Named = dict[str, torch.Tensor]
 TEXT = {
     "hidden_size": 64,
     "intermediate_size": 96,
@@ -40,7 +43,8 @@ def chat_template(user: str, image: str, end: str, answer: str, bos: str = "") -
     )
 
 
-def _save(folder: Path, model: Any, processor: Any) -> Path:
+def _save(folder: Path, model: Any, processor: Any, *, as_of_the_hub: Callable[[Named], Named] = dict) -> Path:
+    """`as_of_the_hub`: the published names and layout of weights, where transformers would write others."""
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim >= 2 and not parameter.any():  # position embeddings and projectors that begin at 0
@@ -50,7 +54,19 @@ def _save(folder: Path, model: Any, processor: Any) -> Path:
     model.generation_config.update(eos_token_id=2, pad_token_id=0)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+    file = folder / "model.safetensors"
+    save_file(as_of_the_hub(load_file(file)), file, metadata={"format": "pt"})
     return folder
+
+
+def _siglip(named: Named) -> Named:
+    return {name.replace("vision_tower.", "vision_tower.vision_model."): weight for name, weight in named.items()}
+
+
+def _experts(named: Named) -> Named:
+    return {
+        name: weight.transpose(1, 2).contiguous() if ".experts." in name else weight for name, weight in named.items()
+    }
 
 
 def save_qwen3_vl(folder: Path, *, experts: bool = False) -> Path:
@@ -84,7 +100,7 @@ def save_qwen3_vl(folder: Path, *, experts: bool = False) -> Path:
     config = config_class(text_config=text, vision_config=vision, tie_word_embeddings=False, **QWEN_TOKENS)
     images = hf.Qwen2VLImageProcessor(size={"shortest_edge": 3136, "longest_edge": 100352}, patch_size=16, **HALVES)
     processor = hf.Qwen3VLProcessor(images, tokenizer, hf.Qwen3VLVideoProcessor(), chat_template=template)
-    return _save(folder, model_class(config), processor)
+    return _save(folder, model_class(config), processor, as_of_the_hub=_experts if experts else dict)
 
 
 def save_gemma3(folder: Path, *, template_bos: str = "<bos>", tokenizer_bos: bool = False) -> Path:
@@ -137,7 +153,7 @@ def save_gemma3(folder: Path, *, template_bos: str = "<bos>", tokenizer_bos: boo
     )
     images = hf.Gemma3ImageProcessor(size={"height": 56, "width": 56}, **HALVES)
     processor = hf.Gemma3Processor(images, tokenizer, chat_template=template, image_seq_length=4)
-    return _save(folder, hf.Gemma3ForConditionalGeneration(config), processor)
+    return _save(folder, hf.Gemma3ForConditionalGeneration(config), processor, as_of_the_hub=_siglip)
 
 
 IM_TEMPLATE = chat_template(
@@ -225,7 +241,7 @@ def save_llava_onevision(folder: Path) -> Path:
         num_image_tokens=16,
         vision_feature_select_strategy="full",
     )
-    return _save(folder, hf.LlavaOnevisionForConditionalGeneration(config), processor)
+    return _save(folder, hf.LlavaOnevisionForConditionalGeneration(config), processor, as_of_the_hub=_siglip)
 
 
 def save_glm4v(folder: Path) -> Path:

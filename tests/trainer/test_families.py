@@ -13,6 +13,7 @@ import pytest
 import torch
 from peft import LoraConfig
 from PIL import Image
+from safetensors import safe_open
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
@@ -257,6 +258,11 @@ def test_a_run_through_both_stages_moves_every_parameter_and_is_saved(family: Fa
         assert reloaded.state_dict().keys() == state.keys()
         for name, value in reloaded.state_dict().items():
             assert torch.equal(value, state[name]), (folder, name)
+    export, base = (safe_open(path / "model.safetensors", "pt") for path in (tmp_path / folder, family.folder))
+    assert {name: export.get_slice(name).get_shape() for name in export.keys()} == {  # noqa: SIM118
+        name: base.get_slice(name).get_shape()
+        for name in base.keys()  # noqa: SIM118
+    }, "the export has the names and the layout of the Hub"
     row = hand_rows(rollouts[1].games, "clue")[0]
     processor = AutoProcessor.from_pretrained(tmp_path / "checkpoint-2" / "export")
     ids = processor_inputs(processor, row.text, row.image)["input_ids"][0].tolist()
