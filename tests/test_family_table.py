@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from tests.rollout.vllm import test_colocate
-from tests.trainer import test_families, test_frozen_vision, test_prefix_sharing
+from tests.trainer import test_families, test_frozen_vision, test_prefix_sharing, test_qlora
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "families.md"
 NAMES = {
@@ -24,7 +24,7 @@ NAMES = {
 COLUMNS = {
     "both stages": dict.fromkeys(test_families.FAMILIES, "yes"),
     "LoRA": dict.fromkeys(test_families.FAMILIES, "yes"),
-    "`load_in_4bit`": dict.fromkeys(test_families.FAMILIES, "refused"),
+    "QLoRA": dict.fromkeys([*test_qlora.FAMILIES, *test_qlora.MORE_FAMILIES, "internvl3 in tiles"], "yes"),
     "`freeze_vision`": {
         **dict.fromkeys([*test_frozen_vision.FAMILIES, *test_frozen_vision.MORE_FAMILIES], "yes"),
         "mistral3": "refused",

@@ -110,6 +110,7 @@ def make_trainer(
     players: Players = relabelled,
     template: str = "compact",
     peft_config: Any = None,
+    quantization_config: Any = None,
     callbacks: list[TrainerCallback] | None = None,
     trainer_class: type[IterativeSPOTrainer] = IterativeSPOTrainer,
     **config: Any,
@@ -148,6 +149,7 @@ def make_trainer(
         template=template,
         players=players,
         peft_config=peft_config,
+        quantization_config=quantization_config,
         callbacks=callbacks,
     )
 

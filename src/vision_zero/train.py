@@ -48,7 +48,7 @@ from vision_zero.data.pairs import BadImageError, check_pairs
 from vision_zero.evaluate.win_rate.callback import ArenaCallback, training_arena
 from vision_zero.folder_lock import locked
 from vision_zero.models import check_model, check_saved, find_models, load_model, load_processor, zero3_disabled
-from vision_zero.rollout.lora import LANGUAGE, language_layers
+from vision_zero.rollout.lora import LANGUAGE, four_bits, language_layers
 from vision_zero.rollout.policy import NotFiniteError, PromptTooLongError
 from vision_zero.rollout.self_check import SelfCheckError, check_files
 from vision_zero.rollout.transformers_policy import image_tokens
@@ -297,6 +297,8 @@ def build(
     peft: PeftConfig | None = get_peft_config(model)
     if isinstance(peft, LoraConfig) and peft.target_modules in (None, LANGUAGE, {LANGUAGE}):
         peft.target_modules = language_layers(on_meta)
+    if model.load_in_4bit:
+        kwargs["quantization_config"] = four_bits(on_meta, torch.bfloat16 if args.bf16 else on_meta.dtype)
     games_table = [GamesTable(pairs)] if args.wandb_games and "wandb" in args.report_to else []
     trainer = IterativeSPOTrainer(
         model.model_name_or_path,

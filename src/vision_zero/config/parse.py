@@ -115,6 +115,10 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     refuse_without_switch(model, "use_peft", "lora_", "use_rslora")
     if not args.resume:  # a run may go on without its engine
         refuse_without_switch(args, "use_vllm", "vllm_")
+    if model.load_in_4bit and (args.deepspeed or not model.use_peft):
+        raise ValueError(
+            "load_in_4bit=True (QLoRA) trains adapters, without ZeRO: give --use_peft true, no --deepspeed"
+        )
     if model.use_peft and model.lora_dropout:
         raise ValueError(
             f"lora_dropout={model.lora_dropout} must be 0: players have none, so another model would train"

@@ -14,7 +14,7 @@ from peft import LoraConfig, PeftModel
 from peft.tuners.lora.layer import Conv1d, Conv2d, Conv3d, Embedding, Linear, LoraLayer, ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
-from transformers import PreTrainedModel
+from transformers import BitsAndBytesConfig, PreTrainedModel
 
 NOT_SENT = {"original_module", "modules_to_save", *LoraLayer.adapter_layer_names, "lora_magnitude_vector"}
 LAYERS = (Linear, Embedding, Conv1d, Conv2d, Conv3d, ParamWrapper)
@@ -39,6 +39,27 @@ def language_layers(model: PreTrainedModel) -> str:
     return rf".*{re.escape(where)}\..*\.({'|'.join(sorted(linear))})"
 
 
+def four_bits(model: PreTrainedModel, computes_in: torch.dtype) -> BitsAndBytesConfig:
+    """NF4 with double quantization (QLoRA, arXiv 2305.14314) for the linear layers of the language model alone."""
+    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=computes_in,
+        llm_int8_skip_modules=[name for name in linear if not re.fullmatch(language_layers(model), name)],
+    )
+
+
+def plain_weight(weight: torch.nn.Parameter) -> torch.Tensor:
+    """The numbers that a weight of 4 bits stands for; other weights as they are."""
+    if not hasattr(weight, "quant_state"):
+        return weight.data
+    from bitsandbytes.functional import dequantize_4bit
+
+    return dequantize_4bit(weight.data, weight.quant_state)
+
+
 def check_adapter(model: PeftModel) -> None:
     """Raises ValueError for an adapter whose model cannot be written as its base with other weights."""
     adapters, base = model.active_adapters, model.get_base_model()
@@ -55,8 +76,10 @@ def check_adapter(model: PeftModel) -> None:
         elif isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper)):
             inner = getattr(module, "base_layer", module)
             variant = getattr(module, "lora_variant", None) and not any(module.use_dora.values())
-            plain = type(module) in LAYERS and getattr(inner, "groups", 1) == 1 and not variant
-            if not plain or _adapted(module).dtype.itemsize < 2:
+            plain = type(module) in LAYERS or type(module).__name__ == "Linear4bit"
+            plain = plain and getattr(inner, "groups", 1) == 1 and not variant
+            whole = plain and (_adapted(module).dtype.itemsize > 1 or hasattr(_adapted(module), "quant_state"))
+            if not whole:
                 raise ValueError(
                     f"LoRA: {name} ({type(module).__name__} of {type(inner).__name__}) is neither LoRA nor DoRA of a "
                     "plain layer; leave it out of the targets, or give a model that is not quantized"
@@ -88,7 +111,7 @@ def merged_parameters(
         name, layer = ".".join(part for part in parts if part != "base_layer"), layers.get(id(weight))
         if layer is None:
             with gather([weight]):
-                yield name, weight.data
+                yield name, plain_weight(weight)
             continue
         own = [one for part, one in layer.named_parameters() if not part.startswith("base_layer.")]
         with gather([weight, *own]), torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
@@ -101,8 +124,9 @@ def _adapted(layer: LoraLayer) -> torch.nn.Parameter:
     return weight
 
 
-def _merged(weight: torch.Tensor, layer: LoraLayer, adapter: str) -> torch.Tensor:
+def _merged(parameter: torch.nn.Parameter, layer: LoraLayer, adapter: str) -> torch.Tensor:
     """W + ΔW, with DoRA scaled to its magnitudes, in float32 and rounded once to the dtype of W."""
+    weight = plain_weight(parameter)
     transposed = isinstance(layer, Embedding) or getattr(layer, "fan_in_fan_out", False)
     if isinstance(layer, Embedding):
         a, b = layer.lora_embedding_A[adapter], layer.lora_embedding_B[adapter]

@@ -140,6 +140,9 @@ class IterativeSPOTrainer(ResumableTrainer):
             **kwargs,
         )
         args.beta, args.use_vllm = beta, use_vllm
+        if getattr(self.model, "is_loaded_in_4bit", False):
+            for weight in self.model.parameters():  # TRL makes adapters bfloat16, whose steps are mostly rounded away
+                weight.data = weight.data.float() if weight.requires_grad else weight.data
         self.reward_func_names = reward_names
         self.reward_weights = torch.tensor([1.0, *args.extra_reward_weights().values()])
         self.generation = Generation(args, self.model, self.accelerator, processing_class)
