@@ -117,6 +117,7 @@ def save_gemma3(folder: Path, *, template_bos: str = "<bos>", tokenizer_bos: boo
         "a": "<start_of_turn>",
         "b": "<end_of_turn>",
         "c": "<bos>",
+        **{f"lines{n}": "\n" * n for n in (1, 2, 3, 4)},  # which vLLM looks for
     }
     tokenizer = hf.AutoTokenizer.from_pretrained(BENCH_MODEL, chat_template=template, extra_special_tokens=special)
     tokenizer.bos_token = "<bos>"

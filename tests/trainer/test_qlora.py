@@ -83,7 +83,7 @@ def test_gradient_is_the_one_by_hand(family: Family, tmp_path: Path, stage: Stag
         else:
             by_hand[name] = hand.gradient[own] @ weights[name.replace("lora_B", "lora_A")].T * scaling
     # `weights` are those after the step, which next to no learning rate has left where they were.
-    assert largest_difference(step.gradient, by_hand)[0] < 1e-4
+    assert largest_difference(step.gradient, by_hand)[0] < 1e-3
 
 
 def written_out(model: Any) -> Any:
