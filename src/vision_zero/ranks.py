@@ -225,10 +225,12 @@ class Watch:
 
 
 watch: Watch | None = None
+last = {"doing": "loading"}
 
 
 def at(doing: str) -> None:
     """Note what this process does, for the others, where all processes come in the same order; "": as before."""
+    last["doing"] = doing or last["doing"]
     if watch is not None:
         watch.own["arrived"] += 1
         if doing and doing != watch.own["doing"]:

@@ -7,7 +7,8 @@ import shlex
 import signal
 import sys
 import warnings
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -50,7 +51,7 @@ from vision_zero.folder_lock import locked
 from vision_zero.models import check_model, check_saved, find_models, load_model, load_processor, zero3_disabled
 from vision_zero.rollout.lora import LANGUAGE, four_bits, language_layers
 from vision_zero.rollout.policy import NotFiniteError, PromptTooLongError
-from vision_zero.rollout.self_check import SelfCheckError, check_files
+from vision_zero.rollout.self_check import SelfCheckError, check_files, out_of_memory
 from vision_zero.rollout.transformers_policy import image_tokens
 from vision_zero.rollout.vllm.client import VLLMServerError
 from vision_zero.trainer import resume
@@ -61,13 +62,20 @@ from vision_zero.trainer.generation import LogprobGapError
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
 from vision_zero.types import ImagePair
 
+MEMORY = {
+    "playing": "a smaller --rollout_batch_size or --max_pixels, or --arena_every 0 if an arena played",
+    "scoring": "a smaller --logprob_tokens or --max_pixels",
+    "updating": "a smaller --per_device_train_batch_size or --max_pixels, or --gradient_checkpointing true",
+}
+"""Options that bound what a part needs, none of which changes the games but --max_pixels."""
+
 if __name__ == "__main__":
     gc.enable()
 
 
 @ranks.one_error()
 def main(arguments: list[str] | None = None) -> None:
-    with ExitStack() as lock:
+    with ExitStack() as lock, memory_told():
         try:
             trainer, checkpoint = prepare(arguments, lock)
         except (ValueError, OSError, ImportError, SafetensorError, VLLMServerError) as error:
@@ -87,6 +95,22 @@ def main(arguments: list[str] | None = None) -> None:
             sys.exit(f"error: {error}")
         except (BadImageError, PromptTooLongError, LogprobGapError, NotFiniteError, VLLMServerError) as error:
             sys.exit(f"error: {error}")
+
+
+@contextmanager
+def memory_told() -> Iterator[None]:
+    """An error of memory becomes one line: the part, the settings that bound it, and that the checkpoint is good."""
+    try:
+        yield
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        said, doing = str(error).strip().splitlines() or [type(error).__name__], ranks.last["doing"]
+        bounds = MEMORY.get(doing, "a smaller model, LoRA, or more GPUs; `python -m vision_zero.plan` finds what fits")
+        sys.exit(
+            f"error: out of memory while {doing}: {said[-1]}. Give {bounds}. Complete checkpoints are whole: --resume "
+            "goes on from the last"
+        )
 
 
 def prepare(arguments: list[str] | None, lock: ExitStack) -> tuple[IterativeSPOTrainer, Path | None]:

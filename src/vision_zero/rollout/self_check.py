@@ -33,6 +33,11 @@ class SelfCheckError(ValueError):
     """A model that would be played otherwise than it is trained, or not at all."""
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether a GPU has no more, or the machine, whose allocator raises a RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
 def gap_limit(model: torch.nn.Module, *precisions: object) -> float:
     """The largest mean gap that is rounding, by the weights' and other `precisions` (autocast's, an engine's)."""
     # Not torch.get_float32_matmul_precision(), which raises an error after `--tf32 true`.
@@ -157,6 +162,8 @@ def check_player(
     except (PromptTooLongError, NotFiniteError, VLLMServerError):
         raise
     except Exception as error:  # whatever the code of a family that is not known here may raise
+        if out_of_memory(error):
+            raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise SelfCheckError(
             f"model {name} would not be played as it is trained and judged: {reason}. Give a model of another family, "

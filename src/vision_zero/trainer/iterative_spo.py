@@ -285,6 +285,7 @@ class IterativeSPOTrainer(ResumableTrainer):
 
     def _replay(self, samples: list[TrainingSample], stage: Stage) -> dict[str, Any]:
         """Hand the samples to TRL, and correct what is different where they are not the votes of whole games."""
+        ranks.at("scoring")
         n_real = len(samples)
         samples = pad_samples(samples, self.args.steps_per_generation)
         self.samples = samples
