@@ -176,7 +176,9 @@ def fake_step(
         embeddings = model.get_input_embeddings()
         mask = torch.ones(rows, 1, length, length, dtype=torch.bool).tril_()
         ids = torch.zeros(rows, length, dtype=torch.long)
-        positions = torch.arange(length).expand(3, rows, length)
+        positions = torch.arange(length).expand(rows, length)
+        if "mrope_section" in (getattr(config.get_text_config(), "rope_parameters", None) or {}):
+            positions = positions.expand(3, rows, length)
         decoder, head = model.get_decoder(), model.get_output_embeddings()
         scored = slice(length - completion - 1, length - 1)
         peaks = {}

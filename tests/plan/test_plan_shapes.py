@@ -11,7 +11,9 @@ import torch
 from transformers import AutoModelForImageTextToText
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from vision_zero.plan.shape import SHIPPED, ModelShape, read_config, read_shape
+from vision_zero.plan.shape import HERE, ModelShape, read_config, read_shape
+
+SHIPPED = HERE / "models"
 
 TEXT = {
     "vocab_size": 200,
@@ -76,7 +78,7 @@ TINY: dict[str, dict[str, Any]] = {
     },
     "internvl without biases": {
         "text_config": {**QWEN2_TEXT, "model_type": "qwen2"},
-        "vision_config": {**SQUARE_TOWER, "use_qk_norm": True, "norm_type": "rms_norm", "use_mean_pooling": False},
+        "vision_config": {**SQUARE_TOWER, "use_qk_norm": True, "norm_type": "rms_norm"},
         "tie_word_embeddings": False,
     },
     "gemma3": {

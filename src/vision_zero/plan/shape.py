@@ -3,8 +3,7 @@
 A FLOP is one multiplication or one addition, so a matrix product costs 2 per weight and token. Norms, activations,
 softmax and embedding look-ups are left out: they are below 1% and make floors lower, never higher.
 
-Sizes of the language model are read alike for all families. What differs, the names and small parts of the vision
-tower, is `_vision`, a branch a family; a family that is not there is refused.
+Language models are read alike for all families; vision towers by families.yaml. What is in neither is refused.
 """
 
 from __future__ import annotations
@@ -12,20 +11,24 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isqrt, prod
 from pathlib import Path
 from typing import Any
 
-SHIPPED = Path(__file__).parent / "models"
+import yaml
+
+HERE = Path(__file__).parent
+FAMILIES: dict[str, Any] = yaml.safe_load((HERE / "families.yaml").read_text("utf-8"))
+LANGUAGES = ("qwen2", "qwen2_vl", "qwen2_5_vl", "qwen3", "qwen3_vl", "qwen3_vl_moe", "gemma3", "llama")
 Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class VisionShape:
-    """A tower of `depth` blocks and the projector behind it.
+    """A tower of `depth` blocks and the matrices (in, out) of the projector behind it, on merged patches.
 
-    `inputs` are the numbers in a patch; `projector` has (in, out) of the matrices that a merged patch goes through, and
-    `small` counts biases, norms and tables. Towers of a fixed size see squares of `square` pixels, others an image in
-    its own size, in windows of `window` pixels but for `full_blocks`.
+    A patch has `inputs` numbers; `small` counts biases, norms and tables. Images have their own size, or become squares
+    of `square` pixels. Blocks see an image whole, or but for `full_blocks` in windows of `window` pixels.
     """
 
     depth: int
@@ -61,13 +64,11 @@ class VisionShape:
     def grid(self, width: int, height: int) -> tuple[int, int]:
         """Patches (down, across) of an image, resized to whole merged patches as the processor does in its bounds."""
         unit = self.patch * self.merge
-        if self.square:
-            return (self.square // unit * self.merge,) * 2
+        height, width = (self.square or height), (self.square or width)
         return max(1, round(height / unit)) * self.merge, max(1, round(width / unit)) * self.merge
 
     def image_tokens(self, width: int, height: int) -> int:
-        rows, columns = self.grid(width, height)
-        return rows * columns // self.merge**2
+        return prod(self.grid(width, height)) // self.merge**2
 
     def forward_flops(self, width: int, height: int) -> int:
         """One image through the encoder. Windowed blocks look at windows of `window` pixels, cut off at the borders."""
@@ -75,12 +76,10 @@ class VisionShape:
         patches = rows * columns
         matrices = 2 * patches * (self.patch_weights + self.depth * self.block_weights)
         projector = 2 * patches // self.merge**2 * self.projector_weights
-        full_blocks, in_windows = self.full_blocks if self.window else self.depth, 0
-        if self.window:
-            side = self.window // self.patch
-            windows = [a * b for a in _cut(rows, side) for b in _cut(columns, side)]
-            in_windows = (self.depth - self.full_blocks) * sum(size**2 for size in windows)
-        return matrices + projector + 4 * self.hidden * (full_blocks * patches**2 + in_windows)
+        side = self.window // self.patch or max(rows, columns)
+        windows = [a * b for a in _cut(rows, side) for b in _cut(columns, side)]
+        in_windows = (self.depth - self.full_blocks) * sum(size**2 for size in windows)
+        return matrices + projector + 4 * self.hidden * (self.full_blocks * patches**2 + in_windows)
 
 
 def _cut(length: int, side: int) -> list[int]:
@@ -90,7 +89,7 @@ def _cut(length: int, side: int) -> list[int]:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """`norms` are the norms of a layer as wide as `hidden`; `experts` 0: no mixture of experts (MoE)."""
+    """`norms` are those of a layer that are as wide as `hidden`; `experts` 0: no mixture of experts (MoE)."""
 
     vocab: int
     hidden: int
@@ -115,11 +114,10 @@ class ModelShape:
         """
         text = config.get("text_config", config)
         kind = text.get("model_type", config["model_type"]).removesuffix("_text")
-        if kind not in ("qwen2", "qwen2_vl", "qwen2_5_vl", "qwen3", "qwen3_vl", "qwen3_vl_moe", "gemma3", "llama"):
-            raise ValueError(f"the plan does not know the language model {kind}")
         moe = kind == "qwen3_vl_moe"
-        if moe and (text.get("mlp_only_layers") or text.get("decoder_sparse_step", 1) != 1):
-            raise ValueError("the plan does not know a mixture of experts with dense layers")
+        unlike = moe and (text.get("mlp_only_layers") or text.get("decoder_sparse_step", 1) != 1)
+        if kind not in LANGUAGES or unlike:
+            raise ValueError(f"the plan does not know the language model {kind}{' with dense layers' * bool(unlike)}")
         return cls(
             vocab=text["vocab_size"],
             hidden=text["hidden_size"],
@@ -129,7 +127,7 @@ class ModelShape:
             head_size=text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"],
             intermediate=text["moe_intermediate_size" if moe else "intermediate_size"],
             tied=config["tie_word_embeddings"],
-            vision=_vision(config, text["hidden_size"]),
+            vision=_tower(config, text["hidden_size"]),
             qkv_bias=kind.startswith("qwen2"),
             qk_norm=kind.startswith(("qwen3", "gemma3")),
             norms=4 if kind == "gemma3" else 2,
@@ -148,10 +146,10 @@ class ModelShape:
 
     @property
     def layer_matrices(self) -> list[tuple[int, int]]:
-        """(in, out) of the matrices that a token is multiplied with in one layer: q, k, v, o, and gate, up, down."""
+        """(in, out) of the matrices that a token meets in one layer: q, k, v, o, gate, up, down; of an MoE the router."""
         h, q, kv, i = self.hidden, self.query_width, self.kv_width, self.intermediate
         mlp = [(h, i), (h, i), (i, h)] * (self.experts_per_token or 1)
-        return [(h, q), (h, kv), (h, kv), (q, h), *mlp, *([(h, self.experts)] if self.experts else [])]
+        return [(h, q), (h, kv), (h, kv), (q, h), *mlp, *[(h, self.experts)] * bool(self.experts)]
 
     @property
     def layer_weights(self) -> int:
@@ -174,9 +172,8 @@ class ModelShape:
         return self.language_parameters + self.vision.parameters
 
     def adapter_parameters(self, rank: int) -> int:
-        """LoRA of this rank on every matrix of every language layer (run_lora_1gpu.sh), of experts on attention."""
-        matrices = self.layer_matrices[: 4 if self.experts else None]
-        return self.layers * sum(rank * (a + b) for a, b in matrices)
+        """LoRA of this rank on every matrix of every language layer (run_lora_1gpu.sh), of an MoE on attention."""
+        return self.layers * sum(rank * (a + b) for a, b in self.layer_matrices[: 4 if self.experts else None])
 
     @property
     def decode_weights(self) -> int:
@@ -197,98 +194,78 @@ class ModelShape:
         return 2 * self.layers * self.query_width * length * (length + 1)
 
 
-def _vision(config: Config, text_hidden: int) -> VisionShape:
-    """The vision tower and projector of a family; `small` has, in order, table and bias of the patches, blocks, rest."""
-    family, seen = config["model_type"], config["vision_config"]
-    patch, h = seen["patch_size"], seen.get("embed_dim") or seen["hidden_size"]
-    patch = patch if isinstance(patch, int) else patch[0]
-    if family.startswith("qwen"):
-        merge, depth = seen["spatial_merge_size"], seen["depth"]
-        channels = seen["in_channels"] if "in_channels" in seen else seen["in_chans"]
-        inputs, wide = channels * seen["temporal_patch_size"] * patch**2, h * merge**2
-        own = {"depth": depth, "hidden": h, "patch": patch, "inputs": inputs, "merge": merge}
-        if family == "qwen2_5_vl":
-            i, out = seen["intermediate_size"], seen["out_hidden_size"]
-            small = depth * (6 * h + 2 * i + h) + h + wide + out
-            window, full = seen["window_size"], len(seen["fullatt_block_indexes"])
-            merger = ((wide, wide), (wide, out))
-            return VisionShape(
-                **own, intermediate=i, gated=True, projector=merger, small=small, window=window, full_blocks=full
-            )
-        if family == "qwen2_vl":
-            i, out = h * seen["mlp_ratio"], seen["hidden_size"]
-            merger, first, norm_widths = ((wide, wide), (wide, out)), 0, 2 * h
-        elif family in ("qwen3_vl", "qwen3_vl_moe"):
-            i, out, extra = seen["intermediate_size"], seen["out_hidden_size"], len(seen["deepstack_visual_indexes"])
-            merger, first = ((wide, wide), (wide, out)) * (1 + extra), h + seen["num_position_embeddings"] * h
-            norm_widths = 2 * h + extra * 2 * wide
-        else:
-            raise ValueError(f"the plan does not know the family {family}")
-        small = first + depth * (9 * h + i) + norm_widths + sum(b for _, b in merger)
-        return VisionShape(**own, intermediate=i, gated=False, projector=merger, small=small)
+def _tower(config: Config, text: int) -> VisionShape:
+    """The vision tower by its row of families.yaml; `text` is the width of the language model."""
+    row = FAMILIES.get(config["model_type"])
+    if row is None:
+        raise ValueError(f"the plan does not know the family {config['model_type']}")
+    found = {**config, **config["vision_config"], "one": 1}
 
-    depth, i, side = seen["num_hidden_layers"], seen["intermediate_size"], seen["image_size"]
-    side = side if isinstance(side, int) else side[0]
-    table = (side // patch) ** 2 * h + h
-    small = table + depth * (9 * h + i) + 2 * h
-    if family == "internvl":
-        merge = round(1 / config["downsample_ratio"])
-        wide = h * merge**2
-        projector = ((wide, text_hidden), (text_hidden, text_hidden))
-        small += 2 * h + depth * 2 * h - 2 * h * seen["use_mean_pooling"] + 2 * wide + 2 * text_hidden
-        small -= 0 if seen["attention_bias"] else depth * 3 * h
-        small += depth * 2 * h if seen["use_qk_norm"] else 0
-        small -= depth * 2 * h if seen["norm_type"] == "rms_norm" else 0
-    elif family == "gemma3":
-        merge = side // patch // round(config["mm_tokens_per_image"] ** 0.5)
-        projector, small = ((h, text_hidden),), small + h
-    elif family == "smolvlm":
-        merge = config["scale_factor"]
-        projector = ((h * merge**2, text_hidden),)
-    elif family == "llava_onevision":
-        merge, projector = 1, ((h, text_hidden), (text_hidden, text_hidden))
-        small += 2 * text_hidden + text_hidden
-    else:
-        raise ValueError(f"the plan does not know the family {family}")
+    def size(name: str) -> int:
+        """Of a key, or a product of keys; of a pair of sides the first."""
+        values = [found[next((k for k in part.split("|") if k in found), part)] for part in row[name].split("*")]
+        return prod(value[0] if isinstance(value, list | tuple) else value for value in values)
+
+    patch, h, depth, square = size("patch"), size("h"), size("depth"), "square" in row and size("square")
+    places = size("places") if "places" in row else (square // patch) ** 2
+    merge = size("merge") if "merge" in row else isqrt(places // size("tokens"))
+    sizes = {"h": h, "i": size("i"), "text": text, "table": places * h, "wide": h * merge**2}
+    sizes["out"] = size("out") if "out" in row else text
+    projectors = 1 + len(found[row["deepstack"]] if "deepstack" in row else ())
+
+    def count(counted: dict[str, int]) -> int:
+        return sum(times * sizes[name] for name, times in counted.items())
+
+    blocks = [row["block"]]
+    for condition, more in row.get("if", {}).items():
+        key, value = condition.split("=")
+        blocks += [more] * (str(found[key]) == value)
+    further = (projectors - 1) * (3 * sizes["wide"] + sizes["out"])
     return VisionShape(
-        depth, h, i, False, patch, seen["num_channels"] * patch**2, merge, projector, small, square=side
+        depth,
+        h,
+        sizes["i"],
+        row.get("gated", False),
+        patch,
+        size("channels") * (size("frames") if "frames" in row else 1) * patch**2,
+        merge,
+        tuple((sizes[a], sizes[b]) for a, b in row["projector"]) * projectors,
+        depth * sum(map(count, blocks)) + count(row["rest"]) + further,
+        size("window") if "window" in row else 0,
+        len(found.get("fullatt_block_indexes", ())) if "window" in row else 0,
+        int(square),
     )
 
 
-def read_config(model: str) -> dict[str, Any]:
-    """The config.json of a shipped shape, a file, a folder, or a model in the Hub's cache.
+def read_shape(model: str | Config) -> ModelShape:
+    """Sizes of a shipped model, a config.json or its folder, a model in the Hub's cache, or a parsed config.json.
 
-    Raises FileNotFoundError for a model that is nowhere here.
+    What the file leaves out are the defaults of transformers, which takes seconds to ask. Raises ValueError for a
+    family that is not known, FileNotFoundError for a model that is nowhere here.
     """
-    path = Path(model)
-    if (shipped := SHIPPED / f"{model.lower().removeprefix('qwen/').removesuffix('-instruct')}.json").is_file():
-        path = shipped
-    elif path.is_dir():
-        path /= "config.json"
+    config = read_config(model) if isinstance(model, str) else model
+    try:
+        return ModelShape.of(config)
+    except KeyError:
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+        if (kind := config.get("model_type")) not in FAMILIES:
+            raise ValueError(f"the plan does not know the family {kind}") from None
+        return ModelShape.of(CONFIG_MAPPING[kind].from_dict(dict(config)).to_dict())
+
+
+def read_config(model: str) -> dict[str, Any]:
+    """See `read_shape`."""
+    path = HERE / "models" / f"{model.lower().removeprefix('qwen/').removesuffix('-instruct')}.json"
+    if not path.is_file():
+        path = Path(model, "config.json") if Path(model).is_dir() else Path(model)
     if not path.is_file():
         from huggingface_hub import try_to_load_from_cache  # takes half a second
 
         cached = try_to_load_from_cache(model, "config.json") if model.count("/") == 1 else None
         if not isinstance(cached, str):
-            known = ", ".join(sorted(one.stem for one in SHIPPED.glob("*.json")))
-            raise FileNotFoundError(f"{model} is no folder, config.json or model of the cache; shipped: {known}")
+            shipped = ", ".join(sorted(one.stem for one in (HERE / "models").glob("*.json")))
+            raise FileNotFoundError(f"{model} is no folder, config.json or model of the cache; shipped: {shipped}")
         path = Path(cached)
     config: dict[str, Any] = json.loads(path.read_text("utf-8"))
     return config
-
-
-def read_shape(config: Config) -> ModelShape:
-    """`ModelShape.of`; sizes that the file leaves out are the defaults of transformers, which takes seconds to ask."""
-    try:
-        return ModelShape.of(config)
-    except KeyError:
-        from transformers import CONFIG_MAPPING
-
-        kind = config.get("model_type")
-        if kind not in CONFIG_MAPPING:
-            raise ValueError(f"the plan does not know the family {kind}") from None
-        whole = CONFIG_MAPPING[kind].from_dict(dict(config)).to_dict()
-        try:
-            return ModelShape.of(whole)
-        except KeyError as error:
-            raise ValueError(f"the plan does not know the family {kind}: its config has no {error}") from None

@@ -1,0 +1,173 @@
+"""Memory and time of an iteration on a card, by part: formulas alone, no torch.
+
+Times are floors: what the card's peak rates allow if all else were free. FLOPs of the update do not count what gradient
+checkpointing computes twice, so floor / measured time of the update is the MFU. Memory of weights, gradients, optimizer,
+activations and head agrees with the real step on fake tensors (tests/plan/test_plan_fake_step.py); what a CPU cannot
+show is marked "assumed".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, Literal
+
+import yaml
+
+from vision_zero.plan.shape import HERE, ModelShape
+
+Mode = Literal["full", "lora"]
+GIB = 2**30
+# Tokens of prompts beside the image: rules and instruction, and what each clue adds (measured with Qwen's tokenizer).
+RULES, PER_CLUE = 340, 29
+# Assumed, in GiB: CUDA's context and libraries, NCCL's buffers, layers and buckets that ZeRO gathers (bounded by
+# stage3_max_live_parameters, reduce_bucket_size); and the share of all other memory that is lost between blocks.
+CONTEXT, NCCL, ZERO_BUFFERS, FRAGMENTATION = 0.7, 1.0, 2.0, 0.05
+HEAD_TILE = 4096 * 32768 * 2  # TRL computes logits in such tiles
+LOGPROB_TOKENS = 16384  # --logprob_tokens
+NF4 = 0.5625  # bytes of a 4-bit weight of bitsandbytes with the scale of its block
+# Shares of the floor's speed that are reached, from worst to best; not measured on a GPU.
+EFFICIENCY = {
+    "decode by transformers": (0.1, 0.3),
+    "decode by vllm": (0.5, 0.8),
+    "prefill": (0.3, 0.6),
+    "scoring": (0.3, 0.6),
+    "update": (0.2, 0.4),
+    "exchange": (0.4, 0.8),
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """Peak rates of a card by its data sheet: dense bfloat16 FLOP/s, bytes/s of its memory and to another; GiB."""
+
+    flops: float
+    bandwidth: float
+    link: float = 0.0
+    gib: float = 0.0
+
+
+CARDS = {
+    name: Card(row["tflops"] * 1e12, row["bandwidth"] * 1e12, row["link"] * 1e9, row["memory"])
+    for name, row in yaml.safe_load((HERE / "cards.yaml").read_text("utf-8")).items()
+}
+KINDS = {"24": "RTX 4090", "48": "L40S", "80": "A100"}
+
+
+def card_of(name: str) -> Card | None:
+    """The card whose name the driver gives, the first that fits; None for one that is not in the table."""
+    return next((card for known, card in CARDS.items() if known in KINDS.get(name, name)), None)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens of one sample without padding: its prompt and its completion."""
+
+    prompt: int
+    completion: int
+
+
+def decode_seconds(
+    shape: ModelShape, calls: Sequence[Sequence[Tokens]], card: Card, *, adapter_bytes: int = 0
+) -> float:
+    """Sampling the completions of each call together: a token reads the weights once, and all live keys and values.
+
+    The first token of a completion comes from the prompt. Weights and cache are 2 bytes a number, `adapter_bytes` come
+    on top. Where the FLOPs of a step take longer than its bytes, they count.
+    """
+    seconds = 0.0
+    weights = 2 * shape.decode_weights + adapter_bytes
+    for call in calls:
+        for step in range(1, max(completion.completion for completion in call)):
+            live = [completion.prompt + step for completion in call if completion.completion > step]
+            bytes_read = weights + shape.kv_bytes() * sum(live)
+            flops = sum(shape.token_flops(context, head=True) for context in live)
+            seconds += max(bytes_read / card.bandwidth, flops / card.flops)
+    return seconds
+
+
+def prefill_flops(shape: ModelShape, computed: int, mean_prompt: float, images: int, size: tuple[int, int]) -> float:
+    """Prompt tokens that were computed (not those reused from a cache), each looking at half of a mean prompt."""
+    per_token = shape.token_flops(round(mean_prompt / 2), head=False)
+    return computed * per_token + images * shape.vision.forward_flops(*size)
+
+
+def forward_flops(
+    shape: ModelShape, rows: Sequence[Tokens], images: int, size: tuple[int, int], shared: float = 0.0
+) -> float:
+    """FLOPs of samples through the model, logits of the completions' tokens only, `images` images encoded.
+
+    `shared`: share of the samples' tokens that are computed for another sample; attention is taken to fall with it.
+    """
+    matrices = sum(2 * shape.layers * shape.layer_weights * (row.prompt + row.completion) for row in rows)
+    attention = sum(shape.attention_flops(row.prompt + row.completion) for row in rows)
+    head = sum(2 * shape.head_weights * row.completion for row in rows)
+    return (1 - shared) * (matrices + attention) + head + images * shape.vision.forward_flops(*size)
+
+
+def update_flops(
+    shape: ModelShape,
+    rows: Sequence[Tokens],
+    images: int,
+    size: tuple[int, int],
+    mode: Mode,
+    rank: int = 0,
+    shared: float = 0.0,
+) -> float:
+    """FLOPs of forward and backward. Backward is twice the forward: gradients of the inputs and of the weights.
+
+    With LoRA the weights of the model have no gradient (once the forward instead of twice), attention has all of its
+    backward, the encoder has none, and the adapters are trained.
+    """
+    if mode == "full":
+        return 3 * forward_flops(shape, rows, images, size, shared)
+    tokens = (1 - shared) * sum(row.prompt + row.completion for row in rows)
+    attention = (1 - shared) * sum(shape.attention_flops(row.prompt + row.completion) for row in rows)
+    vision = images * shape.vision.forward_flops(*size)
+    matrices = forward_flops(shape, rows, images, size, shared) - attention - vision
+    return 2 * matrices + 3 * attention + vision + 6 * tokens * shape.adapter_parameters(rank)
+
+
+def training_bytes(
+    shape: ModelShape, mode: Mode, *, rank: int = 0, float32_masters: bool = False, reference: bool = True
+) -> dict[str, int]:
+    """Bytes in memory between two steps and during an update, without activations.
+
+    full  bfloat16 weights, gradients and two AdamW moments; with `float32_masters` (DeepSpeed) the moments and a copy
+          of the weights are float32; a frozen reference model in bfloat16
+    lora  bfloat16 weights, float32 adapters with gradients and moments; the reference is the model without adapters
+    """
+    n = shape.parameters
+    if mode == "lora":
+        adapters = shape.adapter_parameters(rank)
+        return {"weights": 2 * n, "adapters": 4 * adapters, "gradients": 4 * adapters, "optimizer": 8 * adapters}
+    return {
+        "weights": 2 * n,
+        "gradients": 2 * n,
+        "optimizer": 12 * n if float32_masters else 4 * n,
+        "reference": 2 * n if reference else 0,
+    }
+
+
+def activation_bytes(shape: ModelShape, tokens: int, mode: Mode, *, pairs: int = 0) -> int:
+    """Of an update of `tokens` tokens with gradient checkpointing: the inputs of all layers, and one layer whole.
+
+    Per token a layer keeps and its backward makes so many values of each width; all weights also need the gradient of
+    the largest matrix before it is added, and `pairs` (places of the mask) a bias.
+    """
+    h, i, q, kv, norm = shape.hidden, shape.intermediate, shape.query_width, shape.kv_width, shape.qk_norm
+    i *= shape.experts_per_token or 1
+    if mode == "full":
+        layer = 18 * h + 10 * i + (14 * q + 6 * kv if norm else 8 * q)
+    else:
+        layer = 28 * h + 14 * i + (14 * q + 4 * kv if norm else 11 * q)
+    gradient = 2 * h * shape.intermediate if mode == "full" else 0
+    return tokens * (2 * shape.layers * h + layer + 700) + gradient + 2 * pairs
+
+
+def head_bytes(shape: ModelShape, scored: int, mode: Mode) -> int:
+    """Of log-probabilities of `scored` tokens and their backward: a tile, hidden states; of all weights the head's
+    gradient in float32 and rounded."""
+    tile = min(scored, 4096) * 32768 * 2
+    return tile + 8 * scored * shape.hidden + (6 * shape.head_weights if mode == "full" else 0)
