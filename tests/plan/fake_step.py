@@ -93,7 +93,7 @@ AttentionMaskInterface.register("without_memory", sdpa_mask)
 
 @dataclass(frozen=True)
 class Step:
-    """Bytes by part. `activations`: beside the others at the peak; `head`: of it, while the head is computed."""
+    """Bytes by part. `activations`: beside the others at the peak; `head`: what the head takes by itself."""
 
     weights: int
     adapters: int
@@ -121,6 +121,11 @@ def _without_kernels() -> Iterator[None]:
 
 def _sum(tensors: Any) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _log_probs(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    log_probs = chunked_logprob.ChunkedLogProbFunction.apply
+    return log_probs(hidden, weight, None, targets.reshape(-1), 0.8, 32768, None, 1.0, ("log_probs", "entropy"))[0]
 
 
 def _make_fake(model: torch.nn.Module) -> None:
@@ -181,8 +186,7 @@ def fake_step(
             positions = positions.expand(3, rows, length)
         decoder, head = model.get_decoder(), model.get_output_embeddings()
         scored = slice(length - completion - 1, length - 1)
-        peaks = {}
-        for number in range(2):
+        for _ in range(2):
             live.restart()
             before = live.live
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bool(rank)):
@@ -191,28 +195,20 @@ def fake_step(
                     attention_mask=mask,
                     position_ids=positions,
                     use_cache=False,
-                ).last_hidden_state
-                peaks["forward"] = live.peak - before
-                live.restart()
-                at_head = live.live
-                some = hidden[:, scored].reshape(-1, hidden.shape[-1])
-                logps = chunked_logprob.ChunkedLogProbFunction.apply(
-                    some, head.weight, None, ids[:, scored].reshape(-1), 0.8, 32768, None, 1.0, ("log_probs", "entropy")
-                )[0]
-            del hidden
-            seen: dict[str, int] = {}
-
-            def head_is_done(grad: torch.Tensor, seen: dict[str, int] = seen) -> None:
-                seen["head"] = live.peak
-
-            some.register_hook(head_is_done)
+                ).last_hidden_state[:, scored]
+                some = hidden.reshape(-1, hidden.shape[-1])
+                del hidden
+                logps = _log_probs(some, head.weight, ids[:, scored])
             del some
             logps.sum().backward()
             del logps
-            gradients = _sum(one.grad for one in trained if one.grad is not None)
-            new = gradients if number == 0 else 0
-            peaks |= {"backward": live.peak - before - new, "head": seen["head"] - at_head}
-            peaks["seen"] = new
+            activations = live.peak - before
+        gradients = _sum(one.grad for one in trained if one.grad is not None)
+        some = torch.empty(rows * completion, head.weight.shape[1], dtype=torch.bfloat16, requires_grad=True)
+        live.restart()
+        before = live.live
+        _log_probs(some, head.weight, ids[:, scored]).sum().backward()
+        head_peak = live.peak - before
         if rank:
             optimizer.step()
         states = _sum(value for state in optimizer.state.values() for value in state.values() if value.numel() > 1)
@@ -221,6 +217,6 @@ def fake_step(
         adapters=_sum(trained) if rank else 0,
         gradients=gradients,
         optimizer=states + (0 if rank else _sum(masters)),
-        activations=max(peaks["forward"], peaks["backward"]),
-        head=peaks["head"],
+        activations=activations,
+        head=head_peak,
     )

@@ -24,7 +24,7 @@ RULES, PER_CLUE = 340, 29
 # Assumed, in GiB: CUDA's context and libraries, NCCL's buffers, layers and buckets that ZeRO gathers (bounded by
 # stage3_max_live_parameters, reduce_bucket_size); and the share of all other memory that is lost between blocks.
 CONTEXT, NCCL, ZERO_BUFFERS, FRAGMENTATION = 0.7, 1.0, 2.0, 0.05
-HEAD_TILE = 4096 * 32768 * 2  # TRL computes logits in such tiles
+HEAD_TOKENS, HEAD_COLUMNS = 4096, 32768  # TRL computes logits in such tiles
 LOGPROB_TOKENS = 16384  # --logprob_tokens
 NF4 = 0.5625  # bytes of a 4-bit weight of bitsandbytes with the scale of its block
 # Shares of the floor's speed that are reached, from worst to best; not measured on a GPU.
@@ -150,24 +150,32 @@ def training_bytes(
     }
 
 
-def activation_bytes(shape: ModelShape, tokens: int, mode: Mode, *, pairs: int = 0) -> int:
-    """Of an update of `tokens` tokens with gradient checkpointing: the inputs of all layers, and one layer whole.
+def layer_bytes(shape: ModelShape, tokens: int, mode: Mode, *, pairs: int = 0) -> int:
+    """Of the layer that gradient checkpointing computes again, and its backward: so many values of each width a token.
 
-    Per token a layer keeps and its backward makes so many values of each width; all weights also need the gradient of
-    the largest matrix before it is added, and `pairs` (places of the mask) a bias.
+    All weights also need the gradient of the largest matrix before it is added, `pairs` (places of masks) a bias.
     """
-    h, i, q, kv, norm = shape.hidden, shape.intermediate, shape.query_width, shape.kv_width, shape.qk_norm
-    i *= shape.experts_per_token or 1
+    h, q, kv = shape.hidden, shape.query_width, shape.kv_width
+    i = shape.intermediate * (shape.experts_per_token or 1)
     if mode == "full":
-        layer = 18 * h + 10 * i + (14 * q + 6 * kv if norm else 8 * q)
+        values = 18 * h + 10 * i + (14 * q + 6 * kv if shape.qk_norm else 8 * q)
     else:
-        layer = 28 * h + 14 * i + (14 * q + 4 * kv if norm else 11 * q)
-    gradient = 2 * h * shape.intermediate if mode == "full" else 0
-    return tokens * (2 * shape.layers * h + layer + 700) + gradient + 2 * pairs
+        values = 28 * h + 14 * i + (14 * q + 4 * kv if shape.qk_norm else 11 * q)
+    return tokens * (values + 700) + 2 * pairs + (2 * h * shape.intermediate if mode == "full" else 0)
 
 
 def head_bytes(shape: ModelShape, scored: int, mode: Mode) -> int:
-    """Of log-probabilities of `scored` tokens and their backward: a tile, hidden states; of all weights the head's
-    gradient in float32 and rounded."""
-    tile = min(scored, 4096) * 32768 * 2
-    return tile + 8 * scored * shape.hidden + (6 * shape.head_weights if mode == "full" else 0)
+    """Of log-probabilities of `scored` tokens and their backward: a tile, gradients of hidden states, and for all
+    weights the head's, in float32 and rounded."""
+    tile = 2 * min(scored, HEAD_TOKENS) * HEAD_COLUMNS
+    return tile + 6 * scored * shape.hidden + (6 * shape.head_weights if mode == "full" else 0)
+
+
+def activation_bytes(shape: ModelShape, tokens: int, scored: int, mode: Mode, *, pairs: int = 0) -> tuple[int, int]:
+    """Of an update of `tokens` tokens: inputs of all layers with one layer, and what the head takes beyond that layer.
+
+    The head runs when no layer is computed, behind the last norm (in float32 and rounded).
+    """
+    layer = layer_bytes(shape, tokens, mode, pairs=pairs)
+    head = head_bytes(shape, scored, mode) + 6 * tokens * shape.hidden + 2 * scored * shape.hidden
+    return 2 * tokens * shape.layers * shape.hidden + layer, max(0, head - layer)
