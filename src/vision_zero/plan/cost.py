@@ -8,10 +8,10 @@ show is marked "assumed".
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 
@@ -19,23 +19,7 @@ from vision_zero.plan.shape import HERE, ModelShape
 
 Mode = Literal["full", "lora"]
 GIB = 2**30
-# Tokens of prompts beside the image: rules and instruction, and what each clue adds (measured with Qwen's tokenizer).
-RULES, PER_CLUE = 340, 29
-# Assumed, in GiB: CUDA's context and libraries, NCCL's buffers, layers and buckets that ZeRO gathers (bounded by
-# stage3_max_live_parameters, reduce_bucket_size); and the share of all other memory that is lost between blocks.
-CONTEXT, NCCL, ZERO_BUFFERS, FRAGMENTATION = 0.7, 1.0, 2.0, 0.05
 HEAD_TOKENS, HEAD_COLUMNS = 4096, 32768  # TRL computes logits in such tiles
-LOGPROB_TOKENS = 16384  # --logprob_tokens
-NF4 = 0.5625  # bytes of a 4-bit weight of bitsandbytes with the scale of its block
-# Shares of the floor's speed that are reached, from worst to best; not measured on a GPU.
-EFFICIENCY = {
-    "decode by transformers": (0.1, 0.3),
-    "decode by vllm": (0.5, 0.8),
-    "prefill": (0.3, 0.6),
-    "scoring": (0.3, 0.6),
-    "update": (0.2, 0.4),
-    "exchange": (0.4, 0.8),
-}
 
 
 @dataclass(frozen=True)
@@ -79,10 +63,11 @@ def decode_seconds(
     seconds = 0.0
     weights = 2 * shape.decode_weights + adapter_bytes
     for call in calls:
+        alike = Counter(call).items()
         for step in range(1, max(completion.completion for completion in call)):
-            live = [completion.prompt + step for completion in call if completion.completion > step]
-            bytes_read = weights + shape.kv_bytes() * sum(live)
-            flops = sum(shape.token_flops(context, head=True) for context in live)
+            live = [(completion.prompt + step, times) for completion, times in alike if completion.completion > step]
+            bytes_read = weights + shape.kv_bytes() * sum(context * times for context, times in live)
+            flops = sum(times * shape.token_flops(context, head=True) for context, times in live)
             seconds += max(bytes_read / card.bandwidth, flops / card.flops)
     return seconds
 
@@ -129,25 +114,10 @@ def update_flops(
     return 2 * matrices + 3 * attention + vision + 6 * tokens * shape.adapter_parameters(rank)
 
 
-def training_bytes(
-    shape: ModelShape, mode: Mode, *, rank: int = 0, float32_masters: bool = False, reference: bool = True
-) -> dict[str, int]:
-    """Bytes in memory between two steps and during an update, without activations.
-
-    full  bfloat16 weights, gradients and two AdamW moments; with `float32_masters` (DeepSpeed) the moments and a copy
-          of the weights are float32; a frozen reference model in bfloat16
-    lora  bfloat16 weights, float32 adapters with gradients and moments; the reference is the model without adapters
-    """
-    n = shape.parameters
-    if mode == "lora":
-        adapters = shape.adapter_parameters(rank)
-        return {"weights": 2 * n, "adapters": 4 * adapters, "gradients": 4 * adapters, "optimizer": 8 * adapters}
-    return {
-        "weights": 2 * n,
-        "gradients": 2 * n,
-        "optimizer": 12 * n if float32_masters else 4 * n,
-        "reference": 2 * n if reference else 0,
-    }
+def forward_bytes(shape: ModelShape, tokens: int, mode: Mode) -> int:
+    """Of a forward of `tokens` tokens without gradients: the MLP of one layer."""
+    i = shape.intermediate * (shape.experts_per_token or 1)
+    return tokens * (6 * i + 7 * shape.hidden if mode == "full" else 8 * i + 13 * shape.hidden)
 
 
 def layer_bytes(shape: ModelShape, tokens: int, mode: Mode, *, pairs: int = 0) -> int:
