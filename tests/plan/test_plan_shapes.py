@@ -152,7 +152,9 @@ def test_names_files_and_folders_are_one_model(tmp_path: Path) -> None:
 
 
 def test_a_model_that_is_nowhere() -> None:
-    with pytest.raises(FileNotFoundError, match=r"nobody/nothing is no folder, config.json or model of the cache; ship"):
+    with pytest.raises(
+        FileNotFoundError, match=r"nobody/nothing is no folder, config.json or model of the cache; ship"
+    ):
         read_config("nobody/nothing")
 
 

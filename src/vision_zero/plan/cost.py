@@ -1,9 +1,8 @@
 """Memory and time of an iteration on a card, by part: formulas alone, no torch.
 
-Times are floors: what the card's peak rates allow if all else were free. FLOPs of the update do not count what gradient
-checkpointing computes twice, so floor / measured time of the update is the MFU. Memory of weights, gradients, optimizer,
-activations and head agrees with the real step on fake tensors (tests/plan/test_plan_fake_step.py); what a CPU cannot
-show is marked "assumed".
+Times are floors: what the card's peak rates allow if all else were free. FLOPs of the update do not count what
+gradient checkpointing computes twice, so floor / measured time of the update is the MFU. Bytes of activations and head
+are those of the real step on fake tensors, within 1% (tests/plan/test_plan_fake_step.py).
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ class ModelShape:
 
     @property
     def layer_matrices(self) -> list[tuple[int, int]]:
-        """(in, out) of the matrices that a token meets in one layer: q, k, v, o, gate, up, down; of an MoE the router."""
+        """(in, out) of the matrices that a token meets in a layer: q, k, v, o, gate, up, down, an MoE's router."""
         h, q, kv, i = self.hidden, self.query_width, self.kv_width, self.intermediate
         mlp = [(h, i), (h, i), (i, h)] * (self.experts_per_token or 1)
         return [(h, q), (h, kv), (h, kv), (q, h), *mlp, *[(h, self.experts)] * bool(self.experts)]
