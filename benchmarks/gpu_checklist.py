@@ -3,7 +3,7 @@
     bash run_scripts/gpu_checklist.sh
     python benchmarks/gpu_checklist.py --device cpu --size tiny        # the same code on a machine without a GPU
 
-What is checked and how to read the table: docs/gpu-checklist.md. The exit status is 0 only if all required checks
+What is checked and how to read the table: docs/hardware.md. The exit status is 0 only if all required checks
 passed. This file needs the standard library alone, so that it can say what is missing.
 """
 

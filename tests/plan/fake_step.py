@@ -5,7 +5,7 @@ checkpointing and, for LoRA, PEFT's layers and autocast as in training. Two thin
 a GPU or numbers that fake tensors lack:
 
 * attention keeps what PyTorch's memory-efficient kernel keeps: its output, a number per query and head, the mask;
-* the head is TRL's ChunkedLogProbFunction on the completions' tokens; its kernels, which allocate nothing, are left out.
+* the head is TRL's ChunkedLogProbFunction on the completions' tokens, without its kernels, which allocate nothing.
 
 Two micro-batches are run, as in training, where gradients are there from the first one on.
 """

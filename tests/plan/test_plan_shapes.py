@@ -74,11 +74,13 @@ TINY: dict[str, dict[str, Any]] = {
     "internvl": {
         "text_config": {**TEXT, "model_type": "qwen3"},
         "vision_config": {**SQUARE_TOWER, "attention_bias": True},
+        "image_seq_length": 4,
         "tie_word_embeddings": False,
     },
     "internvl without biases": {
         "text_config": {**QWEN2_TEXT, "model_type": "qwen2"},
         "vision_config": {**SQUARE_TOWER, "use_qk_norm": True, "norm_type": "rms_norm"},
+        "image_seq_length": 4,
         "tie_word_embeddings": False,
     },
     "gemma3": {

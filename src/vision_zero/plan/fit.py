@@ -33,7 +33,7 @@ def card_of(s: Setup) -> Card:
     return card
 
 
-def mode_of(s: Setup) -> Mode:
+def mode_of(shape: ModelShape, s: Setup) -> Mode:
     """Raises ValueError for what cannot be trained."""
     if s.train == "full" and s.zero == 0:
         raise ValueError("all weights are trained with ZeRO 2 or 3 (configs/deepspeed): give --zero 2 or 3")
@@ -41,6 +41,8 @@ def mode_of(s: Setup) -> Mode:
         raise ValueError("offload is of ZeRO-3: give --zero 3")
     if s.train == "qlora" and s.zero:
         raise ValueError("4-bit weights are not shared out: give --zero 0")
+    if s.player == "vllm" and s.vllm_share * card_of(s).gib * GIB < 2 * shape.parameters:
+        raise ValueError(f"--vllm_share {s.vllm_share} does not hold the engine's own weights")
     return "full" if s.train == "full" else "lora"
 
 
@@ -61,7 +63,7 @@ def prompts_of(shape: ModelShape, s: Setup) -> list[int]:
 
 def memory(shape: ModelShape, s: Setup) -> Phases:
     """GiB of a GPU by phase and part; what is assumed says so."""
-    mode, n, tower = mode_of(s), shape.parameters, shape.vision
+    mode, n, tower = mode_of(shape, s), shape.parameters, shape.vision
     games, (image, pictures, size), prompt = ceil(s.games / s.gpus), image_of(shape, s), prompts_of(shape, s)[-1]
     patches, full, vllm = prod(tower.grid(*size)) * pictures, mode == "full", s.player == "vllm"
     here = 0 if s.offload else 1
@@ -123,7 +125,7 @@ def peak(phases: Phases) -> tuple[str, float]:
 
 def seconds(shape: ModelShape, s: Setup) -> dict[str, float]:
     """Floors of an iteration by part, the mean of a decision and a clue iteration."""
-    mode, card, games, prompts = mode_of(s), card_of(s), ceil(s.games / s.gpus), prompts_of(shape, s)
+    mode, card, games, prompts = mode_of(shape, s), card_of(s), ceil(s.games / s.gpus), prompts_of(shape, s)
     image, pictures, size = image_of(shape, s)
     images, vllm = 2 * games * pictures, s.player == "vllm"
     adapters = 4 * shape.adapter_parameters(s.rank) if mode == "lora" else 0

@@ -64,13 +64,16 @@ def flags(s: Setup, other: Setup) -> str:
 
 
 def preset(shape: ModelShape, s: Setup) -> str:
-    """Options of run_lora_1gpu.sh for the card. Raises ValueError where LoRA does not fit."""
+    """Options of run_lora_1gpu.sh for the card. Raises ValueError where LoRA does not fit.
+
+    vLLM plays where its engine fits beside training; the batches are those of a run without it.
+    """
     found = nearest(shape, s, kept=("gpus", "zero", "offload"))
     if found is None or found.train != "lora":
-        raise ValueError(
-            f"{s.model} does not fit: {named(s)}; " + (f"only {QLORA}, does" if found else "no batch does")
-        )
-    return " ".join(FLAGS[name].format(vars(found)[name]) for name in ("micro_batch", "rollout_batch", "max_pixels"))
+        raise ValueError(f"{s.model} does not fit: {named(s)}; " + (f"only {QLORA}, does" if found else "no batch does"))
+    engine = nearest(shape, Setup(**vars(found) | {"player": "vllm"}), kept=("micro_batch", "train", "gpus", "zero"))
+    options = (FLAGS[name].format(vars(found)[name]) for name in ("micro_batch", "rollout_batch", "max_pixels"))
+    return " ".join([*options, *["--use_vllm false"] * (engine is None)])
 
 
 def table() -> str:
