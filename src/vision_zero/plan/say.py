@@ -70,7 +70,9 @@ def preset(shape: ModelShape, s: Setup) -> str:
     """
     found = nearest(shape, s, kept=("gpus", "zero", "offload"))
     if found is None or found.train != "lora":
-        raise ValueError(f"{s.model} does not fit: {named(s)}; " + (f"only {QLORA}, does" if found else "no batch does"))
+        raise ValueError(
+            f"{s.model} does not fit: {named(s)}; " + (f"only {QLORA}, does" if found else "no batch does")
+        )
     engine = nearest(shape, Setup(**vars(found) | {"player": "vllm"}), kept=("micro_batch", "train", "gpus", "zero"))
     options = (FLAGS[name].format(vars(found)[name]) for name in ("micro_batch", "rollout_batch", "max_pixels"))
     return " ".join([*options, *["--use_vllm false"] * (engine is None)])

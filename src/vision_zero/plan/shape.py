@@ -262,7 +262,7 @@ def read_config(model: str) -> dict[str, Any]:
     if not path.is_file():
         from huggingface_hub import try_to_load_from_cache  # takes half a second
 
-        cached = try_to_load_from_cache(model, "config.json") if model.count("/") == 1 else None
+        cached = try_to_load_from_cache(model, "config.json") if model.find("/") == model.rfind("/") > 0 else None
         if not isinstance(cached, str):
             shipped = ", ".join(sorted(one.stem for one in (HERE / "models").glob("*.json")))
             raise FileNotFoundError(f"{model} is no folder, config.json or model of the cache; shipped: {shipped}")
