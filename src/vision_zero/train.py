@@ -48,7 +48,7 @@ from vision_zero.data.folder_lock import locked
 from vision_zero.data.pairs import BadImageError, check_pairs
 from vision_zero.evaluate.win_rate.callback import ArenaCallback, training_arena
 from vision_zero.models import check_model, check_saved, find_models, load_model, load_processor, zero3_disabled
-from vision_zero.plan.say import line_of_run
+from vision_zero.plan import say as plan
 from vision_zero.rollout.policy import NotFiniteError, PromptTooLongError
 from vision_zero.rollout.self_check import SelfCheckError, check_files
 from vision_zero.rollout.transformers_policy import image_tokens
@@ -120,7 +120,8 @@ def prepare(arguments: list[str] | None, lock: ExitStack) -> tuple[IterativeSPOT
         if args.reward_control:
             print(f"reward_control={args.reward_control}: a control run, its rewards carry no meaning", file=sys.stderr)
         inputs = check_inputs(args, model, pairs, saved, game.template)
-        print(plan_line(game, args, model), file=sys.stderr)
+        gpu = torch.cuda.get_device_name() if torch.cuda.is_available() and not args.use_cpu else None
+        print(plan.line(plan.run_setup(model, game, args, gpu)), file=sys.stderr)
     arena = training_arena(game, args, pairs)
     trainer = build(game, args, model, pairs, processor)
     if arena is not None:
@@ -129,31 +130,6 @@ def prepare(arguments: list[str] | None, lock: ExitStack) -> tuple[IterativeSPOT
         resume.write_inputs(Path(args.output_dir), *inputs)
         open_folder(args, config, checkpoint)
     return trainer, checkpoint
-
-
-def plan_line(game: GameConfig, args: IterativeSPOConfig, model: ModelConfig) -> str:
-    """What the plan says of this run's memory."""
-    zero = args.hf_deepspeed_config.config["zero_optimization"] if args.deepspeed else {}
-    return line_of_run(
-        model.model_name_or_path,
-        torch.cuda.get_device_name() if torch.cuda.is_available() and not args.use_cpu else None,
-        train="lora" if model.use_peft else "full",
-        rank=model.lora_r,
-        gpus=args.world_size,
-        zero=zero.get("stage", 0),
-        offload="offload_param" in zero,
-        micro_batch=args.per_device_train_batch_size,
-        rollout_batch=args.rollout_batch_size,
-        games=args.games_per_iteration,
-        civilians=game.civilians,
-        rounds=game.rounds,
-        votes=args.num_generations,
-        most_tokens=args.max_completion_length,
-        max_pixels=game.max_pixels or 12_845_056,  # Qwen's own bound
-        player="vllm" if args.use_vllm and args.vllm_mode == "colocate" else "transformers",
-        vllm_share=args.vllm_gpu_memory_utilization,
-        arena=bool(args.arena_every),
-    )
 
 
 def has_wandb_key() -> bool:

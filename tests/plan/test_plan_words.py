@@ -12,7 +12,7 @@ import pytest
 from vision_zero.plan.__main__ import main
 from vision_zero.plan.cost import GIB
 from vision_zero.plan.fit import card_of, memory, nearest, peak, seconds, setup
-from vision_zero.plan.say import line_of_run, preset, table, verdict
+from vision_zero.plan.say import line, preset, run_setup, table, verdict
 from vision_zero.plan.shape import read_shape
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +55,8 @@ def test_what_takes_less() -> None:
     assert gib(**ONE_GPU | {"max_pixels": 12_845_056}) > 2 * base
     assert gib(arena=False) < gib() < gib(gpus=4)
     assert gib(offload=True, arena=False) < gib(arena=False)
-    assert gib(micro_batch=64, arena=False) > gib(arena=False)
+    update = [sum(memory(SEVEN, setup(micro_batch=size))["update"].values()) for size in (4, 8, 16)]
+    assert sorted(update) == update
 
 
 def test_offload_of_zero_two_and_whole_weights_without_zero_are_refused() -> None:
@@ -105,13 +106,13 @@ def test_the_table_of_the_documentation() -> None:
     """Made by `python -m vision_zero.plan --table`; README's cells are among its."""
     made = table()
     assert made in (ROOT / "docs" / "hardware.md").read_text()
-    lines = (ROOT / "README.md").read_text().split("| | 3B | 7B | 14B | 32B |")[1].split("\n\n")[0].splitlines()[2:]
+    rows = (ROOT / "README.md").read_text().split("| | 3B | 7B | 14B | 32B |")[1].split("\n\n")[0].splitlines()[2:]
     machines = {"1 × 24 GB": 0, "1 × 80 GB": 2, "8 × 80 GB": 4}
     ways = {"all weights": 0, "LoRA": 1, "QLoRA": 2}
     models = {"3B": 0, "7B": 1, "14B": 3, "32B": 4}
-    cells = [[cell.strip() for cell in line.strip("|").split("|")][2:] for line in made.splitlines()[2:]]
-    for line in lines:
-        machine, *said = (cell.strip() for cell in line.strip("|").split("|"))
+    cells = [[cell.strip() for cell in row.strip("|").split("|")][2:] for row in made.splitlines()[2:]]
+    for row in rows:
+        machine, *said = (cell.strip() for cell in row.strip("|").split("|"))
         for model, cell in zip(models.values(), said, strict=True):
             way, _, figures = cell.partition(": ")
             if cell == "–":
@@ -136,19 +137,34 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_it_needs_neither_torch_nor_transformers() -> None:
-    program = "import sys; from vision_zero.plan.__main__ import main; main([]); print({'torch', 'transformers'} & {*sys.modules})"
+    program = "import sys; from vision_zero.plan.__main__ import main; main([]); print(*sys.modules)"
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert finished.stdout.splitlines()[-1] == "set()"
+    assert not {"torch", "transformers"} & {*finished.stdout.splitlines()[-1].split()}
 
 
 def test_the_line_of_a_run() -> None:
-    options = {**ONE_GPU, "rank": 32}
-    assert line_of_run("qwen2.5-vl-7b", "NVIDIA A100-SXM4-80GB", **options).startswith(
-        "plan: 8.3 B parameters, LoRA r=32 on 1 GPU of NVIDIA A100-SXM4-80GB, transformers plays: fits: 29.9 of 79.1 GiB "
+    def said(model: str, gpu: str | None) -> str:
+        return line(setup(**ONE_GPU, model=model, gpu=gpu))
+
+    card = "NVIDIA A100-SXM4-80GB"
+    start = (
+        f"plan: 8.29 B parameters, LoRA r=32 on 1 GPU of {card}, transformers plays: fits: 29.9 of 79.1 GiB (rollout)"
     )
-    assert line_of_run("data/tiny_vlm", None, **options).startswith("plan: 0.00")
-    for name, gpu, said in (
-        ("qwen2.5-vl-7b", "Tesla T4", "plan: no figures for qwen2.5-vl-7b: --gpu Tesla T4: give 24, 48, 80"),
-        ("/nowhere", None, "plan: no figures for /nowhere: /nowhere is no folder"),
-    ):
-        assert line_of_run(name, gpu, **options).startswith(said)
+    assert said("qwen2.5-vl-7b", card).startswith(start)
+    assert said(str(ROOT / "data" / "tiny_vlm"), None).startswith("plan: 0.00")
+    unknown = "plan: no figures for qwen2.5-vl-7b: --gpu Tesla T4: give 24, 48, 80"
+    assert said("qwen2.5-vl-7b", "Tesla T4").startswith(unknown)
+    assert said("/nowhere", None).startswith("plan: no figures for /nowhere: /nowhere is no folder")
+
+
+def test_the_setup_of_a_run(tmp_path: Path) -> None:
+    """Every option of the launch script's defaults that the plan has is the plan's default."""
+    from vision_zero.config.parse import parse
+
+    words = "--civilians 4 --rounds 2 --games_per_iteration 128 --num_generations 8 --per_device_train_batch_size 8"
+    words += " --rollout_batch_size 256 --max_pixels 76800 --arena_every 50 --use_cpu true"
+    paths = ["--images", "drawn:4", "--model_name_or_path", "qwen2.5-vl-7b", "--output_dir", str(tmp_path)]
+    game, args, model = parse([*words.split(), *paths])
+    found = vars(run_setup(model, game, args, "80"))
+    unlike = {name: found[name] for name, value in vars(setup()).items() if found[name] != value}
+    assert unlike == {"gpus": 1, "zero": 0, "rank": 16}

@@ -106,18 +106,43 @@ def _cell(shape: ModelShape, wanted: Setup) -> str:
     return f"{peak(memory(shape, found))[1]:.0f} GiB; {least}, {best} to {worst} h; {', '.join(asked)}"
 
 
-def line_of_run(name: str, gpu: str | None, **options: Any) -> str:
-    """Of a run's start: what it needs of its GPU, named as its driver does, or on a CPU of the machine's memory."""
+def run_setup(model: Any, game: Any, args: Any, gpu: str | None) -> Setup:
+    """The setup of a run's options."""
+    zero = args.hf_deepspeed_config.config["zero_optimization"] if args.deepspeed else {}
+    return setup(
+        model=model.model_name_or_path,
+        train="lora" if model.use_peft else "full",
+        gpus=args.world_size,
+        gpu=gpu,
+        zero=zero.get("stage", 0),
+        offload="offload_param" in zero,
+        rank=model.lora_r,
+        micro_batch=args.per_device_train_batch_size,
+        rollout_batch=args.rollout_batch_size,
+        games=args.games_per_iteration,
+        civilians=game.civilians,
+        rounds=game.rounds,
+        votes=args.num_generations,
+        most_tokens=args.max_completion_length,
+        max_pixels=game.max_pixels or 12_845_056,  # Qwen's own bound
+        player="vllm" if args.use_vllm and args.vllm_mode == "colocate" else "transformers",
+        vllm_share=args.vllm_gpu_memory_utilization,
+        arena=bool(args.arena_every),
+    )
+
+
+def line(s: Setup) -> str:
+    """Of a run's start: what it needs of its GPU, named as its driver does, or on a CPU (None) of the machine."""
     try:
-        shape = read_shape(name)
-        if gpu is None:
-            trained = shape.adapter_parameters(options["rank"]) if options["train"] == "lora" else shape.parameters
-            state = (4 * shape.parameters + 12 * trained + (options["train"] == "full") * 4 * shape.parameters) / GIB
-            return f"plan: {shape.parameters / 1e9:.3g} B parameters; weights, gradients, optimizer {state:.2g} GiB"
-        s = setup(**options, model=name, gpu=gpu)
+        shape = read_shape(s.model)
+        title = f"plan: {shape.parameters / 1e9:.3g} B parameters"
+        if s.gpu is None:
+            trained, copies = (shape.adapter_parameters(s.rank), 1) if s.train == "lora" else (shape.parameters, 2)
+            state = (4 * copies * shape.parameters + 12 * trained) / GIB
+            return f"{title}; weights, gradients, optimizer and reference {state:.2g} GiB"
         parts = max(memory(shape, s).values(), key=lambda own: sum(own.values()))
         largest = sorted(parts.items(), key=lambda one: -one[1])[:4]
         said = ", ".join(f"{part} {gib:.1f}" for part, gib in largest)
-        return f"plan: {shape.parameters / 1e9:.1f} B parameters, {named(s)}: {verdict(shape, s)}; of it {said}"
+        return f"{title}, {named(s)}: {verdict(shape, s)}; of it {said}"
     except (ValueError, OSError, LookupError, TypeError) as error:
-        return f"plan: no figures for {name}: {str(error).splitlines()[0]}"
+        return f"plan: no figures for {s.model}: {str(error).splitlines()[0]}"
