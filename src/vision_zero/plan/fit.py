@@ -5,7 +5,7 @@ A setup has the options of options.yaml; what is taken as given stands in assume
 
 from __future__ import annotations
 
-from argparse import Namespace as Setup
+from argparse import Namespace
 from itertools import product
 from math import ceil, isqrt, prod
 from typing import Any
@@ -18,6 +18,7 @@ from vision_zero.plan.shape import HERE, ModelShape
 
 OPTIONS: dict[str, tuple[Any, str]] = yaml.safe_load((HERE / "options.yaml").read_text("utf-8"))
 GIVEN: dict[str, Any] = yaml.safe_load((HERE / "assumed.yaml").read_text("utf-8"))
+Setup = Namespace
 Phases = dict[str, dict[str, float]]
 
 
