@@ -3,7 +3,7 @@
     bash run_scripts/gpu_checklist.sh
     python benchmarks/gpu_checklist.py --device cpu --size tiny        # the same code on a machine without a GPU
 
-What is checked and how to read the table: docs/gpu-checklist.md. The exit status is 0 only if all required checks
+What is checked and how to read the table: docs/hardware.md. The exit status is 0 only if all required checks
 passed. This file needs the standard library alone, so that it can say what is missing.
 """
 
@@ -26,9 +26,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.gpu import report, wheels  # noqa: E402
-from benchmarks.gpu.model_shape import ModelShape  # noqa: E402
-from benchmarks.gpu.plan import PLAN, Check, memory_needs  # noqa: E402
+from benchmarks.gpu.checks import PLAN, Check, memory_needs  # noqa: E402
 from benchmarks.gpu.settings import Settings  # noqa: E402
+from vision_zero.plan.shape import ModelShape, read_shape  # noqa: E402
 
 TINY = {"games": 2, "players": 3, "rounds": 1, "votes": 4, "clue_tokens": 10, "vote_tokens": 12}
 FOR_THE_TABLE_S = 5
@@ -153,8 +153,7 @@ def environment(options: argparse.Namespace, site: Path) -> dict[str, str]:
 
 
 def shapes() -> dict[str, ModelShape]:
-    models = ROOT / "benchmarks" / "gpu" / "models"
-    return {m: ModelShape.of(json.loads((models / f"qwen2_5_vl_{m}.json").read_text())) for m in ("3b", "7b")}
+    return {size: read_shape(f"qwen2.5-vl-{size}") for size in ("3b", "7b")}
 
 
 def main() -> int:

@@ -2,7 +2,7 @@
 
 Utilisation is these FLOPs over what a thread's own matrix products would do in the same time. Padding, tokens computed
 twice and pairs of tokens that do not attend to each other are not needed, so they lower it. FLOPs of one token, one
-pair and one image are those of `gpu/model_shape.py`; backward is twice the forward.
+pair and one image are those of `vision_zero.plan.shape`; backward is twice the forward.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from pathlib import Path
 
-from gpu.model_shape import ModelShape
-from transformers import AutoConfig
-
 from vision_zero.game.spy_game import view_of
+from vision_zero.plan.shape import ModelShape, read_config, read_shape
 from vision_zero.rollout.play import Rollout
 
 Row = tuple[str, Sequence[int], Sequence[int]]
@@ -24,12 +22,8 @@ Row = tuple[str, Sequence[int], Sequence[int]]
 
 def shape_of(folder: str | Path) -> ModelShape | None:
     """Sizes of the model of a folder; None if it is no Qwen2.5-VL."""
-    config = AutoConfig.from_pretrained(folder)
-    if config.model_type != "qwen2_5_vl":
-        return None
-    text, seen = config.get_text_config().to_dict(), config.vision_config.to_dict()
-    tied = {"tie_word_embeddings": config.tie_word_embeddings}
-    return ModelShape.of({**text, **tied, "vision_config": {**seen, "in_chans": seen.get("in_channels", 3)}})
+    config = read_config(str(folder))
+    return read_shape(config) if config["model_type"] == "qwen2_5_vl" else None
 
 
 def tree(sequences: Iterable[Sequence[int]]) -> tuple[int, int]:
@@ -65,7 +59,7 @@ def forward_flops(shape: ModelShape, rows: Iterable[Row], size: tuple[int, int],
     flops = 0.0
     for some in by_image.values():
         tokens, pairs = tree([*prompt, *(said[:-1] if sampled else said)] for _, prompt, said in some)
-        flops += 2 * shape.layers * shape.layer_weights * tokens + 4 * shape.layers * shape.hidden * pairs
+        flops += 2 * shape.layers * shape.layer_weights * tokens + 4 * shape.layers * shape.query_width * pairs
         flops += 2 * shape.head_weights * sum(len(said) for _, _, said in some)
         flops += shape.vision.forward_flops(*size)
     return flops

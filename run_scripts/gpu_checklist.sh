@@ -6,7 +6,7 @@
 #   bash run_scripts/gpu_checklist.sh --collect-wheels wheels     # on a machine with a network: fill that folder
 #   DEVICE=cpu SIZE=tiny bash run_scripts/gpu_checklist.sh        # the same code without a GPU
 #
-# Change a value below, or set it in the environment for one run. What is checked: docs/gpu-checklist.md.
+# Change a value below, or set it in the environment for one run. What is checked: docs/hardware.md.
 
 set -euo pipefail
 # shellcheck source=run_scripts/launch.sh

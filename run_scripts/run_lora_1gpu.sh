@@ -4,7 +4,8 @@
 #   IMAGES_DIR=my/images bash run_scripts/run_lora_1gpu.sh [any option of python -m vision_zero.train]
 #
 # Every variable of run_grpo_vision_zero.sh works here too (RESUME=1, DRY_RUN=1, RUN_NAME=...), and its options stand
-# where none is named here. The values are this repository's choices for one large GPU, [ours]: the paper trains all
+# where none is named here. GPU_GB=24, 48 or 80 sets batches and size of images to what `python -m vision_zero.plan`
+# finds to fit such a card, and refuses a model that does not. The values are this repository's choices for one large GPU, [ours]: the paper trains all
 # weights on 8 GPUs and says nothing about LoRA.
 
 set -euo pipefail
@@ -31,6 +32,16 @@ options=(
     --rollout_batch_size 64                             # completions generated at once; memory only
     --arena_games 40                                    # of each win rate, as much as 3 iterations of rollouts
 )
+
+GPU_GB="${GPU_GB:-}"                                    # 24, 48 or 80; empty: the batches above and no bound of pixels
+if [ -n "$GPU_GB" ] && [ "$RESUME" = 0 ]; then
+    case "$GPU_GB" in 24 | 48 | 80) ;; *) die "GPU_GB=$GPU_GB must be 24, 48 or 80" ;; esac
+    activate
+    planned="$(python -m vision_zero.plan --preset --model "${MODEL:-Qwen/Qwen2.5-VL-7B-Instruct}" --train lora --zero 0 \
+        --gpus 1 --gpu "$GPU_GB" --games 32 --rollout_batch 64 2>&1)" || die "${planned#error: }"
+    read -ra planned <<<"$planned"
+    options+=("${planned[@]}")
+fi
 
 case " $RESUME $* " in *" 1 "* | *" --config "* | *" --config="*) options=() ;; esac # these have options of their own
 exec bash "$root/run_scripts/run_grpo_vision_zero.sh" "${options[@]}" "$@"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -592,6 +593,22 @@ def test_lora_script(parsed: Mapping[str, Mapping[str, str]]) -> None:
     assert line[line.index("--nproc_per_node") + 1] == "1"
     assert "--deepspeed" not in line
     expect(parsed["lora"], use_peft=True, lora_r=32, lora_alpha=64, lora_dropout=0.0, games_per_iteration=32)
+
+
+def test_lora_presets_are_the_plans() -> None:
+    """GPU_GB takes batches and pixels from `vision_zero.plan`, which refuses a model that does not fit."""
+    usual = {"IMAGES_DIR": str(PHOTOS), "NUM_GPUS": "1", "DRY_RUN": "1"}
+    planned = flags(shlex.split(bash("run_lora_1gpu.sh", **usual, GPU_GB="24").stdout))
+    last = {word: value for word, value in pairwise(planned) if word.startswith("--")}
+    assert (last["--rollout_batch_size"], last["--max_pixels"], last["--use_vllm"]) == ("8", "76800", "false")
+    for variables, said in (
+        ({"GPU_GB": "32"}, "GPU_GB=32 must be 24, 48 or 80"),
+        ({"GPU_GB": "48", "MODEL": "internvl3-14b"}, "only QLoRA, which no script trains yet, does"),
+        ({"GPU_GB": "24", "MODEL": "nobody/nothing"}, "is no folder, config.json or model of the cache"),
+    ):
+        refused = bash("run_lora_1gpu.sh", **usual, **variables)
+        assert refused.returncode == 1
+        assert said in refused.stderr
 
 
 def test_lora_layers_are_the_language_models() -> None:

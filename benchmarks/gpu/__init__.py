@@ -1,1 +1,1 @@
-"""The GPU checklist: the cost of a training step on one card beside its lower bound; see docs/gpu-checklist.md."""
+"""The GPU checklist: the cost of a training step on one card beside its lower bound; see docs/hardware.md."""

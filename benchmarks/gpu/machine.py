@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu import floors
+from vision_zero.plan import cost as floors
 
 PACKAGES = (
     "torch",

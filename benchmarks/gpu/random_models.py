@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, PreTrainedModel
 
+from vision_zero.plan.shape import read_config
+
 HERE = Path(__file__).resolve().parent
 TOKENIZER = HERE.parent.parent / "tests" / "models" / "bench_model"
 SEED = 0
@@ -23,7 +25,7 @@ NOT_THE_TOKENIZERS = {"config.json", "model.safetensors"}
 
 def published(size: str) -> dict[str, Any]:
     """The published configuration of Qwen2.5-VL: `size` is 3b or 7b."""
-    return json.loads((HERE / "models" / f"qwen2_5_vl_{size}.json").read_text())
+    return read_config(f"qwen2.5-vl-{size}")
 
 
 def tiny(config: dict[str, Any]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def machine(line: dict[str, Any]) -> str:
     if line["card"] is None:
         return f"no GPU: {line['processor']}, Python {line['python']}\n{versions}"
     if line["peak_tflops"] is None:
-        peaks = "a card whose peak rates are not in benchmarks/gpu/floors.py: no floors and no MFU"
+        peaks = "a card whose peak rates are not in src/vision_zero/plan/cards.yaml: no floors and no MFU"
     else:
         peaks = f"peak {line['peak_tflops']:.0f} TFLOP/s and {line['peak_gb_per_s']:.0f} GB/s"
     reached = f"a matrix product reaches {line['matmul_tflops']:.0f} TFLOP/s, a copy {line['copy_gb_per_s']:.0f} GB/s"

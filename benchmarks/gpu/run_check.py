@@ -41,8 +41,8 @@ def main() -> None:
 
         write(measure_machine())
         return
-    from benchmarks.gpu.model_shape import ModelShape
     from benchmarks.gpu.random_models import published, tiny, write_folder
+    from vision_zero.plan.shape import ModelShape
 
     config = published(options.model) if options.size == "full" else tiny(published(options.model))
     shape = ModelShape.of(config)

@@ -18,8 +18,6 @@ from transformers.generation import ContinuousBatchingConfig, GenerationConfig
 from transformers.utils import is_flash_attn_2_available
 
 from benchmarks.common import TEMPLATE, NoiseImage
-from benchmarks.gpu import floors
-from benchmarks.gpu.model_shape import ModelShape
 from benchmarks.gpu.random_models import random_model
 from benchmarks.gpu.random_texts import RandomTexts
 from benchmarks.gpu.settings import Settings
@@ -27,6 +25,8 @@ from benchmarks.gpu.stopwatch import Stopwatch
 from benchmarks.gpu.timed_trainer import WARM_UP_TOKENS, tokens
 from vision_zero.game.spy_game import deal_games
 from vision_zero.models import load_processor
+from vision_zero.plan import cost as floors
+from vision_zero.plan.shape import ModelShape
 from vision_zero.rollout.play import Seating, play
 from vision_zero.rollout.policy import TokenLimits, TurnRequest
 from vision_zero.rollout.sampling import Sampling

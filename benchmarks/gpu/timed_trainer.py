@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from benchmarks.gpu.floors import Tokens
 from benchmarks.gpu.settings import Settings
 from benchmarks.gpu.stopwatch import Stopwatch
+from vision_zero.plan.cost import Tokens
 from vision_zero.rollout.play import Rollout
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
 from vision_zero.trainer.samples import TrainingSample, pad_samples

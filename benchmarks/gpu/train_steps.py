@@ -14,14 +14,14 @@ from transformers import TrainerCallback
 from trl.trainer import grpo_trainer
 
 from benchmarks.common import TEMPLATE, NoiseImage
-from benchmarks.gpu import floors
-from benchmarks.gpu.model_shape import ModelShape
 from benchmarks.gpu.random_models import random_model
 from benchmarks.gpu.random_texts import random_texts
 from benchmarks.gpu.settings import Settings
 from benchmarks.gpu.timed_trainer import TimedTrainer
 from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.models import load_processor
+from vision_zero.plan import cost as floors
+from vision_zero.plan.shape import ModelShape
 from vision_zero.rollout.vllm.requests import EngineOptions
 from vision_zero.types import GameRules, ImagePair
 

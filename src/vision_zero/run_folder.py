@@ -30,7 +30,7 @@ import yaml
 from safetensors import SafetensorError
 
 from vision_zero.data.errors import shorten
-from vision_zero.folder_lock import LOCK
+from vision_zero.data.folder_lock import LOCK
 
 CONFIG, METRICS, SWITCHES, ARENA = "config.yaml", "metrics.jsonl", "switches.jsonl", "arena.jsonl"
 CHANGES, PAIRS, MODEL, SET_ASIDE = "changes.jsonl", "pairs.jsonl", "model.json", "set_aside"

@@ -45,10 +45,11 @@ from vision_zero.config.game import GameConfig
 from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.config.parse import parse, resolved
 from vision_zero.data.failed_edits import PairsWithFailedEdits
+from vision_zero.data.folder_lock import locked
 from vision_zero.data.pairs import BadImageError, check_pairs
 from vision_zero.evaluate.win_rate.callback import ArenaCallback, training_arena
-from vision_zero.folder_lock import locked
 from vision_zero.models import check_model, check_saved, find_models, load_model, load_processor, zero3_disabled
+from vision_zero.plan import say as plan
 from vision_zero.rollout.lora import LANGUAGE, four_bits, language_layers
 from vision_zero.rollout.policy import NotFiniteError, PromptTooLongError
 from vision_zero.rollout.self_check import SelfCheckError, check_files, out_of_memory
@@ -144,6 +145,8 @@ def prepare(arguments: list[str] | None, lock: ExitStack) -> tuple[IterativeSPOT
         if args.reward_control:
             print(f"reward_control={args.reward_control}: a control run, its rewards carry no meaning", file=sys.stderr)
         inputs = check_inputs(args, model, pairs, saved, game.template)
+        gpu = torch.cuda.get_device_name() if torch.cuda.is_available() and not args.use_cpu else None
+        print(plan.line(plan.run_setup(model, game, args, gpu)), file=sys.stderr)
     arena = training_arena(game, args, pairs)
     trainer = build(game, args, model, pairs, processor)
     if arena is not None:

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from gpu.model_shape import ModelShape
 from needed import forward_flops, shape_of, tree
 
 from tests.process_helpers import run_program
 from tests.trainer_helpers import BENCH_MODEL
+from vision_zero.plan.shape import ModelShape
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--games", "1", "--votes", "4", "--tokens", "4", "--width", "56", "--height", "56"]

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import gpu_checklist
 from benchmarks.gpu import report, wheels
-from benchmarks.gpu.plan import PLAN, Check
+from benchmarks.gpu.checks import PLAN, Check
 from benchmarks.gpu.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -36,8 +36,8 @@ from tests.process_helpers import (
 )
 from vision_zero import export, run_folder
 from vision_zero.config.parse import parse, resolved
+from vision_zero.data.folder_lock import locked
 from vision_zero.data.pairs import load_pairs
-from vision_zero.folder_lock import locked
 from vision_zero.game.spy_game import pair_of_game
 from vision_zero.models import check_model, check_saved
 from vision_zero.report.page import make_report

@@ -26,8 +26,8 @@ import numpy as np
 from PIL import Image
 
 from vision_zero.data.errors import PairSourceError
+from vision_zero.data.folder_lock import LOCK, FolderLockedError, locked
 from vision_zero.data.folders import CONTACT_SHEET, MANIFEST_NAME, read_json
-from vision_zero.folder_lock import LOCK, FolderLockedError, locked
 from vision_zero.make_data.maker import VISIBLE_CHANGE, EditedPair, Maker, MakerError, attempt_pair, changed_share
 
 MATERIAL = "material"  # key in options.json of the fingerprint of the user's files

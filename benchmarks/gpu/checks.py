@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks.gpu import floors
-from benchmarks.gpu.model_shape import ModelShape
+from vision_zero.plan.cost import GIB, Mode
+from vision_zero.plan.shape import ModelShape
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,27 @@ PLAN = (
 )
 
 
+def training_bytes(
+    shape: ModelShape, mode: Mode, *, rank: int = 0, float32_masters: bool = False, reference: bool = True
+) -> dict[str, int]:
+    """Bytes in memory between two steps and during an update, without activations.
+
+    full  bfloat16 weights, gradients and two AdamW moments; with `float32_masters` (DeepSpeed) the moments and a copy
+          of the weights are float32; a frozen reference model in bfloat16
+    lora  bfloat16 weights, float32 adapters with gradients and moments; the reference is the model without adapters
+    """
+    n = shape.parameters
+    if mode == "lora":
+        adapters = shape.adapter_parameters(rank)
+        return {"weights": 2 * n, "adapters": 4 * adapters, "gradients": 4 * adapters, "optimizer": 8 * adapters}
+    return {
+        "weights": 2 * n,
+        "gradients": 2 * n,
+        "optimizer": 12 * n if float32_masters else 4 * n,
+        "reference": 2 * n if reference else 0,
+    }
+
+
 @dataclass(frozen=True)
 class MemoryNeed:
     """GiB of a training state without activations, by arithmetic."""
@@ -74,10 +95,10 @@ def memory_needs(shapes: dict[str, ModelShape], rank: int) -> list[MemoryNeed]:
     needs = []
     for model, shape in shapes.items():
         for title, parts in (
-            ("full, AdamW in bfloat16", floors.training_bytes(shape, "full")),
-            ("full, AdamW and masters in float32", floors.training_bytes(shape, "full", float32_masters=True)),
-            (f"lora, rank {rank}", floors.training_bytes(shape, "lora", rank=rank)),
+            ("full, AdamW in bfloat16", training_bytes(shape, "full")),
+            ("full, AdamW and masters in float32", training_bytes(shape, "full", float32_masters=True)),
+            (f"lora, rank {rank}", training_bytes(shape, "lora", rank=rank)),
         ):
-            gib = {name: n / floors.GIB for name, n in parts.items() if n}
+            gib = {name: n / GIB for name, n in parts.items() if n}
             needs.append(MemoryNeed(f"{model.upper()} {title}", gib))
     return needs

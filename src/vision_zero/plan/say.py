@@ -1,0 +1,148 @@
+"""The plan in words: a page, a line, the flags that make a setup fit, and the table of docs/hardware.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vision_zero.plan.cost import GIB
+from vision_zero.plan.fit import Setup, about, card_of, memory, nearest, peak, seconds, setup
+from vision_zero.plan.shape import ModelShape, read_shape
+
+FLAGS = {
+    "micro_batch": "--per_device_train_batch_size {}",
+    "rollout_batch": "--rollout_batch_size {}",
+    "max_pixels": "--max_pixels {}",
+    "arena": "--arena_every 0",
+    "gpus": "NUM_GPUS={}",
+}
+QLORA = "QLoRA, which no script trains yet"
+WORDS = {"arena": "no arena", "zero": "ZeRO-3", "offload": "offload"}
+MODELS = ("qwen2.5-vl-3b", "qwen2.5-vl-7b", "qwen3-vl-8b", "internvl3-14b", "qwen2.5-vl-32b")
+MACHINES = ((1, "24"), (1, "48"), (1, "80"), (4, "80"), (8, "80"))
+
+
+def named(s: Setup) -> str:
+    how = {"full": "all weights", "lora": f"LoRA r={s.rank}", "qlora": f"QLoRA r={s.rank}"}[s.train]
+    zero = f", ZeRO-{s.zero}{' with offload' * s.offload}" if s.zero else ""
+    return f"{how} on {s.gpus} GPU{'s' * (s.gpus > 1)} of {s.gpu}{' GB' * s.gpu.isdigit()}{zero}, {s.player} plays"
+
+
+def page(shape: ModelShape, s: Setup) -> str:
+    phases, floors = memory(shape, s), seconds(shape, s)
+    parts = list(dict.fromkeys(part for own in phases.values() for part in own))
+    lines = [f"{s.model}: {shape.parameters / 1e9:.1f} B parameters, {named(s)}", "", f"{'GiB of a GPU':26}"]
+    lines[-1] += "".join(f"{name:>10}" for name in phases)
+    for part in parts:
+        lines.append(f"{part:26}" + "".join(f"{own.get(part, 0):10.1f}" for own in phases.values()))
+    lines.append(f"{'together':26}" + "".join(f"{sum(own.values()):10.1f}" for own in phases.values()))
+    best, worst = about(floors)
+    lines += ["", "seconds of an iteration, at least", *(f"{part:26}{floor:10.1f}" for part, floor in floors.items())]
+    lines += [f"{'together':26}{sum(floors.values()):10.1f}, about {best:.0f} to {worst:.0f}", "", verdict(shape, s)]
+    return "\n".join(lines)
+
+
+def verdict(shape: ModelShape, s: Setup) -> str:
+    """Whether it fits, and if not what does, to paste."""
+    phase, gib = peak(memory(shape, s))
+    there = f"{gib:.1f} of {card_of(s).gib} GiB ({phase})"
+    if gib <= card_of(s).gib:
+        return f"fits: {there}"
+    other = nearest(shape, s)
+    return f"does not fit: {there}; " + (f"nearest that does: {flags(s, other)}" if other else "no setting here does")
+
+
+def flags(s: Setup, other: Setup) -> str:
+    """What changes from `s` to `other`, as options and variables of the scripts."""
+    changed: dict[str, Any] = {name: value for name, value in vars(other).items() if value != vars(s)[name]}
+    words = [FLAGS[name].format(value) for name, value in changed.items() if name in FLAGS]
+    if changed.keys() & {"zero", "offload"}:
+        files = {0: "none", 2: "configs/deepspeed/zero2.json", 3: "configs/deepspeed/zero3.json"}
+        words.append(f"DEEPSPEED={'configs/deepspeed/zero3_offload.json' if other.offload else files[other.zero]}")
+    if "train" in changed:
+        words.append(QLORA if other.train == "qlora" else "run_scripts/run_lora_1gpu.sh")
+    return " ".join(words)
+
+
+def preset(shape: ModelShape, s: Setup) -> str:
+    """Options of run_lora_1gpu.sh for the card. Raises ValueError where LoRA does not fit.
+
+    vLLM plays where its engine fits beside training; the batches are those of a run without it.
+    """
+    found = nearest(shape, s, kept=("gpus", "zero", "offload"))
+    if found is None or found.train != "lora":
+        raise ValueError(
+            f"{s.model} does not fit: {named(s)}; " + (f"only {QLORA}, does" if found else "no batch does")
+        )
+    engine = nearest(shape, Setup(**vars(found) | {"player": "vllm"}), kept=("micro_batch", "train", "gpus", "zero"))
+    options = (FLAGS[name].format(vars(found)[name]) for name in ("micro_batch", "rollout_batch", "max_pixels"))
+    return " ".join([*options, *["--use_vllm false"] * (engine is None)])
+
+
+def table() -> str:
+    """Markdown: each model and way to train on each machine, with 128 games an iteration, on one GPU 32."""
+    heads = [f"{gpus} × {gb} GB" for gpus, gb in MACHINES]
+    lines = ["| model | | " + " | ".join(heads) + " |", "|" + "---|" * (len(heads) + 2)]
+    for model in MODELS:
+        shape = read_shape(model)
+        for train, zero in (("full", 3), ("lora", 0), ("qlora", 0)):
+            cells = [
+                _cell(shape, setup(model=model, train=train, gpus=n, gpu=gb, games=32 if n == 1 else 128, zero=zero))
+                for n, gb in MACHINES
+            ]
+            title = f"{model}, {shape.parameters / 1e9:.1f} B" if train == "full" else ""
+            lines.append(f"| {title} | {train} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(shape: ModelShape, wanted: Setup) -> str:
+    found = nearest(shape, wanted, kept=("train", "gpus"))
+    if found is None:
+        return "–"
+    floors = seconds(shape, found)
+    hours = [100 * one / 3600 for one in (sum(floors.values()), *about(floors))]
+    least, best, worst = (f"{one:.1f}" if one < 10 else f"{one:.0f}" for one in hours)
+    asked = [word for name, word in WORDS.items() if vars(found)[name] != vars(wanted)[name]]
+    asked = [f"{found.micro_batch}/{found.rollout_batch}", *asked]
+    return f"{peak(memory(shape, found))[1]:.0f} GiB; {least}, {best} to {worst} h; {', '.join(asked)}"
+
+
+def run_setup(model: Any, game: Any, args: Any, gpu: str | None) -> Setup:
+    """The setup of a run's options."""
+    zero = args.hf_deepspeed_config.config["zero_optimization"] if args.deepspeed else {}
+    return setup(
+        model=model.model_name_or_path,
+        train="lora" if model.use_peft else "full",
+        gpus=args.world_size,
+        gpu=gpu,
+        zero=zero.get("stage", 0),
+        offload="offload_param" in zero,
+        rank=model.lora_r,
+        micro_batch=args.per_device_train_batch_size,
+        rollout_batch=args.rollout_batch_size,
+        games=args.games_per_iteration,
+        civilians=game.civilians,
+        rounds=game.rounds,
+        votes=args.num_generations,
+        most_tokens=args.max_completion_length,
+        max_pixels=game.max_pixels or 12_845_056,  # Qwen's own bound
+        player="vllm" if args.use_vllm and args.vllm_mode == "colocate" else "transformers",
+        vllm_share=args.vllm_gpu_memory_utilization,
+        arena=bool(args.arena_every),
+    )
+
+
+def line(s: Setup) -> str:
+    """Of a run's start: what it needs of its GPU, named as its driver does, or on a CPU (None) of the machine."""
+    try:
+        shape = read_shape(s.model)
+        title = f"plan: {shape.parameters / 1e9:.3g} B parameters"
+        if s.gpu is None:
+            trained, copies = (shape.adapter_parameters(s.rank), 1) if s.train == "lora" else (shape.parameters, 2)
+            state = (4 * copies * shape.parameters + 12 * trained) / GIB
+            return f"{title}; weights, gradients, optimizer and reference {state:.2g} GiB"
+        parts = max(memory(shape, s).values(), key=lambda own: sum(own.values()))
+        largest = sorted(parts.items(), key=lambda one: -one[1])[:4]
+        said = ", ".join(f"{part} {gib:.1f}" for part, gib in largest)
+        return f"{title}, {named(s)}: {verdict(shape, s)}; of it {said}"
+    except (ValueError, OSError, LookupError, TypeError) as error:
+        return f"plan: no figures for {s.model}: {str(error).splitlines()[0]}"
