@@ -109,7 +109,7 @@ class TablePairs(LazyPairs):
     ) -> None:
         import datasets
 
-        super().__init__("data set", len(dataset), notes)
+        super().__init__("data set", self._pair_at, range(len(dataset)), notes)
         images = [column for column, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
         self.columns = choose_columns(dataset.column_names, images, columns, name)
         # The arrow format gives an image cell as its bytes or path; the default would decode it without checks.
@@ -121,7 +121,7 @@ class TablePairs(LazyPairs):
     def read(self, column: str, row: int) -> Any:
         return self._rows[row : row + 1].column(column)[0].as_py()
 
-    def pair_at(self, row: int) -> ImagePair:
+    def _pair_at(self, row: int) -> ImagePair:
         return ImagePair(
             id=f"{row:07d}" if self._ids is None else self._ids[row],
             image=DatasetImage(self, self.columns.image, row),
