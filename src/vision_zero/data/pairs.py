@@ -115,7 +115,7 @@ def _read(
         folder = Folder(path.parent if path.is_file() else path)
         dataset, notes = hf_datasets.load_local(path, split)
         table = TablePairs(dataset, columns, domain or "photos", str(path), folder, notes)
-        single = path.is_dir() and columns is None and table.columns.edited is None and pair_by != NONE
+        single = path.is_dir() and columns is None and "edited" not in table.columns and pair_by != NONE
         found = find_pairs(path, list(filter(is_image_name, walk(path))), pair_by) if single else None
         if found is None:
             return table
@@ -125,7 +125,7 @@ def _read(
             )
         listing = read_folder(path, scenes, pair_by)
     elif manifest.is_file() and manifest.suffix.lower() == ".jsonl":
-        listing = read_manifest(manifest, None if columns is None else columns.fields())
+        listing = read_manifest(manifest, columns)
         images = filter(is_image_name, walk(path)) if path.is_dir() else ()  # a file by itself is all that was given
         listing = replace(listing, notes=unused(path, images, {CONTACT_SHEET}, listing.pairs))
     elif path.is_dir():
