@@ -12,7 +12,7 @@ from trl import ModelConfig
 from vision_zero.config.game import GameConfig
 from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.evaluate.benchmarks.options import BenchmarkConfig
-from vision_zero.make_data.photos import diffusion
+from vision_zero.make_data.photos import maker
 from vision_zero.plan.fit import OPTIONS as PLAN
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,7 +38,7 @@ OTHER_FLAGS = {
     "port",  # evaluate.benchmarks.server.server, vllm serve
 }  # fmt: skip
 _PHOTOS = ArgumentParser()
-diffusion.add_arguments(_PHOTOS)
+maker.add_arguments(_PHOTOS)
 OTHER_FLAGS |= {*PLAN, "preset", "table"}
 OTHER_FLAGS |= {option.dest for option in _PHOTOS._actions}  # make_data photos, make_data.photos.propose_edits
 

@@ -106,7 +106,6 @@ def hash_with_progress(pairs: Sequence[ImagePair], name: str) -> HashedImages:
 
 
 def report_table(source: str, pairs: LazyPairs, report: PairReport) -> str:
-    sizes = [size for size in (report.min_size, report.median_size, report.max_size) if size is not None]
     lines = [
         ("source", source),
         ("layout", pairs.layout),
@@ -116,7 +115,7 @@ def report_table(source: str, pairs: LazyPairs, report: PairReport) -> str:
         ("opened", str(report.n_opened + len(report.bad))),
         ("bad", str(len(report.bad))),
         ("edit changes nothing", str(report.n_identical)),
-        ("size min, median, max", ", ".join(f"{width}x{height}" for width, height in sizes) or "-"),
+        ("size min, median, max", ", ".join(f"{width}x{height}" for width, height in report.sizes) or "-"),
     ]
     return "\n".join(printable(f"{name:<22} {value}") for name, value in lines)
 

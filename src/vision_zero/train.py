@@ -200,9 +200,8 @@ def load_checked_pairs(game: GameConfig, main_process: bool, processor: Processo
             print(note, file=sys.stderr)
         opened = f"{report.n_opened} opened, {len(report.bad)} bad"
         print(f"{len(pairs)} image pairs, {report.n_edited} with an edited image; {opened}", file=sys.stderr)
-        if processor is not None and processor.chat_template and report.median_size and report.max_size:
-            sizes = (report.min_size or report.median_size, report.median_size, report.max_size)
-            least, median, most = (image_tokens(processor, size) for size in sizes)
+        if processor is not None and processor.chat_template and report.sizes:
+            least, median, most = (image_tokens(processor, size) for size in report.sizes)
             told = f"{least} of the smallest, {median} of the median size, {most} of the largest"
             print(f"tokens of an image: {told}", file=sys.stderr)
             if most > 1500:

@@ -922,7 +922,7 @@ class TestOpenAndCheck:
         assert calls == [0, 1, 2]
         assert (report.n_pairs, report.n_edited, report.n_opened, report.n_identical) == (3, 3, 3, 1)
         assert report.domains == {"photos": 3}
-        assert (report.min_size, report.median_size, report.max_size) == ((10, 10), (20, 20), (40, 30))
+        assert report.sizes == [(10, 10), (20, 20), (40, 30)]
         assert report.bad == ()
 
     def test_bad_pairs_are_raised_or_listed(self, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from vision_zero.types import Domain
 
 
 @dataclass(frozen=True)
-class DrawnMaker:
+class DrawnMaker(Maker):
     size: int
     trouble: str
     at: int

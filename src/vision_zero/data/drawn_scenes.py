@@ -176,15 +176,6 @@ def drawn_pairs(seeds: Sequence[int], size: int = 112) -> list[ImagePair]:
     return [drawn_pair(seed, size) for seed in seeds]
 
 
-class DrawnPairs(LazyPairs):
-    def __init__(self, count: int, first: int) -> None:
-        super().__init__("drawings", count)
-        self._first = first
-
-    def pair_at(self, row: int) -> ImagePair:
-        return drawn_pair(self._first + row)
-
-
 def is_drawn(source: object) -> bool:
     return isinstance(source, str) and source.startswith("drawn:")
 
@@ -193,17 +184,12 @@ def is_heldout(source: str) -> bool:
     return is_drawn(source) and source.endswith("@heldout")
 
 
-def read_drawn(source: str) -> DrawnPairs:
+def read_drawn(source: str) -> LazyPairs:
     """The pairs of a source `drawn:...`. Raises PairSourceError for others, and for numbers of held-out ones."""
     match = re.fullmatch(r"drawn:([1-9]\d{0,8})(?:@(\d{1,12}|heldout))?", source)
     if match is None:
         raise PairSourceError(
             f"{source}: drawings are drawn:COUNT, drawn:COUNT@FIRST or drawn:COUNT@heldout, as drawn:2000@10000"
         )
-    count = int(match[1])
-    if match[2] == "heldout":
-        return DrawnPairs(count, FIRST_HELDOUT)
-    first = int(match[2] or 0)
-    if first + count > FIRST_HELDOUT:
-        raise PairSourceError(f"{source}: drawings from number {FIRST_HELDOUT} on are for drawn:COUNT@heldout")
-    return DrawnPairs(count, first)
+    first = FIRST_HELDOUT if match[2] == "heldout" else int(match[2] or 0)  # 12 digits end before the held-out ones
+    return LazyPairs("drawings", drawn_pair, range(first, first + int(match[1])))

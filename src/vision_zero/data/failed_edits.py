@@ -43,12 +43,10 @@ class PairsWithFailedEdits(LazyPairs):
     def __init__(self, pairs: Sequence[ImagePair], share: float, seed: int = 0) -> None:
         if not 0 <= share <= 1:
             raise PairSourceError(f"failed_edits (share of the edited pairs) must be in 0..1, got {share}")
-        super().__init__("pairs with failed edits", len(pairs))
-        self._pairs = pairs
-        self._share = share
-        self._seed = seed
+        super().__init__("pairs with failed edits", self._pair_at, range(len(pairs)))
+        self._pairs, self._share, self._seed = pairs, share, seed
 
-    def pair_at(self, row: int) -> ImagePair:
+    def _pair_at(self, row: int) -> ImagePair:
         pair = self._pairs[row]
         kind = None if pair.edited is None else failed_edit(pair.id, self._share, self._seed)
         if kind is None:

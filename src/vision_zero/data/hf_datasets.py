@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 ALL = "all"
 
+Columns = Mapping[str, str]
+"""Columns to read by field: `image`, and perhaps `edited` and `id`. Without `id`, the row's number is the id."""
+
 _KNOWN = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
 KNOWN_COLUMNS: tuple[tuple[str, str], ...] = tuple((image, edited) for image, edited in _KNOWN)
 """Column names (before, after) that published sets use."""
@@ -36,18 +39,6 @@ _SHARD = re.compile(r"(\w[\w.-]*?)-\d{5}-of-(\d{5}).*")
 _SPLIT_WORD = re.compile(r"(?:^|[^a-z0-9])(train(?:ing)?|test|eval|valid(?:ation)?|val|dev)(?:$|[^a-z])")
 _METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 _SAVED = ("dataset_dict.json", "state.json")  # files that `save_to_disk` writes
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Columns to read. Without `id`, the row's number is the id."""
-
-    image: str
-    edited: str | None = None
-    id: str | None = None
-
-    def fields(self) -> dict[str, str]:
-        return {field: column for field, column in vars(self).items() if column is not None}
 
 
 @dataclass(frozen=True)
@@ -109,25 +100,23 @@ class TablePairs(LazyPairs):
     ) -> None:
         import datasets
 
-        super().__init__("data set", len(dataset), notes)
+        super().__init__("data set", self._pair_at, range(len(dataset)), notes)
         images = [column for column, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
         self.columns = choose_columns(dataset.column_names, images, columns, name)
         # The arrow format gives an image cell as its bytes or path; the default would decode it without checks.
-        self._rows = dataset.select_columns(list(self.columns.fields().values())).with_format("arrow")
+        self._rows = dataset.select_columns(list(self.columns.values())).with_format("arrow")
         self.name, self.folder, self._domain = name, folder, domain
         self.is_parquet = dataset.builder_name == "parquet"
-        self._ids = None if self.columns.id is None else _ids(dataset, self.columns.id, name)
+        self._ids = _ids(dataset, self.columns["id"], name) if "id" in self.columns else None
 
     def read(self, column: str, row: int) -> Any:
         return self._rows[row : row + 1].column(column)[0].as_py()
 
-    def pair_at(self, row: int) -> ImagePair:
-        return ImagePair(
-            id=f"{row:07d}" if self._ids is None else self._ids[row],
-            image=DatasetImage(self, self.columns.image, row),
-            edited=None if self.columns.edited is None else DatasetImage(self, self.columns.edited, row),
-            domain=self._domain,
-        )
+    def _pair_at(self, row: int) -> ImagePair:
+        images: dict[str, Any] = {
+            field: DatasetImage(self, name, row) for field, name in self.columns.items() if field != "id"
+        }
+        return ImagePair(f"{row:07d}" if self._ids is None else self._ids[row], domain=self._domain, **images)
 
 
 def is_dataset(source: object) -> bool:
@@ -239,32 +228,33 @@ def choose_split(loaded: Any, name: str, wanted: str | None) -> tuple[datasets.D
 
 def read_columns(columns: Sequence[str] | Mapping[str, str]) -> Columns:
     """Columns as a user names them: (image,), (image, edited), or {"image": ..., "edited": ..., "id": ...}."""
+    fields = ("image", "edited", "id")
     if isinstance(columns, Mapping):
-        unknown = sorted(columns.keys() - {"image", "edited", "id"})
+        unknown = sorted(columns.keys() - set(fields))
         if unknown or "image" not in columns:
             raise PairSourceError(f"columns must name image, and may name edited and id; got {dict(columns)}")
-        return Columns(**columns)
+        return {name: columns[name] for name in fields if columns.get(name) is not None}
     if isinstance(columns, str) or not 1 <= len(columns) <= 2:
         raise PairSourceError(f"columns must be (image, edited) or (image,); got {columns!r}")
-    return Columns(*columns)
+    return dict(zip(fields, columns, strict=False))
 
 
 def choose_columns(present: Sequence[str], images: Sequence[str], columns: Columns | None, name: str) -> Columns:
     """`columns` if the table has them, else a published set's, else the one of `images`. Raises PairSourceError."""
     said = f"{name}: the columns are {', '.join(present)}"
     if columns is not None:
-        missing = [column for column in columns.fields().values() if column not in present]
+        missing = [column for column in columns.values() if column not in present]
         if missing:
             raise PairSourceError(f"{said}; there is no {', '.join(missing)}")
         return columns
     known = [pair for pair in KNOWN_COLUMNS if set(pair) <= set(present)]
     if len(known) == 1:
-        return Columns(*known[0])
+        return read_columns(known[0])
     if known:
         found = " or ".join(f"{image} -> {edited}" for image, edited in known)
         raise PairSourceError(f"{said}; it could be {found}: name them with columns")
     if len(images) == 1:
-        return Columns(images[0])
+        return read_columns(images)
     reason = f"which of {', '.join(images)} to read is not clear" if images else "none of them holds images"
     raise PairSourceError(f"{said}; {reason}: name them with columns")
 

@@ -2,7 +2,8 @@
 
 import dataclasses
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import overload
 
@@ -12,19 +13,19 @@ from vision_zero.types import Domain, ImagePair
 
 
 class LazyPairs(Sequence[ImagePair]):
-    """Base of the lazy sequences. `layout` names what was read, `notes` are lines about it for the user."""
+    """Pairs that `pair_at` builds from `rows` one at a time; to be pickled, it is a function of a module.
 
-    def __init__(self, layout: str, length: int, notes: Sequence[str] = ()) -> None:
-        self.layout = layout
-        self.notes = tuple(notes)
-        self._length = length
+    `layout` names what was read, `notes` are lines about it for the user.
+    """
+
+    def __init__(
+        self, layout: str, pair_at: Callable[[int], ImagePair], rows: Sequence[int], notes: Sequence[str] = ()
+    ) -> None:
+        self.layout, self.notes = layout, tuple(notes)
+        self.pair_at, self.rows = pair_at, rows
 
     def __len__(self) -> int:
-        return self._length
-
-    def pair_at(self, row: int) -> ImagePair:
-        """The pair at `row`, 0 <= row < len(self)."""
-        raise NotImplementedError
+        return len(self.rows)
 
     @overload
     def __getitem__(self, index: int) -> ImagePair: ...
@@ -32,51 +33,36 @@ class LazyPairs(Sequence[ImagePair]):
     def __getitem__(self, index: slice) -> Sequence[ImagePair]: ...
     def __getitem__(self, index: int | slice) -> ImagePair | Sequence[ImagePair]:
         if isinstance(index, slice):
-            return PairSubset(self, range(*index.indices(len(self))))
-        return self.pair_at(range(len(self))[index])
+            return LazyPairs(self.layout, self.pair_at, self.rows[index], self.notes)
+        return self.pair_at(self.rows[index])
 
 
-class PairSubset(LazyPairs):
-    def __init__(self, pairs: LazyPairs, rows: Sequence[int]) -> None:
-        super().__init__(pairs.layout, len(rows), pairs.notes)
-        self._pairs = pairs
-        self._rows = rows
-
-    def pair_at(self, row: int) -> ImagePair:
-        return self._pairs.pair_at(self._rows[row])
-
-
-class ListedPairs(LazyPairs):
+def listed(listing: Listing, domain: Domain) -> LazyPairs:
     """Pairs of image files. `domain` is that of pairs that name none."""
-
-    def __init__(self, listing: Listing, domain: Domain) -> None:
-        super().__init__(listing.layout, len(listing.pairs), listing.notes)
-        self._listing = listing
-        self._domain = domain
-
-    def pair_at(self, row: int) -> ImagePair:
-        root, paths = self._listing.root, self._listing.pairs[row]
-        return ImagePair(
-            id=paths.id,
-            image=ImageFile(root / paths.image),
-            edited=None if paths.edited is None else ImageFile(root / paths.edited),
-            domain=paths.domain or self._domain,
-            meta={} if paths.meta is None else paths.meta,
-        )
+    pair_at = partial(_listed_pair, listing, domain)
+    return LazyPairs(listing.layout, pair_at, range(len(listing.pairs)), listing.notes)
 
 
-class MixedPairs(LazyPairs):
+def _listed_pair(listing: Listing, domain: Domain, row: int) -> ImagePair:
+    root, paths = listing.root, listing.pairs[row]
+    return ImagePair(
+        id=paths.id,
+        image=ImageFile(root / paths.image),
+        edited=None if paths.edited is None else ImageFile(root / paths.edited),
+        domain=paths.domain or domain,
+        meta={} if paths.meta is None else paths.meta,
+    )
+
+
+def mixed(names: Sequence[str], parts: Sequence[LazyPairs]) -> LazyPairs:
     """Several sources one after the other. An id is SOURCE/ID, with the source's name in front."""
+    ends = list(accumulate(map(len, parts)))
+    notes = [note for part in parts for note in part.notes]
+    layout = " + ".join(part.layout for part in parts)
+    return LazyPairs(layout, partial(_mixed_pair, names, parts, ends), range(ends[-1]), notes)
 
-    def __init__(self, names: Sequence[str], parts: Sequence[LazyPairs]) -> None:
-        self._names = names
-        self._parts = parts
-        self._ends = list(accumulate(len(part) for part in parts))
-        notes = [note for part in parts for note in part.notes]
-        super().__init__(" + ".join(part.layout for part in parts), self._ends[-1], notes)
 
-    def pair_at(self, row: int) -> ImagePair:
-        number = bisect_right(self._ends, row)
-        part = self._parts[number]
-        pair = part.pair_at(row - self._ends[number] + len(part))
-        return dataclasses.replace(pair, id=f"{self._names[number]}/{pair.id}")
+def _mixed_pair(names: Sequence[str], parts: Sequence[LazyPairs], ends: Sequence[int], row: int) -> ImagePair:
+    number = bisect_right(ends, row)
+    pair = parts[number][row - ends[number] + len(parts[number])]
+    return dataclasses.replace(pair, id=f"{names[number]}/{pair.id}")

@@ -19,7 +19,7 @@ from vision_zero.data.errors import BadImageError, PairSourceError
 from vision_zero.data.folders import CONTACT_SHEET, MANIFEST_NAME, as_on_disk, is_image_name, read_folder, unused, walk
 from vision_zero.data.hf_datasets import ALL, Columns, DatasetImage, TablePairs, read_columns
 from vision_zero.data.image_files import ImageFile
-from vision_zero.data.lazy_pairs import LazyPairs, ListedPairs, MixedPairs, PairSubset
+from vision_zero.data.lazy_pairs import LazyPairs, listed, mixed
 from vision_zero.data.manifest import Folder, read_manifest
 from vision_zero.data.pairing import NONE, find_pairs
 from vision_zero.data.validation import MAX_ASPECT_DIFFERENCE, BadPair, PairReport, check_pairs, open_pair
@@ -80,7 +80,7 @@ def load_pairs(
         raise PairSourceError(f"--split {dataset_split} was given, but {_describe(sources)} has no splits")
     if pair_by not in (None, NONE) and "images" in layouts and "pairs" not in layouts:
         raise PairSourceError(f"--pair_by {pair_by} was given, but no image of {_describe(sources)} is called so")
-    pairs = parts[0] if len(parts) == 1 else MixedPairs(_source_names(sources), parts)
+    pairs = parts[0] if len(parts) == 1 else mixed(_source_names(sources), parts)
     return _take_split(pairs, split, holdout, seed)
 
 
@@ -115,7 +115,7 @@ def _read(
         folder = Folder(path.parent if path.is_file() else path)
         dataset, notes = hf_datasets.load_local(path, split)
         table = TablePairs(dataset, columns, domain or "photos", str(path), folder, notes)
-        single = path.is_dir() and columns is None and table.columns.edited is None and pair_by != NONE
+        single = path.is_dir() and columns is None and "edited" not in table.columns and pair_by != NONE
         found = find_pairs(path, list(filter(is_image_name, walk(path))), pair_by) if single else None
         if found is None:
             return table
@@ -125,14 +125,14 @@ def _read(
             )
         listing = read_folder(path, scenes, pair_by)
     elif manifest.is_file() and manifest.suffix.lower() == ".jsonl":
-        listing = read_manifest(manifest, None if columns is None else columns.fields())
+        listing = read_manifest(manifest, columns)
         images = filter(is_image_name, walk(path)) if path.is_dir() else ()  # a file by itself is all that was given
         listing = replace(listing, notes=unused(path, images, {CONTACT_SHEET}, listing.pairs))
     elif path.is_dir():
         listing = read_folder(path, scenes, pair_by)
     else:
         raise PairSourceError(f"{path}: a source is a folder, a .jsonl manifest or a .parquet file")
-    return ListedPairs(listing, domain or listing.domain)
+    return listed(listing, domain or listing.domain)
 
 
 def source_options(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,4 +182,5 @@ def _take_split(pairs: LazyPairs, split: Split | None, holdout: float, seed: int
             f"{holdout} of {len(pairs)} pairs is {n_heldout}; give another --holdout, or --holdout 0 --arena_every 0"
         )
     heldout = set(random.Random(seed).sample(range(len(pairs)), n_heldout))
-    return PairSubset(pairs, array("L", (row for row in range(len(pairs)) if (row in heldout) == (split == "heldout"))))
+    rows = array("Q", (row for number, row in enumerate(pairs.rows) if (number in heldout) == (split == "heldout")))
+    return LazyPairs(pairs.layout, pairs.pair_at, rows, pairs.notes)

@@ -48,16 +48,14 @@ class BadPair:
 
 @dataclass(frozen=True)
 class PairReport:
-    """Result of `check_pairs`. Sizes are (width, height) of opened originals, by area; None if none opened."""
+    """Result of `check_pairs`. `sizes`: (width, height) of the smallest, median and largest original that opened."""
 
     n_pairs: int
     n_edited: int
     domains: Mapping[Domain, int]
     n_opened: int
     n_identical: int
-    min_size: tuple[int, int] | None
-    median_size: tuple[int, int] | None
-    max_size: tuple[int, int] | None
+    sizes: Sequence[tuple[int, int]]
     bad: tuple[BadPair, ...]
     notes: tuple[str, ...] = ()
 
@@ -91,12 +89,12 @@ def check_pairs(
             dark += [pairs[row].id for one in (image, edited) if one and one.info.get(DARK)]
             n_identical += edited is not None and image.tobytes() == edited.tobytes()
     sizes.sort(key=lambda size: (size[0] * size[1], size))
-    smallest, middle, largest = (sizes[0], sizes[len(sizes) // 2], sizes[-1]) if sizes else (None, None, None)
+    shown = [sizes[at] for at in (0, len(sizes) // 2, -1) if sizes]
     by_domain = dict(sorted(domains.items()))
     told = f"{len(dark)} images of {len(sizes)} opened pairs have all values {DARK} (first: {''.join(dark[:1])}): they "
     told += "look dark; if their values have fewer bits, as 12, save them with 8"
     counts = (len(pairs), n_edited, by_domain, len(sizes), n_identical)
-    return PairReport(*counts, smallest, middle, largest, tuple(bad), (told,) * bool(dark))
+    return PairReport(*counts, shown, tuple(bad), (told,) * bool(dark))
 
 
 def sample_rows(n_pairs: int, sample: int | None, seed: int) -> list[int]:

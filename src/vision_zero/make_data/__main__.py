@@ -27,14 +27,14 @@ from vision_zero.data.pairs import load_pairs
 from vision_zero.data.validation import sample_rows
 from vision_zero.inspect_data import contact_sheet
 from vision_zero.make_data import output
-from vision_zero.make_data.maker import HasMaterial, HasSummary, Maker, MakerError
+from vision_zero.make_data.maker import Maker, MakerError
 from vision_zero.make_data.workers import work
 from vision_zero.rollout.stopping import end_with_reader
 
 MAKERS: Mapping[str, str] = {
     "clevr": "vision_zero.make_data.clevr.maker",
     "charts": "vision_zero.make_data.charts.maker",
-    "photos": "vision_zero.make_data.photos.diffusion",  # options of photographs and of learned editors
+    "photos": "vision_zero.make_data.photos.maker",
 }
 """Command -> module with `add_arguments(parser)` and `from_arguments(args) -> Maker`."""
 
@@ -85,8 +85,8 @@ def kept_options(args: argparse.Namespace, maker: Maker) -> dict[str, Any]:
     given = {name: value for name, value in sorted(vars(args).items()) if name not in NOT_KEPT}
     # Paths absolute, so that a run can be continued from another folder.
     options = {name: str(one.resolve()) if isinstance(one, Path) else one for name, one in given.items()}
-    if isinstance(maker, HasMaterial):
-        options[output.MATERIAL] = maker.material()
+    if (material := maker.material()) is not None:
+        options[output.MATERIAL] = material
     return {"domain": args.domain, "name": maker.name, "max_attempts": maker.max_attempts, **options}
 
 
@@ -114,7 +114,7 @@ def make_all(job: output.PairJob, remaining: output.RemainingPairs, n: int, n_wo
 def finish(out: Path, maker: Maker, n: int) -> int:
     """Write manifest, summary and contact sheet. Returns the exit status."""
     records = output.write_manifest(out, maker.name, n)
-    summary = output.make_summary(records, maker.summary() if isinstance(maker, HasSummary) else {})
+    summary = output.make_summary(records, maker.summary())
     output.write_json(out / output.SUMMARY, summary)
     for reason, count in summary["rejects"].items():
         print(f"rejected  {count:>6}  {reason}")

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -57,20 +57,13 @@ class Maker(Protocol):
 
     def open(self) -> AbstractContextManager[Make]: ...
 
+    def material(self) -> str | None:
+        """Fingerprint of the user's files that the pairs depend on. Raises ValueError for any that cannot be used."""
+        return None
 
-@runtime_checkable
-class HasMaterial(Protocol):
-    """A maker that reads files of the user."""
-
-    def material(self) -> str:
-        """Fingerprint of the files, which the pairs depend on. Raises ValueError for files that cannot be used."""
-
-
-@runtime_checkable
-class HasSummary(Protocol):
-    """A maker that describes its sources (counts of tables, styles) in JSON, equal in every run."""
-
-    def summary(self) -> Mapping[str, Any]: ...
+    def summary(self) -> dict[str, Any]:
+        """What the maker's sources are (counts of tables, styles) in JSON, equal in every run."""
+        return {}
 
 
 def attempt_rng(name: str, seed: int, number: int, attempt: int) -> random.Random:

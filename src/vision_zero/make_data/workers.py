@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -76,16 +75,16 @@ def _start(job: PairJob) -> _Worker:
 def _give(worker: _Worker, todo: Iterator[int]) -> bool:
     """Send the next number; without one, None ends the worker. Returns True if there was a number."""
     worker.number = next(todo, None)
-    with suppress(OSError):  # it died: the end of its pipe is read next, and says so
-        worker.pipe.send(worker.number)
+    _tell(worker.pipe, worker.number)  # if it died, the end of its pipe is read next, and says so
     return worker.number is not None
 
 
 def _receive(worker: _Worker, job: PairJob) -> dict[str, int]:
     """The result for the worker's number. Raises MakerError, with what ended it, if it failed or died."""
     assert worker.number is not None
+    where = job.describe(worker.number)
     try:
-        result: dict[str, int] | MakerError = worker.pipe.recv()
+        result: dict[str, int] | MakerError | str = worker.pipe.recv()
     except (EOFError, OSError):
         worker.process.join(SECONDS_TO_STOP)
         how, status = f"ended with status {worker.process.exitcode}", worker.process.exitcode or 0
@@ -93,8 +92,9 @@ def _receive(worker: _Worker, job: PairJob) -> dict[str, int]:
             how = f"was killed by {signal.Signals(-status).name}"
         if status == -signal.SIGKILL:
             how += " (as a system out of memory does: try fewer --workers)"
-        where = job.describe(worker.number)
         result = MakerError(f"a worker {how} at {where}; what is done is kept, the same command continues")
+    if isinstance(result, str):  # a maker's own mistake
+        raise MakerError(f"{where} cannot be made:\n{result}")
     if isinstance(result, MakerError):
         raise result
     return result
@@ -129,22 +129,17 @@ def _run(job: PairJob, pipe: Connection) -> None:
     """Main function of a worker. It ends after the last number, and when its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # through `finally`, so that a renderer is closed
-    numbers = iter(lambda: _next(pipe), None)
-    first = next(numbers, None)
-    if first is None:
-        return
-    number = first
     try:
         with job.open() as do:
-            for number in chain([first], numbers):
+            for number in iter(lambda: _next(pipe), None):
                 _tell(pipe, do(number))
     except MakerError as error:
         _tell(pipe, error)
     except (BadImageError, PairSourceError) as error:
         advice = "repair it and give the same command, or begin another --out without it"
         _tell(pipe, MakerError(f"{error}; {advice}"))
-    except Exception:  # a maker's own mistake: the parent shows where
-        _tell(pipe, MakerError(f"{job.describe(number)} cannot be made:\n{traceback.format_exc().rstrip()}"))
+    except Exception:  # the parent says at which pair
+        _tell(pipe, traceback.format_exc().rstrip())
 
 
 def _next(pipe: Connection) -> int | None:
@@ -156,5 +151,5 @@ def _next(pipe: Connection) -> int | None:
 
 
 def _tell(pipe: Connection, what: object) -> None:
-    with suppress(OSError):  # the parent is gone, as `_next` will see
+    with suppress(OSError):  # the other process is gone, as the next `recv` will see
         pipe.send(what)

@@ -31,8 +31,8 @@ from transformers import (
 )
 
 from vision_zero.make_data.maker import MakerError, Rejected
-from vision_zero.make_data.photos.diffusion import DiffusionEditor, OpenEditor, add_arguments, from_arguments
-from vision_zero.make_data.photos.maker import PhotoMaker
+from vision_zero.make_data.photos.diffusion import DiffusionEditor, OpenEditor
+from vision_zero.make_data.photos.maker import PhotoMaker, add_arguments, from_arguments
 
 PHOTOS = Path(__file__).resolve().parents[3] / "data" / "photos"
 TOLD = "make the cat blue"

@@ -20,7 +20,7 @@ from vision_zero.make_data.charts.slices import KINDS, Kind, catalogue
 from vision_zero.make_data.charts.sources import BUILT_IN, TableSourceError, load_tables
 from vision_zero.make_data.charts.styles import FONTS, PALETTES, THEMES, Style, styles
 from vision_zero.make_data.charts.tables import ChartTable
-from vision_zero.make_data.maker import EditedPair, Make, Rejected, changed_share, check_share, option_values
+from vision_zero.make_data.maker import EditedPair, Make, Maker, Rejected, changed_share, check_share, option_values
 from vision_zero.types import Domain
 
 
@@ -34,7 +34,7 @@ class PlannedPair:
 
 
 @dataclass(frozen=True)
-class ChartMaker:
+class ChartMaker(Maker):
     """Options of the charts; `size` is (width, height) in pixels. Raises ValueError for invalid options.
 
     `tables` are sources for `load_tables`, `parts_per_table` limits how many parts of one table are charted per kind,

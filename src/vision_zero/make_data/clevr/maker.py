@@ -15,7 +15,7 @@ from vision_zero.make_data.clevr import render_numpy, scenes
 from vision_zero.make_data.clevr.ray_tracing import object_mask, pixels_of_objects
 from vision_zero.make_data.clevr.render_blender import BLENDER_PYTHON, BlenderOptions, open_blender
 from vision_zero.make_data.clevr.scenes import ATTRIBUTES, Scene, SceneRules
-from vision_zero.make_data.maker import EditedPair, Make, MakerError, Rejected, check_share, option_values
+from vision_zero.make_data.maker import EditedPair, Make, Maker, MakerError, Rejected, check_share, option_values
 from vision_zero.types import Domain
 
 Render = Callable[[Scene, tuple[int, int]], Image.Image]
@@ -27,7 +27,7 @@ RENDERERS: tuple[Renderer, ...] = get_args(Renderer)
 
 
 @dataclass(frozen=True)
-class ClevrMaker:
+class ClevrMaker(Maker):
     """Maker of CLEVR pairs. Raises MakerError for options that do not fit together."""
 
     size: tuple[int, int] = SIZE

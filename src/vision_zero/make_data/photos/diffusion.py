@@ -1,12 +1,10 @@
 """Learned editors of photographs: InstructPix2Pix (arXiv 2211.09800) and FLUX.1 Kontext (arXiv 2506.15742).
 
-Both are diffusers pipelines, loaded in the process that uses them. This module has the command line of photographs:
-the options of `maker` and those of the editors.
+Both are diffusers pipelines, loaded in the process that uses them.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,9 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from vision_zero.config.game import add_options, beside
-from vision_zero.make_data.maker import MakerError, Rejected, option_values
-from vision_zero.make_data.photos import maker
+from vision_zero.make_data.maker import MakerError, Rejected
 
 EDITORS = {
     "instruct-pix2pix": ("timbrooks/instruct-pix2pix", 100, 7.5),
@@ -99,17 +95,3 @@ class OpenEditor:
         edited: Image.Image = result.images[0].convert("RGB")
         # Pipelines make sides that are multiples of 8 or 16.
         return edited if edited.size == image.size else edited.resize(image.size, Image.Resampling.LANCZOS)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    maker.add_arguments(parser)
-    defaults = {f"editor_{name}": one for name, one in vars(DiffusionEditor).items()}
-    add_options(parser, beside(__file__), defaults, editor=("none", *EDITORS))
-
-
-def from_arguments(args: argparse.Namespace) -> maker.PhotoMaker:
-    """The maker of parsed options, with its editor if there is one. Raises ValueError."""
-    if args.editor == "none":
-        return maker.from_arguments(args)
-    names = ("model", "steps", "guidance", "image_guidance", "max_area", "use_cpu")
-    return maker.from_arguments(args, DiffusionEditor(args.editor, **option_values(args, *names, prefix="editor_")))

@@ -8,11 +8,11 @@ import argparse
 import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -22,7 +22,9 @@ from vision_zero.config.game import add_options, beside
 from vision_zero.data.errors import BadImageError, PairSourceError
 from vision_zero.data.failed_edits import GREY, failed_edit
 from vision_zero.data.pairs import load_pairs
-from vision_zero.make_data.maker import EditedPair, Make, Rejected, changed_pixels, check_share, option_values
+from vision_zero.make_data.maker import EditedPair, Make, Maker, Rejected, changed_pixels, check_share, option_values
+from vision_zero.make_data.photos import diffusion
+from vision_zero.make_data.photos.diffusion import EDITORS, DiffusionEditor, OpenEditor
 from vision_zero.make_data.photos.instructions import DEFAULT_TEMPLATES, read_instructions
 from vision_zero.make_data.photos.move import mirror, paste
 from vision_zero.make_data.photos.recolour import Edit, recolour_background, recolour_object
@@ -35,20 +37,8 @@ EDIT_KINDS: tuple[EditKind, ...] = get_args(EditKind)
 MIN_SIDE = 64  # least pixels of the shorter side: smaller photographs have no regions to edit
 
 
-class Editor(Protocol):
-    """Edits an image by an instruction. Equal arguments give equal images, of the size of the input."""
-
-    def edit(self, image: Image.Image, instruction: str, seed: int) -> Image.Image: ...
-
-
-class EditorLoader(Protocol):
-    """Options that open an editor: small and picklable, while the editor itself is gigabytes."""
-
-    def open(self) -> AbstractContextManager[Editor]: ...
-
-
 @dataclass(frozen=True)
-class PhotoMaker:
+class PhotoMaker(Maker):
     """Maker of pairs of photographs. Raises PairSourceError for invalid options.
 
     `photos` are sources that `load_pairs` reads. Photographs are shrunk into `size` (width, height), if it is given.
@@ -62,7 +52,7 @@ class PhotoMaker:
     failed_edits: float = 0.0
     failed_edits_seed: int = 0
     size: tuple[int, int] | None = None
-    editor: EditorLoader | None = None
+    editor: DiffusionEditor | None = None
     instructions: Path = DEFAULT_TEMPLATES
     max_attempts: int = 20
     pair_by: str | None = None
@@ -145,7 +135,7 @@ class PhotoMaker:
         return EditedPair(original, edited, meta)
 
 
-def follow(editor: Editor, instruction: str, pixels: Pixels, rng: random.Random) -> Edit:
+def follow(editor: OpenEditor, instruction: str, pixels: Pixels, rng: random.Random) -> Edit:
     """The edit of a learned editor. Raises ValueError if it returns an image of another size."""
     seed = rng.getrandbits(32)
     edited = np.asarray(editor.edit(Image.fromarray(pixels), instruction, seed).convert("RGB"), np.uint8)
@@ -171,10 +161,16 @@ def _opened(pair: ImagePair, size: tuple[int, int] | None) -> tuple[str, Pixels]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_options(parser, beside(__file__), vars(PhotoMaker), edits=EDIT_KINDS)
+    defaults = {f"editor_{name}": one for name, one in vars(DiffusionEditor).items()}
+    add_options(parser, beside(diffusion.__file__), defaults, editor=("none", *EDITORS))
 
 
-def from_arguments(args: argparse.Namespace, editor: EditorLoader | None = None) -> PhotoMaker:
-    """The maker of parsed options. Raises PairSourceError."""
+def from_arguments(args: argparse.Namespace) -> PhotoMaker:
+    """The maker of parsed options, with its editor if there is one. Raises ValueError."""
+    editor = None
+    if args.editor != "none":
+        told = ("model", "steps", "guidance", "image_guidance", "max_area", "use_cpu")
+        editor = DiffusionEditor(args.editor, **option_values(args, *told, prefix="editor_"))
     names = ("photos", "min_changed", "max_changed", "failed_edits", "failed_edits_seed", "size", "instructions")
     return PhotoMaker(
         edits=tuple(dict.fromkeys(args.edits)), editor=editor, **option_values(args, *names, "pair_by", "split")
