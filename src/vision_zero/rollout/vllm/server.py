@@ -218,10 +218,10 @@ class ServerPolicy(EnginePolicy):
 
     def poll(self) -> list[tuple[TurnRequest, Completion]]:
         done = []
-        for answer in self.connection.receive() if self._waiting else []:
-            request, (_, prompt_ids) = self._waiting.pop(answer.name)
+        for name, content in self.connection.receive() if self._waiting else []:
+            request, (_, prompt_ids) = self._waiting.pop(name)
             self._server_has.add(request.image.key)
-            done.append((request, self._completion(request, prompt_ids, answer.content)))
+            done.append((request, self._completion(request, prompt_ids, content)))
         return done
 
     def _image_parts(self, image: GameImage) -> list[dict[str, str]]:
