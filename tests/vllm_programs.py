@@ -207,10 +207,9 @@ def policy() -> dict[str, Any]:
     completions = player.answer(requests)
     found["hot_tokens"] = sorted({token for completion in completions for token in completion.token_ids})
     found["hot_lengths"] = sorted({len(completion.token_ids) for completion in completions})
-    builder = player._builder
-    builder._bias = {**builder._bias, builder._ends[-1]: 100.0}
+    player._bias = {**player._bias, player._ends[-1]: 100.0}
     completions = player.answer(requests)
-    found["end"] = builder._ends[-1]
+    found["end"] = player._ends[-1]
     found["ended"] = sorted({(len(completion.token_ids), completion.token_ids[-1]) for completion in completions})
     logits_at(1.0)
     found["images"] = prompts_with_images(engine, processor)

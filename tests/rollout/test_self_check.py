@@ -28,7 +28,7 @@ from vision_zero.rollout.play import play
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.self_check import SelfCheckError, check_files, check_player, first_requests, plain_inputs
 from vision_zero.rollout.transformers_policy import TransformersPolicy, prompt_of
-from vision_zero.rollout.vllm.requests import RequestBuilder
+from vision_zero.rollout.vllm.requests import unexpanded_prompt_ids
 from vision_zero.train import load_checked_pairs, main
 from vision_zero.trainer.callbacks import SelfCheck
 
@@ -206,7 +206,7 @@ def test_a_prompt_has_the_bos_of_apply_chat_template(template: str, tokenizer: b
     bos = processor.tokenizer.bos_token_id
     assert expected.count(bos) == min(1, len(template) + tokenizer)
     assert prompt_of(processor, request).ids == expected
-    unexpanded = RequestBuilder(model, processor, Sampling()).unexpanded_prompt_ids(request)
+    unexpanded = unexpanded_prompt_ids(processor, request)
     assert unexpanded.count(bos) == expected.count(bos)
     content = [{"type": "image"}, {"type": "text", "text": request.prompt.text}]
     chat = ChatRequest(({"role": "user", "content": content},), (request.image.copy(),), 1)

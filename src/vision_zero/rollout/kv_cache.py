@@ -121,21 +121,13 @@ class PrefixStore:
 
     def cache(self, found: Sequence[Found], n_layers: int) -> Cache:
         """Cache whose row r holds the reusable tokens of `found[r]`, right-aligned."""
-        longest = max(length for _, length in found)
         example = next((known for known, length in found if known and length), None)
         if example is None:
             return Cache(layers=[GrowingLayer() for _ in range(n_layers)])
         layers = []
         for number in range(n_layers):
-            filled = []
-            for side in (0, 1):
-                heads, _, size = example.layers[number][side].shape
-                rows = example.layers[number][side].new_zeros(len(found), heads, longest, size)
-                for row, (known, length) in enumerate(found):
-                    if known:
-                        rows[row, :, longest - length :] = known.layers[number][side][:, :length]
-                filled.append(rows)
-            layers.append(GrowingLayer(filled[0], filled[1]))
+            sides = ([(known or example).layers[number][k][:, :length] for known, length in found] for k in (0, 1))
+            layers.append(GrowingLayer(*(torch.stack(padded_left(rows, dim=1)) for rows in sides)))
         return Cache(layers=layers)
 
     def remember(

@@ -23,28 +23,27 @@ class GameScore:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of an iteration, means over games. `accuracy` and `na_rate` are inputs of the stage switch."""
+    """Scores of an iteration. `accuracy` and `na_rate` are inputs of the stage switch.
+
+    `means`: over games, of rewards and advantages by role, and of votes' rewards, by the names of their metrics.
+    """
 
     by_game: dict[int, GameScore]
     accuracy: float
     na_rate: float
-    spy_reward: float
-    civilian_reward: float
-    spy_advantage: float
-    civilian_advantage: float
-    vote_reward: float
+    means: dict[str, float]
 
     def of(self, game: int) -> GameScore:
         return self.by_game[game]
 
 
-def _by_role(values_by_game: Sequence[Sequence[float]], spies: Sequence[int]) -> tuple[float, float]:
+def _by_role(what: str, values_by_game: Sequence[Sequence[float]], spies: Sequence[int]) -> dict[str, float]:
     """Means over games: of the spy's value, and of the civilians' mean value."""
-    spy = fmean(values[seat - 1] for values, seat in zip(values_by_game, spies, strict=True))
-    civilian = fmean(
-        (sum(values) - values[seat - 1]) / (len(values) - 1) for values, seat in zip(values_by_game, spies, strict=True)
-    )
-    return spy, civilian
+    games = list(zip(values_by_game, spies, strict=True))
+    return {
+        f"{what}/spy": fmean(values[seat - 1] for values, seat in games),
+        f"{what}/civilian": fmean((sum(values) - values[seat - 1]) / (len(values) - 1) for values, seat in games),
+    }
 
 
 def score_games(
@@ -75,16 +74,14 @@ def score_games(
         rewards, votes = controlled_rewards(control, rewards, votes, spies, seed=seed, iteration=iteration)
     moving = baselines if move_baselines else deepcopy(baselines)
     advantages = clue_advantages(rewards, spies, moving, per=per, subtract=subtract)
-    spy_reward, civilian_reward = _by_role(rewards, spies)
-    spy_advantage, civilian_advantage = _by_role(advantages, spies)
     own = [game for game in games if game.game not in past] or games
     return Scores(
         by_game={game.game: GameScore(rewards[i], advantages[i], votes[i]) for i, game in enumerate(games)},
         accuracy=accuracy([game.votes for game in own], [game.spy for game in own]),
         na_rate=na_rate([game.votes for game in own]),
-        spy_reward=spy_reward,
-        civilian_reward=civilian_reward,
-        spy_advantage=spy_advantage,
-        civilian_advantage=civilian_advantage,
-        vote_reward=fmean(reward for some in votes for reward in some),
+        means={
+            **_by_role("reward", rewards, spies),
+            "reward/vote": fmean(reward for some in votes for reward in some),
+            **_by_role("advantage", advantages, spies),
+        },
     )

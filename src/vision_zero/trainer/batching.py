@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel
-from trl.trainer.utils import split_tensor_dict
 
 from vision_zero.trainer.samples import TrainingSample
 
@@ -122,13 +121,6 @@ def n_weights(parameters: Iterable[torch.nn.Parameter]) -> int:
 
 
 # ---------------------------------------------------------------------------------------------------- split and trimmed
-
-
-def split_micro_batches(
-    batch: Batch, order: Sequence[int], n_micro_batches: int, multiple: int | None = None
-) -> list[Batch]:
-    """Micro-batches of equally many rows in `order`, each trimmed."""
-    return [trim(part, multiple) for part in split_tensor_dict(take_rows(batch, order), n_micro_batches)]
 
 
 def take_rows(batch: Batch, numbers: Sequence[int]) -> Batch:

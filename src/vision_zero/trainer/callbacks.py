@@ -24,10 +24,6 @@ from vision_zero.types import ImagePair
 if TYPE_CHECKING:
     from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
 
-COLUMNS = (
-    *("iteration", "stage", "pair", "civilians see", "spy sees", "spy", "clues", "votes", "outcome"),
-    *("spy's reward", "civilians' reward"),
-)
 TABLE = "games"
 
 
@@ -145,16 +141,18 @@ class GamesTable(TrainerCallback):
         import wandb
 
         iteration = (state.global_step - 1) // options.optimizer_steps_per_iteration + 1
-        table = wandb.Table(columns=list(COLUMNS))
+        self._rows = self._rows or {pair.id: row for row, pair in enumerate(self.pairs)}
+        games = []
         for record in run_folder.read_json_lines(file)[: options.wandb_games]:
-            self._rows = self._rows or {pair.id: row for row, pair in enumerate(self.pairs)}
             row = self._rows.get(record["pair"])
-            civilians, spy = seen_images(record, {} if row is None else {record["pair"]: self.pairs[row]})
-            table.add_data(*_cells(record, iteration, wandb.Image(civilians.copy()), wandb.Image(spy.copy())))
+            seen = seen_images(record, {} if row is None else {record["pair"]: self.pairs[row]})
+            games.append(_cells(record, iteration, *(wandb.Image(image.copy()) for image in seen)))
+        table = wandb.Table(columns=list(games[0]), data=[list(game.values()) for game in games])
         wandb.log({TABLE: table, "train/global_step": state.global_step})
 
 
-def _cells(record: Mapping[str, Any], iteration: int, civilians_see: Any, spy_sees: Any) -> list[Any]:
+def _cells(record: Mapping[str, Any], iteration: int, civilians_see: Any, spy_sees: Any) -> dict[str, Any]:
+    """A row of the table, by column."""
     spy, rewards = record["spy"], record["clue_rewards"]
     clues = [
         f"{clue['round']}.{clue['seat']}{' (spy)' if clue['seat'] == spy else ''}: {clue['clue']}"
@@ -163,16 +161,16 @@ def _cells(record: Mapping[str, Any], iteration: int, civilians_see: Any, spy_se
     votes = ["N/A" if vote is None else str(vote or "unparsed") for vote in record["outcome"]]
     civilians = [reward for seat, reward in enumerate(rewards, start=1) if seat != spy]
     right = record["outcome"].count(spy)
-    return [
-        iteration,
-        record["stage"],
-        record["pair"],
-        civilians_see,
-        spy_sees,
-        f"player {spy}",
-        "\n".join(clues),
-        ", ".join(votes),
-        f"{right} of {len(votes)} votes for the spy",
-        rewards[spy - 1],
-        sum(civilians) / len(civilians),
-    ]
+    return {
+        "iteration": iteration,
+        "stage": record["stage"],
+        "pair": record["pair"],
+        "civilians see": civilians_see,
+        "spy sees": spy_sees,
+        "spy": f"player {spy}",
+        "clues": "\n".join(clues),
+        "votes": ", ".join(votes),
+        "outcome": f"{right} of {len(votes)} votes for the spy",
+        "spy's reward": rewards[spy - 1],
+        "civilians' reward": sum(civilians) / len(civilians),
+    }

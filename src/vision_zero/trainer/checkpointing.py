@@ -8,7 +8,6 @@ import json
 import random
 import shutil
 import sys
-from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -92,16 +91,12 @@ def save_and_say_where(trainer: Any) -> str:
 
 
 class ResumableTrainer(GRPOTrainer):
-    """State of a subclass beside model and optimizer goes through `state_dict` and `load_state_dict`."""
+    """State of a subclass beside model and optimizer goes through its `state_dict` and `load_state_dict`.
+
+    It has plain values that JSON can hold, equal on all processes.
+    """
 
     last_iteration: LastIteration | None = None
-
-    @abstractmethod
-    def state_dict(self) -> dict[str, Any]:
-        """Plain values that JSON can hold, equal on all processes."""
-
-    @abstractmethod
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """TRL's checkpoint, our state, and last of all the mark that it is complete. Only then are old ones removed."""

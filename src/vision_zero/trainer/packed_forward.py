@@ -14,6 +14,7 @@ from accelerate.utils import gather_object
 from torch.nn.functional import pad
 from tqdm import tqdm
 from transformers import PreTrainedModel
+from trl.trainer.utils import split_tensor_dict
 
 from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.rollout.image_store import ImageStore
@@ -26,7 +27,8 @@ from vision_zero.trainer.batching import (
     real_and_padded_tokens,
     score_in_chunks,
     split_into_chunks,
-    split_micro_batches,
+    take_rows,
+    trim,
 )
 from vision_zero.trainer.prefix_sharing import (
     Layout,
@@ -90,8 +92,9 @@ class PackedForward:
         self.chunks += [self.chunks[-1]] * (most - len(self.chunks))
 
     def split_micro_batches(self, batch: Batch) -> list[Batch]:
-        """The planned batch in micro-batches, each trimmed."""
-        return split_micro_batches(batch, self.order, self.args.steps_per_generation, self.args.pad_to_multiple_of)
+        """The planned batch in micro-batches of equally many rows, each trimmed."""
+        parts = split_tensor_dict(take_rows(batch, self.order), self.args.steps_per_generation)
+        return [trim(part, self.args.pad_to_multiple_of) for part in parts]
 
     def padding_metrics(self, micro_batches: Sequence[Batch]) -> dict[str, float]:
         """Shares, over all processes: of what a forward computes, padding; of the real tokens, those it need not."""

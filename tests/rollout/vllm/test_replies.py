@@ -59,7 +59,7 @@ def right_reply(unconnected: ServerPolicy) -> dict[str, Any]:
     said = [{"token": f"token_id:{token}", "logprob": -0.5, "top_logprobs": []} for token in tokens]
     return {
         "choices": [{"token_ids": tokens, "finish_reason": "stop", "logprobs": {"content": said}}],
-        "prompt_token_ids": unconnected._tokenize(one_request()).prompt_ids,
+        "prompt_token_ids": unconnected._prompt(one_request())[1],
         "usage": {"prompt_tokens_details": {"cached_tokens": 1}},
     }
 
@@ -161,7 +161,9 @@ def test_any_json_is_a_completion_or_an_error(
     unconnected: ServerPolicy, right_reply: dict[str, Any], path: tuple[str | int, ...], value: Any
 ) -> None:
     try:
-        completion = unconnected._completion(unconnected._tokenize(one_request()), changed(right_reply, path, value))
+        completion = unconnected._completion(
+            one_request(), unconnected._prompt(one_request())[1], changed(right_reply, path, value)
+        )
     except VLLMServerError:
         return
     assert completion.token_ids == (11, 12)

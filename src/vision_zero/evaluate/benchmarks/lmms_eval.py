@@ -38,7 +38,6 @@ def score(
     outcomes: Outcomes = {}
     # lmms-eval's client sends no system prompt, so the server puts it there.
     with processes.served(model, name, config, folder, config.system_prompt or None) as server:
-        progress = processes.Progress(name, server)
         for task in tasks:
             log, output = folder / f"lmms-eval-{task}.log", folder / "lmms-eval" / task
             log.unlink(missing_ok=True)
@@ -47,13 +46,13 @@ def score(
             words = command(environment.python, name, server.url, task, output, config)
             try:
                 with processes.started(words, log, processes.tool_variables(), folder) as process:
-                    processes.wait_for(process, log, progress.tick)
+                    processes.wait_for(process, log, server)
                 outcomes[task] = read(output, task, config.metric)
             except processes.ProcessFailedError as error:
                 outcomes[task] = NoScoreError(f"lmms-eval {error}")
             except NoScoreError as error:
                 outcomes[task] = NoScoreError(f"{error} (log: {log})")
-        counts = progress.counts()
+        counts = server.counts()
     return outcomes, counts
 
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,17 +110,17 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def wait_for(process: subprocess.Popen[bytes], log: Path, tick: Callable[[], None] = lambda: None) -> None:
-    """Wait until the process ends, with `tick` about once a second. Raises ProcessFailedError for a status but 0."""
-    ticked = 0.0
-    while process.poll() is None:
-        if time.monotonic() - ticked > 1:
-            tick()
+def wait_for(process: subprocess.Popen[bytes], log: Path, server: "Server | None" = None) -> None:
+    """Wait until the process ends, looking at `server` every second. Raises ProcessFailedError for a status but 0."""
+    ticked, running = 0.0, True
+    while running:
+        running = process.poll() is None
+        if server is not None and (time.monotonic() - ticked > 1 or not running):
+            server.tick()
             ticked = time.monotonic()
-        time.sleep(POLL)
-    tick()
+        time.sleep(POLL if running else 0)
     if process.returncode:
-        raise ProcessFailedError(f"ended with status {process.returncode}:\n{last_lines(log)}\n(log: {log})")
+        raise _failed(f"ended with status {process.returncode}", log)
 
 
 def last_lines(log: Path, count: int = 8) -> str:
@@ -152,21 +152,25 @@ def server_command(model: str, config: BenchmarkConfig, **more: Any) -> list[str
 
 @dataclass(frozen=True)
 class Server:
-    """A server that is up. `url` has no /v1."""
+    """A server that is up, with a bar of answered questions. `url` has no /v1."""
 
     url: str
     process: subprocess.Popen[bytes]
     log: Path
+    bar: Any
 
-    def check(self) -> None:
-        """Check that the server runs. Raises ProcessFailedError, which names the log, when it has ended."""
+    def tick(self) -> None:
+        """Move the bar. Raises ProcessFailedError, which names the log, when the server has ended."""
         if self.process.poll() is not None:
             raise _failed(f"lost the server, which ended with status {self.process.returncode}", self.log)
+        self.bar.update(self.counts().get("answered", self.bar.n) - self.bar.n)
 
     def counts(self) -> dict[str, int]:
         """Counts of requests: answered, failed, truncated at the longest answer, and answered by nothing."""
-        answer = httpx.get(f"{self.url}/health", timeout=30, trust_env=False).raise_for_status().json()
-        return {name: value for name, value in answer.items() if isinstance(value, int)}
+        with suppress(httpx.HTTPError):  # a busy server may be late
+            answer = httpx.get(f"{self.url}/health", timeout=30, trust_env=False).raise_for_status().json()
+            return {name: value for name, value in answer.items() if isinstance(value, int)}
+        return {}
 
 
 @contextmanager
@@ -196,7 +200,8 @@ def served(
                 print(f"  waiting for the server of {model}, {now - began:.0f} s", file=sys.stderr)
                 said = now
             time.sleep(POLL)
-        yield Server(url, process, log)
+        with tqdm(desc=name, unit="question", disable=None, leave=False) as bar:
+            yield Server(url, process, log, bar)
 
 
 def _failed(reason: str, log: Path, advice: str = "") -> ProcessFailedError:
@@ -206,25 +211,3 @@ def _failed(reason: str, log: Path, advice: str = "") -> ProcessFailedError:
 def _url(log: Path) -> str | None:
     lines = log.read_text("utf-8", errors="replace").splitlines()
     return next((line.removeprefix(READY).strip() for line in lines if line.startswith(READY)), None)
-
-
-class Progress:
-    """Bar of answered questions, where a server counts them."""
-
-    def __init__(self, name: str, server: Server | None) -> None:
-        self.server = server
-        self.bar = tqdm(desc=name, unit="question", disable=None if server else True, leave=False)
-
-    def tick(self) -> None:
-        """Move the bar. Raises ProcessFailedError, which names the log, when the server has ended."""
-        if self.server is None:
-            return
-        self.server.check()
-        with suppress(httpx.HTTPError):  # a busy server may be late; the next tick asks again
-            self.bar.update(self.server.counts()["answered"] - self.bar.n)
-
-    def counts(self) -> dict[str, int]:
-        self.bar.close()
-        with suppress(httpx.HTTPError):
-            return self.server.counts() if self.server is not None else {}
-        return {}

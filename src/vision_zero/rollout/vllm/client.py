@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,10 @@ SHORT.maxstring = 200
 
 class VLLMServerError(RuntimeError):
     """The vLLM server is unreachable, wrongly configured or lost, or replies something else than vLLM's."""
+
+
+Reply = Future[tuple[str, Any]]
+"""Name of a request and the JSON of its response."""
 
 
 @contextmanager
@@ -65,21 +70,13 @@ class ServerOptions:
     group_port: int = 51216
 
 
-@dataclass(frozen=True)
-class Answer:
-    """Response to the request of this name: JSON of any shape."""
-
-    name: str
-    content: Any
-
-
 class ServerConnection:
     """Client of one process. A background thread sends the requests."""
 
     def __init__(self, options: ServerOptions) -> None:
         self.options = options
-        self._arrived: queue.SimpleQueue[Answer | VLLMServerError] = queue.SimpleQueue()
-        self._pending: set[asyncio.Task[None]] = set()
+        self._arrived: queue.SimpleQueue[Reply] = queue.SimpleQueue()
+        self._pending: set[Reply] = set()
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="vllm-server", daemon=True).start()
         # A connection per request: the server may close a kept one just when it is used again.
@@ -127,30 +124,26 @@ class ServerConnection:
 
         `bodies` are equivalent, the cheapest first: the next is sent if the server refuses one.
         """
-        asyncio.run_coroutine_threadsafe(self._start(name, path, bodies), self._loop)
+        reply = asyncio.run_coroutine_threadsafe(self._request(name, path, bodies), self._loop)
+        self._pending.add(reply)
+        reply.add_done_callback(self._arrived.put)
 
-    async def _start(self, name: str, path: str, bodies: Sequence[dict[str, Any]]) -> None:
-        task = asyncio.create_task(self._request(name, path, bodies))
-        self._pending.add(task)
-        task.add_done_callback(self._pending.discard)
-
-    async def _request(self, name: str, path: str, bodies: Sequence[dict[str, Any]]) -> None:
+    async def _request(self, name: str, path: str, bodies: Sequence[dict[str, Any]]) -> tuple[str, Any]:
         try:
             async with self._semaphore:
                 for body in bodies:
                     response = await self._client.post(path, json=body)
                     if response.status_code != REFUSED:
                         break
-            self._arrived.put(Answer(name, json_of(response)))
-        except VLLMServerError as error:
-            self._arrived.put(error)
-        except Exception as error:  # of any kind: the rollout waits for it
-            self._arrived.put(
-                VLLMServerError(f"lost the vLLM server at {self.options.url} while it played: {_reason(error)}")
-            )
+            return name, json_of(response)
+        except VLLMServerError:
+            raise
+        except Exception as error:
+            said = f"lost the vLLM server at {self.options.url} while it played: {_reason(error)}"
+            raise VLLMServerError(said) from error
 
-    def receive(self) -> list[Answer]:
-        """Wait for at least one answer; all that have arrived, in order of arrival.
+    def receive(self) -> list[tuple[str, Any]]:
+        """Wait for at least one answer; names and JSON, of any shape, of all that have arrived, in order of arrival.
 
         Raises VLLMServerError for a request that failed, and after `silence_timeout` seconds without any answer.
         """
@@ -163,18 +156,17 @@ class ServerConnection:
             ) from None
         while not self._arrived.empty():
             arrived.append(self._arrived.get())
-        for one in arrived:
-            if isinstance(one, VLLMServerError):
-                raise one
-        return [one for one in arrived if isinstance(one, Answer)]
+        self._pending.difference_update(arrived)
+        return [reply.result() for reply in arrived]
 
     def cancel(self) -> None:
         """Cancel pending requests and drop received answers."""
         asyncio.run_coroutine_threadsafe(self._cancel(), self._loop).result()
-        self._arrived = queue.SimpleQueue()
+        self._arrived, self._pending = queue.SimpleQueue(), set()
 
     async def _cancel(self) -> None:
-        for task in (tasks := list(self._pending)):
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 

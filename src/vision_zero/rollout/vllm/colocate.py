@@ -33,10 +33,10 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.utils.network_utils import get_open_port
 
 from vision_zero.rollout.game_images import GameImage
-from vision_zero.rollout.policy import NotFiniteError, PromptTooLongError, QueuedPolicy, TurnRequest
+from vision_zero.rollout.policy import NotFiniteError, PromptTooLongError, TurnRequest
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.stopping import STOP, StoppedError
-from vision_zero.rollout.vllm.requests import EngineOptions, RequestBuilder
+from vision_zero.rollout.vllm.requests import EngineOptions, EnginePolicy, unexpanded_prompt_ids
 from vision_zero.rollout.vllm.temperature import put_temperature_into_logits
 from vision_zero.rollout.vllm.trl_with_vllm import VLLMGeneration, vllm_generation
 from vision_zero.types import Completion
@@ -154,51 +154,34 @@ def image_size_arguments(processor: ProcessorMixin) -> dict[str, Any]:
     return {"size": size} if "longest_edge" in size else {}
 
 
-class VLLMPolicy(QueuedPolicy):
-    """Policy of a vLLM engine (`llm.llm_engine`) whose logits are divided by the temperature.
-
-    Counters over the policy's life: computed (`prefilled_tokens`) and cached (`reused_tokens`) tokens of prompts, and
-    sampled tokens (`new_tokens`).
-    """
+class VLLMPolicy(EnginePolicy):
+    """Policy of a vLLM engine (`llm.llm_engine`). `submit` raises PromptTooLongError before the engine has the turn."""
 
     def __init__(self, engine: Any, model: PreTrainedModel, processor: ProcessorMixin, sampling: Sampling) -> None:
+        super().__init__(model, processor, sampling)
         self.engine = engine
-        self.prefilled_tokens = self.reused_tokens = self.new_tokens = 0
-        self._builder = RequestBuilder(model, processor, sampling)
-        self._waiting: dict[str, TurnRequest] = {}
-        self._n_submitted = 0
-        self._last: tuple[tuple[str, str], Any] | None = None
 
-    def submit(self, request: TurnRequest) -> None:
-        """Raises PromptTooLongError before the engine gets the request."""
-        prompt = self._prompt(request)
+    def _new_prompt(self, request: TurnRequest) -> Any:
+        ids = unexpanded_prompt_ids(self.processor, request)
+        self._check_length(request, len(ids))
+        prompt = {
+            "prompt_token_ids": ids,
+            "multi_modal_data": {"image": request.image},
+            "multi_modal_uuids": {"image": [request.image.key]},
+        }
+        return self.engine.renderer.render_cmpl([prompt])[0]
+
+    def _send(self, name: str, request: TurnRequest, prompt: Any) -> None:
         self._check_length(request, len(prompt["prompt_token_ids"]))  # with the image's tokens
-        name = str(self._n_submitted)
-        self._n_submitted += 1
-        self._waiting[name] = request
-        parameters = self._builder.sampling_params(request)
+        parameters = self._sampling_params(request)
         self.engine.add_request(name, prompt, SamplingParams(**parameters, output_kind=RequestOutputKind.FINAL_ONLY))
 
     def poll(self) -> list[tuple[TurnRequest, Completion]]:
         done: list[tuple[TurnRequest, Completion]] = []
         while self._waiting and not done:
             finished = [output for output in self.engine.step() if output.finished]
-            done += [(self._waiting.pop(output.request_id), self._completion(output)) for output in finished]
+            done += [(self._waiting.pop(output.request_id)[0], self._completion(output)) for output in finished]
         return done
-
-    def _prompt(self, request: TurnRequest) -> Any:
-        """The engine's input of a prompt, cached for the next turn with an equal prompt, such as a game's votes."""
-        key = (request.image.key, request.prompt.text)
-        if self._last is None or self._last[0] != key:
-            ids = self._builder.unexpanded_prompt_ids(request)
-            self._check_length(request, len(ids))
-            prompt = {
-                "prompt_token_ids": ids,
-                "multi_modal_data": {"image": request.image},
-                "multi_modal_uuids": {"image": [request.image.key]},
-            }
-            self._last = (key, self.engine.renderer.render_cmpl([prompt])[0])
-        return self._last[1]
 
     def _check_length(self, request: TurnRequest, n_prompt: int) -> None:
         most = self.engine.model_config.max_model_len
@@ -216,10 +199,7 @@ class VLLMPolicy(QueuedPolicy):
         logprobs = tuple(at[token].logprob for at, token in zip(completion.logprobs, tokens, strict=True))
         if any(map(math.isnan, logprobs)):
             raise NotFiniteError("the log-probabilities of the engine are not finite")
-        self.new_tokens += len(tokens)
-        self.reused_tokens += output.num_cached_tokens
-        self.prefilled_tokens += len(output.prompt_token_ids) - output.num_cached_tokens
-        return Completion(self._builder.decode(tokens), tuple(output.prompt_token_ids), tokens, logprobs)
+        return self._counted(output.prompt_token_ids, tokens, logprobs, output.num_cached_tokens)
 
 
 class TensorParallelPolicy:

@@ -17,7 +17,6 @@ import io
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,11 +25,11 @@ from accelerate.utils import gather_object
 from transformers import PreTrainedModel, ProcessorMixin
 
 from vision_zero.rollout.game_images import GameImage
-from vision_zero.rollout.policy import QueuedPolicy, TurnRequest
+from vision_zero.rollout.policy import TurnRequest
 from vision_zero.rollout.sampling import Sampling
-from vision_zero.rollout.transformers_policy import prompt_of
+from vision_zero.rollout.transformers_policy import prompt_of, without_adapter_wrapper
 from vision_zero.rollout.vllm.client import ServerConnection, ServerOptions, VLLMServerError, json_of, reading
-from vision_zero.rollout.vllm.requests import RequestBuilder
+from vision_zero.rollout.vllm.requests import EnginePolicy, unexpanded_prompt_ids
 from vision_zero.rollout.vllm.trl_with_vllm import VLLMClient, VLLMGeneration
 from vision_zero.types import Completion
 
@@ -193,54 +192,37 @@ def drop_caches(connection: ServerConnection) -> None:
         json_of(images)
 
 
-class ServerPolicy(QueuedPolicy):
-    """Policy of a vLLM server, for one rollout.
+class ServerPolicy(EnginePolicy):
+    """Policy of a vLLM server, for one rollout. Its prompts are before and after the image's placeholder is expanded.
 
-    Counters: computed (`prefilled_tokens`) and cached (`reused_tokens`) tokens of prompts, and sampled tokens
-    (`new_tokens`). A server without --enable-prompt-tokens-details does not report cached tokens, which counts as none.
+    A server without --enable-prompt-tokens-details does not report cached tokens, which counts as none.
     """
 
     def __init__(
         self, connection: ServerConnection, model: PreTrainedModel, processor: ProcessorMixin, sampling: Sampling
     ) -> None:
+        super().__init__(model, processor, sampling)
         self.connection = connection
-        self.prefilled_tokens = self.reused_tokens = self.new_tokens = 0
-        self._builder = RequestBuilder(model, processor, sampling)
-        self._waiting: dict[str, _PendingTurn] = {}
-        self._n_submitted = 0
+        vocabulary = without_adapter_wrapper(model).config.get_text_config().vocab_size
+        self._sampled_ids = set(range(vocabulary)) - self._bias.keys()
         self._images: dict[str, dict[str, str]] = {}
         self._server_has: set[str] = set()
-        self._last: tuple[tuple[str, str], _PendingTurn] | None = None
 
-    def submit(self, request: TurnRequest) -> None:
-        name = str(self._n_submitted)
-        self._n_submitted += 1
-        pending = self._waiting[name] = self._tokenize(request)
-        body = {"token_ids": pending.unexpanded_ids, "return_token_ids": True}
-        body["sampling_params"] = self._builder.sampling_params(request)
+    def _new_prompt(self, request: TurnRequest) -> tuple[list[int], list[int]]:
+        return unexpanded_prompt_ids(self.processor, request), prompt_of(self.processor, request).ids
+
+    def _send(self, name: str, request: TurnRequest, prompt: tuple[list[int], list[int]]) -> None:
+        body = {"token_ids": prompt[0], "return_token_ids": True, "sampling_params": self._sampling_params(request)}
         bodies = [{**body, "content_parts": [part]} for part in self._image_parts(request.image)]
         self.connection.send(name, GENERATE, bodies)
 
     def poll(self) -> list[tuple[TurnRequest, Completion]]:
-        if not self._waiting:
-            return []
         done = []
-        for answer in self.connection.receive():
-            pending = self._waiting.pop(answer.name)
-            self._server_has.add(pending.request.image.key)
-            done.append((pending.request, self._completion(pending, answer.content)))
+        for name, content in self.connection.receive() if self._waiting else []:
+            request, (_, prompt_ids) = self._waiting.pop(name)
+            self._server_has.add(request.image.key)
+            done.append((request, self._completion(request, prompt_ids, content)))
         return done
-
-    def _tokenize(self, request: TurnRequest) -> _PendingTurn:
-        """Tokens of the prompt, cached for the next turn with an equal prompt, such as a game's votes."""
-        key = (request.image.key, request.prompt.text)
-        if self._last is None or self._last[0] != key:
-            unexpanded, ids = (
-                self._builder.unexpanded_prompt_ids(request),
-                prompt_of(self._builder.processor, request).ids,
-            )
-            self._last = (key, _PendingTurn(request, unexpanded, ids))
-        return replace(self._last[1], request=request)
 
     def _image_parts(self, image: GameImage) -> list[dict[str, str]]:
         """Equivalent parts of a request: the image by its name, if the server has had it, and with its pixels."""
@@ -250,25 +232,25 @@ class ServerPolicy(QueuedPolicy):
         named = {name: whole[name] for name in ("type", "uuid")}
         return [named, whole] if image.key in self._server_has else [whole]
 
-    def _completion(self, pending: _PendingTurn, content: Any) -> Completion:
-        limits, url = pending.request.token_limits, self.connection.options.url + GENERATE
+    def _completion(self, request: TurnRequest, prompt_ids: list[int], content: Any) -> Completion:
+        limits, url = request.token_limits, self.connection.options.url + GENERATE
         with reading(url, content):
             (choice,) = content["choices"]
             if choice["finish_reason"] not in ("stop", "length"):
                 raise ValueError(f"a completion ended with {choice['finish_reason']!r:.40} instead of an end")
             n_prompt, tokens = len(content["prompt_token_ids"]), tuple(choice["token_ids"])
-            if content["prompt_token_ids"] != pending.prompt_ids:
+            if content["prompt_token_ids"] != prompt_ids:
                 raise VLLMServerError(
                     f"the server at {self.connection.options.url} makes {n_prompt} tokens of a "
-                    f"prompt with a {pending.request.image.width}x{pending.request.image.height} image, training makes "
-                    f"{len(pending.prompt_ids)}: start it with the same MODEL, MIN_PIXELS and MAX_PIXELS"
+                    f"prompt with a {request.image.width}x{request.image.height} image, training makes "
+                    f"{len(prompt_ids)}: start it with the same MODEL, MIN_PIXELS and MAX_PIXELS"
                 )
             if not limits.minimum <= len(tokens) <= limits.maximum:
                 raise ValueError(f"{len(tokens)} tokens, where {limits.minimum} to {limits.maximum} were asked for")
             logprobs = []
             for token, said in zip(tokens, choice["logprobs"]["content"], strict=True):
                 logprobs.append(logprob := said["logprob"])
-                if type(token) is not int or token not in self._builder.sampled_ids:
+                if type(token) is not int or token not in self._sampled_ids:
                     raise ValueError(f"the token id {token!r:.40} cannot have been sampled")
                 if said["token"] != f"token_id:{token}":
                     raise ValueError(f"the log-probability of {said['token']:.40} is given for token {token}")
@@ -277,19 +259,7 @@ class ServerPolicy(QueuedPolicy):
             cached = (content["usage"]["prompt_tokens_details"] or {}).get("cached_tokens") or 0
             if cached not in range(n_prompt + 1):
                 raise ValueError(f"{cached} of {n_prompt} tokens were cached")
-        self.new_tokens += len(tokens)
-        self.reused_tokens += cached
-        self.prefilled_tokens += n_prompt - cached
-        return Completion(self._builder.decode(tokens), tuple(pending.prompt_ids), tokens, tuple(logprobs))
-
-
-@dataclass(frozen=True)
-class _PendingTurn:
-    """Turn without an answer yet, its prompt before and after the image's placeholder is expanded."""
-
-    request: TurnRequest
-    unexpanded_ids: list[int]
-    prompt_ids: list[int]
+        return self._counted(prompt_ids, tokens, tuple(logprobs), cached)
 
 
 def image_part(image: GameImage) -> dict[str, str]:

@@ -48,7 +48,6 @@ def score(
     direct = answer_mode(model, config, environment) == "direct"
     with nullcontext() if direct else processes.served(model, name, config, folder) as server:
         entry = direct_entry(model, config) if server is None else served_entry(name, server.url, config)
-        progress = processes.Progress(name, server)
         for needs_judge in (False, True):  # a run of VLMEvalKit has one judge: those without one are a run of their own
             some = [one for one in benchmarks if one.needs_judge is needs_judge]
             if not some:
@@ -63,14 +62,14 @@ def score(
             (work / name).mkdir(parents=True, exist_ok=True)
             try:
                 with processes.started(words, log, variables, folder) as process:
-                    processes.wait_for(process, log, progress.tick)
+                    processes.wait_for(process, log, server)
             except processes.ProcessFailedError as error:
                 outcomes |= {one.kit_name: NoScoreError(f"VLMEvalKit {error}") for one in some}
                 continue
             finally:
                 remove_secret(variables.get(JUDGE_KEY), [log, *work.rglob("*.log")])
             outcomes |= read(environment.python, work / name, some, judge, log, variables)
-        counts = progress.counts()
+        counts = {} if server is None else server.counts()
     return outcomes, counts
 
 
