@@ -31,6 +31,7 @@ from benchmarks.gpu.settings import Settings  # noqa: E402
 from vision_zero.plan.shape import ModelShape, read_shape  # noqa: E402
 
 TINY = {"games": 2, "players": 3, "rounds": 1, "votes": 4, "clue_tokens": 10, "vote_tokens": 12}
+SHORT = {"limit_s": 235, "games": 8, "only": ["machine", "7B lora", "7B lora vLLM"]}
 FOR_THE_TABLE_S = 5
 
 
@@ -124,8 +125,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--wheels", type=Path, help="folder of wheels for what is missing here")
     parser.add_argument("--limit-s", type=float, default=580, help="of the whole checklist, seconds")
     parser.add_argument("--only", nargs="+", metavar="CHECK", help="names of checks, as in the table")
+    parser.add_argument("--short", action="store_true", help="7B with LoRA alone, in under 4 minutes")
     Settings.add_to(parser)
-    if parser.parse_known_args()[0].size == "tiny":
+    known = parser.parse_known_args()[0]
+    if known.short:
+        parser.set_defaults(**SHORT)
+    if known.size == "tiny":
         parser.set_defaults(**TINY)
     options = parser.parse_args()
     unknown = set(options.only or ()) - {check.name for check in PLAN}

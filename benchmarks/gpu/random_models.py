@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    GenerationConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 
 from vision_zero.plan.shape import read_config
 
@@ -50,6 +57,11 @@ def write_folder(config: dict[str, Any], folder: Path) -> None:
     own = json.loads((TOKENIZER / "config.json").read_text())
     ids = {name: value for name, value in own.items() if name.endswith("_token_id")}
     (folder / "config.json").write_text(json.dumps({**config, **ids}, indent=2))
+
+
+def processor_of(folder: Path) -> ProcessorMixin:
+    """As `models.load_processor`, which refuses a folder without weights."""
+    return AutoProcessor.from_pretrained(folder, padding_side="left", truncation_side="left")
 
 
 def random_model(folder: str, *, dtype: str | torch.dtype = "float32", **options: Any) -> PreTrainedModel:

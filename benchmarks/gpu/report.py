@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-HEAD = ("check", "stage", "status", "rollout s", "tokens/s", "rows s", "update s", "step s", "MFU", "peak GiB")
+HEAD = ("check", "stage", "status", "rollout s", "tokens/s", "rows s", "update s", "step s", "MFU", "peak GiB (plan)")
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
@@ -19,7 +19,7 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
 
 def _row(line: dict[str, Any]) -> tuple[str, ...]:
     seconds, floors = line.get("seconds") or {}, line.get("floors") or {}
-    peak = line.get("peak_gib") or {}
+    peak, plan = line.get("peak_gib") or {}, line.get("plan_gib") or {}
     fastest = line["new_tokens"] / floors["rollout"] if floors.get("rollout") else None
     return (
         line["check"],
@@ -31,7 +31,12 @@ def _row(line: dict[str, Any]) -> tuple[str, ...]:
         _with(seconds.get("update"), floors.get("update")),
         _with(seconds.get("step"), None),
         f"{100 * line['mfu']:.0f}%" if line.get("mfu") else "-",
-        f"{max(peak.values()):.1f}" if peak else "-",
+        ", ".join(
+            f"{part} {peak[part]:.1f}" + (f" ({plan[name]:.1f})" if name in plan else "")
+            for part, name in (("rollout", "rollout"), ("rows", "scoring"), ("update", "update"))
+            if part in peak
+        )
+        or "-",
     )
 
 

@@ -18,13 +18,12 @@ from transformers.generation import ContinuousBatchingConfig, GenerationConfig
 from transformers.utils import is_flash_attn_2_available
 
 from benchmarks.common import TEMPLATE, NoiseImage
-from benchmarks.gpu.random_models import random_model
+from benchmarks.gpu.random_models import processor_of, random_model
 from benchmarks.gpu.random_texts import RandomTexts
 from benchmarks.gpu.settings import Settings
 from benchmarks.gpu.stopwatch import Stopwatch
 from benchmarks.gpu.timed_trainer import WARM_UP_TOKENS, tokens
 from vision_zero.game.spy_game import deal_games
-from vision_zero.models import load_processor
 from vision_zero.plan import cost as floors
 from vision_zero.plan.shape import ModelShape
 from vision_zero.rollout.play import Seating, play
@@ -88,7 +87,7 @@ def check_text_rollout(
     model = random_model(str(folder), dtype="bfloat16" if on_gpu else "float32").eval()
     # Named outright: left to itself it looks for attention kernels on the Hub.
     model.set_attn_implementation("paged|flash_attention_2" if is_flash_attn_2_available() else "paged|sdpa")
-    policy = TextPolicy(model, load_processor(str(folder)), settings.games * settings.votes)
+    policy = TextPolicy(model, processor_of(folder), settings.games * settings.votes)
     watch = Stopwatch()
     _play(policy, settings, WARM_UP_TOKENS, WARM_UP_TOKENS)
     with watch.part("rollout"):

@@ -10,23 +10,22 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from transformers import TrainerCallback
+from transformers import AutoConfig, AutoModelForImageTextToText, TrainerCallback
 from trl.trainer import grpo_trainer
 
 from benchmarks.common import TEMPLATE, NoiseImage
-from benchmarks.gpu.random_models import random_model
+from benchmarks.gpu.random_models import processor_of, random_model
 from benchmarks.gpu.random_texts import random_texts
 from benchmarks.gpu.settings import Settings
 from benchmarks.gpu.timed_trainer import TimedTrainer
 from vision_zero.config.options import IterativeSPOConfig
-from vision_zero.models import load_processor
 from vision_zero.plan import cost as floors
-from vision_zero.plan.shape import ModelShape
+from vision_zero.plan.fit import memory, setup
+from vision_zero.plan.shape import ModelShape, read_shape
+from vision_zero.rollout.lora import language_layers
 from vision_zero.rollout.vllm.requests import EngineOptions
 from vision_zero.types import GameRules, ImagePair
 
-# Layers of run_scripts/run_lora_1gpu.sh: attention and MLP of the language model.
-LORA_LAYERS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 ALLOWED_LOGP_GAP = 0.2  # what the trainer allows between an engine and itself
 Line = dict[str, Any]
 
@@ -79,16 +78,52 @@ def make_trainer(folder: Path, mode: floors.Mode, policy: str, settings: Setting
         args,
         pairs,
         rules,
-        load_processor(str(folder)),
+        processor_of(folder),
         template=str(TEMPLATE),
         players=random_texts,
-        peft_config=lora(settings.rank) if mode == "lora" else None,
+        peft_config=lora(folder, settings.rank) if mode == "lora" else None,
         settings=settings,
     )
 
 
-def lora(rank: int) -> LoraConfig:
-    return LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=LORA_LAYERS, task_type="CAUSAL_LM")
+def lora(folder: Path, rank: int) -> LoraConfig:
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder))
+    layers = language_layers(model)
+    return LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=layers, task_type="CAUSAL_LM")
+
+
+def sum_of_frozen(trainer: TimedTrainer) -> int:
+    """A checksum of the bits of all weights that do not train."""
+    frozen = (weight for weight in trainer.model.parameters() if not weight.requires_grad)
+    return sum(int(weight.view(torch.int16 if weight.itemsize == 2 else torch.int32).long().sum()) for weight in frozen)
+
+
+def planned(folder: Path, mode: floors.Mode, policy: str, settings: Settings) -> dict[str, float] | None:
+    """GiB by phase that `python -m vision_zero.plan` has for these settings; all weights it plans with ZeRO alone."""
+    if mode == "full":
+        return None
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "80"
+    asked = setup(
+        model=str(folder),
+        gpu=name if floors.card_of(name) else "80",
+        train=mode,
+        rank=settings.rank,
+        gpus=1,
+        zero=0,
+        micro_batch=settings.micro_batch,
+        rollout_batch=256,
+        games=settings.games,
+        civilians=settings.players - 1,
+        rounds=settings.rounds,
+        votes=settings.votes,
+        most_tokens=max(settings.clue_tokens, settings.vote_tokens),
+        max_pixels=settings.width * settings.height,
+        player=policy,
+        vllm_share=0.4,
+        arena=False,
+    )
+    return {name: sum(parts.values()) for name, parts in memory(read_shape(str(folder)), asked).items()}
 
 
 def check_steps(
@@ -96,7 +131,13 @@ def check_steps(
 ) -> None:
     """Trains three steps and hands a line to `write` after each of the two that count."""
     trainer = make_trainer(folder, mode, policy, settings)
-    trainer.add_callback(_Lines(trainer, shape, mode, write))
+    base, plan = sum_of_frozen(trainer), planned(folder, mode, policy, settings)
+
+    def checked(line: Line) -> None:
+        moved = ["the frozen weights moved"] if sum_of_frozen(trainer) != base else []
+        write(line | {"plan_gib": plan, "problems": line["problems"] + moved})
+
+    trainer.add_callback(_Lines(trainer, shape, mode, checked))
     trainer.train()
 
 

@@ -26,6 +26,16 @@ def start(out: Path, *arguments: str, **variables: str) -> subprocess.CompletedP
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_short_list_passes_on_a_cpu(tmp_path: Path) -> None:
+    finished = start(tmp_path, "--short")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert {line["check"] for line in lines} == {"machine", "7B lora", "7B lora vLLM"}
+    assert all(line["plan_gib"]["update"] > 0 for line in lines if line["check"] == "7B lora")
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(3300)
 def test_every_check_passes_on_a_cpu(tmp_path: Path) -> None:
     finished = start(tmp_path)
@@ -101,12 +111,13 @@ def test_the_table_has_floors_in_brackets() -> None:
         "tokens_per_s": 50.0,
         "mfu": 0.4,
         "peak_gib": {"rollout": 20.0, "update": 41.26},
+        "plan_gib": {"rollout": 18.0, "scoring": 3.0},
     }
     row = report.table([line]).splitlines()[2]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells == [
         *("3B full", "decision", "passed", "20.00 (2.00)", "50 (500)"),
-        *("2.00 (0.50)", "5.00 (2.00)", "27.50", "40%", "41.3"),
+        *("2.00 (0.50)", "5.00 (2.00)", "27.50", "40%", "rollout 20.0 (18.0), update 41.3"),
     ]
     assert "| failed: out of memory" in report.table([{"check": "x", "status": "failed: out of memory"}])
 
