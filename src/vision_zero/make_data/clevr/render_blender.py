@@ -25,8 +25,9 @@ from vision_zero.make_data.clevr.ray_tracing import BEVELS
 from vision_zero.make_data.clevr.scenes import COLOURS, Scene
 from vision_zero.make_data.maker import MakerError
 
-WORKER = Path(__file__).with_name("blender_worker.py")
-BLENDER_PYTHON = Path(__file__).resolve().parents[4] / ".venv-blender" / "bin" / "python"
+REPOSITORY = Path(__file__).resolve().parents[4]
+WORKER = REPOSITORY / "run_scripts" / "blender_worker.py"
+BLENDER_PYTHON = REPOSITORY / ".venv-blender" / "bin" / "python"
 """Interpreter that `bash setup.sh --blender` installs beside the sources."""
 
 SENSOR = 32.0  # width in mm

@@ -1,6 +1,6 @@
 """Program for Blender's Python: draws scenes from JSON lines until its input ends.
 
-    .venv-blender/bin/python blender_worker.py
+    .venv-blender/bin/python run_scripts/blender_worker.py
 
 First it writes {"ready": true, "version": ..., "device": ...}, then {"path": ...} for each request {"scene": ...,
 "width", "height", "samples", "path"} once the PNG is written. `render_blender` is the other end and defines the JSON.
