@@ -105,20 +105,11 @@ def _pie_part(table: SourceTable, rng: random.Random) -> ChartTable | None:
         row = rng.randrange(len(table.rows))
         n_parts = min(len(table.series), most)
         chosen = sorted(rng.sample(range(len(table.series)), n_parts))
-        values = [value for s in chosen if (value := table.values[s][row]) is not None]
-        if len(values) < n_parts:
-            return None
         selected = " (selected)" if n_parts < len(table.series) else ""
         title = f"{table.title}, {table.rows[row]}" if table.title else table.rows[row]
-        return ChartTable(
-            title + selected,
-            table.series_name,
-            tuple(table.series[s] for s in chosen),
-            (table.rows[row],),
-            (table.units[chosen[0]],),
-            (tuple(values),),
-            table.name,
-        )
+        turned = replace(table, row_name=table.series_name, rows=table.series, series=table.rows, rows_are="categories")
+        units, values = (table.units[chosen[0]],) * len(table.rows), tuple(zip(*table.values, strict=True))
+        return _cut(replace(turned, units=units, values=values), [row], chosen, title + selected)
     if table.whole == "column" and least <= len(table.rows) <= most:
         series, rows = [rng.randrange(len(table.series))], range(len(table.rows))
         return _cut(table, series, rows, _title(table, series, rows))

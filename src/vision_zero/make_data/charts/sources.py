@@ -26,11 +26,15 @@ class TableSourceError(ValueError):
 
 @dataclass(frozen=True)
 class LoadedTables:
-    """Tables, numbers of skipped files by reason, and columns that are no series since their numbers are not sure."""
+    """Tables, and numbers of skipped files by reason."""
 
     tables: tuple[SourceTable, ...]
     left_out: Counter[str]
-    doubtful: tuple[str, ...] = ()
+
+    @property
+    def doubtful(self) -> list[str]:
+        """Columns that are no series since their numbers are not sure."""
+        return [f"{table.name}, {column}" for table in self.tables for column in table.doubtful]
 
 
 def load_tables(sources: Sequence[str]) -> LoadedTables:
@@ -48,8 +52,7 @@ def load_tables(sources: Sequence[str]) -> LoadedTables:
             found, reasons = _csv_tables(Path(source))
             left_out += reasons
         tables += found
-    doubtful = (f"{table.name}, {column}" for table in tables for column in table.doubtful)
-    return LoadedTables(tuple(tables), left_out, tuple(doubtful))
+    return LoadedTables(tuple(tables), left_out)
 
 
 def built_in_tables(source: str) -> list[SourceTable]:
