@@ -83,11 +83,6 @@ def edit_scene(scene: DrawnScene, rng: random.Random) -> DrawnScene:
     return DrawnScene(tuple(objects))
 
 
-def changed_objects(original: DrawnScene, edited: DrawnScene) -> list[int]:
-    pairs = zip(original.objects, edited.objects, strict=True)
-    return [index for index, (before, after) in enumerate(pairs) if before != after]
-
-
 def draw(scene: DrawnScene, size: int = 112) -> Image.Image:
     """The scene as a square RGB image of `size` pixels a side; nothing in it is random."""
     image = Image.new("RGB", (size, size), BACKGROUND)

@@ -1,7 +1,6 @@
 """Pairs of charts: a table drawn as a chart, and the same chart of the table with one change.
 
-The change is two values swapped, two labels swapped, or one trend reversed. Both charts have the same style, axes and
-layout, so they differ by the change alone. Tables are parts of real ones (`sources`, `slices`).
+Changes are those of `edits`, tables are parts of real ones (`sources`, `slices`), charts are drawn by `drawing`.
 """
 
 import argparse
