@@ -17,7 +17,7 @@ from PIL import Image
 
 from vision_zero.make_data.charts import marks
 from vision_zero.make_data.charts.marks import Scale
-from vision_zero.make_data.charts.slices import Kind
+from vision_zero.make_data.charts.sources import Kind
 from vision_zero.make_data.charts.styles import LEGEND, Style, font_properties
 from vision_zero.make_data.charts.tables import ChartTable
 from vision_zero.make_data.charts.text_layout import Pen, arrange, check_letters, check_texts, fit, fit_all
