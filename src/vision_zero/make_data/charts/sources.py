@@ -37,9 +37,9 @@ class LoadedTables:
     left_out: Counter[str]
 
     @property
-    def doubtful(self) -> list[str]:
+    def doubtful(self) -> tuple[str, ...]:
         """Columns that are no series since their numbers are not sure."""
-        return [f"{table.name}, {column}" for table in self.tables for column in table.doubtful]
+        return tuple(f"{table.name}, {column}" for table in self.tables for column in table.doubtful)
 
 
 def load_tables(sources: Sequence[str]) -> LoadedTables:
