@@ -40,10 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if args.sheet.suffix.lower() not in SHEETS:
                 raise PairSourceError(f"--sheet {args.sheet}: must end in one of {', '.join(SHEETS)}")
             check_own(args.sheet, "--sheet")
-        sources = args.source[0] if len(args.source) == 1 else args.source
-        pairs = load_pairs(
-            sources, columns=columns(args.columns), scenes=args.scenes, pair_by=args.pair_by, dataset_split=args.split
-        )
+        options = {"scenes": args.scenes, "pair_by": args.pair_by, "dataset_split": args.split}
+        pairs = load_pairs(args.source, columns=columns(args.columns), **options)
         sample = None if args.all else args.sample
         report = check_pairs(pairs, sample, args.seed, progress("opening pairs", "pair"), collect=True)
         print(report_table(", ".join(args.source), pairs, report))
@@ -85,8 +83,8 @@ def progress(what: str, unit: str) -> Bar:
 
 def report_shared_images(pairs: Sequence[ImagePair], args: argparse.Namespace) -> bool:
     """Print images that look like one of --against. Returns whether there are any, or any that do not open."""
-    sources, name = args.against[0] if len(args.against) == 1 else args.against, ", ".join(args.against)
-    against = load_pairs(sources, columns=columns(args.against_columns), pair_by=args.pair_by, dataset_split=ALL)
+    name = ", ".join(args.against)
+    against = load_pairs(args.against, columns=columns(args.against_columns), pair_by=args.pair_by, dataset_split=ALL)
     others = hash_with_progress(against, name)
     ours = hash_with_progress(pairs, "the source")
     found = shared_images(ours, others, args.distance, progress("comparing", "block"))

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from vision_zero.data.drawn_scenes import comparison, draw, scenes_of
+from vision_zero.data.drawn_scenes import DrawnScene, comparison, draw, scenes_of
 
 
 def write_pairs(folder: str | Path, n: int, seed: int, size: int = 112) -> None:
@@ -17,3 +17,8 @@ def write_pairs(folder: str | Path, n: int, seed: int, size: int = 112) -> None:
         draw(edited, size).save(folder / f"{name}_modified.png", optimize=True)
         text = json.dumps(comparison(original, edited, size), indent=1)
         (folder / "scenes" / f"{name}_comparison.json").write_text(text + "\n", encoding="utf-8")
+
+
+def changed_objects(original: DrawnScene, edited: DrawnScene) -> list[int]:
+    pairs = zip(original.objects, edited.objects, strict=True)
+    return [index for index, (before, after) in enumerate(pairs) if before != after]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.data.drawn_files import write_pairs
+from tests.data.drawn_files import changed_objects, write_pairs
 from tiny_vlm import scripted
 from vision_zero.data.drawn_scenes import (
     COLOURS,
@@ -14,7 +14,6 @@ from vision_zero.data.drawn_scenes import (
     SHAPES,
     DrawnObject,
     DrawnScene,
-    changed_objects,
     draw,
     drawn_pair,
     edit_scene,

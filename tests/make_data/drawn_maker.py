@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vision_zero.data.drawn_scenes import changed_objects, comparison, draw, edit_scene, sample_scene
+from tests.data.drawn_files import changed_objects
+from vision_zero.data.drawn_scenes import comparison, draw, edit_scene, sample_scene
 from vision_zero.make_data import __main__ as make_data
 from vision_zero.make_data.maker import EditedPair, Make, Maker, MakerError, Rejected
 from vision_zero.types import Domain

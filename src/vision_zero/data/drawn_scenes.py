@@ -83,11 +83,6 @@ def edit_scene(scene: DrawnScene, rng: random.Random) -> DrawnScene:
     return DrawnScene(tuple(objects))
 
 
-def changed_objects(original: DrawnScene, edited: DrawnScene) -> list[int]:
-    pairs = zip(original.objects, edited.objects, strict=True)
-    return [index for index, (before, after) in enumerate(pairs) if before != after]
-
-
 def draw(scene: DrawnScene, size: int = 112) -> Image.Image:
     """The scene as a square RGB image of `size` pixels a side; nothing in it is random."""
     image = Image.new("RGB", (size, size), BACKGROUND)
@@ -140,9 +135,16 @@ def scene_objects(scene: DrawnScene, size: int = 112) -> list[dict[str, Any]]:
 def comparison(original: DrawnScene, edited: DrawnScene, size: int = 112) -> dict[str, Any]:
     """Contents of NAME_comparison.json of the official sets: the original scene and the changed objects."""
     before, after = scene_objects(original, size), scene_objects(edited, size)
-    indices = changed_objects(original, edited)
-    changed = [{"index": index, "original": before[index], "replacement": after[index]} for index in indices]
-    return {"original_scene": {"objects": before}, "modification": {"replaced_objects": changed}}
+    return {
+        "original_scene": {"objects": before},
+        "modification": {"replaced_objects": replaced_objects(before, after)},
+    }
+
+
+def replaced_objects(originals: Sequence[Any], replacements: Sequence[Any]) -> list[dict[str, Any]]:
+    """The JSON of those objects that differ, by their position."""
+    pairs = enumerate(zip(originals, replacements, strict=True))
+    return [{"index": index, "original": one, "replacement": new} for index, (one, new) in pairs if one != new]
 
 
 @dataclass(frozen=True)

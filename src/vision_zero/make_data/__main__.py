@@ -90,25 +90,20 @@ def kept_options(args: argparse.Namespace, maker: Maker) -> dict[str, Any]:
     return {"domain": args.domain, "name": maker.name, "max_attempts": maker.max_attempts, **options}
 
 
-def make_all(job: output.PairJob, remaining: output.RemainingPairs, n: int, n_workers: int) -> None:
-    """Make the missing pairs with a progress bar. Prints how many were there and the speed."""
-    n_there = n - len(remaining.numbers) - remaining.n_damaged
-    if n_there or remaining.n_damaged:
-        print(f"{n_there} of {n} pairs are there already")
-    if remaining.n_damaged:
-        print(f"{remaining.n_damaged} pairs had missing or cut files and are made again")
+def make_all(job: output.PairJob, remaining: Sequence[int], n: int, n_workers: int) -> None:
+    """Make the missing pairs with a progress bar. Prints the speed."""
     start, rejected = time.monotonic(), 0
     with (
-        closing(work(job, remaining.numbers, n_workers)) as results,
-        tqdm(total=n, initial=n - len(remaining.numbers), desc="making pairs", unit="pair", disable=None) as bar,
+        closing(work(job, remaining, n_workers)) as results,
+        tqdm(total=n, initial=n - len(remaining), desc="making pairs", unit="pair", disable=None) as bar,
     ):
         for rejects in results:
             rejected += sum(rejects.values())
             bar.set_postfix(rejected=rejected, refresh=False)
             bar.update()
-    if remaining.numbers:
+    if remaining:
         seconds = time.monotonic() - start
-        print(f"{len(remaining.numbers)} pairs in {seconds:.1f} s, {len(remaining.numbers) / seconds:.2f} pairs/s")
+        print(f"{len(remaining)} pairs in {seconds:.1f} s, {len(remaining) / seconds:.2f} pairs/s")
 
 
 def finish(out: Path, maker: Maker, n: int) -> int:

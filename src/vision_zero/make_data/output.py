@@ -41,18 +41,11 @@ QUANTILES = (0, 5, 25, 50, 75, 95, 100)
 _DOCUMENT = re.compile(r"([a-z0-9_]+)/([a-z0-9_]+)")
 
 
-@dataclass(frozen=True)
-class RemainingPairs:
-    """Pairs that are not made yet, and how many of those have damaged files."""
-
-    numbers: Sequence[int]
-    n_damaged: int
-
-
 @contextmanager
-def open_output(out: Path, name: str, options: Mapping[str, Any], n: int) -> Iterator[RemainingPairs]:
+def open_output(out: Path, name: str, options: Mapping[str, Any], n: int) -> Iterator[list[int]]:
     """Open a new or empty folder, or one that was started with the same options, and lock it for the block.
 
+    Yields the numbers of the pairs that are not made yet, and prints how many are, and how many have damaged files.
     Raises MakerError for a folder with foreign files, other options (both values are named) or more than `n` pairs, and
     for one that another run has open.
     """
@@ -151,13 +144,19 @@ def _keep_options(out: Path, options: Mapping[str, Any], n: int) -> None:
     write_json(path, now)
 
 
-def _todo(out: Path, name: str, n: int) -> RemainingPairs:
+def _todo(out: Path, name: str, n: int) -> list[int]:
     (out / RECORDS).mkdir(exist_ok=True)
     recorded = set(os.listdir(out / RECORDS))
     paths = {number: record_path(out, name, number) for number in range(n)}
     missing = [number for number, path in paths.items() if path.name not in recorded]
     damaged = [number for number, path in paths.items() if path.name in recorded and not _is_whole(out, path)]
-    return RemainingPairs(sorted([*missing, *damaged]), len(damaged))
+    remaining = sorted([*missing, *damaged])
+    n_there = n - len(remaining) - len(damaged)
+    if n_there or damaged:
+        print(f"{n_there} of {n} pairs are there already")
+    if damaged:
+        print(f"{len(damaged)} pairs had missing or cut files and are made again")
+    return remaining
 
 
 def _is_whole(out: Path, record: Path) -> bool:

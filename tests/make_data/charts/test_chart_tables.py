@@ -10,8 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_zero.make_data.charts.slices import KINDS, SIZE_RANGES, catalogue
-from vision_zero.make_data.charts.sources import BUILT_IN_FOLDER, TableSourceError, load_tables
+from vision_zero.make_data.charts.sources import (
+    BUILT_IN_FOLDER,
+    KINDS,
+    SIZE_RANGES,
+    TableSourceError,
+    catalogue,
+    load_tables,
+)
 from vision_zero.make_data.charts.tables import RowsAre, TableError, Whole, parse_csv, read_number, time_order
 
 

@@ -16,7 +16,7 @@ from matplotlib.text import Text
 from vision_zero.make_data.charts.drawing import draw_charts
 from vision_zero.make_data.charts.edits import apply, propose
 from vision_zero.make_data.charts.maker import ChartMaker, add_arguments, from_arguments
-from vision_zero.make_data.charts.slices import KINDS, value_range
+from vision_zero.make_data.charts.sources import KINDS, value_range
 from vision_zero.make_data.charts.styles import contrast, styles
 from vision_zero.make_data.charts.tables import ChartTable
 from vision_zero.make_data.maker import Rejected, changed_share

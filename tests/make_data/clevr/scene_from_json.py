@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vision_zero.make_data.clevr.camera import Camera
-from vision_zero.make_data.clevr.scenes import Lamps, Scene, SceneObject
+from vision_zero.make_data.clevr.scenes import Camera, Lamps, Scene, SceneObject
 
 
 def scene_from_json(document: Mapping[str, Any]) -> Scene:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_zero.make_data.clevr.camera import Camera, dot, focal_length, minus, unit
 from vision_zero.make_data.clevr.ray_tracing import camera_rays
+from vision_zero.make_data.clevr.scenes import Camera, dot, focal_length, minus, unit
 
 SIZE = (320, 240)
 COORDINATE = st.floats(-3, 3)

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vision_zero.make_data.clevr.camera import Camera
 from vision_zero.make_data.clevr.lighting import Light, lights_of, lit_share, rays_to
 from vision_zero.make_data.clevr.ray_tracing import crossing, object_mask, unit_vectors, vector
 from vision_zero.make_data.clevr.render_numpy import render
@@ -18,6 +17,7 @@ from vision_zero.make_data.clevr.scenes import (
     COLOURS,
     MATERIALS,
     SHAPES,
+    Camera,
     Lamps,
     Scene,
     SceneObject,

@@ -6,8 +6,8 @@ import random
 import pytest
 
 from tests.make_data.clevr.scene_from_json import scene_from_json
-from vision_zero.make_data.clevr.camera import Camera
 from vision_zero.make_data.clevr.scenes import (
+    Camera,
     Scene,
     SceneObject,
     SceneRules,

@@ -17,10 +17,10 @@ from PIL import Image
 
 from vision_zero.make_data.charts import marks
 from vision_zero.make_data.charts.marks import Scale
-from vision_zero.make_data.charts.slices import Kind
+from vision_zero.make_data.charts.sources import Kind
 from vision_zero.make_data.charts.styles import LEGEND, Style, font_properties
 from vision_zero.make_data.charts.tables import ChartTable
-from vision_zero.make_data.charts.text_layout import Arrangement, Pen, arrange, check_letters, check_texts, fit, fit_all
+from vision_zero.make_data.charts.text_layout import Pen, arrange, check_letters, check_texts, fit, fit_all
 from vision_zero.make_data.maker import Rejected
 
 DPI = 100
@@ -147,18 +147,14 @@ class DrawnChart:
         """Draw frame, grid, limits and ticks. Labels of rows follow when the space is known."""
         axes, theme = self.axes, self.theme
         if self.kind == "pie":
-            axes.set_aspect("equal")
-            axes.set_xlim(-1.02, 1.02)
-            axes.set_ylim(-1.02, 1.02)
+            axes.set(aspect="equal", xlim=(-1.02, 1.02), ylim=(-1.02, 1.02))
             axes.axis("off")
             return
         across = self.kind == "horizontal"
         # Beside horizontal bars stands their baseline, wherever they start from, or the whole frame.
         shown = ("left",) if across and len(theme.spines) < 4 else theme.spines
         for name, spine in axes.spines.items():
-            spine.set_visible(name in shown)
-            spine.set_color(theme.ink)
-            spine.set_linewidth(0.8)
+            spine.set(visible=name in shown, color=theme.ink, linewidth=0.8)
         value_axis, row_axis = (axes.xaxis, axes.yaxis) if across else (axes.yaxis, axes.xaxis)
         self._set_scale(value_axis, self.y_scale, self.table.units[1 if self.kind == "scatter" else 0])
         look = {"length": 0.25 * self.points if theme.ticks else 0, "width": 0.8, "pad": 0.42 * self.points}
@@ -248,18 +244,17 @@ class DrawnChart:
             return () if self._legend_names() else tuple(fit_all(rows, 0.22 * self.width, 2, self.small))
         if self.kind == "horizontal":
             lines = 2 if height / len(rows) >= 2.1 * self.small.line else 1
-            labels = Arrangement(tuple(fit_all(rows, 0.32 * self.width, lines, self.small)))
+            labels, angle = fit_all(rows, 0.32 * self.width, lines, self.small), 0
         else:
             low, high = self.axes.get_xlim()
             slot = width / (high - low)
-            labels = arrange(rows, slot, 0.3 * self.height, self.small, timed=self.table.timed)
+            labels, angle = arrange(rows, slot, 0.3 * self.height, self.small, timed=self.table.timed)
         axis = self.axes.yaxis if self.kind == "horizontal" else self.axes.xaxis
-        axis.set_ticks(range(len(rows)), labels.texts)
+        axis.set_ticks(range(len(rows)), labels)
         for label in axis.get_ticklabels():
             label.set(fontproperties=self.small.font, linespacing=1.1)
-            if labels.angle:
-                upright = labels.angle == 90
-                label.set(rotation=labels.angle, ha="right", va="center" if upright else "top", rotation_mode="anchor")
+            if angle:
+                label.set(rotation=angle, ha="right", va="center" if angle == 90 else "top", rotation_mode="anchor")
         return ()
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any, Literal, get_args
 
-from vision_zero.make_data.charts.slices import Kind, value_range
+from vision_zero.make_data.charts.sources import Kind, value_range
 from vision_zero.make_data.charts.tables import ChartTable
 
 EditKind = Literal["values", "labels", "trend"]

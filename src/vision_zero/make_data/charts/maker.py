@@ -1,7 +1,6 @@
 """Pairs of charts: a table drawn as a chart, and the same chart of the table with one change.
 
-The change is two values swapped, two labels swapped, or one trend reversed. Both charts have the same style, axes and
-layout, so they differ by the change alone. Tables are parts of real ones (`sources`, `slices`).
+Changes are those of `edits`, tables are parts of real ones (`sources`), charts are drawn by `drawing`.
 """
 
 import argparse
@@ -16,8 +15,7 @@ from typing import Any
 from vision_zero.config.game import add_options, beside
 from vision_zero.make_data.charts.drawing import DrawnChart, draw_charts
 from vision_zero.make_data.charts.edits import EDITS, TRENDING, Change, EditKind, apply, propose
-from vision_zero.make_data.charts.slices import KINDS, Kind, catalogue
-from vision_zero.make_data.charts.sources import BUILT_IN, TableSourceError, load_tables
+from vision_zero.make_data.charts.sources import BUILT_IN, KINDS, Kind, TableSourceError, catalogue, load_tables
 from vision_zero.make_data.charts.styles import FONTS, PALETTES, THEMES, Style, styles
 from vision_zero.make_data.charts.tables import ChartTable
 from vision_zero.make_data.maker import EditedPair, Make, Maker, Rejected, changed_share, check_share, option_values

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.ticker import MaxNLocator
 
-from vision_zero.make_data.charts.slices import ZERO_BASED, Kind
+from vision_zero.make_data.charts.sources import ZERO_BASED, Kind
 from vision_zero.make_data.charts.styles import Style, contrast
 from vision_zero.make_data.charts.tables import ChartTable
 from vision_zero.make_data.charts.text_layout import Pen

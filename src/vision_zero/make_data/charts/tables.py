@@ -1,7 +1,7 @@
 """Tables of charts: `ChartTable` of one chart, `SourceTable` of a source, and the parser of CSV.
 
 A chart shows a `ChartTable`: few rows and series, no gaps. A `SourceTable` has any number of rows and series, and gaps;
-charts show parts of it (`slices`). CSV comes from users and from models that read charts, so the parser returns a
+charts show parts of it (`sources`). CSV comes from users and from models that read charts, so the parser returns a
 `SourceTable` or raises a `TableError` with the reason.
 """
 

@@ -36,14 +36,6 @@ class Pen:
         return 1.25 * float(self.font.get_size_in_points()) * float(self.renderer.dpi) / 72
 
 
-@dataclass(frozen=True)
-class Arrangement:
-    """Labels under an axis: an empty text is a tick without a label."""
-
-    texts: tuple[str, ...]
-    angle: int = 0
-
-
 def wrap(text: str, width: float, lines: int, pen: Pen) -> str | None:
     """`text` in at most `lines` lines of whole words, each at most `width` wide; None if it does not fit."""
     wrapped: list[str] = []
@@ -79,8 +71,8 @@ def fit_all(texts: Sequence[str], width: float, lines: int, pen: Pen) -> list[st
     return fitted
 
 
-def arrange(labels: Sequence[str], slot: float, height: float, pen: Pen, *, timed: bool) -> Arrangement:
-    """Labels under an axis, one every `slot` pixels, at most `height` high.
+def arrange(labels: Sequence[str], slot: float, height: float, pen: Pen, *, timed: bool) -> tuple[list[str], int]:
+    """Labels under an axis and their angle. There is one every `slot` pixels, at most `height` high; some may be empty.
 
     In this order: as they are, wrapped, every second (third, ...) if they are times, turned and shortened. Swapped
     labels are arranged alike. Raises Rejected if nothing fits.
@@ -88,19 +80,19 @@ def arrange(labels: Sequence[str], slot: float, height: float, pen: Pen, *, time
     gap = 0.5 * pen.line
     widest = max(map(pen.width, labels))
     if widest <= slot - gap:
-        return Arrangement(tuple(labels))
+        return list(labels), 0
     if timed:
         for step in range(2, max(3, (len(labels) + 1) // 2)):
             if widest <= step * slot - gap:
-                return Arrangement(tuple(label if i % step == 0 else "" for i, label in enumerate(labels)))
+                return [label if i % step == 0 else "" for i, label in enumerate(labels)], 0
     else:
         wrapped = [wrap(label, slot - gap, 3, pen) for label in labels]
         if all(one is not None for one in wrapped):
-            return Arrangement(tuple(one or "" for one in wrapped))
+            return [one or "" for one in wrapped], 0
     for angle in ANGLES:
         sine = math.sin(math.radians(angle))
         if slot * sine >= 1.05 * pen.line:
-            return Arrangement(tuple(fit_all(labels, height / sine, 1, pen)), angle)
+            return fit_all(labels, height / sine, 1, pen), angle
     raise Rejected("row labels do not fit")
 
 

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_zero.config.game import beside
-from vision_zero.make_data.clevr.camera import Vector, unit
 from vision_zero.make_data.clevr.ray_tracing import Floats, dots, near_ray, to_object, vector
-from vision_zero.make_data.clevr.scenes import Lamps, SceneObject
+from vision_zero.make_data.clevr.scenes import Lamps, SceneObject, Vector, unit
 
 LAMPS: dict[str, dict[str, Any]] = beside(__file__)
 LAMP_WIDTH = 0.5  # lamps are squares of this side, aimed at the origin

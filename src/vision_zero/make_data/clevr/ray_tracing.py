@@ -12,8 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from vision_zero.make_data.clevr.camera import Camera, focal_length
-from vision_zero.make_data.clevr.scenes import Scene, SceneObject
+from vision_zero.make_data.clevr.scenes import Camera, Scene, SceneObject, focal_length
 
 Floats: TypeAlias = NDArray[np.float32]
 Indices: TypeAlias = NDArray[np.intp]

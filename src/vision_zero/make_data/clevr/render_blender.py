@@ -20,9 +20,8 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from vision_zero.make_data.clevr import lighting
-from vision_zero.make_data.clevr.camera import FOCAL
 from vision_zero.make_data.clevr.ray_tracing import BEVELS
-from vision_zero.make_data.clevr.scenes import COLOURS, Scene
+from vision_zero.make_data.clevr.scenes import COLOURS, FOCAL, Scene
 from vision_zero.make_data.maker import MakerError
 
 REPOSITORY = Path(__file__).resolve().parents[4]

@@ -4,6 +4,10 @@ Rules and numbers are those of CLEVR's generator: positions uniform on a square 
 along each of the four directions (so that "left of" is never a matter of taste), camera and lamps moved by chance.
 One thing is stricter here: a cube of half side r reaches r * sqrt(2) from its centre and is given that room.
 
+The camera looks at the origin through a 35 mm lens on a 32 mm sensor, as CLEVR's does. The world has z up and the
+ground at z = 0. Image coordinates are continuous, x to the right and y down from the top left corner, so the pixel in
+column i covers i to i + 1.
+
 Besides CLEVR's image_filename, image_index, split, objects, directions and relationships, the JSON of a scene has
 `camera` and `lamps`, from which it can be drawn again, and `visible_pixels` of each object.
 """
@@ -16,8 +20,13 @@ from operator import attrgetter
 from typing import Any
 
 from vision_zero.config.game import beside
-from vision_zero.make_data.clevr.camera import POSITION, Camera, Vector, dot, minus
+from vision_zero.data.drawn_scenes import replaced_objects
 from vision_zero.make_data.maker import Rejected
+
+Vector = tuple[float, float, float]
+
+FOCAL = 35 / 32  # focal length in widths of the sensor, which spans the longer side of the image
+POSITION: Vector = (7.4811, -6.5076, 5.3437)
 
 _TABLES = beside(__file__)
 COLOURS: dict[str, tuple[int, int, int]] = {name: tuple(rgb) for name, rgb in _TABLES["colours"].items()}
@@ -29,6 +38,57 @@ HALF_GROUND = 3.0  # objects stand at x and y in -3..3
 RELATION_EPSILON = 0.2
 """Least distance of two related objects (CLEVR). A larger margin of the scene relates every two objects."""
 GROUND_DIRECTIONS = ("right", "behind", "front", "left")
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera at `position` that looks at the origin. Raises ValueError for one that looks straight down or up."""
+
+    position: Vector = POSITION
+
+    def __post_init__(self) -> None:
+        if math.hypot(self.position[0], self.position[1]) < 1e-3:
+            raise ValueError(f"the camera must not stand above the origin, as it does at {self.position}")
+
+    @property
+    def forward(self) -> Vector:
+        return unit(scaled(self.position, -1.0))
+
+    @property
+    def right(self) -> Vector:
+        x, y, _ = self.forward
+        return unit((y, -x, 0.0))
+
+    @property
+    def up(self) -> Vector:
+        return cross(self.right, self.forward)
+
+    def project(self, point: Vector, size: tuple[int, int]) -> Vector:
+        """(x, y, depth) of a point in an image of `size` (width, height). Depth is along the line of sight."""
+        difference = minus(point, self.position)
+        depth = dot(difference, self.forward)
+        focal = focal_length(size)
+        x = size[0] / 2 + focal * dot(difference, self.right) / depth
+        y = size[1] / 2 - focal * dot(difference, self.up) / depth
+        return x, y, depth
+
+    def directions(self) -> Mapping[str, Vector]:
+        """CLEVR's six directions, unit vectors: those of the image, laid on the ground, and up and down."""
+        right, forward = self.right, self.forward
+        behind = unit((forward[0], forward[1], 0.0))
+        return {
+            "right": right,
+            "behind": behind,
+            "above": (0.0, 0.0, 1.0),
+            "below": (0.0, 0.0, -1.0),
+            "left": scaled(right, -1.0),
+            "front": scaled(behind, -1.0),
+        }
+
+
+def focal_length(size: tuple[int, int]) -> float:
+    """Focal length in pixels."""
+    return FOCAL * max(size)
 
 
 @dataclass(frozen=True)
@@ -210,31 +270,37 @@ def object_json(one: SceneObject, camera: Camera, size: tuple[int, int]) -> dict
 def relationships(scene: Scene) -> dict[str, list[list[int]]]:
     """Related objects by direction and object: `["left"][0]` are those left of object 0."""
     directions = scene.camera.directions()
-    centres = [one.centre for one in scene.objects]
-    return {
-        name: [
-            [
-                other
-                for other, there in enumerate(centres)
-                if other != one and dot(minus(there, here), directions[name]) > RELATION_EPSILON
-            ]
-            for one, here in enumerate(centres)
-        ]
-        for name in GROUND_DIRECTIONS
-    }
+    centres = list(enumerate(one.centre for one in scene.objects))
+
+    def related(one: int, here: Vector, way: Vector) -> list[int]:
+        return [other for other, there in centres if other != one and dot(minus(there, here), way) > RELATION_EPSILON]
+
+    return {name: [related(*centre, directions[name]) for centre in centres] for name in GROUND_DIRECTIONS}
 
 
 def comparison_json(original: Mapping[str, Any], modified: Mapping[str, Any]) -> dict[str, Any]:
     """NAME_comparison.json of the official sets: both scenes, and the objects that differ, by their position."""
-    pairs = zip(original["objects"], modified["objects"], strict=True)
-    return {
-        "original_scene": dict(original),
-        "modified_scene": dict(modified),
-        "modification": {
-            "replaced_objects": [
-                {"index": index, "original": before, "replacement": after}
-                for index, (before, after) in enumerate(pairs)
-                if before != after
-            ]
-        },
-    }
+    replaced = replaced_objects(original["objects"], modified["objects"])
+    scenes = {"original_scene": dict(original), "modified_scene": dict(modified)}
+    return {**scenes, "modification": {"replaced_objects": replaced}}
+
+
+def dot(a: Vector, b: Vector) -> float:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+def cross(a: Vector, b: Vector) -> Vector:
+    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+
+
+def minus(a: Vector, b: Vector) -> Vector:
+    return a[0] - b[0], a[1] - b[1], a[2] - b[2]
+
+
+def scaled(a: Vector, factor: float) -> Vector:
+    # Adding 0.0 turns -0.0 into 0.0, which reads better in JSON.
+    return a[0] * factor + 0.0, a[1] * factor + 0.0, a[2] * factor + 0.0
+
+
+def unit(a: Vector) -> Vector:
+    return scaled(a, 1 / math.sqrt(dot(a, a)))

@@ -85,24 +85,21 @@ def _imgedit_pairs(
 ) -> Iterator[Candidate]:
     partner = {after: before for before, (after, _) in rows.items()}
     waiting: dict[str, dict[str, bytes]] = {}
-    numbers = {before: number for number, before in enumerate(rows)}
-    done: set[str] = set()
+    missing = {before: f"{number:07d}" for number, before in enumerate(rows)}
     for name, parts in archives.items():
         for path, data in _stream_tar(files, name, parts, rows.keys() | partner.keys()):
             before = path if path in rows else partner[path]
-            if before in done:
+            if before not in missing:
                 continue
             images = waiting.setdefault(before, {})
             images[path] = data
             after, prompt = rows[before]
             if before in images and after in images:
                 del waiting[before]
-                done.add(before)
-                pair_id = f"{numbers[before]:07d}"
-                yield pair_candidate(pair_id, images[before], images[after], {"prompt": prompt, "path": before})
-    for before, number in numbers.items():
-        if before not in done:
-            yield Candidate(f"{number:07d}", problem="an image is not in the archives")
+                described = {"prompt": prompt, "path": before}
+                yield pair_candidate(missing.pop(before), images[before], images[after], described)
+    for pair_id in missing.values():
+        yield Candidate(pair_id, problem="an image is not in the archives")
     for number in range(n_others):
         yield Candidate(f"other_{number}", problem="the row is not one image and its edit, or repeats one")
 

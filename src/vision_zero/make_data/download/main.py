@@ -20,10 +20,10 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeAlias, get_args
 
 from PIL import Image
 from tqdm import tqdm
@@ -40,6 +40,9 @@ from vision_zero.make_data.output import to_json, write_json, write_whole
 from vision_zero.types import DOMAINS, Domain, ImagePair
 
 SOURCE, JOURNAL, SUMMARY = "source.json", "fetched.jsonl", "summary.json"
+KEPT = ""
+FetchProgress: TypeAlias = Counter[str]
+"""Candidates by why they were dropped, which is KEPT for those that were not."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,9 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         source = None if args.source is None else str(args.source.resolve())
         same = {"source": source, "revision": args.revision, "part": args.part, "archives": args.archives}
         done = open_folder(args.out, {**vars(published), **same}, args.limit)
-        if done.n_seen:
-            print(f"{done.n_kept} pairs are there already, {done.dropped.total()} were dropped")
-        complete = fetch(islice(candidates(published, args), done.n_seen, None), published, args, done)
+        if n_seen := done.total():
+            print(f"{done[KEPT]} pairs are there already, {n_seen - done[KEPT]} were dropped")
+        complete = fetch(islice(candidates(published, args), n_seen, None), published, args, done)
         finish(args.out, done, complete, with_manifest=published.layout != "chartqa")
     except KeyboardInterrupt:
         print(f"stopped; what was fetched is kept in {args.out}, the same command continues", file=sys.stderr)
@@ -60,10 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (PairSourceError, MakerError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    for reason, count in done.dropped.most_common():
+    for reason, count in dropped(done).items():
         print(f"dropped  {count:>6}  {reason}")
-    print(f"{done.n_kept} pairs in {args.out}{'' if complete else '; the set has more'}")
-    return 0 if done.n_kept else 1
+    print(f"{done[KEPT]} pairs in {args.out}{'' if complete else '; the set has more'}")
+    return 0 if done[KEPT] else 1
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -83,29 +86,21 @@ def chosen_set(args: argparse.Namespace) -> sets.PublishedSet:
     return replace(sets.SETS.get(args.set, sets.PublishedSet(args.set)), **changes)
 
 
-@dataclass
-class FetchProgress:
-    n_seen: int = 0
-    n_kept: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-
-    def count(self, line: Mapping[str, Any]) -> None:
-        self.n_seen += 1
-        self.n_kept += "dropped" not in line
-        self.dropped.update([line["dropped"]] if "dropped" in line else [])
+def dropped(done: FetchProgress) -> dict[str, int]:
+    return {reason: count for reason, count in done.most_common() if reason != KEPT}
 
 
 def fetch(
     offered: Iterator[sets.Candidate], published: sets.PublishedSet, args: argparse.Namespace, done: FetchProgress
 ) -> bool:
     """Add candidates up to the limit. Returns True if the source has no more."""
-    with tqdm(total=args.limit, initial=done.n_kept, desc=args.set, unit="pair", disable=None) as bar:
-        while args.limit is None or done.n_kept < args.limit:
+    with tqdm(total=args.limit, initial=done[KEPT], desc=args.set, unit="pair", disable=None) as bar:
+        while args.limit is None or done[KEPT] < args.limit:
             candidate = next(offered, None)
             if candidate is None:
                 return True
-            add(args.out, candidate, published.domain, done)
-            bar.update(done.n_kept - bar.n)
+            done[add(args.out, candidate, published.domain)] += 1
+            bar.update(done[KEPT] - bar.n)
     return False
 
 
@@ -167,30 +162,28 @@ def open_folder(out: Path, source: Mapping[str, Any], limit: int | None) -> Fetc
         raise PairSourceError(f"{out}: is there already and was not begun by this program; give an empty folder")
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / SOURCE, to_json(now, SOURCE))
-    done = FetchProgress()
-    for line in _lines(out):
-        done.count(line)
-    if limit is not None and done.n_kept > limit:
-        raise PairSourceError(f"{out}: holds {done.n_kept} pairs already, more than --limit {limit}")
+    done = Counter(line.get("dropped", KEPT) for line in _lines(out))
+    if limit is not None and done[KEPT] > limit:
+        raise PairSourceError(f"{out}: holds {done[KEPT]} pairs already, more than --limit {limit}")
     return done
 
 
-def add(out: Path, candidate: sets.Candidate, domain: Domain, done: FetchProgress) -> None:
-    """Keep the candidate if its images can be used, else count the reason; append a line to the journal."""
+def add(out: Path, candidate: sets.Candidate, domain: Domain) -> str:
+    """Keep the candidate if its images can be used; append a line to the journal. Returns the reason, or KEPT."""
     problem = candidate.problem or _problem(candidate)
     line: dict[str, Any] = {"id": candidate.id, "dropped": problem}
-    if problem is None:
+    if problem == KEPT:
         for path, data in candidate.files.items():
             write_whole(out / path, data)
         edited = {} if candidate.edited is None else {"edited": candidate.edited}
         line = {"id": candidate.id, "image": candidate.image, **edited, "domain": domain, "meta": dict(candidate.meta)}
-    done.count(line)
     try:
         with open(out / JOURNAL, "ab") as journal:
             journal.write(to_json(line, f"row {candidate.id}"))
     except OSError as error:
         reason = f"{out / JOURNAL}: cannot be written: {error.strerror}; the same command continues"
         raise MakerError(reason) from error
+    return problem
 
 
 def finish(out: Path, done: FetchProgress, complete: bool, with_manifest: bool) -> None:
@@ -198,11 +191,10 @@ def finish(out: Path, done: FetchProgress, complete: bool, with_manifest: bool) 
     if with_manifest:
         rows = (to_json(line, line["id"]) for line in _lines(out) if "dropped" not in line)
         write_whole(out / MANIFEST_NAME, b"".join(rows))
-    summary = {"kept": done.n_kept, "dropped": dict(done.dropped.most_common()), "source_complete": complete}
-    write_json(out / SUMMARY, summary)
+    write_json(out / SUMMARY, {"kept": done[KEPT], "dropped": dropped(done), "source_complete": complete})
 
 
-def _problem(candidate: sets.Candidate) -> str | None:
+def _problem(candidate: sets.Candidate) -> str:
     image = _Encoded(candidate.files[candidate.image])
     edited = None if candidate.edited is None else _Encoded(candidate.files[candidate.edited])
     try:
@@ -211,7 +203,7 @@ def _problem(candidate: sets.Candidate) -> str | None:
         sizes = "aspect ratios" in str(error)
         return "the aspect ratios of the two images differ" if sizes else str(error).removeprefix(": ").split(":")[0]
     same = after is not None and before.tobytes() == after.tobytes()
-    return "the edited image equals the original" if same else None
+    return "the edited image equals the original" if same else KEPT
 
 
 def _lines(out: Path) -> Iterator[dict[str, Any]]:

@@ -98,10 +98,8 @@ class Files:
 
     def names(self) -> list[str]:
         """All files, sorted; hidden ones (git's, the Hub client's, a Mac's) left out."""
-        if self.source is not None:
-            return [name for name in walk(self.source) if not _is_hidden(name)]
-        found = list_repo_files(self.repo, repo_type="dataset", revision=self.revision)
-        return sorted(name for name in found if not _is_hidden(name))
+        on_hub = partial(list_repo_files, self.repo, repo_type="dataset", revision=self.revision)
+        return sorted(name for name in (walk(self.source) if self.source else on_hub()) if not _is_hidden(name))
 
     def folder(self, patterns: list[str]) -> Path:
         """The folder that holds at least the files that the patterns (`*.zip`) match."""

@@ -25,9 +25,8 @@ from vision_zero.data.pairs import load_pairs
 from vision_zero.make_data.maker import EditedPair, Make, Maker, Rejected, changed_pixels, check_share, option_values
 from vision_zero.make_data.photos import diffusion
 from vision_zero.make_data.photos.diffusion import EDITORS, DiffusionEditor, OpenEditor
+from vision_zero.make_data.photos.edits import Edit, mirror, paste, recolour_background, recolour_object
 from vision_zero.make_data.photos.instructions import DEFAULT_TEMPLATES, read_instructions
-from vision_zero.make_data.photos.move import mirror, paste
-from vision_zero.make_data.photos.recolour import Edit, recolour_background, recolour_object
 from vision_zero.make_data.photos.segmentation import Pixels, box_of
 from vision_zero.types import Domain, ImagePair
 

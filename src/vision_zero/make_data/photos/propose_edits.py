@@ -44,10 +44,7 @@ def request(pair: ImagePair, row: int, seed: int, max_new_tokens: int) -> TurnRe
 def propose(
     policy: Policy, pairs: Sequence[ImagePair], rows: Sequence[int], *, batch: int, seed: int, max_new_tokens: int
 ) -> Iterator[dict[str, str | None]]:
-    """A line of the file for each of `rows`, in order, `batch` of them asked at a time.
-
-    `image` names the photograph. `instruction` is None if the completion does not parse; then that is in the line too.
-    """
+    """A line of the file for each of `rows`, in order, `batch` of them asked at a time."""
     for start in range(0, len(rows), batch):
         requests = [request(pairs[row], row, seed, max_new_tokens) for row in rows[start : start + batch]]
         for asked, completion in zip(requests, policy.answer(requests), strict=True):

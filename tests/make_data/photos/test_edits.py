@@ -14,16 +14,18 @@ from hypothesis import strategies as st
 
 from vision_zero.data.image_files import ImageFile
 from vision_zero.make_data.maker import Rejected, changed_pixels, changed_share
-from vision_zero.make_data.photos.move import cut_out, mirror, paste
-from vision_zero.make_data.photos.recolour import (
+from vision_zero.make_data.photos.edits import (
     COLOURS,
     MIN_HUE_STEP,
     Colour,
     Edit,
     blended,
     colour_name,
+    cut_out,
+    mirror,
     other_colour,
     painted,
+    paste,
     place,
     recolour_background,
     recolour_object,
