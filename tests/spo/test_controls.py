@@ -38,8 +38,8 @@ def scored(
 def by_role(scores: Scores, games: Sequence[GameSummary]) -> tuple[list[float], list[float], list[float]]:
     """Rewards of all spies, of all civilians and of all votes, sorted."""
     seats = [(game.spy == seat, reward) for game in games
-             for seat, reward in enumerate(scores.of(game.game).clue_rewards, start=1)]  # fmt: skip
-    votes = [reward for game in games for reward in scores.of(game.game).vote_rewards]
+             for seat, reward in enumerate(scores.by_game[game.game].clue_rewards, start=1)]  # fmt: skip
+    votes = [reward for game in games for reward in scores.by_game[game.game].vote_rewards]
     return sorted(r for spy, r in seats if spy), sorted(r for spy, r in seats if not spy), sorted(votes)
 
 
@@ -74,7 +74,7 @@ def test_a_shuffle_leaves_games_and_depends_on_seed_and_iteration_alone() -> Non
     assert first != scored(FOUR, "shuffled", iteration=4).by_game
     assert first != scored(FOUR, "shuffled", seed=1).by_game
     # In FOUR every vote of game 2 is right; right votes of others are among them now.
-    assert any(set(scored(FOUR, "shuffled", iteration).of(2).vote_rewards) != {1.0} for iteration in range(5))
+    assert any(set(scored(FOUR, "shuffled", iteration).by_game[2].vote_rewards) != {1.0} for iteration in range(5))
 
 
 def test_constant_leaves_votes_nothing_and_clues_what_the_baseline_lacks() -> None:

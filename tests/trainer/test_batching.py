@@ -33,6 +33,7 @@ from vision_zero.trainer.batching import (
     trim,
 )
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
+from vision_zero.trainer.packed_forward import PackedForward
 from vision_zero.trainer.samples import TrainingSample
 from vision_zero.types import GameRules, Stage
 
@@ -166,9 +167,9 @@ def test_padding_share_counts_dummy_samples_as_padding() -> None:
 # -------------------------------------------------------------------------------------------- nothing but work changes
 
 
-def as_trl_cuts(batch: Batch, order: list[int], n_micro_batches: int, multiple: int | None) -> list[Batch]:
+def as_trl_cuts(packed: PackedForward, batch: Batch) -> list[Batch]:
     """In the order of games, padded to the longest row of all."""
-    parts = split_tensor_dict(split_pixel_values_by_grid(batch), n_micro_batches)
+    parts = split_tensor_dict(split_pixel_values_by_grid(batch), packed.args.steps_per_generation)
     return [unsplit_pixel_values_by_grid(part) for part in parts]
 
 
@@ -211,7 +212,7 @@ def test_order_and_trimming_change_nothing(
     }
     monkeypatch.setattr(packed_forward, "image_cost", lambda *_: 0.0)
     ours, held = many_rows(tmp_path / "ours", **config)
-    monkeypatch.setattr(packed_forward, "split_micro_batches", as_trl_cuts)
+    monkeypatch.setattr(PackedForward, "split_micro_batches", as_trl_cuts)
     monkeypatch.setattr(packed_forward, "split_into_chunks", lambda rows, order, tokens: [list(range(len(rows)))])
     plain, held_by_plain = many_rows(tmp_path / "plain", **config)
 
@@ -238,7 +239,7 @@ def test_completions_of_one_token_keep_the_mask(tmp_path: Path, monkeypatch: pyt
     }
     monkeypatch.setattr(packed_forward, "image_cost", lambda *_: 0.0)
     ours, held = many_rows(tmp_path / "ours", **config)
-    monkeypatch.setattr(packed_forward, "split_micro_batches", as_trl_cuts)
+    monkeypatch.setattr(PackedForward, "split_micro_batches", as_trl_cuts)
     plain, _ = many_rows(tmp_path / "plain", **config)
     assert min(columns for _, columns, _ in held) == 2
     for name in ("entropy", "kl", "loss", "grad_norm"):

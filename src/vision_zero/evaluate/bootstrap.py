@@ -73,18 +73,14 @@ class Interval:
         rows = max(1, AT_ONCE // n)
         drawn = (rng.integers(n, size=(min(rows, resamples - start), n)) for start in range(0, resamples, rows))
         means = np.concatenate([sums[some].sum(axis=1) / counts[some].sum(axis=1) for some in drawn])
-        low, high = np.quantile(means, [_tail(n), 1 - _tail(n)])
+        tail = NormalDist().cdf(-math.sqrt(n / (n - 1)) * students_t(n - 1))
+        low, high = np.quantile(means, [tail, 1 - tail])
         return cls(mean, float(low), float(high))
 
     def __str__(self) -> str:
         if self.low is None or self.high is None:
             return f"{self.value:.3f} (no interval)"
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
-
-
-def _tail(n: int) -> float:
-    """The percentile of the lower end with `n` pairs."""
-    return NormalDist().cdf(-math.sqrt(n / (n - 1)) * students_t(n - 1))
 
 
 def students_t(v: int) -> float:

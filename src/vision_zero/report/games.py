@@ -10,7 +10,7 @@ import random
 import reprlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -142,30 +142,27 @@ def judge_clues(
     by_iteration: dict[int, dict[str, list[tuple[float, str]]]] = {}
     for game in games:
         said = grounding.said_in_record(game)
-        judged: list[grounding.ClueGrounding] = []
         if scene_index is not None and game["pair"] in scene_index:
-            judged = scene_index.judge_clues(game["pair"], said)
-        copied = grounding.copied_clues(said)
-        marks.append([_marks(clue, judged[k] if judged else None, copied[k]) for k, clue in enumerate(game["clues"])])
+            judged = [asdict(one) for one in scene_index.judge_clues(game["pair"], said)]
+        else:
+            judged = [{"copied": float(copied)} for copied in grounding.copied_clues(said)]
+        marks.append([_marks(clue, one) for clue, one in zip(game["clues"], judged, strict=True)])
         values = by_iteration.setdefault(iteration_of(game), {})
         for role in grounding.roles_of_policy(game):
-            own = [number for number, clue in enumerate(said) if (clue.seat == game["spy"]) is (role is Role.SPY)]
-            if not own:
-                continue
-            names = grounding.GROUNDING_FIGURES if judged else ()
-            figures = {name: [getattr(judged[k], name) for k in own] for name in names}
-            figures["copied"] = [float(copied[k]) for k in own]
-            for name, own_shares in figures.items():
-                values.setdefault(f"{role.value}/{name}", []).append((sum(own_shares) / len(own), game["pair"]))
+            is_spy = role is Role.SPY
+            own = [one for clue, one in zip(said, judged, strict=True) if (clue.seat == game["spy"]) is is_spy]
+            for name in own[0] if own else ():
+                mean = sum(one[name] for one in own) / len(own)
+                values.setdefault(f"{role.value}/{name}", []).append((mean, game["pair"]))
     shares = {k: {name: _interval(one) for name, one in figures.items()} for k, figures in sorted(by_iteration.items())}
     return JudgedClues(marks, shares)
 
 
-def _marks(clue: Record, judged: grounding.ClueGrounding | None, copied: bool) -> list[str]:
+def _marks(clue: Record, judged: Mapping[str, float]) -> list[str]:
     own = [] if clue["parsed"] else ["unparsed"]
-    if judged is not None and clue["parsed"]:
-        own.append("no_claim" if judged.no_claim else "true" if judged.true else "false")
-    return [*own, *(["copied"] if copied else [])]
+    if "true" in judged and clue["parsed"]:
+        own.append("no_claim" if judged["no_claim"] else "true" if judged["true"] else "false")
+    return [*own, *(["copied"] if judged["copied"] else [])]
 
 
 def _interval(values: Sequence[tuple[float, str]]) -> tuple[float, float | None, float | None]:

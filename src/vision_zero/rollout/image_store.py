@@ -43,6 +43,15 @@ class ProcessedPrompt:
     image: int
 
 
+def last_fields(prompts: Sequence[ProcessedPrompt], width: int, device: Any = None) -> dict[str, torch.Tensor]:
+    """Numbers of images, and the fields of the last `width` tokens of each prompt, which is padded left."""
+    per_token = {
+        name: [([0] * width + one.per_token[name])[-width:] for one in prompts] for name in prompts[0].per_token
+    }
+    fields = {**per_token, "pixel_values": [[one.image] for one in prompts]}
+    return {name: torch.tensor(value, device=device) for name, value in fields.items()}
+
+
 class ImageStore:
     """Fields of images by number, until `clear`. `preprocessed` counts images over the store's life.
 
@@ -178,12 +187,7 @@ class _Numbering:
         rows = {(one, some[0].key): some[0] for one, some in zip(text, images, strict=True)}
         read = {row: self.process(row[0], image) for row, image in rows.items()}
         prompts = [read[one, some[0].key] for one, some in zip(text, images, strict=True)]
-        longest = max(len(prompt.ids) for prompt in prompts)
-        per_token = {
-            name: torch.tensor([[0] * (longest - len(one.ids)) + one.per_token[name] for one in prompts])
-            for name in prompts[0].per_token
-        }
-        return BatchFeature({**per_token, "pixel_values": torch.tensor([[prompt.image] for prompt in prompts])})
+        return BatchFeature(last_fields(prompts, max(len(prompt.ids) for prompt in prompts)))
 
     def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> Any:
         if not self.store.by_number:
@@ -319,10 +323,8 @@ def _by_image(output: Any, n_tokens: Sequence[int]) -> list[Features]:
     for name, value in {**output, "pooler_output": output.pooler_output}.items():
         if value is None or name in OF_THE_ENCODER:
             continue
-        layers = [torch.cat(tuple(value)) if isinstance(value, (list, tuple)) else value]
-        if name != "pooler_output" and isinstance(value, (list, tuple)):
-            layers = list(value)
-        layers = [layer.flatten(0, -2) for layer in layers]
+        several = list(value) if isinstance(value, (list, tuple)) else [value]
+        layers = [layer.flatten(0, -2) for layer in ([torch.cat(several)] if name == "pooler_output" else several)]
         if wrong := [len(layer) for layer in layers if len(layer) != sum(n_tokens)]:
             raise ValueError(f"{sum(n_tokens)} image tokens in a prompt, for {wrong[0]} image features ({name})")
         for part, some in zip(parts, zip(*(layer.split(list(n_tokens)) for layer in layers), strict=True), strict=True):

@@ -45,9 +45,8 @@ def invert_cdf(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, top_k: int, to
 class Sampler:
     """One token per live completion and step, drawn from the turn's own generator, with its log-probability.
 
-    A token is drawn by inverting the cumulative distribution, in vocabulary order, at one uniform number per token.
-    The numbers come from a generator seeded with the turn, so a completion is the same in any batch; one number per
-    token costs less than Gumbel noise over the vocabulary and is the same distribution.
+    A token is drawn by inverting the cumulative distribution (`invert_cdf`) at one uniform number, which costs less
+    than Gumbel noise over the vocabulary and is the same distribution.
     """
 
     def __init__(self, requests: Sequence[TurnRequest], sampling: Sampling, banned: list[int], ends: list[int]) -> None:

@@ -27,6 +27,7 @@ from vision_zero.rollout.image_store import (
     ImageStore,
     ProcessedPrompt,
     chat_text,
+    last_fields,
     look_images_up,
     process,
     store_of,
@@ -178,15 +179,6 @@ class TransformersPolicy:
         if batch:
             yield batch
 
-    def _shown(self, rows: list[_Row], rest: int) -> dict[str, torch.Tensor]:
-        """The images of rows whose last `rest` tokens show them, and what the processor says of these tokens."""
-        prompts = [row.prompt for row in rows]
-        per_token = {
-            name: [([0] * rest + one.per_token[name])[-rest:] for one in prompts] for name in prompts[0].per_token
-        }
-        fields = {**per_token, "pixel_values": [[one.image] for one in prompts]}
-        return {name: torch.tensor(value, device=self.model.device) for name, value in fields.items()}
-
     def _prefill(self, rows: list[_Row]) -> tuple[Cache, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Compute the tokens of each row's prompt that are not cached.
 
@@ -228,7 +220,7 @@ class TransformersPolicy:
         positions = positions_of(self.backbone, ids_BL, mask_BL, image_BL, grids)
         output = self.model(
             input_ids=ids_BL[:, -rest:],
-            **({} if any(reused) else self._shown(rows, rest)),
+            **({} if any(reused) else last_fields([row.prompt for row in rows], rest, device)),
             attention_mask=mask,
             position_ids=positions[..., -rest:],
             past_key_values=cache,

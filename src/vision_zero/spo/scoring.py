@@ -33,9 +33,6 @@ class Scores:
     na_rate: float
     means: dict[str, float]
 
-    def of(self, game: int) -> GameScore:
-        return self.by_game[game]
-
 
 def _by_role(what: str, values_by_game: Sequence[Sequence[float]], spies: Sequence[int]) -> dict[str, float]:
     """Means over games: of the spy's value, and of the civilians' mean value."""

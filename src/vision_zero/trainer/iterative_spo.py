@@ -400,7 +400,7 @@ class IterativeSPOTrainer(ResumableTrainer):
                 step=self.state.global_step,
                 stage=stage,
                 template=self.template,
-                **asdict(scores.of(game.index)),
+                **asdict(scores.by_game[game.index]),
                 past=self.past.record(game.index, stage),
             )
             for game in games

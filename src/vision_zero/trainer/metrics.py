@@ -33,7 +33,6 @@ def iteration_metrics(
     Shares of clues leave out the games `past`, in which another model gave some.
     """
     votes = [vote for game in games for vote in game.votes]
-    n_clues = sum(len(game.clue_lengths) for game in games)
     clue_lengths = [length for game in games for length in game.clue_lengths]
     vote_lengths = [length for game in games for length in game.vote_lengths]
     values = {
@@ -49,15 +48,16 @@ def iteration_metrics(
         "votes/for_spy": sum(game.votes.count(game.spy) for game in games) / len(games),
         "votes/right": sum(game.votes.count(game.spy) for game in games) / len(votes),
         "votes/invalid": sum(vote == 0 for vote in votes) / len(votes),
-        "votes/zero_variance_games": sum(len(set(scores.of(g.game).vote_rewards)) == 1 for g in games) / len(games),
-        "clues/unparsed": sum(game.unparsed_clues for game in games) / n_clues,
+        "votes/zero_variance_games": sum(len(set(one.vote_rewards)) == 1 for one in scores.by_game.values())
+        / len(games),
+        "clues/unparsed": sum(game.unparsed_clues for game in games) / len(clue_lengths),
         **{
             f"clues/{name}": share
             for name, share in clue_shares([game for game in games if game.game not in past]).items()
         },
-        "length/clue": sum(clue_lengths) / n_clues,
+        "length/clue": sum(clue_lengths) / len(clue_lengths),
         "length/vote": sum(vote_lengths) / len(votes),
-        "length/clue_cut": sum(n >= token_limits["clue"].maximum for n in clue_lengths) / n_clues,
+        "length/clue_cut": sum(n >= token_limits["clue"].maximum for n in clue_lengths) / len(clue_lengths),
         "length/vote_cut": sum(n >= token_limits["decision"].maximum for n in vote_lengths) / len(votes),
         **{f"stage/switched_by_{name}": float(schedule.last_reason == name) for name in ("rule", "patience", "cycle")},
     }
@@ -120,25 +120,20 @@ class TokenWeightedMetrics:
 
     def __init__(self) -> None:
         self._values: dict[str, list[tuple[float, float]]] = {}
-        self._extremes: dict[str, list[float]] = {}
 
     def take(self, log: MutableMapping[str, list[float]], n_tokens: float) -> None:
         """After a micro-batch with `n_tokens` tokens over all processes."""
-        for name in MEANS:
+        for name in (*MEANS, *EXTREMES):
             if log.get(name):
                 self._values.setdefault(name, []).append((log[name].pop(), n_tokens))
-        for name in EXTREMES:
-            if log.get(name):
-                value = log[name].pop()
-                if not math.isnan(value):  # as a micro-batch of dummy samples alone has it
-                    self._extremes.setdefault(name, []).append(value)
 
     def put_back(self, log: MutableMapping[str, list[float]]) -> None:
         """After the last micro-batch of an optimizer step."""
         for name, values in self._values.items():
-            if total := sum(n for _, n in values):
+            if name in EXTREMES:
+                # A micro-batch of dummy samples alone has NaN.
+                if known := [value for value, _ in values if not math.isnan(value)]:
+                    log[name].append(EXTREMES[name](known))
+            elif total := sum(n for _, n in values):
                 log[name].append(sum(value * n for value, n in values) / total)
-        for name, extremes in self._extremes.items():
-            log[name].append(EXTREMES[name](extremes))
         self._values.clear()
-        self._extremes.clear()

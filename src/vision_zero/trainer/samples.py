@@ -50,7 +50,7 @@ def build_samples(rollout: Rollout, scores: Scores, stages: Sequence[Stage], tem
     """
     samples = []
     for game in rollout.games:
-        score = scores.of(game.index)
+        score = scores.by_game[game.index]
         by_stage: dict[Stage, Sequence[Clue | CastVote]] = {"clue": game.clues, "decision": game.votes}
         said = [(stage, number, turn) for stage in stages for number, turn in enumerate(by_stage[stage])]
         for stage, number, turn in said:

@@ -97,13 +97,9 @@ def _metric(names: Sequence[str], rows: Sequence[Mapping[str, Any]], asked: str 
     def per_question(name: str) -> bool:
         return all(isinstance(row.get(name), (bool, int, float)) and 0 <= row[name] <= 1 for row in rows)
 
+    usable = [name for name in ([asked] if asked else names) if per_question(name)]
+    if usable:
+        return usable[0]
     if asked:
-        if not per_question(asked):
-            raise NoScoreError(
-                f"--metric {asked}: not every sample has a value in 0..1 of it; it has {', '.join(names)}"
-            )
-        return asked
-    usable = [name for name in names if per_question(name)]
-    if not usable:
-        raise NoScoreError(f"no metric with a value in 0..1 per sample, so nothing can be paired: {', '.join(names)}")
-    return usable[0]
+        raise NoScoreError(f"--metric {asked}: not every sample has a value in 0..1 of it; it has {', '.join(names)}")
+    raise NoScoreError(f"no metric with a value in 0..1 per sample, so nothing can be paired: {', '.join(names)}")

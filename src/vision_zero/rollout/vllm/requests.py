@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from transformers import PreTrainedModel, ProcessorMixin
@@ -37,14 +38,13 @@ class EnginePolicy(QueuedPolicy):
         self._bias = dict.fromkeys(placeholder_ids(processor, inner), BANNED_BIAS)
         self._ends = end_ids(processor, inner)
         self._waiting: dict[str, tuple[TurnRequest, Any]] = {}
-        self._n_submitted = 0
+        self._names = map(str, count())
         self._last: tuple[tuple[str, str], Any] | None = None
 
     def submit(self, request: TurnRequest) -> None:
-        name, prompt = str(self._n_submitted), self._prompt(request)
+        name, prompt = next(self._names), self._prompt(request)
         self._send(name, request, prompt)
         self._waiting[name] = (request, prompt)
-        self._n_submitted += 1
 
     def _prompt(self, request: TurnRequest) -> Any:
         """The engine's input of a prompt, cached for the next turn with an equal prompt, such as a game's votes."""
