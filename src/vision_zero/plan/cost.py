@@ -2,7 +2,7 @@
 
 Times are floors: what the card's peak rates allow if all else were free. FLOPs of the update do not count what
 gradient checkpointing computes twice, so floor / measured time of the update is the MFU. Bytes of activations and head
-are those of the real step on fake tensors, within 1% (tests/plan/test_plan_fake_step.py).
+are those of the real step on fake tensors, within 5% (tests/plan/test_plan_fake_step.py).
 """
 
 from __future__ import annotations
