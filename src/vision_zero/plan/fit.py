@@ -70,7 +70,7 @@ def memory(shape: ModelShape, s: Setup) -> Phases:
     here = 0 if s.offload else 1
     sharded, state = (here / s.gpus if s.zero >= stage else here for stage in (3, 2))
     trained = n if full else shape.adapter_parameters(s.rank)
-    quantized = shape.layers * shape.layer_weights + tower.depth * tower.block_weights
+    quantized = shape.layers * sum(a * b for a, b in shape.layer_matrices[: 4 if shape.experts else None])
     weights = 2 * n - (2 - GIVEN["nf4"]) * quantized * (s.train == "qlora")
     kept = {
         "weights": weights * sharded,

@@ -15,7 +15,6 @@ FLAGS = {
     "arena": "--arena_every 0",
     "gpus": "NUM_GPUS={}",
 }
-QLORA = "QLoRA, which no script trains yet"
 WORDS = {"arena": "no arena", "zero": "ZeRO-3", "offload": "offload"}
 MODELS = ("qwen2.5-vl-3b", "qwen2.5-vl-7b", "qwen3-vl-8b", "internvl3-14b", "qwen2.5-vl-32b")
 MACHINES = ((1, "24"), (1, "48"), (1, "80"), (4, "80"), (8, "80"))
@@ -59,23 +58,22 @@ def flags(s: Setup, other: Setup) -> str:
         files = {0: "none", 2: "configs/deepspeed/zero2.json", 3: "configs/deepspeed/zero3.json"}
         words.append(f"DEEPSPEED={'configs/deepspeed/zero3_offload.json' if other.offload else files[other.zero]}")
     if "train" in changed:
-        words.append(QLORA if other.train == "qlora" else "run_scripts/run_lora_1gpu.sh")
+        words.append("run_scripts/run_lora_1gpu.sh" + " --load_in_4bit true" * (other.train == "qlora"))
     return " ".join(words)
 
 
 def preset(shape: ModelShape, s: Setup) -> str:
-    """Options of run_lora_1gpu.sh for the card. Raises ValueError where LoRA does not fit.
+    """Options of run_lora_1gpu.sh for the card, LoRA's if that fits, else QLoRA's. Raises ValueError if none does.
 
     vLLM plays where its engine fits beside training; the batches are those of a run without it.
     """
     found = nearest(shape, s, kept=("gpus", "zero", "offload"))
-    if found is None or found.train != "lora":
-        raise ValueError(
-            f"{s.model} does not fit: {named(s)}; " + (f"only {QLORA}, does" if found else "no batch does")
-        )
+    if found is None:
+        raise ValueError(f"{s.model} does not fit: {named(s)}; no batch does, nor with weights of 4 bits")
     engine = nearest(shape, Setup(**vars(found) | {"player": "vllm"}), kept=("micro_batch", "train", "gpus", "zero"))
     options = (FLAGS[name].format(vars(found)[name]) for name in ("micro_batch", "rollout_batch", "max_pixels"))
-    return " ".join([*options, *["--use_vllm false"] * (engine is None)])
+    four_bits = ["--load_in_4bit true"] * (found.train == "qlora")
+    return " ".join([*options, *four_bits, *["--use_vllm false"] * (engine is None)])
 
 
 def table() -> str:
@@ -111,7 +109,7 @@ def run_setup(model: Any, game: Any, args: Any, gpu: str | None) -> Setup:
     zero = args.hf_deepspeed_config.config["zero_optimization"] if args.deepspeed else {}
     return setup(
         model=model.model_name_or_path,
-        train="lora" if model.use_peft else "full",
+        train="qlora" if model.load_in_4bit else "lora" if model.use_peft else "full",
         gpus=args.world_size,
         gpu=gpu,
         zero=zero.get("stage", 0),
@@ -137,7 +135,7 @@ def line(s: Setup) -> str:
         shape = read_shape(s.model)
         title = f"plan: {shape.parameters / 1e9:.3g} B parameters"
         if s.gpu is None:
-            trained, copies = (shape.adapter_parameters(s.rank), 1) if s.train == "lora" else (shape.parameters, 2)
+            trained, copies = (shape.parameters, 2) if s.train == "full" else (shape.adapter_parameters(s.rank), 1)
             state = (4 * copies * shape.parameters + 12 * trained) / GIB
             return f"{title}; weights, gradients, optimizer and reference {state:.2g} GiB"
         parts = max(memory(shape, s).values(), key=lambda own: sum(own.values()))
