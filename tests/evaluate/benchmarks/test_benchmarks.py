@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from run_scripts import vlmevalkit_reader as reader
 from tests.process_helpers import BENCH_MODEL, TINY_VLM
 from vision_zero.evaluate.__main__ import main
 from vision_zero.evaluate.benchmarks.options import (
@@ -31,7 +32,6 @@ from vision_zero.evaluate.benchmarks.suite import (
     judge_summary,
 )
 from vision_zero.evaluate.benchmarks.table import END, NONE_YET, START, fill_table, results_table, small_print
-from vision_zero.evaluate.benchmarks.vlmevalkit import reader
 from vision_zero.evaluate.benchmarks.vlmevalkit.run import (
     answer_mode,
     command,

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from run_scripts import vlmevalkit_reader as reader
 from tests.evaluate.benchmarks.small_benchmark import (
     LETTERS,
     answer_of,
@@ -29,7 +30,6 @@ from tests.process_helpers import ROOT, TINY_VLM, without_weight
 from vision_zero.evaluate.benchmarks.options import PYTHONS, SYSTEM_PROMPT, BenchmarkConfig
 from vision_zero.evaluate.benchmarks.processes import READY
 from vision_zero.evaluate.benchmarks.suite import BENCHMARKS, BY_NAME
-from vision_zero.evaluate.benchmarks.vlmevalkit import reader
 from vision_zero.evaluate.benchmarks.vlmevalkit.run import benchmark_outcome, direct_entry
 
 NAME, N = "drawn_shapes", 40

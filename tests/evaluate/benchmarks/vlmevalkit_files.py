@@ -1,8 +1,8 @@
 """Run by VLMEvalKit's Python: small prediction files for many benchmarks, scored by VLMEvalKit's own code, then read.
 
-    python vlmevalkit_files.py FOLDER SRC/vision_zero/evaluate/benchmarks/vlmevalkit
+    python vlmevalkit_files.py FOLDER RUN_SCRIPTS
 
-Prints {benchmark: {"metrics": what status.json would hold, "questions": what reader.py reads}}. Where a judge is
+Prints {benchmark: {"metrics": what status.json would hold, "questions": what the reader reads}}. Where a judge is
 needed, its verdicts are in the files already.
 """
 
@@ -17,7 +17,7 @@ out, sys.stdout = sys.stdout, sys.stderr
 folder = Path(sys.argv[1]) / "m"
 folder.mkdir()
 sys.path.insert(0, sys.argv[2])
-reader = importlib.import_module("reader")
+reader = importlib.import_module("vlmevalkit_reader")
 sets = importlib.import_module("vlmeval.dataset")
 smp = importlib.import_module("vlmeval.smp")
 flatten = importlib.import_module("vlmeval.smp.status_report").flatten_summary_metrics

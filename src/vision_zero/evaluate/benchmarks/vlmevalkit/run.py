@@ -17,9 +17,9 @@ from vision_zero.evaluate.benchmarks import processes
 from vision_zero.evaluate.benchmarks.options import JUDGE_KEY, BenchmarkConfig, model_type, pixel_bounds
 from vision_zero.evaluate.benchmarks.scores import BenchmarkOutcome, NoScoreError, Outcomes, check_questions
 from vision_zero.evaluate.benchmarks.suite import Benchmark
-from vision_zero.evaluate.benchmarks.vlmevalkit import reader
 from vision_zero.run_folder import write_json
 
+READER = Path(__file__).resolve().parents[5] / "run_scripts" / "vlmevalkit_reader.py"
 SERVED: dict[str, Any] = beside(__file__)  # what the entries of all served models have
 EXACT = "exact_matching"
 """VLMEvalKit's name for no judge. Without it, it takes OpenAI's and falls back without saying so."""
@@ -91,7 +91,7 @@ def read(
     variables: Mapping[str, str],
 ) -> Outcomes:
     asked = json.dumps([{"name": one.kit_name, "scoring": one.scoring} for one in benchmarks])
-    words = [str(python), reader.__file__, str(results), asked, judge or EXACT]
+    words = [str(python), str(READER), str(results), asked, judge or EXACT]
     done = subprocess.run(words, capture_output=True, text=True, env=dict(variables), check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]

@@ -3,7 +3,7 @@
 Run by VLMEvalKit's own Python, which has what reads these files; imports nothing of this repository. Where VLMEvalKit
 keeps only a sum, a question's score comes from VLMEvalKit's own functions.
 
-    python reader.py WORK_DIR/MODEL '[{"name": "MMStar", "scoring": "choice"}]' JUDGE
+    python run_scripts/vlmevalkit_reader.py WORK_DIR/MODEL '[{"name": "MMStar", "scoring": "choice"}]' JUDGE
 """
 
 import ast
