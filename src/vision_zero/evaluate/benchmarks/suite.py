@@ -27,7 +27,7 @@ class PaperValues:
 class Benchmark:
     """One benchmark. `kit_name`, `kit_class`: the data set and its class in VLMEvalKit.
 
-    `scoring`: the reader in `vlmevalkit_reader.py` of its scores by question. `needs_judge`: a language model reads the answers.
+    `scoring`: its reader in `vlmevalkit_reader.py`. `needs_judge`: a language model reads the answers.
     `headline`: the entry of VLMEvalKit's metrics that is the mean over the questions ("": none is), times
     `headline_scale`; the mean of what was read by question must be the same.
     """
