@@ -1,4 +1,4 @@
-"""docs/families.md is made of the lists of families that tests run on: python -m tests.test_family_table"""
+"""The table of families in docs/training.md is made of the lists that tests run on: python -m tests.test_family_table"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.rollout.vllm import test_colocate
 from tests.trainer import test_families, test_frozen_vision, test_prefix_sharing, test_qlora
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "families.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "training.md"
 NAMES = {
     "qwen2-vl": "Qwen2-VL",
     "qwen2.5-vl": "Qwen2.5-VL",
