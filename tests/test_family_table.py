@@ -1,4 +1,4 @@
-"""The table of families in docs/training.md is made of the lists that tests run on: python -m tests.test_family_table"""
+"""The table of families in docs/training.md is made of the lists of tests: python -m tests.test_family_table."""
 
 from __future__ import annotations
 

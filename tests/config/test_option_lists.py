@@ -42,6 +42,7 @@ USED = {
     """,
     "trainer/test_resume": "save_total_limit seed lr_scheduler_type warmup_steps max_grad_norm use_peft lora_r",
     "trainer/test_gradient": "epsilon",
+    "trainer/test_qlora": "load_in_4bit",
     "trainer/test_callbacks": "report_to run_name disable_tqdm logging_steps",
     "trainer/test_distributed": "deepspeed ddp_timeout lora_target_modules gradient_checkpointing",
     "test_train": "model_name_or_path attn_implementation trust_remote_code",
