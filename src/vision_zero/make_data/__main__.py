@@ -31,11 +31,7 @@ from vision_zero.make_data.maker import Maker, MakerError
 from vision_zero.make_data.workers import work
 from vision_zero.rollout.stopping import end_with_reader
 
-MAKERS: Mapping[str, str] = {
-    "clevr": "vision_zero.make_data.clevr.maker",
-    "charts": "vision_zero.make_data.charts.maker",
-    "photos": "vision_zero.make_data.photos.maker",
-}
+MAKERS: Mapping[str, str] = {name: f"vision_zero.make_data.{name}.maker" for name in ("clevr", "charts", "photos")}
 """Command -> module with `add_arguments(parser)` and `from_arguments(args) -> Maker`."""
 
 DOWNLOAD = "download"

@@ -37,7 +37,6 @@ from vision_zero.types import GameRules, ImagePair, Prompt, Turn
 
 PROMPT = Path(__file__).with_suffix(".txt").read_text("utf-8").rstrip("\n")
 UNREADABLE = "unreadable.jsonl"
-"""Beside the tables: one line for each chart without one, with the reason and the completion."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def _reading(name: str, completion: str) -> Reading:
 
 @dataclass(frozen=True)
 class TablesFolder:
-    """Output folder: NAME.csv for a chart that was parsed, a line of `unreadable.jsonl` for one that was not."""
+    """Output folder: NAME.csv for a chart that was parsed; else a line of UNREADABLE with the reason and completion."""
 
     folder: Path
 
