@@ -33,7 +33,7 @@ options=(
     --arena_games 40                                    # of each win rate, as much as 3 iterations of rollouts
 )
 
-GPU_GB="${GPU_GB:-}"                                    # 24, 48 or 80; empty: the batches above and no bound of pixels
+GPU_GB="${GPU_GB:-}"                                    # 24, 48 or 80; empty: the batches above, images as below
 if [ -n "$GPU_GB" ] && [ "$RESUME" = 0 ]; then
     case "$GPU_GB" in 24 | 48 | 80) ;; *) die "GPU_GB=$GPU_GB must be 24, 48 or 80" ;; esac
     activate

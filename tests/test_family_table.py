@@ -24,7 +24,7 @@ NAMES = {
 COLUMNS = {
     "both stages": dict.fromkeys(test_families.FAMILIES, "yes"),
     "LoRA": dict.fromkeys(test_families.FAMILIES, "yes"),
-    "QLoRA": dict.fromkeys([*test_qlora.FAMILIES, *test_qlora.MORE_FAMILIES, "internvl3 in tiles"], "yes"),
+    "QLoRA": dict.fromkeys([*test_qlora.FAMILIES, *test_qlora.MORE_FAMILIES], "yes"),
     "`freeze_vision`": {
         **dict.fromkeys([*test_frozen_vision.FAMILIES, *test_frozen_vision.MORE_FAMILIES], "yes"),
         "mistral3": "refused",

@@ -96,7 +96,8 @@ def lora(folder: Path, rank: int) -> LoraConfig:
 def sum_of_frozen(trainer: TimedTrainer) -> int:
     """A checksum of the bits of all weights that do not train."""
     frozen = (weight for weight in trainer.model.parameters() if not weight.requires_grad)
-    return sum(int(weight.view(torch.int16 if weight.itemsize == 2 else torch.int32).long().sum()) for weight in frozen)
+    bits = (weight.view(torch.int16 if weight.itemsize == 2 else torch.int32) for weight in frozen)
+    return sum(int(one.sum(dtype=torch.int64)) for one in bits)
 
 
 def planned(folder: Path, mode: floors.Mode, policy: str, settings: Settings) -> dict[str, float] | None:
@@ -123,7 +124,11 @@ def planned(folder: Path, mode: floors.Mode, policy: str, settings: Settings) ->
         vllm_share=0.4,
         arena=False,
     )
-    return {name: sum(parts.values()) for name, parts in memory(read_shape(str(folder)), asked).items()}
+    found = memory(read_shape(str(folder)), asked)  # what is assumed is not PyTorch's, whose peak stands beside it
+    return {
+        name: sum(gib for part, gib in parts.items() if "(assumed)" not in part and "vLLM" not in part)
+        for name, parts in found.items()
+    }
 
 
 def check_steps(

@@ -140,13 +140,14 @@ def prepare(arguments: list[str] | None, lock: ExitStack) -> tuple[IterativeSPOT
     processor = load_processor(
         model.model_name_or_path, game.min_pixels, game.max_pixels, trust_remote_code=args.trust_remote_code
     )
-    pairs = load_checked_pairs(game, state.is_main_process, processor)
+    measured: dict[str, int] = {}
+    pairs = load_checked_pairs(game, state.is_main_process, processor, measured)
     if state.is_main_process:
         if args.reward_control:
             print(f"reward_control={args.reward_control}: a control run, its rewards carry no meaning", file=sys.stderr)
         inputs = check_inputs(args, model, pairs, saved, game.template)
         gpu = torch.cuda.get_device_name() if torch.cuda.is_available() and not args.use_cpu else None
-        print(plan.line(plan.run_setup(model, game, args, gpu)), file=sys.stderr)
+        print(plan.line(plan.run_setup(model, game, args, gpu, **measured)), file=sys.stderr)
     arena = training_arena(game, args, pairs)
     trainer = build(game, args, model, pairs, processor)
     if arena is not None:
@@ -180,7 +181,7 @@ def silence(args: IterativeSPOConfig) -> None:
         accelerate.utils.other.is_deepspeed_available = lambda: False
 
 
-def load_checked_pairs(game: GameConfig, main_process: bool, processor: ProcessorMixin | None = None) -> Any:
+def load_checked_pairs(game: GameConfig, main_process: bool, processor: Any = None, measured: Any = None) -> Any:
     """The training pairs, checked before anything slow. The main process says what is in them, and tokens an image."""
     read = game.pairs("train")
     noisy = PairsWithFailedEdits(read, game.failed_edits)
@@ -204,6 +205,7 @@ def load_checked_pairs(game: GameConfig, main_process: bool, processor: Processo
             least, median, most = (image_tokens(processor, size) for size in report.sizes)
             told = f"{least} of the smallest, {median} of the median size, {most} of the largest"
             print(f"tokens of an image: {told}", file=sys.stderr)
+            (measured if measured is not None else {})["image_tokens"] = most
             if most > 1500:
                 print("warning: more than 1,500 tokens an image cost much memory; see --max_pixels", file=sys.stderr)
         if game.failed_edits:

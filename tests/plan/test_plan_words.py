@@ -49,6 +49,16 @@ def test_adapters_and_four_bits_by_hand() -> None:
     assert four["weights"] == pytest.approx((2 * SEVEN.parameters - 1.4375 * quantized) / GIB)
 
 
+def test_weights_are_gathered_beside_their_shards() -> None:
+    eight = memory(SEVEN, setup())
+    n = SEVEN.parameters / GIB
+    for phase in ("rollout", "arena"):
+        assert eight[phase]["gathered weights"] == pytest.approx(2 * n)
+        assert eight[phase]["weights"] == pytest.approx(2 * n / 8)
+    assert eight["arena"]["gathered reference"] == pytest.approx(2 * n)
+    assert "gathered weights" not in memory(SEVEN, setup(zero=2))["rollout"]
+
+
 def test_what_takes_less() -> None:
     base = gib(**ONE_GPU)
     assert gib(**ONE_GPU | {"rollout_batch": 8}) < base

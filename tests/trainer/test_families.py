@@ -404,4 +404,4 @@ def test_a_bound_on_images_of_one_size_says_that_it_changes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     load_processor(str(saved_family("gemma3", tmp_path).folder), max_pixels=99)
-    assert "max_pixels changes nothing: Gemma3ImageProcessor gives every image the same size" in capsys.readouterr().err
+    assert "max_pixels changes nothing: Gemma3ImageProcessor has sizes of its own for images" in capsys.readouterr().err

@@ -12,8 +12,10 @@ from safetensors.torch import load_file
 
 from tests.by_hand import largest_difference
 from tests.trainer.test_families import Family, saved_family
-from tests.trainer_helpers import make_trainer, of_many_lengths, one_step, random_pairs
+from tests.trainer_helpers import RandomImage, make_trainer, of_many_lengths, one_step, random_pairs
 from vision_zero.models import load_processor
+from vision_zero.rollout.game_images import GameImage
+from vision_zero.rollout.self_check import SelfCheckError
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
 from vision_zero.types import Stage
 
@@ -57,9 +59,38 @@ def count_calls(trainer: IterativeSPOTrainer) -> list[int]:
     return calls
 
 
-def test_a_tower_that_mixes_images_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"freeze_vision is not possible: the tower of Mistral3.* mixes images"):
-        one_step(trainer_of(saved_family("mistral3", tmp_path / "model"), tmp_path))
+def two_images(family: Family) -> list[GameImage]:
+    return [GameImage(str(seed), RandomImage(seed, family.image_size).open()) for seed in range(2)]
+
+
+def test_a_tower_that_joins_images_in_a_row_is_refused(tmp_path: Path) -> None:
+    family = saved_family("mistral3", tmp_path / "model")
+    trainer = trainer_of(family, tmp_path)
+    with pytest.raises(SelfCheckError, match=r"freeze_vision is not possible: the tower of Mistral3.* mixes images"):
+        trainer.frozen.check(two_images(family), trainer.processing_class)
+
+
+def test_a_tower_that_looks_from_one_image_at_another_is_refused(
+    family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = trainer_of(family, tmp_path)
+    trainer.frozen.check(two_images(family), trainer.processing_class)
+    trainer.images.clear()
+    features = trainer.frozen._features
+
+    def mixed(numbers: Any) -> Any:
+        output = features(numbers)
+        if not trainer.frozen._caches:
+            parts = output.pooler_output
+            shift = sum(part.mean() for part in parts) + 1
+            output.pooler_output = (
+                type(parts)(part + shift for part in parts) if isinstance(parts, tuple) else parts + shift
+            )
+        return output
+
+    monkeypatch.setattr(trainer.frozen, "_features", mixed)
+    with pytest.raises(SelfCheckError, match=r"mixes images \(\d+% apart\)"):
+        trainer.frozen.check(two_images(family), trainer.processing_class)
 
 
 @pytest.mark.parametrize(("stage", "checkpointing"), [("decision", False), ("clue", True)])
@@ -80,7 +111,7 @@ def test_loss_and_gradient_are_those_of_encoding_every_time(
     calls = count_calls(frozen)
     step = one_step(frozen)
 
-    assert len(calls) - 1 == frozen.frozen.encoded == 8  # an original and an edited image of each game; a comparison
+    assert len(calls) == frozen.frozen.encoded == 8  # an original and an edited image of each game
     assert len(calls_of_plain) > 2
     assert largest_difference(step.gradient, expected.gradient)[0] < 1e-5
     outside = {name for name in step.gradient if "projector" in name or "connector" in name}
@@ -96,7 +127,7 @@ def test_every_step_encodes_its_own_images(family: Family, tmp_path: Path) -> No
     trainer = trainer_of(family, tmp_path, iterations=3, beta=0.0)
     calls = count_calls(trainer)
     trainer.train()
-    assert len(calls) == 3 * 4 + 1
+    assert len(calls) == 3 * 4
     assert len(trainer.images.keys) == 4
 
 

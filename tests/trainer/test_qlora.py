@@ -21,7 +21,7 @@ from vision_zero.rollout.lora import four_bits, language_layers, merged_paramete
 from vision_zero.train import main
 from vision_zero.types import Stage
 
-FAMILIES = ["internvl3", "qwen3-vl"]
+FAMILIES = ["internvl3 in tiles", "qwen3-vl"]
 MORE_FAMILIES = ["qwen2.5-vl", *(name for name in MORE if name not in FAMILIES)]
 
 

@@ -176,6 +176,11 @@ def in_hub_layout(
     from transformers.core_model_loading import revert_weight_conversion
 
     transposed = transposed_by_loading(model)
+    for one in getattr(model, "_weight_conversions", None) or ():
+        if hasattr(one, "operations") and len(one.target_patterns) > 1:
+            raise ValueError(
+                f"{type(model).__name__}: {one.target_patterns} are one weight on the Hub: vLLM cannot play it"
+            )
     for name, weight in weights:
         for published, value in revert_weight_conversion(model, {name: weight.detach()}).items():
             is_transposed = any(re.search(pattern, name) for pattern in transposed)
@@ -253,8 +258,8 @@ def load_processor(
     """The processor of `name_or_path`, padding left, its images resized to between `min_pixels` and `max_pixels`.
 
     A family that cuts an image into tiles takes as many as have at most `max_pixels`, one that bounds the longest edge
-    an edge of its root; where images have a fixed size this says that it changes nothing. Raises ValueError for a model
-    that is missing, lacks files or takes no images (before any weight is read), and for `min_pixels` on such a family.
+    an edge of its root; where neither is so this says that it changes nothing. Raises ValueError for a model that is
+    missing, lacks files or takes no images (before any weight is read), and for `min_pixels` on such a family.
     """
     from transformers import AutoProcessor, ProcessorMixin
 
@@ -290,7 +295,7 @@ def load_processor(
             tiles = max(image_processor.min_patches, max_pixels // (size["height"] * size["width"]))
             image_processor.max_patches = min(image_processor.max_patches, tiles)
         else:
-            print(f"max_pixels changes nothing: {name} gives every image the same size", file=sys.stderr)
+            print(f"max_pixels changes nothing: {name} has sizes of its own for images", file=sys.stderr)
         return processor
     size["shortest_edge"] = size["shortest_edge"] if min_pixels is None else min_pixels
     size["longest_edge"] = size["longest_edge"] if max_pixels is None else max_pixels

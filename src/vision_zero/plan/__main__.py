@@ -1,7 +1,5 @@
 """Whether a model fits and how long an iteration takes, by arithmetic: `python -m vision_zero.plan --model NAME`."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 
@@ -12,7 +10,7 @@ from vision_zero.plan.shape import read_shape
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m vision_zero.plan", description=__doc__)
-    for name, (default, meaning) in OPTIONS.items():
+    for name, (default, meaning, *_) in OPTIONS.items():
         kind = (lambda word: word.lower() == "true") if isinstance(default, bool) else type(default)
         parser.add_argument(f"--{name}", type=kind, default=default, metavar=str(default), help=meaning)
     parser.add_argument("--preset", action="store_true", help="the options of run_lora_1gpu.sh that fit, or an error")

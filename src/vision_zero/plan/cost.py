@@ -5,8 +5,6 @@ gradient checkpointing computes twice, so floor / measured time of the update is
 are those of the real step on fake tensors, within 5% (tests/plan/test_plan_fake_step.py).
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 A setup has the options of options.yaml; what is taken as given stands in assumed.yaml.
 """
 
-from __future__ import annotations
-
 from argparse import Namespace
 from itertools import product
 from math import ceil, isqrt, prod
@@ -16,7 +14,7 @@ from vision_zero.plan import cost
 from vision_zero.plan.cost import GIB, Card, Mode, Tokens
 from vision_zero.plan.shape import HERE, ModelShape
 
-OPTIONS: dict[str, tuple[Any, str]] = yaml.safe_load((HERE / "options.yaml").read_text("utf-8"))
+OPTIONS: dict[str, list[Any]] = yaml.safe_load((HERE / "options.yaml").read_text("utf-8"))
 GIVEN: dict[str, Any] = yaml.safe_load((HERE / "assumed.yaml").read_text("utf-8"))
 Setup = Namespace
 Phases = dict[str, dict[str, float]]
@@ -24,7 +22,7 @@ Phases = dict[str, dict[str, float]]
 
 def setup(**changes: Any) -> Setup:
     """The defaults, but for `changes`."""
-    return Setup(**{name: default for name, (default, _) in OPTIONS.items()} | changes)
+    return Setup(**{name: default for name, (default, *_) in OPTIONS.items()} | changes)
 
 
 def card_of(s: Setup) -> Card:
@@ -77,14 +75,14 @@ def memory(shape: ModelShape, s: Setup) -> Phases:
         "adapters": 0 if full else 4 * trained * sharded,
         "optimizer": (12 if full else 8) * trained * state,  # AdamW in float32, and for all weights their masters
         "reference": 2 * n * sharded * full,
-        "image features": 4 * games * image * shape.hidden,
+        "image features": 4 * games * image * shape.hidden * shape.vision.outputs,
     }
     gradients = (2 if full else 4) * trained * state
     rows = min(s.rollout_batch, games * s.votes)
     prefilled = min(games, s.rollout_batch) * min(prompt, GIVEN["prompt_tokens"])
     encoded = min(2 * games, GIVEN["images_at_once"]) * patches * (6 * tower.intermediate + 14 * tower.hidden)
     cached = rows * (prompt + s.most_tokens + GIVEN["spare_tokens"]) + 2 * games * prompt
-    whole = {"gathered weights": weights * (1 - sharded)}
+    whole = {"gathered weights": weights * (s.zero == 3)}  # beside the shards
     playing = {
         "keys and values": shape.kv_bytes() * cached,
         "activations": max(cost.forward_bytes(shape, prefilled, mode), encoded),
@@ -108,7 +106,7 @@ def memory(shape: ModelShape, s: Setup) -> Phases:
         most = GIVEN["most_gathered"] if s.zero == 3 else trained
         phases["step"] = {"gradients": gradients, "in float32": 4 * min(most, trained * state)}
         if s.arena:
-            phases["arena"] = whole | playing | {"gathered reference": 2 * n * (1 - sharded)}
+            phases["arena"] = whole | playing | {"gathered reference": 2 * n * (s.zero == 3)}
     there = {"CUDA context": True, "NCCL": s.gpus > 1, "ZeRO's buffers": s.zero > 0}
     fixed = {f"{name} (assumed)": GIVEN["gib"][name] for name in there if there[name]}
     fixed |= {"vLLM's share": s.vllm_share * card_of(s).gib} if vllm else {}

@@ -1,11 +1,9 @@
 """The plan in words: a page, a line, the flags that make a setup fit, and the table of docs/hardware.md."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from vision_zero.plan.cost import GIB
-from vision_zero.plan.fit import Setup, about, card_of, memory, nearest, peak, seconds, setup
+from vision_zero.plan.fit import OPTIONS, Setup, about, card_of, memory, nearest, peak, seconds, setup
 from vision_zero.plan.shape import ModelShape, read_shape
 
 FLAGS = {
@@ -104,28 +102,23 @@ def _cell(shape: ModelShape, wanted: Setup) -> str:
     return f"{peak(memory(shape, found))[1]:.0f} GiB; {least}, {best} to {worst} h; {', '.join(asked)}"
 
 
-def run_setup(model: Any, game: Any, args: Any, gpu: str | None) -> Setup:
-    """The setup of a run's options."""
-    zero = args.hf_deepspeed_config.config["zero_optimization"] if args.deepspeed else {}
+def run_setup(model: Any, game: Any, args: Any, gpu: str | None, image_tokens: int = 0) -> Setup:
+    """The setup of a run's options; `image_tokens` are those of its largest image, 0: by its pixels."""
+    zero = args.hf_deepspeed_config.config.get("zero_optimization", {}) if args.deepspeed else {}
     return setup(
         model=model.model_name_or_path,
         train="qlora" if model.load_in_4bit else "lora" if model.use_peft else "full",
-        gpus=args.world_size,
         gpu=gpu,
         zero=zero.get("stage", 0),
-        offload="offload_param" in zero,
+        offload=zero.get("offload_param", {}).get("device", "none") != "none",
+        image_tokens=image_tokens,
         rank=model.lora_r,
-        micro_batch=args.per_device_train_batch_size,
-        rollout_batch=args.rollout_batch_size,
-        games=args.games_per_iteration,
         civilians=game.civilians,
         rounds=game.rounds,
-        votes=args.num_generations,
-        most_tokens=args.max_completion_length,
         max_pixels=game.max_pixels or 12_845_056,  # Qwen's own bound
         player="vllm" if args.use_vllm and args.vllm_mode == "colocate" else "transformers",
-        vllm_share=args.vllm_gpu_memory_utilization,
         arena=bool(args.arena_every),
+        **{name: getattr(args, option[0]) for name, (_, _, *option) in OPTIONS.items() if option},
     )
 
 

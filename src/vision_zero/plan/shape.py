@@ -43,6 +43,7 @@ class VisionShape:
     window: int = 0
     full_blocks: int = 0
     square: int = 0
+    outputs: int = 1  # features of an image token: with Qwen3-VL's deepstack several
 
     @property
     def patch_weights(self) -> int:
@@ -234,6 +235,7 @@ def _tower(config: Config, text: int) -> VisionShape:
         size("window") if "window" in row else 0,
         len(found.get("fullatt_block_indexes", ())) if "window" in row else 0,
         int(square),
+        projectors,
     )
 
 

@@ -9,8 +9,6 @@ gets all fields of its processor by number (sizes, grids, masks, tiles), encodes
 and has the features joined in the order of the rows, whatever its family calls them. No family is named here.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -101,10 +99,8 @@ class ImageStore:
 
     def fields(self, numbers: Sequence[int], device: torch.device, names: Iterable[str]) -> dict[str, torch.Tensor]:
         """Fields of these images, one after the other. An image of fewer tiles has zeros, as processors pad it."""
-        for number in numbers:
-            self._fields[number] = {name: value.to(device) for name, value in self._fields[number].items()}
         some = [self._fields[number] for number in numbers]
-        return {name: torch.cat(_as_large([one[name] for one in some])) for name in names}
+        return {name: torch.cat(_as_large([one[name] for one in some])).to(device) for name in names}
 
     def grids(self, numbers: Sequence[int], device: torch.device) -> torch.Tensor | None:
         """Patch grids of these images [images, 3], None for a family that has none."""
@@ -144,14 +140,10 @@ class ImageStore:
 
 def _as_large(values: list[torch.Tensor]) -> list[torch.Tensor]:
     """`values` with zeros behind them, so that they differ in their first dimension alone."""
-    shapes = {value.shape[1:] for value in values}
-    if len(shapes) == 1:
-        return values
-    largest = [max(sizes) for sizes in zip(*shapes, strict=True)]
-    missing = [[most - size for most, size in zip(largest, value.shape[1:], strict=True)] for value in values]
+    largest = [max(sizes) for sizes in zip(*(value.shape[1:] for value in values), strict=True)][::-1]
+    missing = [[most - size for most, size in zip(largest, value.shape[:0:-1], strict=True)] for value in values]
     return [
-        pad(value, [side for size in reversed(sizes) for side in (0, size)])
-        for value, sizes in zip(values, missing, strict=True)
+        pad(value, [side for size in sizes for side in (0, size)]) for value, sizes in zip(values, missing, strict=True)
     ]
 
 

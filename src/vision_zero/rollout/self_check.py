@@ -34,8 +34,9 @@ class SelfCheckError(ValueError):
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether a GPU has no more, or the machine, whose allocator raises a RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    """Whether a GPU or the machine has no more; some libraries raise a RuntimeError."""
+    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")  # the machine's allocator, NCCL, cuBLAS
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(one in str(error) for one in words)
 
 
 def gap_limit(model: torch.nn.Module, *precisions: object) -> float:

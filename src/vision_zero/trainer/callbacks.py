@@ -84,10 +84,13 @@ class SelfCheck(TrainerCallback):
                 args.temperature,
                 trainer.logprob_guard.limit,
             )
+            if trainer.frozen:
+                trainer.frozen.check(list(dealt.images.values())[:2], trainer.processing_class)
         except SelfCheckError as error:
             failure = error
         if trainer.frozen:
             trainer.frozen.encoded = encoded
+            trainer.images.clear()
         if reason := trainer.first_error(failure):
             raise SelfCheckError(reason) from failure
         if trainer.accelerator.is_main_process:
