@@ -20,9 +20,10 @@ from vision_zero.trainer.prefix_sharing import pack_groups
 def one_width(policy: TransformersPolicy, rows: Any) -> Any:
     """All prompts of a turn in one forward, as wide as the one that reuses least."""
     image_token = policy.model.config.image_token_id
-    return policy._prefill_together(
-        rows, [policy._prefixes.find(row.image.key, row.prompt_ids, image_token) for row in rows]
-    )
+    found = [policy._prefixes.find(row.image_key, row.prompt.ids, image_token) for row in rows]
+    if not all(length for _, length in found):
+        found = [(None, 0)] * len(rows)  # as wide as it was: the width of the longest prompt
+    return policy._prefill_together(rows, found)
 
 
 def one_prefix(

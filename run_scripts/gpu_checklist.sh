@@ -34,8 +34,9 @@ if [ -z "$PYTHON" ]; then
     fi
 fi
 
-command=("$PYTHON" "$root/benchmarks/gpu_checklist.py" --device "$DEVICE" --size "$SIZE" --out "$OUT")
+command=("$PYTHON" "$root/benchmarks/gpu_checklist.py" --device "$DEVICE" --size "$SIZE")
 if [ -n "$LIMIT_S" ]; then command+=(--limit-s "$LIMIT_S"); fi
+command+=(--out "$OUT")
 if [ "${1:-}" = "--collect-wheels" ]; then
     [ $# = 2 ] || die "--collect-wheels needs a folder and nothing else"
     pins=()

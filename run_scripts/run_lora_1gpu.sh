@@ -34,11 +34,14 @@ options=(
 )
 
 GPU_GB="${GPU_GB:-}"                                    # 24, 48 or 80; empty: the batches above, images as below
-if [ -n "$GPU_GB" ] && [ "$RESUME" = 0 ]; then
+case " $RESUME $* " in *" 1 "* | *" --config"* | *" --model_name_or_path"*)
+    [ -z "$GPU_GB" ] || die "GPU_GB plans a new run of MODEL with the options of this script: give no --config, --model_name_or_path or RESUME" ;;
+esac
+if [ -n "$GPU_GB" ]; then
     case "$GPU_GB" in 24 | 48 | 80) ;; *) die "GPU_GB=$GPU_GB must be 24, 48 or 80" ;; esac
     activate
     planned="$(python -m vision_zero.plan --preset --model "${MODEL:-Qwen/Qwen2.5-VL-7B-Instruct}" --train lora --zero 0 \
-        --gpus 1 --gpu "$GPU_GB" --games 32 --rollout_batch 64 2>&1)" || die "${planned#error: }"
+        --gpus 1 --gpu "$GPU_GB" --games 32 --rollout_batch 64 --max_pixels 401408)" || die "GPU_GB finds no setting (above why): leave it out, or give another MODEL"
     read -ra planned <<<"$planned"
     options+=("${planned[@]}")
 fi

@@ -39,7 +39,7 @@ OTHER_FLAGS = {
 }  # fmt: skip
 _PHOTOS = ArgumentParser()
 maker.add_arguments(_PHOTOS)
-OTHER_FLAGS |= {*PLAN, "preset", "table"}
+OTHER_FLAGS |= {*PLAN, "preset"}
 OTHER_FLAGS |= {option.dest for option in _PHOTOS._actions}  # make_data photos, make_data.photos.propose_edits
 
 

@@ -325,6 +325,10 @@ def build(
     peft: PeftConfig | None = get_peft_config(model)
     if isinstance(peft, LoraConfig) and peft.target_modules in (None, LANGUAGE, {LANGUAGE}):
         peft.target_modules = language_layers(on_meta)
+    elif isinstance(peft, LoraConfig) and not isinstance(peft.target_modules, str):
+        names = [f".{name}" for name, _ in on_meta.named_modules()]
+        if lost := [one for one in peft.target_modules if not any(name.endswith(f".{one}") for name in names)]:
+            raise ValueError(f"lora_target_modules: no layer is called {lost[0]}; `language` stands alone")
     if model.load_in_4bit:
         kwargs["quantization_config"] = four_bits(on_meta, torch.bfloat16 if args.bf16 else on_meta.dtype)
     games_table = [GamesTable(pairs)] if args.wandb_games and "wandb" in args.report_to else []

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.hardware_table import table
 from vision_zero.plan.__main__ import main
 from vision_zero.plan.cost import GIB
 from vision_zero.plan.fit import card_of, memory, nearest, peak, seconds, setup
-from vision_zero.plan.say import line, preset, run_setup, table, verdict
+from vision_zero.plan.say import line, preset, run_setup, verdict
 from vision_zero.plan.shape import read_shape
 
 ROOT = Path(__file__).parents[2]
@@ -113,7 +114,7 @@ def test_presets_and_what_only_four_bits_would_hold() -> None:
 
 
 def test_the_table_of_the_documentation() -> None:
-    """Made by `python -m vision_zero.plan --table`; README's cells are among its."""
+    """Made by `python benchmarks/hardware_table.py`; README's cells are among its."""
     made = table()
     assert made in (ROOT / "docs" / "hardware.md").read_text()
     rows = (ROOT / "README.md").read_text().split("| | 3B | 7B | 14B | 32B |")[1].split("\n\n")[0].splitlines()[2:]

@@ -289,7 +289,8 @@ def load_processor(
                 f"min_pixels={min_pixels} max_pixels={max_pixels} on {name}: give max_pixels alone, from 1"
             )
         if set(size) == {"longest_edge"}:
-            size["longest_edge"] = min(size["longest_edge"], isqrt(max_pixels))
+            tile = dict(getattr(image_processor, "max_image_size", None) or {}).get("longest_edge", 1)
+            size["longest_edge"] = min(size["longest_edge"], max(tile, isqrt(max_pixels) // tile * tile))
             image_processor.size = type(image_processor.size)(**size)
         elif getattr(image_processor, "max_patches", None):
             tiles = max(image_processor.min_patches, max_pixels // (size["height"] * size["width"]))

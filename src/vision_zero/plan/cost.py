@@ -5,6 +5,7 @@ gradient checkpointing computes twice, so floor / measured time of the update is
 are those of the real step on fake tensors, within 5% (tests/plan/test_plan_fake_step.py).
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,8 +38,11 @@ KINDS = {"24": "RTX 4090", "48": "L40S", "80": "A100"}
 
 
 def card_of(name: str) -> Card | None:
-    """The card whose name the driver gives, the first that fits; None for one that is not in the table."""
-    return next((card for known, card in CARDS.items() if known in KINDS.get(name, name)), None)
+    """The card whose name the driver gives, the first that fits; None for one that is not in the table, or a part."""
+    name = KINDS.get(name, name)
+    if re.search(r"MIG|Laptop|GH200", name):
+        return None
+    return next((card for known, card in CARDS.items() if known.lower() in name.lower()), None)
 
 
 @dataclass(frozen=True)

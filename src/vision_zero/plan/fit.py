@@ -16,6 +16,7 @@ from vision_zero.plan.shape import HERE, ModelShape
 
 OPTIONS: dict[str, list[Any]] = yaml.safe_load((HERE / "options.yaml").read_text("utf-8"))
 GIVEN: dict[str, Any] = yaml.safe_load((HERE / "assumed.yaml").read_text("utf-8"))
+CHOICES = {"train": ("full", "lora", "qlora"), "zero": (0, 2, 3), "player": ("transformers", "vllm")}
 Setup = Namespace
 Phases = dict[str, dict[str, float]]
 
@@ -25,10 +26,22 @@ def setup(**changes: Any) -> Setup:
     return Setup(**{name: default for name, (default, *_) in OPTIONS.items()} | changes)
 
 
+def check(s: Setup) -> None:
+    """Raises ValueError for values that no setup has."""
+    for name, (default, *_) in OPTIONS.items():
+        value, least = vars(s)[name], int(name not in ("image_tokens", "zero"))
+        if type(value) is not type(default) or (type(value) is int and value < least):
+            raise ValueError(f"--{name} {value}: give one like {default}, numbers from {least}")
+        if value not in CHOICES.get(name, (value,)):
+            raise ValueError(f"--{name} {value}: give one of {', '.join(map(str, CHOICES[name]))}")
+    if not 0 < s.vllm_share < 1 or s.mean_tokens > s.most_tokens:
+        raise ValueError(f"--vllm_share {s.vllm_share} is a share, --mean_tokens {s.mean_tokens} at most --most_tokens")
+
+
 def card_of(s: Setup) -> Card:
     card = cost.card_of(s.gpu)
     if card is None:
-        raise ValueError(f"--gpu {s.gpu}: give 24, 48, 80, or a name of src/vision_zero/plan/cards.yaml")
+        raise ValueError(f"--gpu {s.gpu}: give 24, 48, 80, or one of {', '.join(cost.CARDS)}")
     return card
 
 

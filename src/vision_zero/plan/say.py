@@ -13,9 +13,6 @@ FLAGS = {
     "arena": "--arena_every 0",
     "gpus": "NUM_GPUS={}",
 }
-WORDS = {"arena": "no arena", "zero": "ZeRO-3", "offload": "offload"}
-MODELS = ("qwen2.5-vl-3b", "qwen2.5-vl-7b", "qwen3-vl-8b", "internvl3-14b", "qwen2.5-vl-32b")
-MACHINES = ((1, "24"), (1, "48"), (1, "80"), (4, "80"), (8, "80"))
 
 
 def named(s: Setup) -> str:
@@ -74,34 +71,6 @@ def preset(shape: ModelShape, s: Setup) -> str:
     return " ".join([*options, *four_bits, *["--use_vllm false"] * (engine is None)])
 
 
-def table() -> str:
-    """Markdown: each model and way to train on each machine, with 128 games an iteration, on one GPU 32."""
-    heads = [f"{gpus} × {gb} GB" for gpus, gb in MACHINES]
-    lines = ["| model | | " + " | ".join(heads) + " |", "|" + "---|" * (len(heads) + 2)]
-    for model in MODELS:
-        shape = read_shape(model)
-        for train, zero in (("full", 3), ("lora", 0), ("qlora", 0)):
-            cells = [
-                _cell(shape, setup(model=model, train=train, gpus=n, gpu=gb, games=32 if n == 1 else 128, zero=zero))
-                for n, gb in MACHINES
-            ]
-            title = f"{model}, {shape.parameters / 1e9:.1f} B" if train == "full" else ""
-            lines.append(f"| {title} | {train} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _cell(shape: ModelShape, wanted: Setup) -> str:
-    found = nearest(shape, wanted, kept=("train", "gpus"))
-    if found is None:
-        return "–"
-    floors = seconds(shape, found)
-    hours = [100 * one / 3600 for one in (sum(floors.values()), *about(floors))]
-    least, best, worst = (f"{one:.1f}" if one < 10 else f"{one:.0f}" for one in hours)
-    asked = [word for name, word in WORDS.items() if vars(found)[name] != vars(wanted)[name]]
-    asked = [f"{found.micro_batch}/{found.rollout_batch}", *asked]
-    return f"{peak(memory(shape, found))[1]:.0f} GiB; {least}, {best} to {worst} h; {', '.join(asked)}"
-
-
 def run_setup(model: Any, game: Any, args: Any, gpu: str | None, image_tokens: int = 0) -> Setup:
     """The setup of a run's options; `image_tokens` are those of its largest image, 0: by its pixels."""
     zero = args.hf_deepspeed_config.config.get("zero_optimization", {}) if args.deepspeed else {}
@@ -135,5 +104,5 @@ def line(s: Setup) -> str:
         largest = sorted(parts.items(), key=lambda one: -one[1])[:4]
         said = ", ".join(f"{part} {gib:.1f}" for part, gib in largest)
         return f"{title}, {named(s)}: {verdict(shape, s)}; of it {said}"
-    except (ValueError, OSError, LookupError, TypeError) as error:
+    except (ValueError, OSError, LookupError) as error:
         return f"plan: no figures for {s.model}: {str(error).splitlines()[0]}"

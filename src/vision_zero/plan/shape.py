@@ -243,17 +243,27 @@ def read_shape(model: str | Config) -> ModelShape:
     """Sizes of a shipped model, a config.json or its folder, a model in the Hub's cache, or a parsed config.json.
 
     What the file leaves out are the defaults of transformers, which takes seconds to ask. Raises ValueError for a
-    family that is not known, FileNotFoundError for a model that is nowhere here.
+    family that is not known and sizes that are none, FileNotFoundError for a model that is nowhere here.
     """
-    config = read_config(model) if isinstance(model, str) else model
     try:
-        return ModelShape.of(config)
-    except KeyError:
-        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+        config = read_config(model) if isinstance(model, str) else model
+        try:
+            shape = ModelShape.of(config)
+        except KeyError:
+            from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-        if (kind := config.get("model_type")) not in FAMILIES:
-            raise ValueError(f"the plan does not know the family {kind}") from None
-        return ModelShape.of(CONFIG_MAPPING[kind].from_dict(dict(config)).to_dict())
+            if (kind := config.get("model_type")) not in FAMILIES:
+                raise ValueError(f"the plan does not know the family {kind}") from None
+            shape = ModelShape.of(CONFIG_MAPPING[kind].from_dict(dict(config)).to_dict())
+    except OSError:
+        raise
+    except Exception as error:  # whatever a file or transformers' classes make of it
+        raise ValueError(f"model {model}: {' '.join(str(error).split())}") from error
+    sizes = [*vars(shape).values(), shape.vision.patch, shape.vision.merge, shape.vision.depth]
+    wrong = [size for size in sizes if isinstance(size, int | float) and not 0 <= size < 10**7]
+    if wrong or not all(sizes[:7] + sizes[-3:]):
+        raise ValueError(f"model {model}: its config.json has a size that no model has")
+    return shape
 
 
 def read_config(model: str) -> dict[str, Any]:
@@ -261,6 +271,8 @@ def read_config(model: str) -> dict[str, Any]:
     path = HERE / "models" / f"{model.lower().removeprefix('qwen/').removesuffix('-instruct')}.json"
     if not path.is_file():
         path = Path(model, "config.json") if Path(model).is_dir() else Path(model)
+        if Path(model).is_dir() and not path.is_file():
+            raise FileNotFoundError(f"{model} has no config.json")
     if not path.is_file():
         from huggingface_hub import try_to_load_from_cache  # takes half a second
 

@@ -23,8 +23,7 @@ from vision_zero.rollout.game_images import GameImage
 
 IMAGES_AT_ONCE = 64
 GRIDS = "image_grid_thw"
-OF_FORWARD = {GRIDS}
-"""Fields that a model reads beside its encoder, for positions."""
+"""The field that a model reads beside its encoder, for positions."""
 OF_THE_ENCODER = {"last_hidden_state", "hidden_states", "attentions"}
 """Of the output of `get_image_features`: what a language model does not read."""
 
@@ -154,7 +153,6 @@ class _Preprocessing:
     """Mixin of an image processor: preprocesses each `GameImage` once."""
 
     store: ImageStore
-    own_class: type
 
     def __call__(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
         flat = list(_flatten(images)) if isinstance(images, (list, tuple, GameImage)) else []
@@ -255,12 +253,12 @@ def look_images_up(model: PreTrainedModel, store: ImageStore) -> None:
     the image in every row. Raises ValueError for a model that does not encode images by themselves.
     """
     inner = model.model
-    if vars(inner).get("image_store") is not None:
-        inner.image_store = store
+    is_done = "image_store" in vars(inner)
+    inner.image_store = store
+    if is_done:
         return
     if not hasattr(inner, "get_image_features"):
         raise ValueError(f"{type(model).__name__} does not encode an image by itself")
-    inner.image_store = store
     own = inner.get_image_features
     of_forward, of_encoder = (
         inspect.signature(getattr(type(inner), name)).parameters.keys() for name in ("forward", "get_image_features")
@@ -276,7 +274,7 @@ def look_images_up(model: PreTrainedModel, store: ImageStore) -> None:
         if lost := sorted(names - of_forward):
             raise ValueError(f"{type(model).__name__} has {', '.join(lost)}, which its forward does not take")
         # What else there is goes to the encoder alone, and is as large as the pixels.
-        return args, {**kwargs, **inner.image_store.fields(shown.flatten().tolist(), shown.device, names & OF_FORWARD)}
+        return args, {**kwargs, **inner.image_store.fields(shown.flatten().tolist(), shown.device, names & {GRIDS})}
 
     def get_image_features(pixel_values: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         if pixel_values.is_floating_point():
