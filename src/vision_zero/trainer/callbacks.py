@@ -16,7 +16,7 @@ from vision_zero.models import first_not_finite
 from vision_zero.rollout.deal import deal_onto_pairs
 from vision_zero.rollout.progress import make_bar
 from vision_zero.rollout.record import seen_images
-from vision_zero.rollout.self_check import SelfCheckError, check_player, first_requests
+from vision_zero.rollout.self_check import SelfCheckError, check_player, first_requests, nothing_changed
 from vision_zero.rollout.vllm.client import VLLMServerError
 from vision_zero.trainer.generation import START_SERVER_AGAIN
 from vision_zero.types import ImagePair
@@ -85,12 +85,12 @@ class SelfCheck(TrainerCallback):
                 trainer.logprob_guard.limit,
             )
             if trainer.frozen:
-                trainer.frozen.check(list(dealt.images.values())[:2], trainer.processing_class)
+                with nothing_changed(trainer.processing_class):
+                    trainer.frozen.check(list(dealt.images.values())[:2], trainer.processing_class)
         except SelfCheckError as error:
             failure = error
         if trainer.frozen:
             trainer.frozen.encoded = encoded
-            trainer.images.clear()
         if reason := trainer.first_error(failure):
             raise SelfCheckError(reason) from failure
         if trainer.accelerator.is_main_process:
