@@ -34,11 +34,15 @@ options=(
 )
 
 GPU_GB="${GPU_GB:-}"                                    # 24, 48 or 80; empty: the batches above, images as below
-case " $RESUME $* " in *" 1 "* | *" --config"* | *" --model_name_or_path"*)
-    [ -z "$GPU_GB" ] || die "GPU_GB plans a new run of MODEL with the options of this script: give no --config, --model_name_or_path or RESUME" ;;
-esac
+has_own=0                                               # a run that is resumed and a --config have options of their own
+case "$RESUME $* " in "1 "* | *" --config "* | *" --config="*) has_own=1 ;; esac
 if [ -n "$GPU_GB" ]; then
     case "$GPU_GB" in 24 | 48 | 80) ;; *) die "GPU_GB=$GPU_GB must be 24, 48 or 80" ;; esac
+    case "$has_own $* " in
+        "1 "* | *" --model_name_or_path"*)
+            die "GPU_GB plans a new run of MODEL with the options of this script: give no --config, --model_name_or_path or RESUME"
+            ;;
+    esac
     activate
     planned="$(python -m vision_zero.plan --preset --model "${MODEL:-Qwen/Qwen2.5-VL-7B-Instruct}" --train lora --zero 0 \
         --gpus 1 --gpu "$GPU_GB" --games 32 --rollout_batch 64 --max_pixels 401408)" || die "GPU_GB finds no setting (above why): leave it out, or give another MODEL"
@@ -46,5 +50,5 @@ if [ -n "$GPU_GB" ]; then
     options+=("${planned[@]}")
 fi
 
-case " $RESUME $* " in *" 1 "* | *" --config "* | *" --config="*) options=() ;; esac # these have options of their own
+if [ "$has_own" = 1 ]; then options=(); fi
 exec bash "$root/run_scripts/run_grpo_vision_zero.sh" "${options[@]}" "$@"

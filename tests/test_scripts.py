@@ -595,6 +595,14 @@ def test_lora_script(parsed: Mapping[str, Mapping[str, str]]) -> None:
     expect(parsed["lora"], use_peft=True, lora_r=32, lora_alpha=64, lora_dropout=0.0, games_per_iteration=32)
 
 
+@pytest.mark.parametrize("words", [("--rounds", "1"), ("--updates_per_iteration", "1", "--seed", "1")])
+def test_lora_script_keeps_its_options_beside_a_1(words: tuple[str, ...]) -> None:
+    """A value of 1 is no RESUME=1, whose run has options of its own."""
+    line = command("run_lora_1gpu.sh", *words, IMAGES_DIR=str(PHOTOS))
+    assert line[line.index("--use_peft") + 1] == "true"
+    assert tuple(line[-len(words) :]) == words
+
+
 def test_lora_presets_are_the_plans() -> None:
     """GPU_GB takes batches and pixels from `vision_zero.plan`, which refuses a model that does not fit."""
     usual = {"IMAGES_DIR": str(PHOTOS), "NUM_GPUS": "1", "DRY_RUN": "1"}
@@ -604,6 +612,7 @@ def test_lora_presets_are_the_plans() -> None:
     for variables, said in (
         ({"GPU_GB": "32"}, "GPU_GB=32 must be 24, 48 or 80"),
         ({"GPU_GB": "24", "MODEL": "qwen2.5-vl-32b"}, "no batch does, nor with weights of 4 bits"),
+        ({"GPU_GB": "24", "RESUME": "1", "RUN_NAME": "run"}, "GPU_GB plans a new run of MODEL"),
         ({"GPU_GB": "24", "MODEL": "nobody/nothing"}, "is no folder, config.json or model of the cache"),
     ):
         refused = bash("run_lora_1gpu.sh", **usual, **variables)
