@@ -53,7 +53,7 @@ from vision_zero.plan import say as plan
 from vision_zero.rollout.lora import LANGUAGE, four_bits, language_layers
 from vision_zero.rollout.policy import NotFiniteError, PromptTooLongError
 from vision_zero.rollout.self_check import SelfCheckError, check_files, out_of_memory
-from vision_zero.rollout.transformers_policy import image_tokens
+from vision_zero.rollout.transformers_policy import image_tokens as tokens_of
 from vision_zero.rollout.vllm.client import VLLMServerError
 from vision_zero.trainer import resume
 from vision_zero.trainer.callbacks import GamesTable, IterationLine, MetricsFile, SelfCheck, UpdateBar
@@ -140,14 +140,13 @@ def prepare(arguments: list[str] | None, lock: ExitStack) -> tuple[IterativeSPOT
     processor = load_processor(
         model.model_name_or_path, game.min_pixels, game.max_pixels, trust_remote_code=args.trust_remote_code
     )
-    measured: dict[str, int] = {}
-    pairs = load_checked_pairs(game, state.is_main_process, processor, measured)
+    pairs, image_tokens = load_checked_pairs(game, state.is_main_process, processor)
     if state.is_main_process:
         if args.reward_control:
             print(f"reward_control={args.reward_control}: a control run, its rewards carry no meaning", file=sys.stderr)
         inputs = check_inputs(args, model, pairs, saved, game.template)
         gpu = torch.cuda.get_device_name() if torch.cuda.is_available() and not args.use_cpu else None
-        print(plan.line(plan.run_setup(model, game, args, gpu, **measured)), file=sys.stderr)
+        print(plan.line(plan.run_setup(model, game, args, gpu, image_tokens)), file=sys.stderr)
     arena = training_arena(game, args, pairs)
     trainer = build(game, args, model, pairs, processor)
     if arena is not None:
@@ -181,8 +180,11 @@ def silence(args: IterativeSPOConfig) -> None:
         accelerate.utils.other.is_deepspeed_available = lambda: False
 
 
-def load_checked_pairs(game: GameConfig, main_process: bool, processor: Any = None, measured: Any = None) -> Any:
-    """The training pairs, checked before anything slow. The main process says what is in them, and tokens an image."""
+def load_checked_pairs(
+    game: GameConfig, main_process: bool, processor: ProcessorMixin | None = None
+) -> tuple[Any, int]:
+    """Training pairs, checked before anything slow, and tokens of the largest image (0: unknown). The main says them."""
+    most = 0
     read = game.pairs("train")
     noisy = PairsWithFailedEdits(read, game.failed_edits)
     pairs = noisy if game.failed_edits else read
@@ -202,10 +204,9 @@ def load_checked_pairs(game: GameConfig, main_process: bool, processor: Any = No
         opened = f"{report.n_opened} opened, {len(report.bad)} bad"
         print(f"{len(pairs)} image pairs, {report.n_edited} with an edited image; {opened}", file=sys.stderr)
         if processor is not None and processor.chat_template and report.sizes:
-            least, median, most = (image_tokens(processor, size) for size in report.sizes)
+            least, median, most = (tokens_of(processor, size) for size in report.sizes)
             told = f"{least} of the smallest, {median} of the median size, {most} of the largest"
             print(f"tokens of an image: {told}", file=sys.stderr)
-            (measured if measured is not None else {})["image_tokens"] = most
             if most > 1500:
                 print("warning: more than 1,500 tokens an image cost much memory; see --max_pixels", file=sys.stderr)
         if game.failed_edits:
@@ -215,7 +216,7 @@ def load_checked_pairs(game: GameConfig, main_process: bool, processor: Any = No
                 f"{report.n_edited} ({game.failed_edits:.0%} asked for)",
                 file=sys.stderr,
             )
-    return pairs
+    return pairs, most
 
 
 def start_deepspeed(on_cpu: bool) -> None:

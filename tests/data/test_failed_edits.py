@@ -113,7 +113,7 @@ def test_training_counts_and_prints_them(tmp_path: Path, capsys: pytest.CaptureF
     from vision_zero.train import load_checked_pairs
 
     write_pairs(tmp_path, 12, seed=5)
-    pairs = load_checked_pairs(GameConfig(images=[str(tmp_path)], failed_edits=0.5), main_process=True)
+    pairs, _ = load_checked_pairs(GameConfig(images=[str(tmp_path)], failed_edits=0.5), main_process=True)
     kinds = [pair.failed_edit for pair in pairs]
     said = f"{kinds.count('blank')} blank, {kinds.count('identical')} identical of 12 (50% asked for)"
     assert said in capsys.readouterr().err

@@ -5,11 +5,14 @@ from statistics import fmean
 from typing import Any
 
 import pytest
+from transformers.core_model_loading import Chunk, WeightConverter
 
 from tests.lora_runs import assert_lora_run
 from tests.test_scripts import WITH_AN_ENGINE
+from tests.trainer_helpers import BENCH_MODEL, make_trainer
 from tests.vllm_programs import ITERATIONS, facts
 from vision_zero.config.options import IterativeSPOConfig
+from vision_zero.models import load_model
 
 SHORT_LORA = ("bfloat16", 3)
 
@@ -114,3 +117,12 @@ def test_lora_leaves_its_base_as_it_was_published(
 def test_what_is_not_supported_is_refused(options: dict[str, Any], words: str, tmp_path: Any) -> None:
     with pytest.raises(ValueError, match=words):
         IterativeSPOConfig(output_dir=str(tmp_path), use_cpu=True, use_vllm=True, **options)
+
+
+def test_a_family_whose_weights_cannot_be_sent_one_by_one_is_refused_before_an_engine_starts(tmp_path: Path) -> None:
+    """As it would be loaded from a file that holds several of the model's weights as one."""
+    model = load_model(BENCH_MODEL, dtype="float32")
+    split = WeightConverter("qkv", ["q_proj", "k_proj", "v_proj"], operations=[Chunk(dim=0)])
+    model._weight_conversions = [*(model._weight_conversions or ()), split]
+    with pytest.raises(ValueError, match=r"vLLM cannot play Qwen2_5_VL.*: its \['q_proj', 'k_proj', 'v_proj'\] are"):
+        make_trainer(tmp_path, model=model, use_vllm=True)

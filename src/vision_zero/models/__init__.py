@@ -176,11 +176,6 @@ def in_hub_layout(
     from transformers.core_model_loading import revert_weight_conversion
 
     transposed = transposed_by_loading(model)
-    for one in getattr(model, "_weight_conversions", None) or ():
-        if hasattr(one, "operations") and len(one.target_patterns) > 1:
-            raise ValueError(
-                f"{type(model).__name__}: {one.target_patterns} are one weight on the Hub: vLLM cannot play it"
-            )
     for name, weight in weights:
         for published, value in revert_weight_conversion(model, {name: weight.detach()}).items():
             is_transposed = any(re.search(pattern, name) for pattern in transposed)

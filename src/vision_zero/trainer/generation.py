@@ -18,7 +18,7 @@ from trl.models.utils import unwrap_model_for_generation
 
 from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.rollout.lora import check_adapter
-from vision_zero.rollout.transformers_policy import TransformersPolicy
+from vision_zero.rollout.transformers_policy import TransformersPolicy, without_adapter_wrapper
 from vision_zero.rollout.vllm.client import VLLMServerError
 
 if TYPE_CHECKING:
@@ -58,6 +58,10 @@ class Generation:
         self.engine = self._init_vllm(model) if args.use_vllm else None
 
     def _init_vllm(self, model: PreTrainedModel) -> ColocatedEngine | ServerEngine:
+        inner = without_adapter_wrapper(model)
+        for one in getattr(inner, "_weight_conversions", None) or ():  # weights are sent one by one
+            if hasattr(one, "operations") and len(one.target_patterns) > 1:
+                raise ValueError(f"vLLM cannot play {type(inner).__name__}: its {one.target_patterns} are sent as one")
         common = (model, self.accelerator, self.processor, self.args.sampling())
         # vLLM takes seconds to import, and is not installed everywhere.
         if self.args.vllm_mode == "server":
