@@ -43,6 +43,29 @@ def chat_template(user: str, image: str, end: str, answer: str, bos: str = "") -
     )
 
 
+IM_TEMPLATE = chat_template(
+    "<|im_start|>{{ message['role'] }}\n", "<image>\n", "<|im_end|>\n", "<|im_start|>assistant\n"
+)
+SIGLIP = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 56,
+    "patch_size": 14,
+}
+QWEN_TEMPLATE = IM_TEMPLATE.replace("<image>\n", "<|vision_start|><|image_pad|><|vision_end|>")
+QWEN3_VISION = {
+    "depth": 3,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_heads": 2,
+    "out_hidden_size": 64,
+    "patch_size": 16,
+    "num_position_embeddings": 64,
+}
+
+
 def _save(folder: Path, model: Any, processor: Any, *, as_of_the_hub: Callable[[Named], Named] = dict) -> Path:
     """`as_of_the_hub`: the published names and layout of weights, where transformers would write others."""
     with torch.no_grad():
@@ -71,27 +94,12 @@ def _experts(named: Named) -> Named:
 
 def save_qwen3_vl(folder: Path, *, experts: bool = False) -> Path:
     torch.manual_seed(0)
-    template = chat_template(
-        "<|im_start|>{{ message['role'] }}\n",
-        "<|vision_start|><|image_pad|><|vision_end|>",
-        "<|im_end|>\n",
-        "<|im_start|>assistant\n",
-    )
-    tokenizer = hf.AutoTokenizer.from_pretrained(BENCH_MODEL, chat_template=template)
+    tokenizer = hf.AutoTokenizer.from_pretrained(BENCH_MODEL, chat_template=QWEN_TEMPLATE)
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [6, 5, 5], "mrope_interleaved": True}
     text: dict[str, Any] = {**TEXT, "vocab_size": len(tokenizer), "rope_parameters": rope}
     if experts:
         text |= {"moe_intermediate_size": 48, "num_experts": 4, "num_experts_per_tok": 2, "norm_topk_prob": True}
-    vision = {
-        "depth": 3,
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_heads": 2,
-        "out_hidden_size": 64,
-        "patch_size": 16,
-        "num_position_embeddings": 64,
-        "deepstack_visual_indexes": [0, 1],
-    }
+    vision = {**QWEN3_VISION, "deepstack_visual_indexes": [0, 1]}
     config_class, model_class = (
         (hf.Qwen3VLMoeConfig, hf.Qwen3VLMoeForConditionalGeneration)
         if experts
@@ -99,7 +107,7 @@ def save_qwen3_vl(folder: Path, *, experts: bool = False) -> Path:
     )
     config = config_class(text_config=text, vision_config=vision, tie_word_embeddings=False, **QWEN_TOKENS)
     images = hf.Qwen2VLImageProcessor(size={"shortest_edge": 3136, "longest_edge": 100352}, patch_size=16, **HALVES)
-    processor = hf.Qwen3VLProcessor(images, tokenizer, hf.Qwen3VLVideoProcessor(), chat_template=template)
+    processor = hf.Qwen3VLProcessor(images, tokenizer, hf.Qwen3VLVideoProcessor(), chat_template=QWEN_TEMPLATE)
     return _save(folder, model_class(config), processor, as_of_the_hub=_experts if experts else dict)
 
 
@@ -135,18 +143,9 @@ def save_gemma3(folder: Path, *, template_bos: str = "<bos>", tokenizer_bos: boo
         "sliding_window": 24,  # shorter than a prompt
         "query_pre_attn_scalar": 32,
     }
-    vision = {
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "image_size": 56,
-        "patch_size": 14,
-        "vision_use_head": False,
-    }
     config = hf.Gemma3Config(
         text_config=text,
-        vision_config=vision,
+        vision_config={**SIGLIP, "vision_use_head": False},
         mm_tokens_per_image=4,
         boi_token_index=ids("<start_of_image>"),
         eoi_token_index=ids("<end_of_image>"),
@@ -155,19 +154,6 @@ def save_gemma3(folder: Path, *, template_bos: str = "<bos>", tokenizer_bos: boo
     images = hf.Gemma3ImageProcessor(size={"height": 56, "width": 56}, **HALVES)
     processor = hf.Gemma3Processor(images, tokenizer, chat_template=template, image_seq_length=4)
     return _save(folder, hf.Gemma3ForConditionalGeneration(config), processor, as_of_the_hub=_siglip)
-
-
-IM_TEMPLATE = chat_template(
-    "<|im_start|>{{ message['role'] }}\n", "<image>\n", "<|im_end|>\n", "<|im_start|>assistant\n"
-)
-SIGLIP = {
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "image_size": 56,
-    "patch_size": 14,
-}
 
 
 def _tokenizer(template: str, **special: str) -> Any:
@@ -180,14 +166,13 @@ def _without_head_dim(**more: Any) -> dict[str, Any]:
 
 def save_qwen2_vl(folder: Path) -> Path:
     torch.manual_seed(0)
-    template = IM_TEMPLATE.replace("<image>\n", "<|vision_start|><|image_pad|><|vision_end|>")
-    tokenizer = _tokenizer(template)
+    tokenizer = _tokenizer(QWEN_TEMPLATE)
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
     text = _without_head_dim(vocab_size=len(tokenizer), rope_parameters=rope)
     vision = {"depth": 2, "embed_dim": 64, "num_heads": 2, "mlp_ratio": 2, "hidden_size": 64}
     config = hf.Qwen2VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=False, **QWEN_TOKENS)
     images = hf.Qwen2VLImageProcessor(size={"shortest_edge": 3136, "longest_edge": 100352})
-    processor = hf.Qwen2VLProcessor(images, tokenizer, hf.Qwen2VLVideoProcessor(), chat_template=template)
+    processor = hf.Qwen2VLProcessor(images, tokenizer, hf.Qwen2VLVideoProcessor(), chat_template=QWEN_TEMPLATE)
     return _save(folder, hf.Qwen2VLForConditionalGeneration(config), processor)
 
 
@@ -300,8 +285,7 @@ def save_mistral3(folder: Path) -> Path:
 def save_qwen3_5(folder: Path) -> Path:
     """Half of its layers have a state (linear attention) instead of keys and values."""
     torch.manual_seed(0)
-    template = IM_TEMPLATE.replace("<image>\n", "<|vision_start|><|image_pad|><|vision_end|>")
-    tokenizer = _tokenizer(template)
+    tokenizer = _tokenizer(QWEN_TEMPLATE)
     rope = {
         "rope_type": "default",
         "rope_theta": 10000.0,
@@ -316,17 +300,10 @@ def save_qwen3_5(folder: Path) -> Path:
         "linear_num_value_heads": 4,
         "layer_types": ["linear_attention", "full_attention"],
     }
-    vision = {
-        "depth": 2,
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_heads": 2,
-        "out_hidden_size": 64,
-        "patch_size": 16,
-        "num_position_embeddings": 64,
-    }
     text = {**TEXT, "num_hidden_layers": 2, "vocab_size": len(tokenizer), "rope_parameters": rope, **linear}
-    config = hf.Qwen3_5Config(text_config=text, vision_config=vision, tie_word_embeddings=False, **QWEN_TOKENS)
+    config = hf.Qwen3_5Config(
+        text_config=text, vision_config={**QWEN3_VISION, "depth": 2}, tie_word_embeddings=False, **QWEN_TOKENS
+    )
     images = hf.Qwen2VLImageProcessor(size={"shortest_edge": 3136, "longest_edge": 100352}, patch_size=16, **HALVES)
-    processor = hf.Qwen3VLProcessor(images, tokenizer, hf.Qwen3VLVideoProcessor(), chat_template=template)
+    processor = hf.Qwen3VLProcessor(images, tokenizer, hf.Qwen3VLVideoProcessor(), chat_template=QWEN_TEMPLATE)
     return _save(folder, hf.Qwen3_5ForConditionalGeneration(config), processor)

@@ -183,7 +183,7 @@ def silence(args: IterativeSPOConfig) -> None:
 def load_checked_pairs(
     game: GameConfig, main_process: bool, processor: ProcessorMixin | None = None
 ) -> tuple[Any, int]:
-    """Training pairs, checked before anything slow, and tokens of the largest image (0: unknown). The main says them."""
+    """Training pairs, checked before anything slow, and tokens of the largest image, 0: unknown. The main says both."""
     most = 0
     read = game.pairs("train")
     noisy = PairsWithFailedEdits(read, game.failed_edits)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -182,11 +182,20 @@ def saved_family(name: str, folder: Path) -> Family:
 
 
 FAMILIES = ["qwen2.5-vl", "internvl3", "internvl3 in tiles", *MORE]
+TWO_STAGES: dict[str, Any] = {"schedule": "cycle", "cycle_decision": 1, "cycle_clue": 1, "iterations": 2}
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
-    return saved_family(request.param, tmp_path_factory.mktemp("family"))
+def family_fixture(names: Sequence[str], slow: Sequence[str] = ()) -> Any:
+    """A fixture `family` of a module: each of `names`, and those of `slow` in slow tests."""
+
+    @pytest.fixture(scope="module", params=[*names, *(pytest.param(name, marks=pytest.mark.slow) for name in slow)])
+    def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
+        return saved_family(request.param, tmp_path_factory.mktemp("family"))
+
+    return family
+
+
+family = family_fixture(FAMILIES)
 
 
 def family_trainer(family: Family, tmp_path: Path, **config: Any) -> Any:
@@ -234,10 +243,7 @@ def test_a_run_through_both_stages_moves_every_parameter_and_is_saved(family: Fa
     trainer = family_trainer(
         family,
         tmp_path,
-        schedule="cycle",
-        cycle_decision=1,
-        cycle_clue=1,
-        iterations=2,
+        **TWO_STAGES,
         save_strategy="steps",
         save_steps=1,
     )
@@ -268,9 +274,7 @@ def test_a_run_through_both_stages_moves_every_parameter_and_is_saved(family: Fa
     ids = processor_inputs(processor, row.text, row.image)["input_ids"][0].tolist()
     assert list(row.prompt_ids) == ids
 
-    resumed = family_trainer(
-        family, tmp_path, schedule="cycle", cycle_decision=1, cycle_clue=1, iterations=2, save_strategy="no"
-    )
+    resumed = family_trainer(family, tmp_path, **TWO_STAGES, save_strategy="no")
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
     for (name, parameter), (_, resumed_parameter) in zip(
         trainer.model.named_parameters(), resumed.model.named_parameters(), strict=True
@@ -349,10 +353,7 @@ def test_lora_adapts_the_language_model_alone_and_is_merged(family: Family, tmp_
     trainer = family_trainer(
         family,
         tmp_path,
-        schedule="cycle",
-        cycle_decision=1,
-        cycle_clue=1,
-        iterations=2,
+        **TWO_STAGES,
         learning_rate=1e-3,
         save_strategy="steps",
         save_steps=2,

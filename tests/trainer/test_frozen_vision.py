@@ -11,9 +11,8 @@ from peft import LoraConfig
 from safetensors.torch import load_file
 
 from tests.by_hand import largest_difference
-from tests.trainer.test_families import Family, saved_family
-from tests.trainer_helpers import RandomImage, make_trainer, of_many_lengths, one_step, random_pairs
-from vision_zero.models import load_processor
+from tests.trainer.test_families import Family, family_fixture, family_trainer, saved_family
+from tests.trainer_helpers import RandomImage, one_step
 from vision_zero.rollout.game_images import GameImage
 from vision_zero.rollout.self_check import SelfCheckError
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
@@ -24,25 +23,11 @@ LANGUAGE_ALONE = r".*(language_model|text_model).*(q_proj|v_proj)"
 
 FAMILIES = ["qwen2.5-vl", "internvl3 in tiles", "qwen3-vl"]
 MORE_FAMILIES = ["qwen2-vl", "qwen3-vl-moe", "gemma3", "smolvlm2", "llava-onevision", "glm-4.1v"]
-
-
-@pytest.fixture(
-    scope="module", params=[*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE_FAMILIES)]
-)
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
-    return saved_family(request.param, tmp_path_factory.mktemp("family"))
+family = family_fixture(FAMILIES, MORE_FAMILIES)
 
 
 def trainer_of(family: Family, tmp_path: Path, **config: Any) -> IterativeSPOTrainer:
-    options: dict[str, Any] = {"freeze_vision": True, **config}
-    return make_trainer(
-        tmp_path,
-        model=family.folder,
-        processor=load_processor(str(family.folder)),
-        pairs=random_pairs(size=family.image_size),
-        players=of_many_lengths,
-        **options,
-    )
+    return family_trainer(family, tmp_path, **{"freeze_vision": True, **config})
 
 
 def tower_of(trainer: IterativeSPOTrainer) -> Any:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from peft import LoraConfig
 
 from tests.by_hand import largest_difference
-from tests.trainer.test_families import Family, saved_family
+from tests.trainer.test_families import Family, family_fixture
 from tests.trainer_helpers import Step, make_trainer, of_many_lengths, one_step, random_pairs
 from vision_zero.models import attention as grouped
 from vision_zero.models import load_processor
@@ -181,13 +181,7 @@ def test_dear_pairs_make_shorter_rows() -> None:
 
 FAMILIES = ["qwen2.5-vl", "internvl3 in tiles", "qwen3-vl"]
 MORE_FAMILIES = ["qwen2-vl", "qwen3-vl-moe", "smolvlm2", "llava-onevision", "glm-4.1v"]
-
-
-@pytest.fixture(
-    scope="module", params=[*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE_FAMILIES)]
-)
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
-    return saved_family(request.param, tmp_path_factory.mktemp("family"))
+family = family_fixture(FAMILIES, MORE_FAMILIES)
 
 
 def step_of(family: Family, tmp_path: Path, **config: Any) -> Step:

@@ -14,33 +14,23 @@ from transformers import AutoModelForImageTextToText
 
 from tests.by_hand import hand_rows, hand_step, largest_difference
 from tests.process_helpers import flags
-from tests.trainer.test_families import MORE, Family, saved_family
-from tests.trainer_helpers import make_trainer, of_many_lengths, one_step, random_pairs
-from vision_zero.models import load_model, load_processor
+from tests.trainer.test_families import MORE, TWO_STAGES, Family, family_fixture, family_trainer
+from tests.trainer_helpers import one_step
+from vision_zero.models import load_model
 from vision_zero.rollout.lora import four_bits, language_layers, merged_parameters, plain_weight
 from vision_zero.train import main
 from vision_zero.types import Stage
 
 FAMILIES = ["internvl3 in tiles", "qwen3-vl"]
 MORE_FAMILIES = ["qwen2.5-vl", *(name for name in MORE if name not in FAMILIES)]
-
-
-@pytest.fixture(
-    scope="module",
-    params=[*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE_FAMILIES)],
-)
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
-    return saved_family(request.param, tmp_path_factory.mktemp("family"))
+family = family_fixture(FAMILIES, MORE_FAMILIES)
 
 
 def trainer_of(family: Family, folder: Path, **config: Any) -> Any:
     on_meta = load_model(family.folder, device_map="meta")
-    return make_trainer(
+    return family_trainer(
+        family,
         folder,
-        model=family.folder,
-        processor=load_processor(str(family.folder)),
-        pairs=random_pairs(size=family.image_size),
-        players=of_many_lengths,
         peft_config=LoraConfig(r=2, target_modules=language_layers(on_meta), lora_dropout=0.0, init_lora_weights=False),
         quantization_config=four_bits(on_meta, torch.float32),
         **config,
@@ -50,7 +40,7 @@ def trainer_of(family: Family, folder: Path, **config: Any) -> Any:
 @pytest.mark.parametrize("stage", ["decision", "clue"])
 def test_gradient_is_the_one_by_hand(family: Family, tmp_path: Path, stage: Stage) -> None:
     """Of the model whose 4-bit weights are written out, with the same adapters."""
-    trainer = trainer_of(family, tmp_path, schedule=stage, learning_rate=1e-12, temperature=0.8)
+    trainer = trainer_of(family, tmp_path, schedule=stage, learning_rate=1e-12)
     base = trainer.model.get_base_model()
     quantized = {name for name, weight in base.named_parameters() if hasattr(weight, "quant_state")}
     on_meta = load_model(family.folder, device_map="meta")
@@ -97,13 +87,7 @@ def without_adapter(model: Any) -> Any:
 
 
 def test_a_resumed_run_is_the_same_and_the_export_has_the_bases_precision(family: Family, tmp_path: Path) -> None:
-    options: dict[str, Any] = {
-        "schedule": "cycle",
-        "cycle_decision": 1,
-        "cycle_clue": 1,
-        "iterations": 2,
-        "learning_rate": 1e-3,
-    }
+    options: dict[str, Any] = {**TWO_STAGES, "learning_rate": 1e-3}
     trainer = trainer_of(family, tmp_path, save_strategy="steps", save_steps=1, **options)
     before = dict(without_adapter(trainer.model))
     trainer.train()
