@@ -28,13 +28,14 @@ def check_training(arguments: list[str], processes: int) -> None:
     print("checking the options, which takes 10 seconds", file=sys.stderr)
     gc.disable()
     from vision_zero import ranks, train
+    from vision_zero.config.parse import parse
     from vision_zero.evaluate.win_rate.callback import training_arena
     from vision_zero.models import check_model, find_models, load_processor
     from vision_zero.models.hub import check_place
 
     ranks.world_size = lambda: processes  # of the command; here is one, which waits for no other
     ranks.join = lambda *_: None
-    game, args, model = train.parse(arguments)
+    game, args, model = parse(arguments)
     train.silence(args)
     name, processor = model.model_name_or_path, None
     if Path(name).exists():
@@ -44,7 +45,8 @@ def check_training(arguments: list[str], processes: int) -> None:
         print(f"the model {name} is not checked: it is no folder here", file=sys.stderr)
     if args.past_model is not None and (Path(args.past_model).exists() or not args.past_model):
         check_model(find_models([args.past_model])[-1])
-    training_arena(game, args, train.load_checked_pairs(game, True, processor))
+    pairs, _ = train.load_checked_pairs(game, True, processor)
+    training_arena(game, args, pairs)
 
 
 def check_evaluating(arguments: list[str]) -> None:
