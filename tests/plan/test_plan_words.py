@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import overlap
 from benchmarks.hardware_table import table
 from vision_zero.plan.__main__ import main
-from vision_zero.plan.cost import GIB
-from vision_zero.plan.fit import card_of, memory, nearest, peak, seconds, setup
+from vision_zero.plan.cost import GIB, Tokens, update_flops
+from vision_zero.plan.fit import card_of, memory, nearest, peak, prompts_of, seconds, setup
 from vision_zero.plan.say import line, preset, run_setup, verdict
 from vision_zero.plan.shape import read_shape
 
@@ -111,6 +112,29 @@ def test_presets_and_what_only_four_bits_would_hold() -> None:
     assert four.endswith(" --load_in_4bit true --use_vllm false")
     with pytest.raises(ValueError, match="no batch does"):
         preset(read_shape("qwen2.5-vl-32b"), setup(**ONE_GPU, gpu="24", model="qwen2.5-vl-32b"))
+
+
+def test_playing_ahead_is_not_worth_it() -> None:
+    """Half of the decision is recomputed: 1.15 against twice the games per GPU would be."""
+    page, made = (ROOT / "docs" / "performance.md").read_text(), overlap.table([(8, "A100")])
+    assert made in page
+    said = page.split(overlap.HEAD)[1].split("\n\n")[0].splitlines()[2:]
+    assert len(said) == len(overlap.MACHINES) * len(overlap.REPLIES) * 2
+    assert max(float(line.split("|")[-2].strip(" ×")) for line in said) < 1.15
+
+
+def test_votes_may_be_longer_than_clues() -> None:
+    """The votes of a decision iteration, 16 games of 8 on a GPU; a clue iteration, the other half, has none."""
+    same, longer = (seconds(SEVEN, setup(), vote_tokens=tokens) for tokens in (238, 476))
+    assert same == seconds(SEVEN, setup())
+    flops = [
+        update_flops(SEVEN, [Tokens(prompts_of(SEVEN, setup())[-1], tokens)] * 128, 32, (277, 277), "full", shared=0.75)
+        for tokens in (238, 476)
+    ]
+    more = (flops[1] - flops[0]) / 2 / card_of(setup()).flops
+    assert longer["update"] - same["update"] == pytest.approx(more)
+    assert longer["exchange"] == same["exchange"]
+    assert longer["prefill"] == same["prefill"]
 
 
 def test_the_table_of_the_documentation() -> None:

@@ -135,14 +135,14 @@ def peak(phases: Phases) -> tuple[str, float]:
     return max(((name, sum(parts.values())) for name, parts in phases.items()), key=lambda one: one[1])
 
 
-def seconds(shape: ModelShape, s: Setup) -> dict[str, float]:
-    """Floors of an iteration by part, the mean of a decision and a clue iteration."""
+def seconds(shape: ModelShape, s: Setup, *, vote_tokens: int = 0) -> dict[str, float]:
+    """Floors of an iteration by part, the mean of a decision and a clue iteration. `vote_tokens`: 0, as of a clue."""
     mode, card, games, prompts = mode_of(shape, s), card_of(s), ceil(s.games / s.gpus), prompts_of(shape, s)
     image, pictures, size = image_of(shape, s)
     images, vllm = 2 * games * pictures, s.player == "vllm"
     adapters = 4 * shape.adapter_parameters(s.rank) if mode == "lora" else 0
     clues = [[Tokens(prompt, s.mean_tokens)] * games for prompt in prompts[:-1]]
-    votes = [Tokens(prompts[-1], s.mean_tokens)] * (games * s.votes)
+    votes = [Tokens(prompts[-1], vote_tokens or s.mean_tokens)] * (games * s.votes)
     width = len(votes) if vllm else s.rollout_batch
     batches = [call[k : k + width] for call in [*clues, votes] for k in range(0, len(call), width)]
     turn = GIVEN["prompt"]["instruction"] + GIVEN["prompt"]["clue"]
