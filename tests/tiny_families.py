@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -307,3 +308,40 @@ def save_qwen3_5(folder: Path) -> Path:
     images = hf.Qwen2VLImageProcessor(size={"shortest_edge": 3136, "longest_edge": 100352}, patch_size=16, **HALVES)
     processor = hf.Qwen3VLProcessor(images, tokenizer, hf.Qwen3VLVideoProcessor(), chat_template=QWEN_TEMPLATE)
     return _save(folder, hf.Qwen3_5ForConditionalGeneration(config), processor)
+
+
+def as_published(folder: Path) -> Path:
+    """`folder`, which transformers 5 has saved, with the configuration and tokenizer that version 4 wrote.
+
+    Models on the Hub have those; both versions read them, and version 4 no others.
+    """
+    config, tokenizer = folder / "config.json", folder / "tokenizer_config.json"
+    config.write_text(json.dumps(_of_version_4(json.loads(config.read_text()))))
+    options = json.loads(tokenizer.read_text())
+    if (special := options.pop("model_specific_special_tokens", None)) is not None:
+        options["extra_special_tokens"] = special
+    tokenizer.write_text(json.dumps(options))
+    return folder
+
+
+def _of_version_4(config: dict[str, Any]) -> dict[str, Any]:
+    said = {
+        name: _of_version_4(value) if isinstance(value, dict) else value
+        for name, value in config.items()
+        if name not in ("rope_parameters", "dtype")
+    }
+    if "tie_word_embeddings" in said.get("text_config", {}):  # which is the one that version 4 reads
+        said["text_config"]["tie_word_embeddings"] = said["tie_word_embeddings"]
+    if "num_local_experts" in said:
+        said["num_experts"] = said.pop("num_local_experts")
+    if "dtype" in config:
+        said["torch_dtype"] = config["dtype"]
+    rope = dict(config.get("rope_parameters") or {})
+    if "full_attention" in rope:
+        said["rope_theta"] = rope["full_attention"]["rope_theta"]
+        said["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+    elif rope.pop("rope_type", None) == "default":
+        scaling = {name: rope.pop(name) for name in list(rope) if name.startswith("mrope")}
+        said["rope_scaling"] = {"type": "default", "rope_type": "default", **scaling} if scaling else None
+        said |= rope
+    return said
