@@ -10,8 +10,9 @@ from typing import Any
 from vision_zero.evaluate.benchmarks import processes
 from vision_zero.evaluate.benchmarks.options import BenchmarkConfig
 from vision_zero.evaluate.benchmarks.scores import BenchmarkOutcome, NoScoreError, Outcomes, check_questions
+from vision_zero.evaluate.benchmarks.suite import Benchmark
 
-PACKAGES = ("lmms-eval",)
+PACKAGES, SETUP = ("lmms-eval",), " --with lmms-eval"
 FAILED = "[LMMS_EVAL_"  # how the text begins that stands for the answer to a request that failed or was not made
 
 
@@ -29,7 +30,7 @@ def command(python: Path, name: str, url: str, task: str, output: Path, config: 
 def score(
     model: str,
     name: str,
-    tasks: Sequence[str],
+    benchmarks: Sequence[Benchmark],
     config: BenchmarkConfig,
     environment: processes.ToolEnvironment,
     folder: Path,
@@ -38,7 +39,7 @@ def score(
     outcomes: Outcomes = {}
     # lmms-eval's client sends no system prompt, so the server puts it there.
     with processes.served(model, name, config, folder, config.system_prompt or None) as server:
-        for task in tasks:
+        for task in (one.kit_name for one in benchmarks):
             log, output = folder / f"lmms-eval-{task}.log", folder / "lmms-eval" / task
             log.unlink(missing_ok=True)
             shutil.rmtree(output, ignore_errors=True)

@@ -123,21 +123,6 @@ def wait_for(process: subprocess.Popen[bytes], log: Path, server: "Server | None
         raise _failed(f"ended with status {process.returncode}", log)
 
 
-def last_lines(log: Path, count: int = 8) -> str:
-    lines = log.read_text("utf-8", errors="replace").replace("\r", "\n").splitlines() if log.exists() else []
-    return "\n".join(f"  | {line[:300]}" for line in [line for line in lines if line.strip()][-count:])
-
-
-@contextmanager
-def ending_on_sigterm() -> Iterator[None]:
-    """Context in which SIGTERM raises KeyboardInterrupt, so that what was started is ended as at Ctrl-C."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def server_command(model: str, config: BenchmarkConfig, **more: Any) -> list[str]:
     """Command line of the server of a model as a benchmark's options serve it; `more`: other options of the server."""
     low, high = pixel_bounds(model, config)
@@ -205,7 +190,10 @@ def served(
 
 
 def _failed(reason: str, log: Path, advice: str = "") -> ProcessFailedError:
-    return ProcessFailedError(f"{reason}:\n{last_lines(log)}\n(log: {log}{advice})")
+    """The error with the last lines of the log."""
+    lines = log.read_text("utf-8", errors="replace").replace("\r", "\n").splitlines()
+    last = "\n".join(f"  | {line[:300]}" for line in [line for line in lines if line.strip()][-8:])
+    return ProcessFailedError(f"{reason}:\n{last}\n(log: {log}{advice})")
 
 
 def _url(log: Path) -> str | None:

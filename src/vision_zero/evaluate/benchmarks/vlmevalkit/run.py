@@ -23,7 +23,7 @@ READER = Path(__file__).resolve().parents[5] / "run_scripts" / "vlmevalkit_reade
 SERVED: dict[str, Any] = beside(__file__)  # what the entries of all served models have
 EXACT = "exact_matching"
 """VLMEvalKit's name for no judge. Without it, it takes OpenAI's and falls back without saying so."""
-PACKAGES = ("ms-vlmeval",)
+PACKAGES, SETUP = ("ms-vlmeval",), ""
 STATUS = "status.json"
 JUDGE_GAVE_UP = "OPENAI API is not working properly, will use exact matching"
 TOLERANCE = 1e-4
