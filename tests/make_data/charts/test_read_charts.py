@@ -10,7 +10,15 @@ from PIL import Image
 
 from vision_zero.data.pairs import load_pairs
 from vision_zero.make_data.charts.maker import ChartMaker
-from vision_zero.make_data.charts.read_charts import PROMPT, TablesFolder, main, read_charts, read_completion, table_csv
+from vision_zero.make_data.charts.read_charts import (
+    PROMPT,
+    Reading,
+    TablesFolder,
+    main,
+    read_charts,
+    read_completion,
+    table_csv,
+)
 from vision_zero.make_data.charts.sources import load_tables
 from vision_zero.make_data.charts.tables import TableError, parse_csv
 from vision_zero.types import Completion
@@ -128,12 +136,12 @@ def test_from_charts_to_tables_to_pairs(tmp_path, monkeypatch, capsys) -> None:
 def test_a_line_that_a_kill_cut_off_is_asked_again(tmp_path) -> None:
     pairs = load_pairs(charts(tmp_path / "png", "a.png", "b.png"))
     tables = TablesFolder(tmp_path / "tables")
-    tables.begin()
+    tables.folder.mkdir()
     whole = json.dumps({"id": "a.png", "reason": "empty", "completion": ""})
     (tables.folder / "unreadable.jsonl").write_text(f'{whole}\n{{"id": "b.p')
-    tables.begin()
     assert [pair.id for pair in tables.missing(pairs)] == ["b.png"]
-    assert (tables.folder / "unreadable.jsonl").read_text() == f"{whole}\n"
+    tables.write([Reading("b.png", "", None, "empty")])
+    assert (tables.folder / "unreadable.jsonl").read_text() == f"{whole}\n{whole.replace('a.png', 'b.png')}\n"
 
 
 @pytest.mark.parametrize("line", ['{"id": 5', "[1]", '{"id": "a.png"}', "\xff"])

@@ -140,15 +140,6 @@ class TablesFolder:
         stem = os.path.splitext(name)[0] if is_image_name(name) else name
         return self.folder / f"{stem}.csv"
 
-    def begin(self) -> None:
-        """Make the folder and drop an unfinished last line, left by a killed run."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / UNREADABLE
-        if path.is_file():
-            whole = path.read_bytes().rpartition(b"\n")
-            if whole[2]:
-                path.write_bytes(whole[0] + whole[1])
-
     def write(self, readings: Sequence[Reading]) -> None:
         for reading in readings:
             if reading.table is None:
@@ -166,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tables = TablesFolder(args.out)
     try:
         pairs = list(load_pairs(str(args.charts), pair_by=args.pair_by, dataset_split=args.split))[: args.limit]
-        tables.begin()
+        args.out.mkdir(parents=True, exist_ok=True)
         missing = tables.missing(pairs)
         if missing:
             policy = load_policy(args)
