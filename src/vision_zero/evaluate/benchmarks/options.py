@@ -104,7 +104,9 @@ def parse(arguments: Sequence[str]) -> BenchmarkOptions | BenchmarkConfig:
         if not config.fill:
             raise ValueError("no model: name one or more run folders, checkpoints, exports or models")
         return config
-    models = [scored_folder(find_models([name])[-1]) for name in rest.models]  # of a run, the last checkpoint
+    named = [find_models([name])[-1] for name in rest.models]  # of a run, the last checkpoint
+    exports = [(model, Path(model) / EXPORT) for model in named]  # which other environments can load
+    models = [str(export) if (export / "config.json").is_file() else model for model, export in exports]
     base = config.base or base_model(models[0])
     check_numbers(config)
     options = BenchmarkOptions([model for model in models if model != base], base, config)
@@ -112,12 +114,6 @@ def parse(arguments: Sequence[str]) -> BenchmarkOptions | BenchmarkConfig:
         check_model(model)
     check_tool(options)
     return options
-
-
-def scored_folder(model: str) -> str:
-    """The export of a checkpoint that has one, as other environments load it, else the model itself."""
-    export = Path(model) / EXPORT
-    return str(export) if (export / "config.json").is_file() else model
 
 
 def base_model(model: str) -> str:

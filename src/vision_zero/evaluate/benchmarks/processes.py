@@ -112,13 +112,13 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 def wait_for(process: subprocess.Popen[bytes], log: Path, server: "Server | None" = None) -> None:
     """Wait until the process ends, looking at `server` every second. Raises ProcessFailedError for a status but 0."""
-    ticked, running = 0.0, True
+    running = True
     while running:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(1)
         running = process.poll() is None
-        if server is not None and (time.monotonic() - ticked > 1 or not running):
+        if server is not None:
             server.tick()
-            ticked = time.monotonic()
-        time.sleep(POLL if running else 0)
     if process.returncode:
         raise _failed(f"ended with status {process.returncode}", log)
 

@@ -3,8 +3,6 @@
 Both are diffusers pipelines, loaded in the process that uses them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
