@@ -274,6 +274,4 @@ def sample_rows(n_pairs: int, sample: int | None, seed: int) -> list[int]:
     """Positions of a sample without replacement, in order; all of them for None or a sample as large."""
     if sample is None or sample >= n_pairs:
         return list(range(n_pairs))
-    if sample < 0:
-        raise ValueError(f"sample must not be negative, got {sample}")
     return sorted(random.Random(seed).sample(range(n_pairs), sample))
