@@ -13,14 +13,15 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from vision_zero.evaluate.benchmarks import lmms_eval, processes
 from vision_zero.evaluate.benchmarks.options import JUDGE_KEY, BenchmarkConfig, BenchmarkOptions, parse, pixel_bounds
-from vision_zero.evaluate.benchmarks.scores import NoScoreError, Outcomes, Score, fingerprint, read_score
+from vision_zero.evaluate.benchmarks.scores import Entrant, NoScoreError, Outcomes, Score, fingerprint
 from vision_zero.evaluate.benchmarks.suite import PAPER_MODELS, Benchmark, judge_summary
 from vision_zero.evaluate.benchmarks.table import fill_table, results_table
 from vision_zero.evaluate.benchmarks.vlmevalkit import run as vlmevalkit
@@ -32,39 +33,6 @@ TOOLS: Mapping[str, Any] = {"vlmevalkit": vlmevalkit, "lmms-eval": lmms_eval}
 RESULT = "result.json"
 SETTINGS = ("system_prompt", "post_process", "max_new_tokens", "limit", "dtype")  # options that answers depend on
 JUDGE_TIMEOUT = 120.0  # seconds: a judge that has just been started may still be warming up
-
-
-@dataclass(frozen=True)
-class Entrant:
-    """A model that is scored. `name` is unique to its files and the settings that its answers depend on."""
-
-    model: str
-    name: str
-    settings: Mapping[str, Any]
-    scores: Path
-
-    @classmethod
-    def resolve(cls, model: str, options: BenchmarkOptions, environment: processes.ToolEnvironment) -> Self:
-        import torch  # not before the options are parsed: it takes seconds
-
-        config = options.config
-        how = "served" if config.tool == "lmms-eval" else vlmevalkit.answer_mode(model, config, environment)
-        low, high = pixel_bounds(model, config)
-        device = "cuda" if torch.cuda.is_available() and not config.use_cpu else "cpu"
-        ours = {name: metadata.version(name) for name in ("torch", "transformers")} if how == "served" else {}
-        same = {one: getattr(config, one) for one in SETTINGS}
-        settings = {"tool": config.tool, **same, "decoding": "greedy", "how": how, "min_pixels": low}
-        settings |= {"max_pixels": high, "device": device}
-        settings |= {"tool_versions": dict(environment.versions), "server_versions": ours}
-        parts = [part for part in Path(model).parts if part not in ("/", ".", "..")]
-        slug = re.sub(r"[^A-Za-z0-9.-]+", "-", "-".join(parts[-3:])).strip("-.") or "model"
-        name = f"{slug}-{fingerprint(model, settings)[:8]}"
-        return cls(model, name, settings, options.out / "scores" / name)
-
-    def score(self, benchmark: Benchmark, judge: Mapping[str, Any] | None) -> Score | None:
-        """The score that is there already, None if there is none or another judge gave it."""
-        found = read_score(self.scores / f"{benchmark.kit_name}.json")
-        return found if found is not None and found.settings.get("judge") == judge else None
 
 
 @dataclass
@@ -132,6 +100,24 @@ class Run:
         }
 
 
+def resolve(model: str, options: BenchmarkOptions, environment: processes.ToolEnvironment) -> Entrant:
+    import torch  # not before the options are parsed: it takes seconds
+
+    config = options.config
+    how = "served" if config.tool == "lmms-eval" else vlmevalkit.answer_mode(model, config, environment)
+    low, high = pixel_bounds(model, config)
+    device = "cuda" if torch.cuda.is_available() and not config.use_cpu else "cpu"
+    ours = {name: metadata.version(name) for name in ("torch", "transformers")} if how == "served" else {}
+    same = {one: getattr(config, one) for one in SETTINGS}
+    settings = {"tool": config.tool, **same, "decoding": "greedy", "how": how, "min_pixels": low}
+    settings |= {"max_pixels": high, "device": device}
+    settings |= {"tool_versions": dict(environment.versions), "server_versions": ours}
+    parts = [part for part in Path(model).parts if part not in ("/", ".", "..")]
+    slug = re.sub(r"[^A-Za-z0-9.-]+", "-", "-".join(parts[-3:])).strip("-.") or "model"
+    name = f"{slug}-{fingerprint(model, settings)[:8]}"
+    return Entrant(model, name, settings, options.out / "scores" / name, options.out / "logs" / name)
+
+
 def main(arguments: Sequence[str]) -> None:
     """Run the command; the status is 1 when a benchmark has no score. Raises ValueError or OSError before it starts."""
     options = parse(arguments)
@@ -162,8 +148,8 @@ def prepare(options: BenchmarkOptions) -> Run:
         print(judge_summary(benchmarks))
     if config.judge_model and config.judge_url and any(one.needs_judge for one in benchmarks):
         check_judge(config.judge_model, config.judge_url)
-    base = Entrant.resolve(options.base, options, environment)
-    models = [Entrant.resolve(model, options, environment) for model in options.models]
+    base = resolve(options.base, options, environment)
+    models = [resolve(model, options, environment) for model in options.models]
     run = Run(options, benchmarks, base, models, environment)
     for entrant in (base, *models):
         done = [one.kit_name for one in benchmarks if entrant.score(one, run.judge(one))]
@@ -179,15 +165,20 @@ def score(run: Run, entrant: Entrant) -> None:
     todo = [one for one in run.benchmarks if entrant.score(one, run.judge(one)) is None]
     if not todo:
         return
-    config, folder = run.options.config, run.options.out / "logs" / entrant.name
-    folder.mkdir(parents=True, exist_ok=True)
+    config = run.options.config
+    entrant.logs.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     outcomes: Outcomes
+    counts: dict[str, int] = {}
+    # lmms-eval's client sends no system prompt, so the server puts it there.
+    prompt = config.system_prompt or None if config.tool == "lmms-eval" else None
+    served = processes.served(entrant.model, entrant.name, config, entrant.logs, prompt)
     try:
-        tool = TOOLS[config.tool]
-        outcomes, counts = tool.score(entrant.model, entrant.name, todo, config, run.environment, folder)
+        with served if entrant.settings["how"] == "served" else nullcontext() as server:
+            outcomes = TOOLS[config.tool].score(entrant, todo, config, run.environment.python, server)
+            counts = {} if server is None else server.counts()
     except processes.ProcessFailedError as error:
-        outcomes, counts = {one.kit_name: NoScoreError(str(error)) for one in todo}, {}
+        outcomes = {one.kit_name: NoScoreError(str(error)) for one in todo}
     seconds = round(time.monotonic() - began, 1)
     for benchmark in todo:
         name = benchmark.kit_name
