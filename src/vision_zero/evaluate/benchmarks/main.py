@@ -101,6 +101,7 @@ class Run:
 
 
 def resolve(model: str, options: BenchmarkOptions, environment: processes.ToolEnvironment) -> Entrant:
+    """A model with all that its answers depend on, and the places of its scores and logs."""
     import torch  # not before the options are parsed: it takes seconds
 
     config = options.config

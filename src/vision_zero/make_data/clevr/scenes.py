@@ -35,7 +35,6 @@ SHAPES, MATERIALS = ("cube", "sphere", "cylinder"), ("rubber", "metal")
 ATTRIBUTES = {"colour": tuple(COLOURS), "shape": SHAPES, "size": tuple(SIZES), "material": MATERIALS}
 
 HALF_GROUND = 3.0  # objects stand at x and y in -3..3
-TRIES = 50  # places tried for one object before the scene is given up
 RELATION_EPSILON = 0.2
 """Least distance of two related objects (CLEVR). A larger margin of the scene relates every two objects."""
 GROUND_DIRECTIONS = ("right", "behind", "front", "left")
@@ -145,6 +144,7 @@ class SceneRules:
     margin: float = 0.4  # least distance between two centres along left-right and along front-behind
     camera_jitter: float = 0.5  # most that the camera moves along each axis
     lamp_jitter: float = 1.0  # most that each lamp moves along each axis
+    tries: int = 50  # places tried for one object before the scene is given up
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_objects <= self.max_objects:
@@ -152,6 +152,8 @@ class SceneRules:
         for name in ("gap", "margin", "camera_jitter", "lamp_jitter"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if self.tries < 1:
+            raise ValueError(f"tries must be at least 1, got {self.tries}")
         # Nearer than this to the ground a lamp or the camera would stand among the objects.
         lowest = min(height for _, _, height in astuple(Lamps()))
         if self.lamp_jitter > lowest - 2 * max(SIZES.values()) or self.camera_jitter > POSITION[2] / 2:
@@ -162,7 +164,7 @@ class SceneRules:
 
 
 def sample_scene(rng: random.Random, rules: SceneRules) -> Scene:
-    """A scene that follows the rules. Raises Rejected if an object found no place in TRIES tries."""
+    """A scene that follows the rules. Raises Rejected if an object found no place in `rules.tries` tries."""
     camera = Camera(_jittered(POSITION, rules.camera_jitter, rng))
     lamps = Lamps(*(_jittered(lamp, rules.lamp_jitter, rng) for lamp in astuple(Lamps())))
     axes = [camera.directions()[name] for name in ("right", "behind")]
@@ -189,7 +191,7 @@ def _placed(
         y=0.0,
         rotation=rng.uniform(0.0, 360.0),
     )
-    for _ in range(TRIES):
+    for _ in range(rules.tries):
         one = replace(one, x=rng.uniform(-HALF_GROUND, HALF_GROUND), y=rng.uniform(-HALF_GROUND, HALF_GROUND))
         if all(_apart(one, other, axes, rules) for other in others):
             return one
