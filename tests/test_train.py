@@ -22,7 +22,7 @@ from tests.process_helpers import (
     train_well,
     without_weight,
 )
-from vision_zero.data.validation import sample_rows
+from vision_zero.data.pairs import sample_rows
 from vision_zero.game.spy_game import pair_of_game
 from vision_zero.run_folder import complete_checkpoints
 from vision_zero.train import has_wandb_key, main

@@ -19,8 +19,7 @@ from vision_zero.config.game import add_options, beside
 from vision_zero.data.contamination import DEFAULT_DISTANCE, N_BITS, HashedImages, hash_images, shared_images
 from vision_zero.data.errors import BadImageError, PairSourceError, printable
 from vision_zero.data.hf_datasets import ALL
-from vision_zero.data.pairs import LazyPairs, load_pairs
-from vision_zero.data.validation import Bar, PairReport, check_pairs, open_pair, sample_rows
+from vision_zero.data.pairs import Bar, LazyPairs, PairReport, check_pairs, load_pairs, open_pair, sample_rows
 from vision_zero.rollout.stopping import end_with_reader
 from vision_zero.run_folder import RunFolderError, check_own, marked
 from vision_zero.types import ImagePair

@@ -12,7 +12,7 @@ from vision_zero.data.drawn_scenes import drawn_pairs
 from vision_zero.data.failed_edits import PairsWithFailedEdits, failed_edit
 from vision_zero.data.pairs import PairSourceError, load_pairs, open_pair
 from vision_zero.game.spy_game import deal
-from vision_zero.report.plot_game import seen_images
+from vision_zero.report.plots import seen_images
 from vision_zero.rollout.game_images import open_images
 from vision_zero.rollout.record import game_record
 from vision_zero.types import GameRules, ImagePair

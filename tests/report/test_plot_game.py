@@ -10,7 +10,7 @@ from PIL import Image
 from tiny_vlm.scripted import RandomPlayer
 from vision_zero.data.pairs import load_pairs
 from vision_zero.game.spy_game import deal_games
-from vision_zero.report import plot_game
+from vision_zero.report import plots
 from vision_zero.report.__main__ import main
 from vision_zero.rollout.game_images import blank_image
 from vision_zero.rollout.play import Seating, play
@@ -57,32 +57,32 @@ def make_run(tmp_path: Path, spy_view: SpyView = "edited", source: str | None = 
 
 def test_which_game_is_found(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    assert plot_game.find_game(run)["game"] == 3  # the first of the last step
-    assert plot_game.find_game(run, step=0)["game"] == 0
-    assert plot_game.find_game(run, step=0, game=2)["game"] == 2
+    assert plots.find_game(run)["game"] == 3  # the first of the last step
+    assert plots.find_game(run, step=0)["game"] == 0
+    assert plots.find_game(run, step=0, game=2)["game"] == 2
     with pytest.raises(RunFolderError, match="no games of step 5; recorded are 0 to 7"):
-        plot_game.find_game(run, step=5)
+        plots.find_game(run, step=5)
     with pytest.raises(RunFolderError, match="no game 2; it holds 3, 4, 5"):
-        plot_game.find_game(run, game=2)
+        plots.find_game(run, game=2)
     with pytest.raises(RunFolderError, match="holds no games"):
-        plot_game.find_game(tmp_path / "images")
+        plots.find_game(tmp_path / "images")
 
 
 def test_images_are_those_that_were_seen(tmp_path: Path) -> None:
-    civilian, spy = plot_game.seen_images(plot_game.find_game(make_run(tmp_path)))
+    civilian, spy = plots.seen_images(plots.find_game(make_run(tmp_path)))
     assert civilian.getpixel((0, 0)) == COLOUR
     assert spy.getpixel((0, 0)) == EDITED_COLOUR
 
 
 def test_a_blank_image_for_the_spy(tmp_path: Path) -> None:
-    civilian, spy = plot_game.seen_images(plot_game.find_game(make_run(tmp_path, "blank")))
+    civilian, spy = plots.seen_images(plots.find_game(make_run(tmp_path, "blank")))
     assert civilian.getpixel((0, 0)) == COLOUR
     assert spy.tobytes() == blank_image((64, 48)).tobytes()
 
 
 def test_picture_says_every_clue_and_counts_every_vote(tmp_path: Path) -> None:
-    record = plot_game.find_game(make_run(tmp_path))
-    figure = plot_game.plot_game(record)
+    record = plots.find_game(make_run(tmp_path))
+    figure = plots.plot_game(record)
     said = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert [text for text in said if text in {clue["clue"] for clue in record["clues"]}] == [
         clue["clue"] for clue in record["clues"]
@@ -123,8 +123,8 @@ def test_drawn_scenes_are_drawn_again(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main([str(run), "--game"]) == 0
     assert capsys.readouterr().err == ""
     pairs = {pair.id: pair for pair in load_pairs("drawn:4")}
-    record = plot_game.find_game(run)
-    shown = plot_game.plot_game(record, pairs).axes[0].get_images()[0].get_array()
+    record = plots.find_game(run)
+    shown = plots.plot_game(record, pairs).axes[0].get_images()[0].get_array()
     assert (shown == np.asarray(pairs[record["pair"]].image.open())).all()
 
 
@@ -153,7 +153,7 @@ def test_clues_are_drawn_as_they_were_said(clue: str, tmp_path: Path, capsys: py
     assert main([str(run), "--game", "--out", str(out)]) == 0
     assert capsys.readouterr().err.count("Error") == 0
     if "$" in clue:  # every letter of it is one of the picture's, none was read as mathematics
-        texts = [text.get_text() for axes in plot_game.plot_game(records[0]).axes for text in axes.texts]
+        texts = [text.get_text() for axes in plots.plot_game(records[0]).axes for text in axes.texts]
         assert clue in texts
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from vision_zero.report import plot_run
+from vision_zero.report import plots
 from vision_zero.report.__main__ import main
 from vision_zero.report.metrics_log import StageSpan, note_older_intervals, stage_spans
 
@@ -40,7 +40,7 @@ def test_curves_are_those_of_the_files(tmp_path: Path) -> None:
         {"step": 0, "figures": {"win_rate": [0.5, 0.4, 0.6]}},
         {"step": 4, "figures": {"win_rate": [0.7, 0.6, 0.8]}},
     ]
-    figure = plot_run.plot_run(write_run(tmp_path / "run", iterations, arena))
+    figure = plots.plot_run(write_run(tmp_path / "run", iterations, arena))
     win_rate, votes, clues = figure.axes
     curve = win_rate.get_lines()[0].get_xydata()
     assert curve.tolist() == [[0, 0.5], [2, 0.7]]
@@ -58,7 +58,7 @@ def test_lines_of_an_older_version_and_figures_without_an_interval(
         {"step": 0, "figures": {"win_rate": [0.5, 0.4, 0.6]}},
         {"step": 1, "resampled": "pairs", "figures": {"win_rate": [0.7, None, None]}},
     ]
-    figure = plot_run.plot_run(write_run(tmp_path / "run", [iteration(1, "decision")], arena))
+    figure = plots.plot_run(write_run(tmp_path / "run", [iteration(1, "decision")], arena))
     assert figure.axes[0].get_lines()[0].get_xydata().tolist() == [[0, 0.5], [1, 0.7]]
     assert "arena.jsonl: 1 of 2 lines are of an older version, whose 95% intervals resampled" in capsys.readouterr().err
     notes: list[str] = []
@@ -73,11 +73,11 @@ def test_lines_of_an_older_version_and_figures_without_an_interval(
 
 def test_legends_stand_below_the_curves(tmp_path: Path) -> None:
     """And in the picture. Chance is drawn where it is known: 1/2 of a win rate, one of five players for a vote."""
-    names = [series[0] for panel in plot_run.PANELS.values() for series in panel]
+    names = [series[0] for panel in plots.PANELS.values() for series in panel]
     arena = [{"step": step, "figures": {name: [0.5, 0.4, 0.6] for name in names}} for step in (0, 1)]
     run = write_run(tmp_path / "run", [iteration(1, "decision")], arena)
     (run / "config.yaml").write_text("iterations: 4\ncivilians: 4\nvoter: observer\n")
-    figure = plot_run.plot_run(run)
+    figure = plots.plot_run(run)
     figure.draw_without_rendering()
     for axes in figure.axes:
         legend, picture = axes.get_legend().get_window_extent(), figure.bbox

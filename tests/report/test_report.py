@@ -24,7 +24,7 @@ from vision_zero.report import __main__ as command
 from vision_zero.report.charts import NO_ARENA, build_charts
 from vision_zero.report.games import Pictures, choose_games, judge_clues, read_games
 from vision_zero.report.metrics_log import read_steps
-from vision_zero.report.page import json_in_html, make_report
+from vision_zero.report.page import PARTS, json_in_html, make_report
 from vision_zero.rollout.record import pairs_of, seen_images
 from vision_zero.run_folder import RunFolderError, read_json_lines
 from vision_zero.types import Role
@@ -552,3 +552,11 @@ def test_the_package_says_where_its_library_is_from() -> None:
     assert (folder / "LICENSE").read_text().startswith("The MIT License")
     assert "v1.6.32" in (folder / "uPlot.iife.min.js").read_text()[:80]
     assert "uPlot 1.6.32" in (folder / "SOURCE.md").read_text()
+
+
+def test_no_script_and_no_style_of_the_page_ends_its_own_element() -> None:
+    files = [*PARTS["scripts"], *PARTS["styles"]]
+    assert files
+    for name in files:
+        text = Path(command.__file__).parent.joinpath("static", name).read_text("utf-8")
+        assert "</s" not in text.lower().replace(" ", ""), name

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from vision_zero.data.errors import BadImageError
-from vision_zero.data.validation import BadPair, Bar
+from vision_zero.data.pairs import BadPair, Bar
 from vision_zero.types import ImagePair, ImageSource
 
 DEFAULT_DISTANCE = 10

@@ -1,1 +1,0 @@
-"""Evaluation of trained models: win rates, the grounding of clues, and benchmarks."""

@@ -12,19 +12,7 @@ from functools import lru_cache
 from typing import Literal
 
 from vision_zero.game.parsing import clean_text, read_clue, read_vote, split_completion
-from vision_zero.types import (
-    CastVote,
-    Clue,
-    Completion,
-    Game,
-    GameRules,
-    GameSummary,
-    ImagePair,
-    Role,
-    Turn,
-    View,
-    Vote,
-)
+from vision_zero.types import CastVote, Clue, Completion, Game, GameRules, GameSummary, ImagePair, Turn, View, Vote
 
 NEUTRAL_CLUE = "(said nothing that could be understood)"
 """Public text of an unparsed clue. Fixed, so that it carries no information."""
@@ -128,7 +116,7 @@ def answer(game: Game, turn: Turn, completion: Completion) -> Game:
 
 def view_of(game: Game, turn: Turn) -> View:
     """Role whose image a turn shows. Votes are cast on the civilians' image."""
-    return "spy" if turn.stage == "clue" and game.role(turn.seat) is Role.SPY else "civilian"
+    return "spy" if turn.stage == "clue" and turn.seat == game.spy else "civilian"
 
 
 def votes_in_order(game: Game) -> list[Vote]:

@@ -23,8 +23,7 @@ from tqdm import tqdm
 
 from vision_zero.config.game import add_options, beside
 from vision_zero.data.folders import MANIFEST_NAME
-from vision_zero.data.pairs import load_pairs
-from vision_zero.data.validation import sample_rows
+from vision_zero.data.pairs import load_pairs, sample_rows
 from vision_zero.inspect_data import contact_sheet
 from vision_zero.make_data import output
 from vision_zero.make_data.maker import Maker, MakerError

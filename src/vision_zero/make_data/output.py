@@ -34,7 +34,6 @@ MATERIAL = "material"  # key in options.json of the fingerprint of the user's fi
 OPTIONS, SUMMARY, SHEET = "options.json", "summary.json", CONTACT_SHEET
 FILES = frozenset({OPTIONS, SUMMARY, SHEET, LOCK, MANIFEST_NAME})
 IMAGES, RECORDS = "images", "records"
-PARTS = {"image": "original", "edited": "modified"}
 TEMPORARY = ".part"
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)
 
@@ -72,8 +71,9 @@ def write_manifest(out: Path, name: str, n: int) -> list[dict[str, Any]]:
     records = [_read(record_path(out, name, number)) for number in range(n)]
     lines = []
     for record in (one for one in records if not one["given_up"]):
-        line = {"id": record["id"]} | {key: f"{IMAGES}/{record['id']}_{part}.png" for key, part in PARTS.items()}
-        lines.append(to_json({**line, "domain": record["domain"], "meta": record["meta"]}, record["id"]))
+        own, said = record["id"], {key: record[key] for key in ("domain", "meta")}
+        images = {"image": f"{IMAGES}/{own}_original.png", "edited": f"{IMAGES}/{own}_modified.png"}
+        lines.append(to_json({"id": own, **images, **said}, own))
     write_whole(out / MANIFEST_NAME, b"".join(lines))
     return records
 

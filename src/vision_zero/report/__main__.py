@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             print(summarize_run(args.run))
         elif args.curves:
-            from vision_zero.report.plot_run import plot_run, save_figure
+            from vision_zero.report.plots import plot_run, save_figure
 
             out = args.out or args.run / "run.png"
             save_figure(lambda: plot_run(args.run), out)
@@ -80,7 +80,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def draw_one_game(run: Path, step: int | None, game: int, out: Path) -> None:
     from vision_zero.report.page import readable_pairs
-    from vision_zero.report.plot_game import find_game, plot_game, save_with_few_colours
+    from vision_zero.report.plots import find_game, plot_game, save_with_few_colours
 
     record, notes = find_game(run, step, None if game == ANY_GAME else game), list[str]()
     pairs = readable_pairs(read_config(run), {record["pair"]}, notes)

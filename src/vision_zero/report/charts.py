@@ -1,11 +1,11 @@
 """Charts of the page of a run, from its log, its arena and its clues. What they mean: docs/runs.md.
 
-Their words and their curves are in charts.yaml. A chart whose numbers a run does not have says why (`missing`) and is
-not drawn.
+Their words, their curves and their order are in charts.yaml. A chart whose numbers a run does not have says why
+(`missing`) and is not drawn.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import cycle
 from typing import Any, Literal
 
@@ -17,7 +17,6 @@ REWARDS_OF_THE_GAME = {"reward/spy", "reward/civilian", "reward/vote"}
 LOOKS = ("main", "second", "third", "fourth", "fifth")
 Colour = Literal["main", "second", "third", "fourth", "fifth", "spy", "civilian", "quiet"]
 Style = Literal["line", "bold", "thin", "points", "smoothed"]
-Points = Sequence[tuple[float, Figures]]
 NO_ARENA = "nothing was measured while training (no arena.jsonl); --arena_every plays games against the start model"
 
 
@@ -35,10 +34,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class Limit:
-    """A horizontal line, as chance or a threshold of the stage switch: its number, or the name of one in `_levels`."""
+    """A horizontal line, as chance or a threshold of the stage switch."""
 
     label: str
-    value: float | str
+    value: float
     colour: Colour = "quiet"
 
 
@@ -60,6 +59,19 @@ class Chart:
     missing: str | None = None
 
 
+@dataclass(frozen=True)
+class _Source:
+    """Numbers over iterations `x`, by name: one list of values, or three with the ends of their intervals.
+
+    `empty` says why there are no numbers at all. Curves of the style `band` have intervals.
+    """
+
+    x: list[float]
+    columns: Callable[[str], Sequence[list[float | None]]]
+    empty: str
+    band: Style | None = None
+
+
 def build_charts(
     iterations: Sequence[Line],
     steps: Sequence[Line],
@@ -72,52 +84,62 @@ def build_charts(
 
     `clues`: means over the recorded games of an iteration, by names such as `civilian/true`.
     """
-    played = _Log(iterations, steps_per_iteration, first=True)
-    trained = _Log(steps, steps_per_iteration)
-    win_rates = _arena_charts([(step / steps_per_iteration, figures) for step, figures in arena])
-    drawn = [
-        *win_rates,
-        *map(played.chart, ("accuracy", "na")),
-        *_clue_charts(list(clues.items())),
-        *_game_charts(played),
-        *_training_charts(trained),
-        *_work_charts(played),
-    ]
+    # The numbers of an iteration's games stand on the line of its first step.
+    played = _of_lines(iterations, steps_per_iteration, back=steps_per_iteration - 1)
+    trained = _of_lines(steps, steps_per_iteration)
+    measured = [(step / steps_per_iteration, figures) for step, figures in arena]
+    sources = {
+        "games": played,
+        "steps": trained,
+        "arena": _of_figures(measured, NO_ARENA, "bold"),
+        "clues": _of_figures(list(clues.items()), "no recorded games", "line"),
+        "seconds": _Source(played.x, _seconds(played), "not logged"),
+    }
+    charts = {id: dict(fields) for id, fields in CHARTS.items()}
+    extra = sorted({name for line in iterations for name in line if name.startswith("reward/")} - REWARDS_OF_THE_GAME)
+    looks = zip(extra, cycle(LOOKS), strict=False)
+    charts["extra-rewards"]["curves"] = [(name, name.removeprefix("reward/"), look) for name, look in looks]
+    if all(value is None for value in trained.columns("sampling/logp_gap/mean")[0]):  # an older run with vLLM
+        gap = charts["gap"]["curves"]
+        charts["gap"]["curves"] = [(name.replace("logp_gap", "sampling_logp_difference"), *look) for name, *look in gap]
+    if not extra:
+        del charts["extra-rewards"]
+    if not arena:  # one sentence says so, not three
+        charts["win-rate"]["title"] = "Win rate and cross-play"
+        del charts["cross-play"], charts["image_gain"]
     levels = _levels(config)
-    valued = [[replace(one, value=levels.get(one.value, one.value)) for one in chart.limits] for chart in drawn]
-    known = [[one for one in limits if isinstance(one.value, float)] for limits in valued]
-    return [replace(chart, limits=limits) for chart, limits in zip(drawn, known, strict=True)]
+    return [_chart(id, fields, sources[fields.get("of", "games")], levels) for id, fields in charts.items()]
 
 
-class _Log:
-    """Lines of metrics.jsonl as columns over iterations."""
-
-    def __init__(self, lines: Sequence[Line], steps_per_iteration: int, *, first: bool = False) -> None:
-        self.lines = lines
-        # The numbers of an iteration's games stand on the line of its first step.
-        back = steps_per_iteration - 1 if first else 0
-        self.x = [(line["step"] + back) / steps_per_iteration for line in lines]
-
-    def column(self, name: str) -> list[float | None]:
-        return [finite_number(line.get(name)) for line in self.lines]
-
-    def chart(self, id: str, **more: Any) -> Chart:
-        """The chart of this id; a column that is nowhere logged is left out."""
-        reason = "not logged" if self.lines else "no iteration is finished yet"
-        return _chart(id, self.x, lambda name, label, *look: Curve(label, self.column(name), *look), reason, **more)
+def _chart(id: str, fields: Mapping[str, Any], source: _Source, levels: Mapping[Any, float]) -> Chart:
+    """A chart of charts.yaml. Curves without a point are left out, and limits that `levels` does not have."""
+    curves = []
+    for name, label, colour, *style in fields["curves"]:
+        values, *interval = source.columns(name)
+        shaded = (style or ["line"])[0] == source.band
+        if any(value is not None for value in values):
+            curves.append(Curve(label, values, colour, *style or ["line"], *interval if shaded else ()))
+    limits = [Limit(label, levels.get(value, value), *colour) for label, value, *colour in fields.get("limits", ())]
+    known = [limit for limit in limits if isinstance(limit.value, float)]
+    missing = None if curves else fields.get("missing", "not logged") if source.x else source.empty
+    words = {name: fields[name] for name in ("title", "about", "share", "switches") if name in fields}
+    return Chart(id=id, x=source.x, curves=curves, limits=known, missing=missing, **words)
 
 
-def _chart(id: str, x: list[float], curve: Callable[..., Curve], reason: str, **more: Any) -> Chart:
-    """The chart of this id in charts.yaml, with its fields in `more` replaced; `curve` makes a curve of a line there.
+def _of_lines(lines: Sequence[Line], steps_per_iteration: int, back: int = 0) -> _Source:
+    def columns(name: str) -> Sequence[list[float | None]]:
+        return ([finite_number(line.get(name)) for line in lines],)
 
-    Curves that have no point are left out; `missing` is the reason if none is left.
-    """
-    fields = {**CHARTS[id], **more}
-    drawn = [one for one in (curve(*line) for line in fields["curves"]) if any(y is not None for y in one.values)]
-    limits = [Limit(*line) for line in fields.get("limits", ())]
-    return Chart(
-        **{**fields, "id": id, "x": x, "curves": drawn, "limits": limits, "missing": None if drawn else reason}
-    )
+    x = [(line["step"] + back) / steps_per_iteration for line in lines]
+    return _Source(x, columns, "no iteration is finished yet")
+
+
+def _of_figures(points: Sequence[tuple[float, Figures]], empty: str, band: Style) -> _Source:
+    def columns(name: str) -> Sequence[list[float | None]]:
+        found = [figures.get(name) or (None,) * 3 for _, figures in points]
+        return [[finite_number(figure[k]) for figure in found] for k in (0, 1, 2)]
+
+    return _Source([float(iteration) for iteration, _ in points], columns, empty, band)
 
 
 def _levels(config: Mapping[str, Any]) -> dict[Any, float]:
@@ -132,55 +154,14 @@ def _levels(config: Mapping[str, Any]) -> dict[Any, float]:
     return levels
 
 
-def _interval_chart(id: str, at: Points, reason: str, bands: Sequence[Style], **more: Any) -> Chart:
-    """The chart of this id, of figures at iterations; curves of the styles `bands` have their intervals."""
-
-    def curve(name: str, label: str, colour: Colour, style: Style = "line") -> Curve:
-        points = [figures.get(name) or (None,) * 3 for _, figures in at]
-        value, low, high = ([finite_number(point[k]) for point in points] for k in (0, 1, 2))
-        return Curve(label, value, colour, style, *((low, high) if style in bands else ()))
-
-    return _chart(id, [float(iteration) for iteration, _ in at], curve, reason, **more)
-
-
-def _arena_charts(arena: Points) -> list[Chart]:
-    if not arena:  # one sentence says so, not three
-        return [_interval_chart("win-rate", arena, NO_ARENA, (), title="Win rate and cross-play")]
-    ids = ("win-rate", "cross-play", "image_gain")
-    return [_interval_chart(id, arena, "not in arena.jsonl", ["bold"]) for id in ids]
-
-
-def _clue_charts(clues: Points) -> list[Chart]:
-    described = "no picture of the recorded games is described, so that clues cannot be judged"
-    reasons = {"true": described, "discriminative": described, "copied": "no parsed clue"}
-    return [
-        _interval_chart(id, clues, reason if clues else "no recorded games", ["line"]) for id, reason in reasons.items()
-    ]
-
-
-def _game_charts(log: _Log) -> list[Chart]:
-    extra = sorted({name for line in log.lines for name in line if name.startswith("reward/")} - REWARDS_OF_THE_GAME)
-    curves = [(name, name.removeprefix("reward/"), look) for name, look in zip(extra, cycle(LOOKS), strict=False)]
-    ids = ("rewards", "advantages", "baselines", "vote-reward", "votes", "unparsed", "lengths")
-    return [*([log.chart("extra-rewards", curves=curves)] if extra else []), *map(log.chart, ids)]
-
-
-def _training_charts(log: _Log) -> list[Chart]:
-    gap = CHARTS["gap"]["curves"]
-    if all(value is None for value in log.column("sampling/logp_gap/mean")):  # an older run with vLLM
-        gap = [(name.replace("logp_gap", "sampling_logp_difference"), *look) for name, *look in gap]
-    return [*map(log.chart, ("kl", "entropy", "gradient", "loss", "rate")), log.chart("gap", curves=gap)]
-
-
-def _work_charts(played: _Log) -> list[Chart]:
-    """Charts of time and tokens. The parts of an iteration add up to `step_time`; the arena comes on top."""
+def _seconds(played: _Source) -> Callable[[str], Sequence[list[float | None]]]:
+    """Times of the parts of an iteration, which add up to `step_time`; the arena comes on top."""
     names = ("seconds/rollout", "seconds/play_and_score", "step_time", "seconds/arena")
-    play, score, whole, arena = (played.column(name) for name in names)
+    play, score, whole, arena = (played.columns(name)[0] for name in names)
 
     def beyond(longer: list[float | None], shorter: list[float | None]) -> list[float | None]:
         pairs = zip(longer, shorter, strict=True)
         return [None if a is None or b is None else max(0.0, a - b) for a, b in pairs]
 
     parts = {"playing": play, "scoring": beyond(score, play), "update": beyond(whole, score), "seconds/arena": arena}
-    time = _chart("time", played.x, lambda name, label, *look: Curve(label, parts[name], *look), "not logged")
-    return [time, played.chart("tokens")]
+    return lambda name: (parts[name],)

@@ -92,7 +92,7 @@ def clue_advantages(
     batches = [games] if per == "iteration" else [[game] for game in games]
     for batch in batches:
         spy_mean = fmean(rewards[spy - 1] for rewards, spy in batch)
-        civilian_mean = fmean(_civilian_mean(rewards, spy) for rewards, spy in batch)
+        civilian_mean = fmean(fmean((*rewards[: spy - 1], *rewards[spy:])) for rewards, spy in batch)
         spy_baseline, civilian_baseline = baselines.spy, baselines.civilian
         baselines.update(spy_mean, civilian_mean)
         if subtract == "after":
@@ -105,7 +105,3 @@ def clue_advantages(
             for rewards, spy in batch
         ]
     return advantages
-
-
-def _civilian_mean(rewards: Sequence[float], spy: int) -> float:
-    return fmean(reward for seat, reward in enumerate(rewards, start=1) if seat != spy)

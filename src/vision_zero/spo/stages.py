@@ -13,7 +13,6 @@ as if all votes were wrong, so the first clue stage usually ends after `k_min` i
 with its reason.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -38,7 +37,7 @@ class SwitchEvent:
     dwell: int
 
 
-class StageSchedule(ABC):
+class StageSchedule:
     """Schedule of stages. All track the averages of accuracy and N/A rate, for the log."""
 
     def __init__(self, start: Stage, rho: float, debias: bool) -> None:
@@ -88,9 +87,9 @@ class StageSchedule(ABC):
             self._switch(self.last_reason)
         return self.stage
 
-    @abstractmethod
     def _reason_to_switch(self) -> SwitchReason | None:
         """Reason to end this stage now, or None. Averages and dwell are up to date."""
+        return None
 
     def _switch(self, reason: SwitchReason) -> None:
         next_stage: Stage = "clue" if self.stage == "decision" else "decision"
@@ -166,9 +165,6 @@ class FixedStage(StageSchedule):
 
     def __init__(self, stage: Stage, *, rho: float = 0.95, debias: bool = False) -> None:
         super().__init__(stage, rho, debias)
-
-    def _reason_to_switch(self) -> SwitchReason | None:
-        return None
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raises ValueError for the state of another schedule or of the other stage."""

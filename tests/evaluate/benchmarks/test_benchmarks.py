@@ -318,4 +318,4 @@ def test_fill(tmp_path: Path) -> None:
         readme.write_bytes(b"\x89PNG\xff")
         with pytest.raises(ValueError, match=f"--fill {re.escape(str(path))}: {reason}"):
             fill_table(path, out / "result.json")
-    assert small_print(None) == ""
+    assert small_print(()) == ""

@@ -14,7 +14,6 @@ from vision_zero.make_data.charts.sources import (
     BUILT_IN_FOLDER,
     KINDS,
     SIZE_RANGES,
-    TableSourceError,
     catalogue,
     load_tables,
 )
@@ -245,12 +244,12 @@ def test_parts_are_distinct_numbers_of_their_source_and_fit_their_kind() -> None
 
 
 def test_sources_that_are_none(tmp_path) -> None:
-    with pytest.raises(TableSourceError, match="no such file"):
+    with pytest.raises(ValueError, match="no such file"):
         load_tables([str(tmp_path / "missing")])
-    with pytest.raises(TableSourceError, match="no CSV file"):
+    with pytest.raises(ValueError, match="no CSV file"):
         load_tables([str(tmp_path)])
     (tmp_path / "bad.csv").write_text("words\n")
-    with pytest.raises(TableSourceError, match="1 × one column only"):
+    with pytest.raises(ValueError, match="1 × one column only"):
         load_tables([str(tmp_path)])
 
 

@@ -10,7 +10,14 @@ from PIL import Image
 
 from vision_zero.data.pairs import load_pairs
 from vision_zero.make_data.charts.maker import ChartMaker
-from vision_zero.make_data.charts.read_charts import PROMPT, TablesFolder, main, read_charts, read_completion, table_csv
+from vision_zero.make_data.charts.read_charts import (
+    PROMPT,
+    TablesFolder,
+    main,
+    read_charts,
+    read_completion,
+    table_csv,
+)
 from vision_zero.make_data.charts.sources import load_tables
 from vision_zero.make_data.charts.tables import TableError, parse_csv
 from vision_zero.types import Completion
@@ -94,8 +101,12 @@ def test_each_image_is_asked_about_once(tmp_path) -> None:
     pairs = load_pairs(charts(tmp_path / "png", "a.png", "b.png", "c.png"))
     policy = Scripted({"a.png": CSV, "b.png": "no idea", "c.png": CSV})
     batches = list(read_charts(pairs, policy, batch=2))
-    assert [[one.id for one in batch] for batch in batches] == [["a.png", "b.png"], ["c.png"]]
-    assert [one.reason for batch in batches for one in batch] == ["", "one column only", ""]
+    assert [list(batch) for batch in batches] == [["a.png", "b.png"], ["c.png"]]
+    tables = TablesFolder(tmp_path / "tables")
+    for batch in batches:
+        tables.write(batch)
+    assert tables.unreadable() == {"b.png": "one column only"}
+    assert sorted(file.name for file in tables.folder.glob("*.csv")) == ["a.csv", "c.csv"]
     assert {request.prompt.text for request in policy.asked} == {PROMPT}
     assert len({(request.turn, request.image.key) for request in policy.asked}) == 3
     assert all(request.image.size == (64, 48) for request in policy.asked)
@@ -128,12 +139,12 @@ def test_from_charts_to_tables_to_pairs(tmp_path, monkeypatch, capsys) -> None:
 def test_a_line_that_a_kill_cut_off_is_asked_again(tmp_path) -> None:
     pairs = load_pairs(charts(tmp_path / "png", "a.png", "b.png"))
     tables = TablesFolder(tmp_path / "tables")
-    tables.begin()
+    tables.folder.mkdir()
     whole = json.dumps({"id": "a.png", "reason": "empty", "completion": ""})
     (tables.folder / "unreadable.jsonl").write_text(f'{whole}\n{{"id": "b.p')
-    tables.begin()
     assert [pair.id for pair in tables.missing(pairs)] == ["b.png"]
-    assert (tables.folder / "unreadable.jsonl").read_text() == f"{whole}\n"
+    tables.write({"b.png": ""})
+    assert (tables.folder / "unreadable.jsonl").read_text() == f"{whole}\n{whole.replace('a.png', 'b.png')}\n"
 
 
 @pytest.mark.parametrize("line", ['{"id": 5', "[1]", '{"id": "a.png"}', "\xff"])

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vision_zero.make_data.clevr.render_blender import BLENDER_PYTHON, BlenderError, BlenderOptions, open_blender
+from vision_zero.make_data.clevr.render_blender import BLENDER_PYTHON, BlenderOptions, open_blender
 from vision_zero.make_data.clevr.render_numpy import render
 from vision_zero.make_data.clevr.scenes import Scene, SceneRules, sample_scene
-from vision_zero.make_data.maker import Rejected
+from vision_zero.make_data.maker import MakerError, Rejected
 
 ROOT = Path(__file__).resolve().parents[3]
 SIZE = (320, 240)
@@ -87,7 +87,7 @@ def test_what_blender_cannot_draw_ends_with_its_traceback() -> None:
     broken = replace(scene, objects=(replace(scene.objects[0], shape="teapot"),))
     with (
         open_blender(BlenderOptions(samples=1, threads=1)) as blender,
-        pytest.raises(BlenderError, match=r"(?s)ended with status 1 .*KeyError: 'teapot'"),
+        pytest.raises(MakerError, match=r"(?s)ended with status 1 .*KeyError: 'teapot'"),
     ):
         blender.render(broken, SIZE)
 
@@ -97,7 +97,7 @@ def test_an_image_that_takes_too_long_is_given_up() -> None:
     options = BlenderOptions(samples=4096, threads=1, image_seconds=0.2)
     with (
         open_blender(options) as blender,
-        pytest.raises(BlenderError, match=r"took more than 0\.2 s to draw an image"),
+        pytest.raises(MakerError, match=r"took more than 0\.2 s to draw an image"),
     ):
         blender.render(colourful_scene(0), SIZE)
 
@@ -113,7 +113,7 @@ def a_program(folder: Path, *lines: str) -> Path:
 def test_a_blender_that_dies_at_its_start_says_why(tmp_path: Path) -> None:
     python = a_program(tmp_path, "echo 'libX11.so.6: cannot open shared object file' >&2", "exit 3")
     with (
-        pytest.raises(BlenderError, match=r"(?s)status 3 .*libX11\.so\.6: cannot open"),
+        pytest.raises(MakerError, match=r"(?s)status 3 .*libX11\.so\.6: cannot open"),
         open_blender(BlenderOptions(python)),
     ):
         pass
@@ -122,7 +122,7 @@ def test_a_blender_that_dies_at_its_start_says_why(tmp_path: Path) -> None:
 def test_a_blender_that_hangs_at_its_start_is_given_up(tmp_path: Path) -> None:
     python = a_program(tmp_path, "echo starting >&2", "exec sleep 60")
     with (
-        pytest.raises(BlenderError, match=r"(?s)took more than 0\.5 s to start.*starting"),
+        pytest.raises(MakerError, match=r"(?s)took more than 0\.5 s to start.*starting"),
         open_blender(BlenderOptions(python, start_seconds=0.5)),
     ):
         pass
@@ -130,13 +130,13 @@ def test_a_blender_that_hangs_at_its_start_is_given_up(tmp_path: Path) -> None:
 
 def test_a_blender_that_is_gone_when_it_is_asked(tmp_path: Path) -> None:
     python = a_program(tmp_path, """echo '{"ready": true, "version": "0", "device": "CPU"}'""", "exit 9")
-    with open_blender(BlenderOptions(python)) as blender, pytest.raises(BlenderError, match="ended"):
+    with open_blender(BlenderOptions(python)) as blender, pytest.raises(MakerError, match="ended"):
         blender.render(colourful_scene(0), SIZE)
 
 
 def test_without_blender_it_says_how_to_get_it(tmp_path: Path) -> None:
     with (
-        pytest.raises(BlenderError, match=r"setup\.sh --blender"),
+        pytest.raises(MakerError, match=r"setup\.sh --blender"),
         open_blender(BlenderOptions(tmp_path / "nowhere")),
     ):
         pass

@@ -31,7 +31,7 @@ from transformers import (
 )
 
 from vision_zero.make_data.maker import MakerError, Rejected
-from vision_zero.make_data.photos.diffusion import DiffusionEditor, OpenEditor
+from vision_zero.make_data.photos.diffusion import DiffusionEditor
 from vision_zero.make_data.photos.maker import PhotoMaker, add_arguments, from_arguments
 
 PHOTOS = Path(__file__).resolve().parents[3] / "data" / "photos"
@@ -161,18 +161,18 @@ def test_an_edit_is_a_function_of_image_words_and_seed(
 ) -> None:
     model = request.getfixturevalue(name.replace("-", "_"))
     with editor(name, model).open() as opened:
-        edited = opened.edit(photo, TOLD, 3)
+        edited = opened(photo, TOLD, 3)
         assert edited.size == photo.size
         assert edited.mode == "RGB"
         assert np.array(edited).std() > 0
         torch.manual_seed(99)
-        assert opened.edit(photo, TOLD, 3).tobytes() == edited.tobytes()
-        assert opened.edit(photo, TOLD, 4).tobytes() != edited.tobytes()
-        assert opened.edit(photo, "the the the", 3).tobytes() != edited.tobytes()
+        assert opened(photo, TOLD, 3).tobytes() == edited.tobytes()
+        assert opened(photo, TOLD, 4).tobytes() != edited.tobytes()
+        assert opened(photo, "the the the", 3).tobytes() != edited.tobytes()
         flipped = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        assert opened.edit(flipped, TOLD, 3).tobytes() != edited.tobytes()
+        assert opened(flipped, TOLD, 3).tobytes() != edited.tobytes()
     with editor(name, model, guidance=1.5).open() as opened:
-        assert opened.edit(photo, TOLD, 3).tobytes() != edited.tobytes()
+        assert opened(photo, TOLD, 3).tobytes() != edited.tobytes()
 
 
 def test_the_maker_makes_pairs_with_a_pipeline(instruct_pix2pix: Path, tmp_path: Path) -> None:
@@ -198,9 +198,8 @@ def test_what_the_safety_checker_took_away_is_rejected(photo: Image.Image) -> No
         images = (Image.new("RGB", (96, 64)),)
         nsfw_content_detected = (True,)
 
-    opened = OpenEditor(DiffusionEditor("instruct-pix2pix"), lambda **_: Blackened())
     with pytest.raises(Rejected, match="safety checker"):
-        opened.edit(photo, TOLD, 0)
+        DiffusionEditor("instruct-pix2pix").edit(lambda **_: Blackened(), photo, TOLD, 0)
 
 
 def test_options_that_make_no_sense_are_refused(tmp_path: Path) -> None:

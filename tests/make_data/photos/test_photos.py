@@ -155,7 +155,7 @@ class Inverting:
     def open(self) -> Iterator[Inverting]:
         yield self
 
-    def edit(self, image: Image.Image, instruction: str, seed: int) -> Image.Image:
+    def __call__(self, image: Image.Image, instruction: str, seed: int) -> Image.Image:
         assert instruction
         assert 0 <= seed < 2**32
         if self.wrong_size:

@@ -1,1 +1,0 @@
-"""Benchmarks of the paper, through VLMEvalKit or lmms-eval."""

@@ -9,9 +9,11 @@ from typing import Any
 
 from vision_zero.evaluate.benchmarks import processes
 from vision_zero.evaluate.benchmarks.options import BenchmarkConfig
-from vision_zero.evaluate.benchmarks.scores import BenchmarkOutcome, NoScoreError, Outcomes, check_questions
+from vision_zero.evaluate.benchmarks.processes import Server
+from vision_zero.evaluate.benchmarks.scores import BenchmarkOutcome, Entrant, NoScoreError, Outcomes, check_questions
+from vision_zero.evaluate.benchmarks.suite import Benchmark
 
-PACKAGES = ("lmms-eval",)
+PACKAGES, SETUP = ("lmms-eval",), " --with lmms-eval"
 FAILED = "[LMMS_EVAL_"  # how the text begins that stands for the answer to a request that failed or was not made
 
 
@@ -27,33 +29,26 @@ def command(python: Path, name: str, url: str, task: str, output: Path, config: 
 
 
 def score(
-    model: str,
-    name: str,
-    tasks: Sequence[str],
-    config: BenchmarkConfig,
-    environment: processes.ToolEnvironment,
-    folder: Path,
-) -> tuple[Outcomes, dict[str, int]]:
-    """Outcomes by task, and the server's counts. Raises ProcessFailedError when nothing can be scored."""
+    entrant: Entrant, benchmarks: Sequence[Benchmark], config: BenchmarkConfig, python: Path, server: Server
+) -> Outcomes:
+    """Outcomes by task."""
     outcomes: Outcomes = {}
-    # lmms-eval's client sends no system prompt, so the server puts it there.
-    with processes.served(model, name, config, folder, config.system_prompt or None) as server:
-        for task in tasks:
-            log, output = folder / f"lmms-eval-{task}.log", folder / "lmms-eval" / task
-            log.unlink(missing_ok=True)
-            shutil.rmtree(output, ignore_errors=True)
-            output.mkdir(parents=True)
-            words = command(environment.python, name, server.url, task, output, config)
-            try:
-                with processes.started(words, log, processes.tool_variables(), folder) as process:
-                    processes.wait_for(process, log, server)
-                outcomes[task] = read(output, task, config.metric)
-            except processes.ProcessFailedError as error:
-                outcomes[task] = NoScoreError(f"lmms-eval {error}")
-            except NoScoreError as error:
-                outcomes[task] = NoScoreError(f"{error} (log: {log})")
-        counts = server.counts()
-    return outcomes, counts
+    folder = entrant.logs
+    for task in (one.kit_name for one in benchmarks):
+        log, output = folder / f"lmms-eval-{task}.log", folder / "lmms-eval" / task
+        log.unlink(missing_ok=True)
+        shutil.rmtree(output, ignore_errors=True)
+        output.mkdir(parents=True)
+        words = command(python, entrant.name, server.url, task, output, config)
+        try:
+            with processes.started(words, log, processes.tool_variables(), folder) as process:
+                processes.wait_for(process, log, server)
+            outcomes[task] = read(output, task, config.metric)
+        except processes.ProcessFailedError as error:
+            outcomes[task] = NoScoreError(f"lmms-eval {error}")
+        except NoScoreError as error:
+            outcomes[task] = NoScoreError(f"{error} (log: {log})")
+    return outcomes
 
 
 def read(output: Path, task: str, metric: str | None) -> BenchmarkOutcome:

@@ -19,7 +19,6 @@ SYSTEM_PROMPT = "Think about the question first. Then give the final answer insi
 QWEN_PIXELS = (1280 * 28 * 28, 16384 * 28 * 28)  # of an image, with which VLMEvalKit's own table has Qwen2.5-VL
 PYTHONS = {"vlmevalkit": ".venv-vlmevalkit/bin/python", "lmms-eval": ".venv-lmms-eval/bin/python"}
 JUDGE_KEY = "OPENAI_API_KEY"
-Tool = Literal["vlmevalkit", "lmms-eval"]
 
 
 @dataclass
@@ -63,7 +62,6 @@ class BenchmarkOptions:
     models: list[str]
     base: str
     config: BenchmarkConfig
-    tool: Tool
 
     @property
     def out(self) -> Path:
@@ -74,10 +72,12 @@ class BenchmarkOptions:
         """The tool's Python, not resolved: what a link in an environment points to is another Python."""
         if self.config.python:
             return Path(self.config.python).absolute()
-        return Path(__file__).resolve().parents[4] / PYTHONS[self.tool]
+        return Path(__file__).resolve().parents[4] / PYTHONS[self.config.tool]
 
     def benchmarks(self) -> list[Benchmark]:
-        """The benchmarks asked of VLMEvalKit. Raises ValueError for an unknown name."""
+        """The benchmarks, each once. Raises ValueError for a name that VLMEvalKit, if it is the tool, does not know."""
+        if self.config.tool == "lmms-eval":
+            return [Benchmark(name) for name in dict.fromkeys(self.config.benchmarks)]
         folder = self.config.data_dir and Path(self.config.data_dir)
         own = [path.stem for path in folder.glob("*.tsv")] if folder else []
         return find_benchmarks(self.config.benchmarks, own)
@@ -104,20 +104,16 @@ def parse(arguments: Sequence[str]) -> BenchmarkOptions | BenchmarkConfig:
         if not config.fill:
             raise ValueError("no model: name one or more run folders, checkpoints, exports or models")
         return config
-    models = [scored_folder(find_models([name])[-1]) for name in rest.models]  # of a run, the last checkpoint
+    named = [find_models([name])[-1] for name in rest.models]  # of a run, the last checkpoint
+    exports = [(model, Path(model) / EXPORT) for model in named]  # which other environments can load
+    models = [str(export) if (export / "config.json").is_file() else model for model, export in exports]
     base = config.base or base_model(models[0])
     check_numbers(config)
-    options = BenchmarkOptions([model for model in models if model != base], base, config, config.tool)
+    options = BenchmarkOptions([model for model in models if model != base], base, config)
     for model in (base, *options.models):
         check_model(model)
     check_tool(options)
     return options
-
-
-def scored_folder(model: str) -> str:
-    """The export of a checkpoint that has one, as other environments load it, else the model itself."""
-    export = Path(model) / EXPORT
-    return str(export) if (export / "config.json").is_file() else model
 
 
 def base_model(model: str) -> str:
@@ -151,7 +147,7 @@ def check_tool(options: BenchmarkOptions) -> None:
         raise ValueError("no benchmark: give --benchmarks with names, or a group: paper, no-judge")
     if config.data_dir and not Path(config.data_dir).is_dir():
         raise ValueError(f"--data_dir {config.data_dir}: there is no such folder")
-    if options.tool == "lmms-eval":
+    if config.tool == "lmms-eval":
         if config.how == "direct":
             raise ValueError("--how direct goes with VLMEvalKit; lmms-eval asks a served model")
         if config.include_path and not Path(config.include_path).is_dir():

@@ -112,30 +112,15 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 def wait_for(process: subprocess.Popen[bytes], log: Path, server: "Server | None" = None) -> None:
     """Wait until the process ends, looking at `server` every second. Raises ProcessFailedError for a status but 0."""
-    ticked, running = 0.0, True
+    running = True
     while running:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(1)
         running = process.poll() is None
-        if server is not None and (time.monotonic() - ticked > 1 or not running):
+        if server is not None:
             server.tick()
-            ticked = time.monotonic()
-        time.sleep(POLL if running else 0)
     if process.returncode:
         raise _failed(f"ended with status {process.returncode}", log)
-
-
-def last_lines(log: Path, count: int = 8) -> str:
-    lines = log.read_text("utf-8", errors="replace").replace("\r", "\n").splitlines() if log.exists() else []
-    return "\n".join(f"  | {line[:300]}" for line in [line for line in lines if line.strip()][-count:])
-
-
-@contextmanager
-def ending_on_sigterm() -> Iterator[None]:
-    """Context in which SIGTERM raises KeyboardInterrupt, so that what was started is ended as at Ctrl-C."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def server_command(model: str, config: BenchmarkConfig, **more: Any) -> list[str]:
@@ -205,7 +190,10 @@ def served(
 
 
 def _failed(reason: str, log: Path, advice: str = "") -> ProcessFailedError:
-    return ProcessFailedError(f"{reason}:\n{last_lines(log)}\n(log: {log}{advice})")
+    """The error with the last lines of the log."""
+    lines = log.read_text("utf-8", errors="replace").replace("\r", "\n").splitlines()
+    last = "\n".join(f"  | {line[:300]}" for line in [line for line in lines if line.strip()][-8:])
+    return ProcessFailedError(f"{reason}:\n{last}\n(log: {log}{advice})")
 
 
 def _url(log: Path) -> str | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vision_zero.evaluate.benchmarks.suite import Benchmark
 from vision_zero.models import BASE_FILE
 
 
@@ -57,6 +58,22 @@ def read_score(file: Path) -> Score | None:
         raise ValueError(f"{file}: not a score ({error}); remove it to score again") from error
     check_questions(score.questions, str(file))
     return score
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A model that is scored. `name` is unique to its files and the settings that its answers depend on."""
+
+    model: str
+    name: str
+    settings: Mapping[str, Any]
+    scores: Path
+    logs: Path
+
+    def score(self, benchmark: Benchmark, judge: Mapping[str, Any] | None) -> Score | None:
+        """The score that is there already, None if there is none or another judge gave it."""
+        found = read_score(self.scores / f"{benchmark.kit_name}.json")
+        return found if found is not None and found.settings.get("judge") == judge else None
 
 
 def check_questions(questions: Mapping[str, float], where: str) -> None:

@@ -9,18 +9,8 @@ from typing import Any
 
 from vision_zero.config.game import beside
 
-
-@dataclass(frozen=True)
-class PaperValues:
-    """Per cent: the start model, and trained on CLEVR, on charts, on real-world pictures."""
-
-    start: float
-    clevr: float
-    chart: float
-    real_world: float
-
-    def __str__(self) -> str:
-        return f"{self.start:.1f} → {self.clevr:.1f} / {self.chart:.1f} / {self.real_world:.1f}"
+PAPER_MODELS = ("start", "clevr", "chart", "real_world")
+"""The paper's models, in the order of its values: the start, and trained on CLEVR, charts, real-world pictures."""
 
 
 @dataclass(frozen=True)
@@ -29,26 +19,23 @@ class Benchmark:
 
     `scoring`: its reader in `vlmevalkit_reader.py`. `needs_judge`: a language model reads the answers.
     `headline`: the entry of VLMEvalKit's metrics that is the mean over the questions ("": none is), times
-    `headline_scale`; the mean of what was read by question must be the same.
+    `headline_scale`; the mean of what was read by question must be the same. `paper`: per cent, of PAPER_MODELS. A task
+    of lmms-eval has a name alone.
     """
 
     kit_name: str
-    kit_class: str
-    scoring: str
-    label: str
+    kit_class: str = ""
+    scoring: str = ""
+    label: str = ""
     needs_judge: bool = False
     headline: str = ""
     headline_scale: float = 1.0
     note: str = ""
-    paper: PaperValues | None = None
+    paper: Sequence[float] = ()
 
 
-def _benchmark(name: str, label: str = "", paper: Sequence[float] = (), **fields: Any) -> Benchmark:
-    return Benchmark(name, label=label or name, paper=PaperValues(*paper) if paper else None, **fields)
-
-
-_SUITE = beside(__file__)["benchmarks"]
-BENCHMARKS = tuple(_benchmark(name, **fields) for name, fields in _SUITE.items())
+_SUITE: dict[str, dict[str, Any]] = beside(__file__)["benchmarks"]
+BENCHMARKS = tuple(Benchmark(name, **{"label": name, **fields}) for name, fields in _SUITE.items())
 BY_NAME = {one.kit_name: one for one in BENCHMARKS}
 WITHOUT_JUDGE = tuple(one.kit_name for one in BENCHMARKS if one.paper and not one.needs_judge)
 PAPER = tuple(one.kit_name for one in BENCHMARKS if one.paper)

@@ -1,12 +1,12 @@
 """The table of benchmark results, as Markdown, and its place in a file between two markers."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vision_zero.config.game import beside
-from vision_zero.evaluate.benchmarks.suite import BENCHMARKS, BY_NAME, PaperValues
+from vision_zero.evaluate.benchmarks.suite import BENCHMARKS, BY_NAME
 from vision_zero.run_folder import writing_for
 
 START, END = "<!-- benchmarks: start -->", "<!-- benchmarks: end -->"
@@ -53,8 +53,8 @@ def table_without_results() -> str:
     return "\n".join([NONE_YET, "", TEXTS["head_without_results"], *rows, "", PAPER_NOTE])
 
 
-def small_print(paper: PaperValues | None) -> str:
-    return f"<sub>{paper}</sub>" if paper else ""
+def small_print(paper: Sequence[float]) -> str:
+    return "<sub>{:.1f} → {:.1f} / {:.1f} / {:.1f}</sub>".format(*paper) if paper else ""
 
 
 def results_table(result: Mapping[str, Any]) -> str:

@@ -1,1 +1,0 @@
-"""Grounding of clues: true, discriminative, copied."""

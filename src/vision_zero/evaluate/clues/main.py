@@ -12,18 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from vision_zero.config.game import GameConfig
-from vision_zero.data.pairs import load_pairs, source_options
 from vision_zero.evaluate.bootstrap import Interval
-from vision_zero.evaluate.clues.grounding import (
-    GROUNDING_FIGURES,
-    GroundingByRole,
-    SceneIndex,
-    grounding_figures,
-    is_described,
-    roles_of_policy,
-    said_in_record,
-)
+from vision_zero.evaluate.clues import grounding
 from vision_zero.models import run_of
+from vision_zero.rollout.record import pairs_of
 from vision_zero.run_folder import GAMES, read_config, read_json_lines, steps_per_iteration
 from vision_zero.types import Role
 
@@ -54,22 +46,22 @@ def clue_windows(
     records = _records(run / GAMES)
     if not records:
         raise ValueError(f"{run / GAMES}: no games were recorded (record_games_every)")
-    source = {**config, "scenes_dir": scenes} if images else config
-    scene_index = _index_scenes(records, list(images) or config["images"], source)
-    own = [record for record in records if len(roles_of_policy(record)) == len(Role)]
+    source = {**config, "images": list(images), "scenes_dir": scenes} if images else config
+    scene_index = _index_scenes(records, source)
+    own = [record for record in records if len(grounding.roles_of_policy(record)) == len(Role)]
     if others := len(records) - len(own):
         print(f"note: {others} of {len(records)} games are left out, a past player gave clues in them", file=sys.stderr)
     judged = [record for record in own if record["pair"] in scene_index]
     if left_out := len(own) - len(judged):
         print(f"note: {left_out} of {len(own)} games are left out, their pairs are not described", file=sys.stderr)
-    steps = steps_per_iteration(config)
-    games: dict[int, list[tuple[GroundingByRole, str]]] = {}
+    steps, figures = steps_per_iteration(config), grounding.grounding_figures
+    games: dict[int, list[tuple[grounding.GroundingByRole, str]]] = {}
     for record in judged:
-        grounding = scene_index.judge(record["pair"], record["spy"], said_in_record(record))
-        games.setdefault(record["step"] // steps // window, []).append((grounding, record["pair"]))
+        judgement = scene_index.judge(record["pair"], record["spy"], grounding.said_in_record(record))
+        games.setdefault(record["step"] // steps // window, []).append((judgement, record["pair"]))
     last = max(record["step"] // steps for record in records) + 1
     return [
-        ClueWindow(n * window + 1, min((n + 1) * window, last), len(some), grounding_figures(*zip(*some, strict=True)))
+        ClueWindow(n * window + 1, min((n + 1) * window, last), len(some), figures(*zip(*some, strict=True)))
         for n, some in sorted(games.items())
     ]
 
@@ -83,36 +75,35 @@ def _records(folder: Path) -> list[dict[str, Any]]:
     for file in files:
         for number, record in enumerate(read_json_lines(file, "step", "pair", "spy", "clues"), start=1):
             try:
-                said_in_record(record)
+                grounding.said_in_record(record)
             except (KeyError, TypeError) as error:
                 raise ValueError(f"{file}, line {number}: a clue must have seat, clue and parsed") from error
             records.append(record)
     return records
 
 
-def _index_scenes(records: Sequence[dict[str, Any]], images: list[str], config: dict[str, Any]) -> SceneIndex:
+def _index_scenes(records: Sequence[dict[str, Any]], source: dict[str, Any]) -> grounding.SceneIndex:
     """The described pictures of the games. Raises ValueError when there is none."""
-    names = {record["pair"] for record in records}
-    pairs = [pair for pair in load_pairs(images, **source_options(config)) if pair.id in names]
-    if missing := sorted(names - {pair.id for pair in pairs}):
-        raise ValueError(
-            f"{', '.join(images)}: not the source of these games, {missing[0]!r} is not there; see --images"
-        )
-    described = [pair for pair in pairs if is_described(pair)]
+    names, images = {record["pair"] for record in records}, ", ".join(source["images"])
+    pairs = pairs_of(source, names)
+    if missing := sorted(names - pairs.keys()):
+        raise ValueError(f"{images}: not the source of these games, {missing[0]!r} is not there; see --images")
+    described = [pair for pair in pairs.values() if grounding.is_described(pair)]
     if not described:
         raise ValueError(
-            f"{', '.join(images)}: {pairs[0].id!r} has no scene description, and no other pair has, so clues cannot be "
+            f"{images}: {next(iter(pairs))!r} has no scene description, and no other pair has, so clues cannot be "
             "judged; drawn scenes and those of make_data clevr are described"
         )
-    return SceneIndex(described)
+    return grounding.SceneIndex(described)
 
 
 def windows_table(windows: Sequence[ClueWindow]) -> str:
     """Text with a line per window and role: means over games with their 95% intervals."""
-    head = f"{'iterations':<11}{'games':>6}  {'role':<9}" + "".join(f"{name:<24}" for name in GROUNDING_FIGURES)
+    names = grounding.GROUNDING_FIGURES
+    head = f"{'iterations':<11}{'games':>6}  {'role':<9}" + "".join(f"{name:<24}" for name in names)
     rows = [
         f"{f'{one.first}-{one.last}':<11}{one.n_games:>6}  {role.value:<9}"
-        + "".join(f"{one.figures[f'{role.value}/{name}']!s:<24}" for name in GROUNDING_FIGURES)
+        + "".join(f"{one.figures[f'{role.value}/{name}']!s:<24}" for name in names)
         for one in windows
         for role in (Role.CIVILIAN, Role.SPY)
     ]

@@ -1,1 +1,0 @@
-"""Win rate of a model against the frozen start model."""

@@ -11,6 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,6 @@ class ArenaCallback(TrainerCallback):
         self.trainer = trainer
         self.arena = arena
         self.start, self._start_model = trainer.start, trainer.start.model
-        self._match: Match | None = None
         self._file = Path(trainer.args.output_dir) / run_folder.ARENA
         self._told: set[str] = set()
 
@@ -117,7 +117,7 @@ class ArenaCallback(TrainerCallback):
 
     def _play(self, args: TrainingArguments, state: TrainerState) -> None:
         started = time.perf_counter()
-        match = self._match = self._match or self._new_match()
+        match = self._match
         # Before the first step the policy is its start: then it is not played twice.
         new = self.start.player(self.trainer.model) if state.global_step else match.start
         shown = state.is_local_process_zero and not args.disable_tqdm
@@ -154,6 +154,7 @@ class ArenaCallback(TrainerCallback):
             for name, value in logged.items():
                 self.trainer._metrics["train"][name].append(value)
 
-    def _new_match(self) -> Match:
+    @cached_property
+    def _match(self) -> Match:
         part = self.trainer.accelerator.process_index, self.trainer.accelerator.num_processes
         return Match(self.arena, self.start.player(self._start_model, frozen=True), part=part, gather=self._gather)

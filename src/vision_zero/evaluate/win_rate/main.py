@@ -27,10 +27,6 @@ IN_ONE_LINE = ("win_rate", "as_table", "as_spy", "image_gain")
 """Figures of the table of several models."""
 
 
-def main(arguments: Sequence[str]) -> None:
-    compare(parse(arguments))
-
-
 def arena_of(options: PlayOptions) -> Arena:
     """The arena of a command, on the pairs that its run held out. Raises ValueError or BadImageError."""
     return make_arena(
@@ -45,12 +41,13 @@ def arena_of(options: PlayOptions) -> Arena:
     )
 
 
-def compare(options: PlayOptions) -> list[dict[str, Any]]:
-    """Result lines of all models; each is printed, and appended to `options.config.out`, as soon as it is there.
+def main(arguments: Sequence[str]) -> list[dict[str, Any]]:
+    """Result lines of all models; each is printed, and appended to --out, as soon as it is there.
 
     Raises ValueError, OSError or BadImageError, before anything is played where that can be known.
     """
-    from vision_zero.rollout.load_policy import load_player
+    options = parse(arguments)
+    from vision_zero.rollout.load_policy import load_player  # after what can be refused without torch
 
     config = cast(WinRateConfig, options.config)
     models = find_models(options.models)

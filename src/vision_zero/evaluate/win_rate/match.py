@@ -10,17 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from vision_zero.evaluate.win_rate import metrics
 from vision_zero.evaluate.win_rate.arena import Arena, GameOutcome, Matchup, Part
-from vision_zero.evaluate.win_rate.metrics import (
-    FROZEN,
-    ITSELF,
-    NEW,
-    OTHER,
-    START,
-    Figures,
-    play_figures,
-    win_rate_figures,
-)
+from vision_zero.evaluate.win_rate.metrics import FROZEN, ITSELF, NEW, OTHER, START, Figures
 from vision_zero.rollout.policy import Policy, TurnRequest
 from vision_zero.types import Completion
 
@@ -117,7 +109,8 @@ class Match:
             players[OTHER] = CachedPolicy(self.other)
         asked = [matchup for matchup in matchups if matchup != FROZEN]
         results = self._play(asked, players, new, self.start, *([self.other] if self.other else []))
-        return MatchResult(win_rate_figures({FROZEN: self._frozen, **results}), play_figures(self._frozen))
+        figures = metrics.win_rate_figures({FROZEN: self._frozen, **results})
+        return MatchResult(figures, metrics.play_figures(self._frozen))
 
     def _play(
         self, matchups: Sequence[Matchup], players: dict[str, CachedPolicy], *models: ModelPlayer

@@ -1,1 +1,0 @@
-"""Charts of real tables, with one recorded change."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -218,12 +219,8 @@ class DrawnChart:
                 probe.remove()
             # A pie is centred: room that its names leave at one side is not room for it to grow into.
             limit = inner if self.kind == "pie" else outer
-            fitted = Bbox.from_extents(
-                max(limit.x0, inner.x0 + outer.x0 - box.x0),
-                max(limit.y0, inner.y0 + outer.y0 - box.y0),
-                min(limit.x1, inner.x1 + outer.x1 - box.x1),
-                min(limit.y1, inner.y1 + outer.y1 - box.y1),
-            )
+            low = np.maximum(limit.p0, inner.p0 + outer.p0 - box.p0)
+            fitted = Bbox([low, np.minimum(limit.p1, inner.p1 + outer.p1 - box.p1)])
             moved = max(map(abs, (*(fitted.p0 - inner.p0), *(fitted.p1 - inner.p1))))
             inner = fitted
             if moved < 0.5:

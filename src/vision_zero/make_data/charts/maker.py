@@ -15,7 +15,7 @@ from typing import Any
 from vision_zero.config.game import add_options, beside
 from vision_zero.make_data.charts.drawing import DrawnChart, draw_charts
 from vision_zero.make_data.charts.edits import EDITS, TRENDING, Change, EditKind, apply, propose
-from vision_zero.make_data.charts.sources import BUILT_IN, KINDS, Kind, TableSourceError, catalogue, load_tables
+from vision_zero.make_data.charts.sources import BUILT_IN, KINDS, Kind, catalogue, load_tables
 from vision_zero.make_data.charts.styles import FONTS, PALETTES, THEMES, Style, styles
 from vision_zero.make_data.charts.tables import ChartTable
 from vision_zero.make_data.maker import EditedPair, Make, Maker, Rejected, changed_share, check_share, option_values
@@ -71,7 +71,7 @@ class ChartMaker(Maker):
 
     @contextmanager
     def open(self) -> Iterator[Make]:
-        """Read the tables. Raises TableSourceError if they cannot be read or no chart of these kinds fits any."""
+        """Read the tables. Raises ValueError if they cannot be read or no chart of these kinds fits any."""
         self.parts()
 
         def make(rng: random.Random, number: int) -> EditedPair:
@@ -81,11 +81,11 @@ class ChartMaker(Maker):
         yield make
 
     def parts(self) -> Mapping[Kind, Sequence[ChartTable]]:
-        """Tables of charts, by kind. Raises TableSourceError."""
+        """Tables of charts, by kind. Raises ValueError."""
         return _parts(self.tables, self.drawn_kinds, self.parts_per_table)
 
     def material(self) -> str:
-        """Fingerprint of the tables. Raises TableSourceError."""
+        """Fingerprint of the tables. Raises ValueError."""
         kinds = {kind: [table.fingerprint() for table in some] for kind, some in self.parts().items()}
         return hashlib.sha256(repr(kinds).encode()).hexdigest()[:16]
 
@@ -155,7 +155,7 @@ def _parts(sources: tuple[str, ...], kinds: tuple[Kind, ...], limit: int) -> Map
     fitting = {kind: some for kind, some in found.items() if some}
     if not fitting:
         reason = f"none of {len(loaded.tables)} tables fits a chart of {' '.join(kinds)}"
-        raise TableSourceError(f"{' '.join(sources)}: {reason}")
+        raise ValueError(f"{' '.join(sources)}: {reason}")
     return fitting
 
 

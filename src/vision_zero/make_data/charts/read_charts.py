@@ -14,7 +14,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,14 +37,6 @@ from vision_zero.types import GameRules, ImagePair, Prompt, Turn
 
 PROMPT = Path(__file__).with_suffix(".txt").read_text("utf-8").rstrip("\n")
 UNREADABLE = "unreadable.jsonl"
-
-
-@dataclass(frozen=True)
-class Reading:
-    id: str
-    completion: str
-    table: SourceTable | None
-    reason: str = ""
 
 
 def read_completion(completion: str, name: str) -> SourceTable:
@@ -87,13 +79,13 @@ def _number(value: float | None, unit: str) -> str:
 
 def read_charts(
     pairs: Sequence[ImagePair], policy: Policy, *, max_tokens: int = 1024, seed: int = 0, batch: int = 8
-) -> Iterator[list[Reading]]:
-    """Ask `policy` for the table of each image, `batch` at a time. Raises BadImageError for a bad image."""
+) -> Iterator[dict[str, str]]:
+    """Ask `policy` for the table of each image, `batch` at a time: completions by id. Raises BadImageError."""
     token_limits = TokenLimits(0, max_tokens)
     for start in range(0, len(pairs), batch):
         some = pairs[start : start + batch]
         completions = policy.answer([_request(start + i, pair, token_limits, seed) for i, pair in enumerate(some)])
-        yield [_reading(pair.id, completion.text) for pair, completion in zip(some, completions, strict=True)]
+        yield {pair.id: completion.text for pair, completion in zip(some, completions, strict=True)}
 
 
 def _request(index: int, pair: ImagePair, token_limits: TokenLimits, seed: int) -> TurnRequest:
@@ -102,13 +94,6 @@ def _request(index: int, pair: ImagePair, token_limits: TokenLimits, seed: int) 
     turn = Turn(index, "decision", 0, 0, 0)
     image = GameImage(f"{pair.id}/original", pair.image.open())
     return TurnRequest(game, turn, Prompt("civilian", PROMPT), image, turn_seed(seed, turn), token_limits)
-
-
-def _reading(name: str, completion: str) -> Reading:
-    try:
-        return Reading(name, completion, read_completion(completion, name))
-    except TableError as error:
-        return Reading(name, completion, None, str(error))
 
 
 @dataclass(frozen=True)
@@ -140,24 +125,17 @@ class TablesFolder:
         stem = os.path.splitext(name)[0] if is_image_name(name) else name
         return self.folder / f"{stem}.csv"
 
-    def begin(self) -> None:
-        """Make the folder and drop an unfinished last line, left by a killed run."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / UNREADABLE
-        if path.is_file():
-            whole = path.read_bytes().rpartition(b"\n")
-            if whole[2]:
-                path.write_bytes(whole[0] + whole[1])
-
-    def write(self, readings: Sequence[Reading]) -> None:
-        for reading in readings:
-            if reading.table is None:
-                record = {"id": reading.id, "reason": reading.reason, "completion": reading.completion}
+    def write(self, completions: Mapping[str, str]) -> None:
+        for name, completion in completions.items():
+            try:
+                table = read_completion(completion, name)
+            except TableError as error:
+                record = {"id": name, "reason": str(error), "completion": completion}
                 append_json_line(self.folder / UNREADABLE, record)
                 continue
-            path = self.csv_of(reading.id)
+            path = self.csv_of(name)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, table_csv(reading.table).encode())
+            write_whole(path, table_csv(table).encode())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -166,16 +144,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tables = TablesFolder(args.out)
     try:
         pairs = list(load_pairs(str(args.charts), pair_by=args.pair_by, dataset_split=args.split))[: args.limit]
-        tables.begin()
+        args.out.mkdir(parents=True, exist_ok=True)
         missing = tables.missing(pairs)
         if missing:
             policy = load_policy(args)
             with tqdm(total=len(pairs), initial=len(pairs) - len(missing), unit="chart") as bar:
                 options = {"max_tokens": args.max_tokens, "seed": args.seed, "batch": args.batch}
-                for readings in read_charts(missing, policy, **options):
-                    tables.write(readings)
+                for completions in read_charts(missing, policy, **options):
+                    tables.write(completions)
                     policy.forget()  # no image is shown twice
-                    bar.update(len(readings))
+                    bar.update(len(completions))
     except (MakerError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

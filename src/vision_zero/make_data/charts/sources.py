@@ -25,10 +25,6 @@ BUILT_IN_FOLDER = Path(__file__).parent / "tables"
 """`tables.csv` has a line of `SourceTable` fields for each built-in table; the numbers are in `NAME.csv`."""
 
 
-class TableSourceError(ValueError):
-    """A source of tables is missing or empty. The message begins with its name."""
-
-
 @dataclass(frozen=True)
 class LoadedTables:
     """Tables, and numbers of skipped files by reason."""
@@ -46,24 +42,20 @@ def load_tables(sources: Sequence[str]) -> LoadedTables:
     """All tables of `sources`: `vega`, `statsmodels`, a folder with CSV files, or a CSV file.
 
     A folder that has `tables/`, as ChartQA's have, is read there alone; of any other folder all `*.csv` below it.
-    Raises TableSourceError for a source that is missing or gives no table.
+    Raises ValueError, which begins with its name, for a source that is missing or gives no table.
     """
     tables: list[SourceTable] = []
     left_out: Counter[str] = Counter()
     for source in sources:
         if source in BUILT_IN:
-            found = built_in_tables(source)
+            with open(BUILT_IN_FOLDER / "tables.csv", encoding="utf-8", newline="") as stream:
+                lines = [line for line in csv.DictReader(stream) if line["name"].startswith(f"{source}/")]
+            found = [_built_in_table(line) for line in lines]
         else:
             found, reasons = _csv_tables(Path(source))
             left_out += reasons
         tables += found
     return LoadedTables(tuple(tables), left_out)
-
-
-def built_in_tables(source: str) -> list[SourceTable]:
-    """The tables that the package ships under the name `source`, in the order of `tables.csv`."""
-    with open(BUILT_IN_FOLDER / "tables.csv", encoding="utf-8", newline="") as stream:
-        return [_built_in_table(about) for about in csv.DictReader(stream) if about["name"].startswith(f"{source}/")]
 
 
 def _built_in_table(about: dict[str, Any]) -> SourceTable:
@@ -88,13 +80,13 @@ def _exact_number(cell: str) -> float | None:
 
 def _csv_tables(path: Path) -> tuple[list[SourceTable], Counter[str]]:
     if not path.exists():
-        raise TableSourceError(f"{path}: there is no such file or folder; {' and '.join(BUILT_IN)} are built in")
+        raise ValueError(f"{path}: there is no such file or folder; {' and '.join(BUILT_IN)} are built in")
     files = [path]
     if path.is_dir():
         folder = path / "tables" if (path / "tables").is_dir() else path
         files = sorted(one for one in folder.rglob("*") if one.name.lower().endswith(".csv") and not one.is_dir())
         if not files:
-            raise TableSourceError(f"{folder}: no CSV file in it")
+            raise ValueError(f"{folder}: no CSV file in it")
     tables, left_out = [], Counter[str]()
     for file in files:
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
@@ -104,7 +96,7 @@ def _csv_tables(path: Path) -> tuple[list[SourceTable], Counter[str]]:
             left_out[str(error)] += 1
     if not tables:
         reasons = ", ".join(f"{n} × {reason}" for reason, n in left_out.most_common(3))
-        raise TableSourceError(f"{path}: no table of numbers in {len(files)} CSV files ({reasons})")
+        raise ValueError(f"{path}: no table of numbers in {len(files)} CSV files ({reasons})")
     return tables, left_out
 
 

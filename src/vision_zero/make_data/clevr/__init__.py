@@ -1,1 +1,0 @@
-"""Rendered scenes of CLEVR objects, two of them changed."""

@@ -63,7 +63,7 @@ class ClevrMaker(Maker):
 
     @contextmanager
     def open(self) -> Iterator[Make]:
-        """Yield the function that makes pairs. With Blender, raises BlenderError if it does not start."""
+        """Yield the function that makes pairs. With Blender, raises MakerError if it does not start."""
         with nullcontext(render_numpy) if self.renderer == "numpy" else open_blender(self.blender) as renderer:
             yield lambda rng, number: self._make(renderer.render, rng, number)
 

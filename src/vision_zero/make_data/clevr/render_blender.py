@@ -33,10 +33,6 @@ SENSOR = 32.0  # width in mm
 STDERR_LINES = 20
 
 
-class BlenderError(MakerError):
-    """Blender cannot be started, ended, or does not answer. The message has the end of its output."""
-
-
 @dataclass(frozen=True)
 class BlenderOptions:
     """Options of Blender. `samples`: rays per pixel before denoising; `threads`: 0 for all cores."""
@@ -68,7 +64,7 @@ class Blender:
         return self._process.pid
 
     def render(self, scene: Scene, size: tuple[int, int]) -> Image.Image:
-        """The RGB image of `size` (width, height). Raises BlenderError."""
+        """The RGB image of `size` (width, height). Raises MakerError."""
         path = self._folder / "image.png"
         request = {"scene": blender_scene(scene), "width": size[0], "height": size[1]}
         request |= {"samples": self._options.samples, "path": str(path)}
@@ -85,7 +81,7 @@ class Blender:
         return drawn
 
     def _answer(self, seconds: float, what: str) -> Mapping[str, Any]:
-        """The next line of its output. Raises BlenderError if there is none in time."""
+        """The next line of its output. Raises MakerError if there is none in time."""
         assert self._process.stdout is not None
         pipe = self._process.stdout.fileno()
         end = time.monotonic() + seconds
@@ -102,18 +98,19 @@ class Blender:
         answer: Mapping[str, Any] = json.loads(line)
         return answer
 
-    def _failure(self, what: str) -> BlenderError:
+    def _failure(self, what: str) -> MakerError:
+        """The error with the end of its output."""
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace").splitlines()[-STDERR_LINES:]
         end = "\n".join(said) if said else "(nothing)"
-        return BlenderError(f"Blender ({self._options.python}) {what}. The end of what it said:\n{end}")
+        return MakerError(f"Blender ({self._options.python}) {what}. The end of what it said:\n{end}")
 
 
 @contextmanager
 def open_blender(options: BlenderOptions) -> Iterator[Blender]:
-    """A running Blender, ended afterwards. Raises BlenderError if it does not start."""
+    """A running Blender, ended afterwards. Raises MakerError if it does not start."""
     if not options.python.is_file():
-        raise BlenderError(
+        raise MakerError(
             f"{options.python}: there is no Python with Blender; `bash setup.sh --blender` makes one, "
             "--blender_python names another, --renderer numpy needs none"
         )

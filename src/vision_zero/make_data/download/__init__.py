@@ -1,1 +1,0 @@
-"""Published sets of image pairs, fetched into a folder that training reads."""

@@ -32,7 +32,7 @@ from vision_zero.config.game import add_options, beside
 from vision_zero.data.errors import LFS_ADVICE, BadImageError, PairSourceError, is_lfs_pointer
 from vision_zero.data.folders import MANIFEST_NAME, read_json
 from vision_zero.data.image_files import decode_bytes
-from vision_zero.data.validation import open_pair
+from vision_zero.data.pairs import open_pair
 from vision_zero.make_data.download import sets
 from vision_zero.make_data.download.imgedit import imgedit_candidates
 from vision_zero.make_data.maker import MakerError, option_values

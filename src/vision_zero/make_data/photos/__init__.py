@@ -1,1 +1,0 @@
-"""Photographs, edited with and without a model."""

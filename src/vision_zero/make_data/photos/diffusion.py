@@ -3,11 +3,10 @@
 Both are diffusers pipelines, loaded in the process that uses them.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from PIL import Image
@@ -19,6 +18,8 @@ EDITORS = {
     "flux-kontext": ("black-forest-labs/FLUX.1-Kontext-dev", 28, 2.5),
 }
 """The authors' weights, steps and guidance, by the editor's name."""
+OpenEditor = Callable[[Image.Image, str, int], Image.Image]
+"""The edit of an image by an instruction and a seed. The same three give the same image on the same machine."""
 
 
 @dataclass(frozen=True)
@@ -61,31 +62,23 @@ class DiffusionEditor:
             first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise MakerError(f"editor {self.name}, model {model}: {first_line}") from error
         pipeline.set_progress_bar_config(disable=True)
-        yield OpenEditor(self, pipeline.to("cuda" if on_gpu else "cpu"))
+        yield partial(self.edit, pipeline.to("cuda" if on_gpu else "cpu"))
 
-
-@dataclass(frozen=True)
-class OpenEditor:
-    """An editor in memory. The same arguments give the same image on the same machine."""
-
-    options: DiffusionEditor
-    pipeline: Any
-
-    def edit(self, image: Image.Image, instruction: str, seed: int) -> Image.Image:
+    def edit(self, pipeline: Any, image: Image.Image, instruction: str, seed: int) -> Image.Image:
         """The edited image, RGB, of the same size. Raises Rejected if the safety checker replaced it by a black one."""
         import torch
 
         # On the CPU whatever the device: the noise, and with it the edit, does not depend on the kind of GPU.
         generator = torch.Generator("cpu").manual_seed(seed)
-        own: dict[str, Any] = {"width": image.width, "height": image.height, "max_area": self.options.max_area}
-        if self.options.name == "instruct-pix2pix":
-            own = {"image_guidance_scale": self.options.image_guidance}
-        _, steps, guidance = EDITORS[self.options.name]
-        result = self.pipeline(
+        own: dict[str, Any] = {"width": image.width, "height": image.height, "max_area": self.max_area}
+        if self.name == "instruct-pix2pix":
+            own = {"image_guidance_scale": self.image_guidance}
+        _, steps, guidance = EDITORS[self.name]
+        result = pipeline(
             prompt=instruction,
             image=image,
-            num_inference_steps=self.options.steps or steps,
-            guidance_scale=guidance if self.options.guidance is None else self.options.guidance,
+            num_inference_steps=self.steps or steps,
+            guidance_scale=guidance if self.guidance is None else self.guidance,
             generator=generator,
             output_type="pil",
             **own,

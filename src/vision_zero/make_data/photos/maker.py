@@ -137,7 +137,7 @@ class PhotoMaker(Maker):
 def follow(editor: OpenEditor, instruction: str, pixels: Pixels, rng: random.Random) -> Edit:
     """The edit of a learned editor. Raises ValueError if it returns an image of another size."""
     seed = rng.getrandbits(32)
-    edited = np.asarray(editor.edit(Image.fromarray(pixels), instruction, seed).convert("RGB"), np.uint8)
+    edited = np.asarray(editor(Image.fromarray(pixels), instruction, seed).convert("RGB"), np.uint8)
     if edited.shape != pixels.shape:
         raise ValueError(f"the editor must return the size that it was given: {edited.shape} is not {pixels.shape}")
     changed = changed_pixels(pixels, edited)

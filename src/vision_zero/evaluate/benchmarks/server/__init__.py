@@ -1,1 +1,0 @@
-"""A model behind an OpenAI-style API, for tools that cannot load it."""

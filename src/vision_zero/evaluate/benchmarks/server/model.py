@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
-from vision_zero.data.errors import BadImageError
 from vision_zero.data.image_files import MAX_PIXELS, decode_bytes
 from vision_zero.data.pairs import load_pairs
 from vision_zero.game.parsing import closing_brace
@@ -25,10 +24,6 @@ from vision_zero.types import Completion, GameRules
 
 NO_ANSWER = "\N{EMPTY SET}"
 """Text for an empty answer, which evaluation tools take for a failed request. No question has an option like it."""
-
-
-class BadRequestError(ValueError):
-    """A request that this server cannot answer."""
 
 
 @dataclass(frozen=True)
@@ -51,31 +46,31 @@ class ChatAnswer:
 
 
 def read_request(body: Any, max_tokens: int) -> ChatRequest:
-    """The request in a JSON body, for at most `max_tokens`. Raises BadRequestError by the name of the field."""
+    """The request in a JSON body, for at most `max_tokens`. Raises ValueError by the name of the field."""
     if not isinstance(body, dict) or not isinstance(body.get("messages"), list) or not body["messages"]:
-        raise BadRequestError("messages: must be a list with at least one message")
+        raise ValueError("messages: must be a list with at least one message")
     if body.get("stream"):
-        raise BadRequestError("stream: answers come whole")
+        raise ValueError("stream: answers come whole")
     if body.get("n", 1) != 1:
-        raise BadRequestError(f"n={body['n']}: one answer per request")
+        raise ValueError(f"n={body['n']}: one answer per request")
     if body.get("temperature"):
-        raise BadRequestError(f"temperature={body['temperature']}: answers are greedy; ask with temperature 0")
+        raise ValueError(f"temperature={body['temperature']}: answers are greedy; ask with temperature 0")
     images: list[Image.Image] = []
     messages = tuple(_message(message, images) for message in body["messages"])
     asked = body.get("max_tokens") or body.get("max_completion_tokens") or max_tokens
     if not isinstance(asked, int) or asked < 1:
-        raise BadRequestError(f"max_tokens={asked}: must be a whole number above 0")
+        raise ValueError(f"max_tokens={asked}: must be a whole number above 0")
     return ChatRequest(messages, tuple(images), min(asked, max_tokens))
 
 
 def _message(message: Any, images: list[Image.Image]) -> dict[str, Any]:
     if not isinstance(message, dict) or message.get("role") not in ("system", "user", "assistant"):
-        raise BadRequestError("messages: every message needs a role: system, user or assistant")
+        raise ValueError("messages: every message needs a role: system, user or assistant")
     content = message.get("content")
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
     if not isinstance(content, list):
-        raise BadRequestError("messages: content must be a text or a list of parts")
+        raise ValueError("messages: content must be a text or a list of parts")
     parts = [_part(part, images) for part in content]
     if message["role"] == "system":
         return {"role": "system", "content": "".join(part["text"] for part in parts if part["type"] == "text")}
@@ -90,21 +85,19 @@ def _part(part: Any, images: list[Image.Image]) -> dict[str, str]:
         address = part.get("image_url")
         images.append(_image(address.get("url") if isinstance(address, dict) else address))
         if sum(image.width * image.height for image in images) > MAX_PIXELS:
-            raise BadRequestError(f"image_url: the images of a request have more than {MAX_PIXELS} pixels")
+            raise ValueError(f"image_url: the images of a request have more than {MAX_PIXELS} pixels")
         return {"type": "image"}
-    raise BadRequestError(f"messages: a part of type {kind!r} is neither text nor image_url")
+    raise ValueError(f"messages: a part of type {kind!r} is neither text nor image_url")
 
 
 def _image(url: Any) -> Image.Image:
     """The image of a data: URL. No other is opened: this server reads no file and no address for its clients."""
     if not isinstance(url, str) or not url.startswith("data:") or ";base64," not in url:
-        raise BadRequestError("image_url: must be a data: URL in base64")
+        raise ValueError("image_url: must be a data: URL in base64")
     try:
         return decode_bytes(base64.b64decode(url.split(";base64,", 1)[1], validate=True), "image_url")
     except binascii.Error as error:
-        raise BadRequestError(f"image_url: not an image: {error}") from error
-    except BadImageError as error:
-        raise BadRequestError(str(error)) from error
+        raise ValueError(f"image_url: not an image: {error}") from error
 
 
 def boxed_answer(text: str) -> str:

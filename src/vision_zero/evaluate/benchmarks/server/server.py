@@ -75,7 +75,6 @@ class Batcher:
 class ChatServer(ThreadingHTTPServer):
     """HTTP server of a batcher's model. Raises OSError for a port that is taken; port 0 is any free one."""
 
-    daemon_threads = True
     request_queue_size = 128
 
     def __init__(

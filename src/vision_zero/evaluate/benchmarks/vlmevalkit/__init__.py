@@ -1,1 +1,0 @@
-"""VLMEvalKit, unmodified, in an environment of its own."""

@@ -8,14 +8,14 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 from vision_zero.config.game import beside
 from vision_zero.evaluate.benchmarks import processes
 from vision_zero.evaluate.benchmarks.options import JUDGE_KEY, BenchmarkConfig, model_type, pixel_bounds
-from vision_zero.evaluate.benchmarks.scores import BenchmarkOutcome, NoScoreError, Outcomes, check_questions
+from vision_zero.evaluate.benchmarks.processes import Server
+from vision_zero.evaluate.benchmarks.scores import BenchmarkOutcome, Entrant, NoScoreError, Outcomes, check_questions
 from vision_zero.evaluate.benchmarks.suite import Benchmark
 from vision_zero.run_folder import write_json
 
@@ -23,54 +23,46 @@ READER = Path(__file__).resolve().parents[5] / "run_scripts" / "vlmevalkit_reade
 SERVED: dict[str, Any] = beside(__file__)  # what the entries of all served models have
 EXACT = "exact_matching"
 """VLMEvalKit's name for no judge. Without it, it takes OpenAI's and falls back without saying so."""
-PACKAGES = ("ms-vlmeval",)
+PACKAGES, SETUP = ("ms-vlmeval",), ""
 STATUS = "status.json"
 JUDGE_GAVE_UP = "OPENAI API is not working properly, will use exact matching"
 TOLERANCE = 1e-4
 
 
 def score(
-    model: str,
-    name: str,
-    benchmarks: Sequence[Benchmark],
-    config: BenchmarkConfig,
-    environment: processes.ToolEnvironment,
-    folder: Path,
-) -> tuple[Outcomes, dict[str, int]]:
-    """Outcomes by benchmark, and the server's counts. `name` is unique to the model and its settings.
+    entrant: Entrant, benchmarks: Sequence[Benchmark], config: BenchmarkConfig, python: Path, server: Server | None
+) -> Outcomes:
+    """Outcomes by benchmark. Without a `server` VLMEvalKit's own class answers.
 
     VLMEvalKit keeps what an earlier, interrupted run answered; what it scored from failed answers is removed.
-    Raises ProcessFailedError, which names the log, when nothing can be scored at all.
     """
+    name, folder = entrant.name, entrant.logs
     work = folder / "work"
     outcomes: Outcomes = {}
     forget_judgements(work / name, name, benchmarks)
-    direct = answer_mode(model, config, environment) == "direct"
-    with nullcontext() if direct else processes.served(model, name, config, folder) as server:
-        entry = direct_entry(model, config) if server is None else served_entry(name, server.url, config)
-        for needs_judge in (False, True):  # a run of VLMEvalKit has one judge: those without one are a run of their own
-            some = [one for one in benchmarks if one.needs_judge is needs_judge]
-            if not some:
-                continue
-            judge = config.judge_model if needs_judge else None
-            file = folder / f"config-{'judged' if judge else 'unjudged'}.json"
-            write_json(file, configuration(name, entry, some))
-            log = folder / f"vlmevalkit-{'judged' if judge else 'unjudged'}.log"
-            log.unlink(missing_ok=True)
-            words = command(environment.python, file, work, config, judge)
-            variables = vlmevalkit_variables(config, judged=judge is not None)
-            (work / name).mkdir(parents=True, exist_ok=True)
-            try:
-                with processes.started(words, log, variables, folder) as process:
-                    processes.wait_for(process, log, server)
-            except processes.ProcessFailedError as error:
-                outcomes |= {one.kit_name: NoScoreError(f"VLMEvalKit {error}") for one in some}
-                continue
-            finally:
-                remove_secret(variables.get(JUDGE_KEY), [log, *work.rglob("*.log")])
-            outcomes |= read(environment.python, work / name, some, judge, log, variables)
-        counts = {} if server is None else server.counts()
-    return outcomes, counts
+    entry = direct_entry(entrant.model, config) if server is None else served_entry(name, server.url, config)
+    for needs_judge in (False, True):  # a run of VLMEvalKit has one judge: those without one are a run of their own
+        some = [one for one in benchmarks if one.needs_judge is needs_judge]
+        if not some:
+            continue
+        judge = config.judge_model if needs_judge else None
+        kind = "judged" if judge else "unjudged"
+        file, log = folder / f"config-{kind}.json", folder / f"vlmevalkit-{kind}.log"
+        write_json(file, configuration(name, entry, some))
+        log.unlink(missing_ok=True)
+        words = command(python, file, work, config, judge)
+        variables = vlmevalkit_variables(config, judged=judge is not None)
+        (work / name).mkdir(parents=True, exist_ok=True)
+        try:
+            with processes.started(words, log, variables, folder) as process:
+                processes.wait_for(process, log, server)
+        except processes.ProcessFailedError as error:
+            outcomes |= {one.kit_name: NoScoreError(f"VLMEvalKit {error}") for one in some}
+            continue
+        finally:
+            remove_secret(variables.get(JUDGE_KEY), [log, *work.rglob("*.log")])
+        outcomes |= read(python, work / name, some, judge, log, variables)
+    return outcomes
 
 
 def forget_judgements(results: Path, name: str, benchmarks: Sequence[Benchmark]) -> None:
