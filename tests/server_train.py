@@ -24,7 +24,8 @@ def hanging_engine(hang_at: int, group: int) -> type[DiskEngine]:
 
         def policy(self) -> server.ServerPolicy:
             if group and self.rollouts == hang_at:
-                self.connection.options = replace(self.connection.options, silence_timeout=SILENCE)
+                for one in self.servers.alive:
+                    one.options = replace(one.options, silence_timeout=SILENCE)
                 if self.accelerator.is_main_process:
                     os.killpg(group, signal.SIGSTOP)
             self.rollouts += 1

@@ -21,14 +21,17 @@ from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.vllm import client
 from vision_zero.rollout.vllm.client import HEALTH, ServerConnection, ServerOptions, VLLMServerError
 from vision_zero.rollout.vllm.server import GENERATE, ServerPolicy, WeightClient, check_server, drop_caches
+from vision_zero.rollout.vllm.servers import Servers
 
 TEMPERATURE = 0.8
-INFO = {"vllm_config": {"model_config": {"logprobs_mode": "raw_logprobs"}, "weight_transfer_config": {}}}
+MODEL = {"model": "m", "dtype": "torch.bfloat16", "logprobs_mode": "raw_logprobs"}
+INFO = {"vllm_config": {"model_config": MODEL, "weight_transfer_config": {}}}
 RIGHT: dict[str, tuple[int, Any]] = {
     HEALTH: (200, b""),
     "/server_info": (200, INFO),
     GENERATE: (400, {}),
-    "/collective_rpc": (200, {"results": [{"temperature": TEMPERATURE}] * 2}),
+    "/version": (200, {"version": "0.31.0"}),
+    "/collective_rpc": (200, {"results": [{"temperature": TEMPERATURE, "started": "once"}] * 2}),
     "/reset_prefix_cache": (200, {"success": True}),
     "/reset_encoder_cache": (200, b""),
     "/v1/models": (200, {"data": [{"id": "m"}]}),
@@ -45,7 +48,7 @@ def one_request() -> TurnRequest:
 @pytest.fixture(scope="module")
 def make_policy() -> Callable[[str], ServerPolicy]:
     model, processor = bench_model(), bench_processor()
-    return lambda url: ServerPolicy(ServerConnection(ServerOptions(url)), model, processor, Sampling(TEMPERATURE))
+    return lambda url: ServerPolicy(Servers([ServerOptions(url)]), model, processor, Sampling(TEMPERATURE))
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +165,7 @@ def test_any_json_is_a_completion_or_an_error(
 ) -> None:
     try:
         completion = unconnected._completion(
-            one_request(), unconnected._prompt(one_request())[1], changed(right_reply, path, value)
+            one_request(), unconnected._prompt(one_request())[1], changed(right_reply, path, value), "http://s"
         )
     except VLLMServerError:
         return
@@ -182,16 +185,17 @@ def test_no_json_is_an_error_at_once(make_policy: Callable[[str], ServerPolicy],
 def test_a_dripping_completion_counts_as_none(make_policy: Callable[[str], ServerPolicy]) -> None:
     with stub_server({GENERATE: (200, DRIP)}) as url:
         policy = make_policy(url)
-        policy.connection.options = ServerOptions(url, silence_timeout=TIME)
+        policy.servers.alive[0].options = ServerOptions(url, silence_timeout=TIME)
         with pytest.raises(VLLMServerError, match=r"no completion for .* s \(vllm_request_timeout\)"):
             policy.answer([one_request()])
-        policy.connection.cancel()
+        policy.servers.cancel()
 
 
 # ----------------------------------------------------------------------------------------------------- all other calls
 
 CALLS: dict[str, Callable[[ServerConnection], object]] = {
     "/server_info": lambda connection: check_server(connection, TEMPERATURE),
+    "/version": lambda connection: check_server(connection, TEMPERATURE),
     "/collective_rpc": lambda connection: check_server(connection, TEMPERATURE),
     "/reset_prefix_cache": drop_caches,
 }
@@ -240,7 +244,7 @@ def test_a_run_hears_of_it_as_of_any_lost_server(
         started = time.monotonic()
         with pytest.raises(VLLMServerError, match=url):
             DiskEngine(
-                bench_model(), Accelerator(cpu=True), bench_processor(), Sampling(TEMPERATURE), ServerOptions(url, 1)
+                bench_model(), Accelerator(cpu=True), bench_processor(), Sampling(TEMPERATURE), [ServerOptions(url, 1)]
             ).sync_weights()
     assert time.monotonic() - started < 20
 

@@ -1,17 +1,15 @@
-"""HTTP client of a vLLM server: blocking calls, and many concurrent requests.
+"""HTTP client of one vLLM server: blocking calls, and requests for turns.
 
-Nothing is retried. A restarted server has its initial weights, and a run that went on with those would learn from
-another policy's games; so the loss of the server ends the run, which can be resumed.
+Nothing is tried again with a server that failed. A restarted one has its initial weights, and a run that went on with
+those would learn from another policy's games; so it is lost to the run (`servers`).
 """
 
 import asyncio
-import queue
 import reprlib
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -31,8 +29,8 @@ class VLLMServerError(RuntimeError):
     """The vLLM server is unreachable, wrongly configured or lost, or replies something else than vLLM's."""
 
 
-Reply = Future[tuple[str, Any]]
-"""Name of a request and the JSON of its response."""
+class ServerLostError(VLLMServerError):
+    """A server died, so that others can go on: it is unreachable, silent, restarted, or fails by itself (HTTP 5xx)."""
 
 
 @contextmanager
@@ -46,10 +44,11 @@ def reading(url: object, reply: Any) -> Iterator[None]:
 
 
 def json_of(response: httpx.Response) -> Any:
-    """The JSON of a reply. Raises VLLMServerError for a failure, and where there is none."""
+    """The JSON of a reply. Raises VLLMServerError for a failure (the server's own: it is lost), and without JSON."""
     url = response.request.url
     if not response.is_success:
-        raise VLLMServerError(f"{url} says {response.status_code}: {response.text[:500]}")
+        kind = ServerLostError if response.is_server_error else VLLMServerError
+        raise kind(f"{url} says {response.status_code}: {response.text[:500]}")
     with reading(url, response.text):
         return response.json()
 
@@ -60,7 +59,7 @@ class ServerOptions:
 
     `url` is http://host:port. `start_timeout`: seconds until it must be up. `silence_timeout`: seconds without any
     completion, while some are pending, after which it counts as lost. `requests_at_once` per process. `group_port` is
-    the port over which weights are sent.
+    the port over which weights are sent, one per server.
     """
 
     url: str
@@ -70,15 +69,24 @@ class ServerOptions:
     group_port: int = 51216
 
 
-class ServerConnection:
-    """Client of one process. A background thread sends the requests."""
+def background_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="vllm-server", daemon=True).start()
+    return loop
 
-    def __init__(self, options: ServerOptions) -> None:
+
+class ServerConnection:
+    """Client of one process, whose requests are sent by a thread that runs `loop`.
+
+    `open` requests have no reply yet; `heard` is the time of the last reply, or of the first request since there were
+    none open. `started` is what the workers say of their start (`TemperatureWorker`).
+    """
+
+    def __init__(self, options: ServerOptions, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.options = options
-        self._arrived: queue.SimpleQueue[Reply] = queue.SimpleQueue()
-        self._pending: set[Reply] = set()
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="vllm-server", daemon=True).start()
+        self.open, self.heard = 0, 0.0
+        self.started: list[str] = []
+        self.loop = loop or background_loop()
         # A connection per request: the server may close a kept one just when it is used again.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
         self._client = httpx.AsyncClient(base_url=options.url, timeout=None, limits=limits, trust_env=False)
@@ -88,10 +96,10 @@ class ServerConnection:
         """Response of any status. Raises VLLMServerError if it is not there, to its last byte, in `timeout` seconds."""
         waiting = asyncio.wait_for(self._client.request(method, path, **content), timeout)
         try:
-            return asyncio.run_coroutine_threadsafe(waiting, self._loop).result()
+            return asyncio.run_coroutine_threadsafe(waiting, self.loop).result()
         except (httpx.HTTPError, TimeoutError) as error:
             reason = f"no whole reply in {timeout:g} s" if isinstance(error, TimeoutError) else _reason(error)
-            raise VLLMServerError(f"the vLLM server does not answer at {self.options.url + path}: {reason}") from error
+            raise ServerLostError(f"the vLLM server does not answer at {self.options.url + path}: {reason}") from error
 
     def is_up(self) -> bool:
         try:
@@ -119,56 +127,36 @@ class ServerConnection:
                 )
             time.sleep(SECONDS_BETWEEN_TRIES)
 
-    def send(self, name: str, path: str, bodies: Sequence[dict[str, Any]]) -> None:
-        """Send a request in the background; `receive` returns its answer.
+    async def answer(self, path: str, bodies: Sequence[dict[str, Any]]) -> Any:
+        """JSON, of any shape, of the reply to a request. `bodies` are equivalent: the next is sent if one is refused.
 
-        `bodies` are equivalent, the cheapest first: the next is sent if the server refuses one.
+        Raises ServerLostError too after `silence_timeout` seconds without the reply to any request.
         """
-        reply = asyncio.run_coroutine_threadsafe(self._request(name, path, bodies), self._loop)
-        self._pending.add(reply)
-        reply.add_done_callback(self._arrived.put)
-
-    async def _request(self, name: str, path: str, bodies: Sequence[dict[str, Any]]) -> tuple[str, Any]:
+        reply = asyncio.ensure_future(self._reply(path, bodies))
         try:
-            async with self._semaphore:
-                for body in bodies:
-                    response = await self._client.post(path, json=body)
-                    if response.status_code != REFUSED:
-                        break
-            return name, json_of(response)
+            while (left := self.heard + self.options.silence_timeout - time.monotonic()) > 0:
+                if (await asyncio.wait({reply}, timeout=left))[0]:
+                    self.heard = time.monotonic()
+                    return json_of(reply.result())
         except VLLMServerError:
             raise
         except Exception as error:
             said = f"lost the vLLM server at {self.options.url} while it played: {_reason(error)}"
-            raise VLLMServerError(said) from error
+            raise ServerLostError(said) from error
+        finally:
+            reply.cancel()
+        raise ServerLostError(
+            f"the vLLM server at {self.options.url} has sent no completion for {self.options.silence_timeout:.0f} s "
+            f"(vllm_request_timeout), with {self.open} waited for"
+        )
 
-    def receive(self) -> list[tuple[str, Any]]:
-        """Wait for at least one answer; names and JSON, of any shape, of all that have arrived, in order of arrival.
-
-        Raises VLLMServerError for a request that failed, and after `silence_timeout` seconds without any answer.
-        """
-        try:
-            arrived = [self._arrived.get(timeout=self.options.silence_timeout)]
-        except queue.Empty:
-            raise VLLMServerError(
-                f"the vLLM server at {self.options.url} has sent no completion for "
-                f"{self.options.silence_timeout:.0f} s (vllm_request_timeout), with {len(self._pending)} waited for"
-            ) from None
-        while not self._arrived.empty():
-            arrived.append(self._arrived.get())
-        self._pending.difference_update(arrived)
-        return [reply.result() for reply in arrived]
-
-    def cancel(self) -> None:
-        """Cancel pending requests and drop received answers."""
-        asyncio.run_coroutine_threadsafe(self._cancel(), self._loop).result()
-        self._arrived, self._pending = queue.SimpleQueue(), set()
-
-    async def _cancel(self) -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async def _reply(self, path: str, bodies: Sequence[dict[str, Any]]) -> httpx.Response:
+        async with self._semaphore:
+            for body in bodies:
+                response = await self._client.post(path, json=body)
+                if response.status_code != REFUSED:
+                    break
+        return response
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,129 @@
+"""The vLLM servers of a run: requests are spread over them, and what one that dies has open is sent to the others.
+
+A turn's tokens depend on its seed and its prompt alone, so it does not matter which server answers it. A server that
+is lost stays out until the run is started again, even if it returns: its weights would be the initial ones.
+"""
+
+import asyncio
+import queue
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from tqdm import tqdm
+
+from vision_zero.rollout.vllm.client import (
+    ServerConnection,
+    ServerLostError,
+    ServerOptions,
+    VLLMServerError,
+    background_loop,
+)
+
+MUCH_BUSIER = 8  # open requests, beside twice those of the idlest server: a game leaves a server with more
+
+Answer = tuple[str, ServerConnection, Any]
+"""Name of a request, the server that answered, and the JSON of its response."""
+Bodies = Callable[[ServerConnection], Sequence[dict[str, Any]]]
+
+
+class Servers:
+    """As one process sees them: `alive` are left, `lost` has reasons by url. Losses are told if `shown`.
+
+    `check` raises ServerLostError for a server that is not what it was. It is asked before an idle one gets a request,
+    since a restart would have failed open ones only.
+    """
+
+    def __init__(
+        self,
+        options: Sequence[ServerOptions],
+        check: Callable[[ServerConnection], object] = lambda server: None,
+        *,
+        first: int = 0,
+        shown: bool = True,
+    ) -> None:
+        self._loop = background_loop()
+        self.alive = [ServerConnection(one, self._loop) for one in options]
+        self.lost: dict[str, str] = {}
+        self.check, self.first, self.shown = check, first, shown
+        self._checks: dict[ServerConnection, asyncio.Future[object]] = {}
+        self._homes: dict[int, ServerConnection] = {}
+        self._arrived: queue.SimpleQueue[Future[Answer]] = queue.SimpleQueue()
+
+    def lose(self, server: ServerConnection, reason: str) -> None:
+        """Go on without `server`. Raises VLLMServerError, with the reason, if it is the last."""
+        if server not in self.alive:
+            return
+        if len(self.alive) == 1:
+            raise VLLMServerError(reason + (f"; none is left of {len(self.lost) + 1} servers" if self.lost else ""))
+        self.alive.remove(server)
+        self.lost[server.options.url] = reason
+        if self.shown:
+            words = f"the run goes on with the other {len(self.alive)}, which get its {server.open} open requests"
+            tqdm.write(f"{reason}; {words}", file=sys.stderr)
+
+    def each(self, call: Callable[[ServerConnection], object]) -> None:
+        """`call` with every server, all at once. Those that are lost in it are left out from then on."""
+        with ThreadPoolExecutor(len(self.alive)) as threads:
+            calls = [(server, threads.submit(call, server)) for server in self.alive]
+        for server, ended in calls:
+            try:
+                ended.result()
+            except ServerLostError as error:
+                self.lose(server, str(error))
+
+    def send(self, name: str, game: int, path: str, bodies: Bodies) -> None:
+        """Send a request for a turn of `game` in the background, with the `bodies` for the server that gets it."""
+        sent = asyncio.run_coroutine_threadsafe(self._answer(name, game, path, bodies), self._loop)
+        sent.add_done_callback(self._arrived.put)
+
+    async def _answer(self, name: str, game: int, path: str, bodies: Bodies) -> Answer:
+        while True:
+            server = self._server_of(game)
+            if not server.open:
+                server.heard = time.monotonic()
+                if len(self.alive) > 1:
+                    self._checks[server] = asyncio.ensure_future(asyncio.to_thread(self.check, server))
+            server.open += 1
+            try:
+                if server in self._checks:
+                    await asyncio.shield(self._checks[server])
+                return name, server, await server.answer(path, bodies(server))
+            except ServerLostError as error:
+                self.lose(server, str(error))
+            finally:
+                server.open -= 1
+
+    def _server_of(self, game: int) -> ServerConnection:
+        """The game's server, which has its image and prefixes; the one with the fewest open, if there is none."""
+        # Processes begin with different servers, so that few games each are spread evenly too.
+        order = [self.alive[(self.first + n) % len(self.alive)] for n in range(len(self.alive))]
+        idlest = min(order, key=lambda server: server.open)
+        home = self._homes.get(game, idlest)
+        if home not in self.alive or home.open > 2 * idlest.open + MUCH_BUSIER:
+            home = idlest
+        self._homes[game] = home
+        return home
+
+    def receive(self) -> list[Answer]:
+        """Wait for at least one answer; all that have arrived, in order of arrival.
+
+        Raises VLLMServerError for a request that failed, other than by the loss of one server among several.
+        """
+        arrived = [self._arrived.get()]
+        while not self._arrived.empty():
+            arrived.append(self._arrived.get())
+        return [reply.result() for reply in arrived]
+
+    def cancel(self) -> None:
+        """Cancel open requests and drop received answers; the next games may go to any server."""
+        asyncio.run_coroutine_threadsafe(self._cancel(), self._loop).result()
+        self._arrived, self._homes = queue.SimpleQueue(), {}
+
+    async def _cancel(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
