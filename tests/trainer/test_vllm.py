@@ -116,7 +116,7 @@ def test_lora_leaves_its_base_as_it_was_published(
         ({"vllm_mode": "server", "vllm_server_base_url": "http://a:1 http://a:1/"}, "has http://a:1 twice"),
         (
             {"vllm_mode": "server", "vllm_server_base_url": "http://a:1,http://b:1", "vllm_group_port": 65535},
-            "vllm_group_port=65535 must leave ports for 2 servers",
+            "vllm_group_port=65535 must be a port, 1 to 65534",
         ),
     ],
 )

@@ -6,6 +6,7 @@ arXiv 2509.25541, "code" its public repository at commit fa3c01c, "TRL" the libr
 """
 
 from dataclasses import dataclass
+from itertools import count
 from typing import Literal
 
 import torch
@@ -243,16 +244,10 @@ class IterativeSPOConfig(GRPOConfig):
     def server_options(self) -> list[ServerOptions]:
         """Address and timeouts of each vLLM server. The number of processes must be known (`__post_init__`)."""
         votes = self.per_device_train_batch_size * self.steps_per_generation
-        return [
-            ServerOptions(
-                url=url,
-                start_timeout=self.vllm_server_timeout,
-                silence_timeout=self.vllm_request_timeout,
-                requests_at_once=self.vllm_max_num_seqs or min(votes, REQUESTS_AT_ONCE),
-                group_port=self.vllm_group_port + number,
-            )
-            for number, url in enumerate(server_urls(self))
-        ]
+        at_once = self.vllm_max_num_seqs or min(votes, REQUESTS_AT_ONCE)
+        timeouts = (self.vllm_server_timeout, self.vllm_request_timeout)
+        ports = count(self.vllm_group_port)
+        return [ServerOptions(url, *timeouts, at_once, next(ports)) for url in server_urls(self)]
 
     def sampling(self) -> Sampling:
         return Sampling(self.temperature, self.top_k, self.top_p)

@@ -81,6 +81,11 @@ class Generation:
             return error
         return None
 
+    def metrics(self) -> dict[str, float]:
+        """Where vLLM servers play: how many are left."""
+        server = self.args.use_vllm and self.args.vllm_mode == "server"
+        return {"rollout/servers": len(self.engine.servers.alive)} if server else {}
+
     @contextmanager
     def unwrapped(self, model_wrapped: Any) -> Iterator[PreTrainedModel]:
         """The model itself with all its weights, in the precision in which it trains."""

@@ -21,6 +21,7 @@ HEALTH = "/health"
 CALL_TIMEOUT = 300.0
 SECONDS_BETWEEN_TRIES, SECONDS_BETWEEN_LINES = 1.0, 5.0
 REFUSED = 400
+START = "start it with run_scripts/vllm_server.sh, or with"
 SHORT = reprlib.Repr()
 SHORT.maxstring = 200
 
@@ -69,28 +70,32 @@ class ServerOptions:
     group_port: int = 51216
 
 
-def background_loop() -> asyncio.AbstractEventLoop:
+def start_loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="vllm-server", daemon=True).start()
     return loop
 
 
 class ServerConnection:
-    """Client of one process, whose requests are sent by a thread that runs `loop`.
+    """Client of one process, whose requests are sent by the thread of `loop`.
 
-    `open` requests have no reply yet; `heard` is the time of the last reply, or of the first request since there were
-    none open. `started` is what the workers say of their start (`TemperatureWorker`).
+    `open` requests have no reply yet; `heard` is when the last reply came, or the first of them was sent. `workers`,
+    once checked: their temperature, and what tells them from those of another start.
     """
 
     def __init__(self, options: ServerOptions, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.options = options
         self.open, self.heard = 0, 0.0
-        self.started: list[str] = []
-        self.loop = loop or background_loop()
+        self.workers: tuple[float, list[str]] = (1.0, [])
+        self.loop = loop or start_loop()
+        self._checked: asyncio.Future[None] | None = None
         # A connection per request: the server may close a kept one just when it is used again.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
         self._client = httpx.AsyncClient(base_url=options.url, timeout=None, limits=limits, trust_env=False)
         self._semaphore = asyncio.Semaphore(options.requests_at_once)
+
+    def __str__(self) -> str:
+        return f"the vLLM server at {self.options.url}"
 
     def call(self, method: str, path: str, *, timeout: float = CALL_TIMEOUT, **content: Any) -> httpx.Response:
         """Response of any status. Raises VLLMServerError if it is not there, to its last byte, in `timeout` seconds."""
@@ -109,48 +114,72 @@ class ServerConnection:
 
     def wait_until_up(self) -> None:
         """Wait, with a message every few seconds. Raises VLLMServerError after `start_timeout` seconds."""
-        started = said = time.monotonic()
+        started, next_line, limit = time.monotonic(), 0.0, self.options.start_timeout
         while not self.is_up():
-            now = time.monotonic()
-            if now - started >= self.options.start_timeout:
+            waited = time.monotonic() - started
+            if waited >= limit:
                 raise VLLMServerError(
-                    f"there is no vLLM server at {self.options.url} after {self.options.start_timeout:.0f} s "
-                    "(vllm_server_timeout). Start it with run_scripts/vllm_server.sh and look at what it prints; "
-                    "vllm_server_host and vllm_server_port, or vllm_server_base_url, say where it is looked for"
+                    f"there is no vLLM server at {self.options.url} after {limit:.0f} s (vllm_server_timeout). Start "
+                    "it with run_scripts/vllm_server.sh and look at what it prints; vllm_server_host and "
+                    "vllm_server_port, or vllm_server_base_url, say where it is looked for"
                 )
-            if now - said >= SECONDS_BETWEEN_LINES or said == started:
-                said = now
-                tqdm.write(
-                    f"waiting for the vLLM server at {self.options.url}: {now - started:.0f} s of "
-                    f"{self.options.start_timeout:.0f}",
-                    file=sys.stderr,
-                )
+            if waited >= next_line:
+                next_line = waited + SECONDS_BETWEEN_LINES
+                tqdm.write(f"waiting for {self}: {waited:.0f} s of {limit:.0f}", file=sys.stderr)
             time.sleep(SECONDS_BETWEEN_TRIES)
 
-    async def answer(self, path: str, bodies: Sequence[dict[str, Any]]) -> Any:
+    def sample_at(self, temperature: float) -> tuple[float, list[str]]:
+        """Have the workers divide their logits. Returns what `workers` is for."""
+        rpc = {"method": "sample_at", "kwargs": {"temperature": str(temperature)}}
+        scaled = self.call("POST", "/collective_rpc", json=rpc)
+        if not scaled.is_success:
+            worker = "--worker-extension-cls vision_zero.rollout.vllm.temperature.TemperatureWorker"
+            raise VLLMServerError(f"{self} cannot divide its logits by the temperature: {START} {worker}")
+        with reading(scaled.request.url, said := json_of(scaled)):
+            if {worker["temperature"] for worker in said["results"]} != {temperature or 1.0}:
+                raise ValueError(f"not all workers divide by the temperature {temperature}")
+            return temperature, [worker["started"] for worker in said["results"]]
+
+    def check_same(self) -> None:
+        """Raises ServerLostError if it does not answer, or its workers are not those that it had."""
+        if not self.is_up():
+            raise ServerLostError(f"lost {self}: it does not answer")
+        try:
+            same = self.sample_at(self.workers[0]) == self.workers
+        except VLLMServerError as error:
+            raise ServerLostError(f"lost {self}: {error}") from error
+        if not same:
+            raise ServerLostError(f"lost {self}: it was started again, with its initial weights")
+
+    async def answer(self, path: str, bodies: Sequence[dict[str, Any]], *, check: bool) -> Any:
         """JSON, of any shape, of the reply to a request. `bodies` are equivalent: the next is sent if one is refused.
 
+        `check` has an idle server looked at first (`check_same`), since a restart would have failed open requests only.
         Raises ServerLostError too after `silence_timeout` seconds without the reply to any request.
         """
-        reply = asyncio.ensure_future(self._reply(path, bodies))
+        if not self.open:
+            self.heard = time.monotonic()
+            self._checked = asyncio.ensure_future(asyncio.to_thread(self.check_same)) if check else None
+        self.open += 1
         try:
-            while (left := self.heard + self.options.silence_timeout - time.monotonic()) > 0:
+            reply, limit = asyncio.ensure_future(self._reply(path, bodies)), self.options.silence_timeout
+            while (left := self.heard + limit - time.monotonic()) > 0:
                 if (await asyncio.wait({reply}, timeout=left))[0]:
                     self.heard = time.monotonic()
                     return json_of(reply.result())
+            reply.cancel()
+            waited = f"no completion for {limit:.0f} s (vllm_request_timeout), with {self.open} waited for"
+            raise ServerLostError(f"{self} has sent {waited}")
         except VLLMServerError:
             raise
         except Exception as error:
-            said = f"lost the vLLM server at {self.options.url} while it played: {_reason(error)}"
-            raise ServerLostError(said) from error
+            raise ServerLostError(f"lost {self} while it played: {_reason(error)}") from error
         finally:
-            reply.cancel()
-        raise ServerLostError(
-            f"the vLLM server at {self.options.url} has sent no completion for {self.options.silence_timeout:.0f} s "
-            f"(vllm_request_timeout), with {self.open} waited for"
-        )
+            self.open -= 1
 
     async def _reply(self, path: str, bodies: Sequence[dict[str, Any]]) -> httpx.Response:
+        if self._checked:
+            await asyncio.shield(self._checked)
         async with self._semaphore:
             for body in bodies:
                 response = await self._client.post(path, json=body)

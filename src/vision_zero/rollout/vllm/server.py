@@ -18,7 +18,6 @@ import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -30,21 +29,13 @@ from vision_zero.rollout.game_images import GameImage
 from vision_zero.rollout.policy import TurnRequest
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.transformers_policy import prompt_of, without_adapter_wrapper
-from vision_zero.rollout.vllm.client import (
-    ServerConnection,
-    ServerLostError,
-    ServerOptions,
-    VLLMServerError,
-    json_of,
-    reading,
-)
+from vision_zero.rollout.vllm.client import START, ServerConnection, ServerOptions, VLLMServerError, json_of, reading
 from vision_zero.rollout.vllm.requests import EnginePolicy, unexpanded_prompt_ids
 from vision_zero.rollout.vllm.servers import Servers
 from vision_zero.rollout.vllm.trl_with_vllm import VLLMClient, VLLMGeneration
 from vision_zero.types import Completion
 
 GENERATE = "/inference/v1/generate"
-START = "start it with run_scripts/vllm_server.sh, or"
 
 
 class ServerEngine(VLLMGeneration):
@@ -59,16 +50,12 @@ class ServerEngine(VLLMGeneration):
         options: Sequence[ServerOptions],
     ) -> None:
         self.sampling = sampling
-        check = partial(check_still_there, temperature=sampling.temperature)
-        self.servers = Servers(options, check, first=accelerator.process_index, shown=accelerator.is_main_process)
+        # Processes begin with another server each, so that few games of each are spread evenly too.
+        first = accelerator.process_index % len(options)
+        self.servers = Servers([*options[first:], *options[:first]], shown=accelerator.is_main_process)
         self.dtype = ""
         self._parameters: Iterator[tuple[str, torch.Tensor]] = iter(())
-        super().__init__(
-            model=model,
-            accelerator=accelerator,
-            processing_class=processor,
-            mode="server",
-        )
+        super().__init__(model=model, accelerator=accelerator, processing_class=processor, mode="server")
 
     def _init_vllm(self) -> None:
         with self._together():
@@ -76,11 +63,15 @@ class ServerEngine(VLLMGeneration):
                 self.check_device()  # before a server is waited for
                 for server in self.servers.alive:
                     server.wait_until_up()
-                self.dtype = check_alike(self.servers.alive, self.sampling.temperature)["dtype"]  # as torch.bfloat16
+                about = {one.options.url: check_server(one, self.sampling.temperature) for one in self.servers.alive}
+                self.dtype = next(iter(about.values()))["dtype"]  # as torch.bfloat16
+                if len(set(map(str, about.values()))) > 1:
+                    raise VLLMServerError(f"the vLLM servers are not alike: {about}")
                 self.vllm_client = self.weight_channel()
-        self.dtype, started = gather_object([(self.dtype, [server.started for server in self.servers.alive])])[0]
-        for server, workers in zip(self.servers.alive, started, strict=True):
-            server.started = workers
+        workers = {server.options.url: server.workers for server in self.servers.alive}
+        self.dtype, workers = gather_object([(self.dtype, workers)])[0]
+        for server in self.servers.alive:
+            server.workers = workers[server.options.url]
 
     def check_device(self) -> None:
         """Raises VLLMServerError on a device that cannot send weights."""
@@ -101,7 +92,7 @@ class ServerEngine(VLLMGeneration):
         """Load the weights of the training model and clear what was computed with the old ones, on all processes."""
         with self._together():
             if self.accelerator.is_main_process:
-                self.servers.each(self.servers.check)
+                self.servers.each(ServerConnection.check_same)
             super().sync_weights()
             if self.accelerator.is_main_process:
                 self.servers.each(drop_caches)
@@ -128,8 +119,7 @@ class ServerEngine(VLLMGeneration):
             failure = error
             for _ in self._parameters:  # all processes must take part in gathering split parameters
                 pass
-        urls = " and ".join(server.options.url for server in self.servers.alive)
-        message = f"the vLLM server at {urls}: {failure!r}" if failure else ""
+        message = f"{' or '.join(map(str, self.servers.alive))}: {failure!r}" if failure else ""
         if isinstance(failure, VLLMServerError):
             message = str(failure)
         gathered = gather_object([(message, self.servers.lost)])
@@ -145,6 +135,7 @@ class WeightClient(VLLMClient):
 
     def __init__(self, connection: ServerConnection) -> None:
         self.connection = connection
+        self._sending = threading.Lock()
         super().__init__(base_url=connection.options.url, group_port=connection.options.group_port)
 
     def check_server(self, *_: Any, **__: Any) -> None:
@@ -157,14 +148,23 @@ class WeightClient(VLLMClient):
         return json_of(self.connection.call("GET", url.removeprefix(self.base_url), **content))
 
     def _post(self, url: str, **content: Any) -> Any:
-        return json_of(self.connection.call("POST", url.removeprefix(self.base_url), **content))
+        try:
+            return json_of(self.connection.call("POST", url.removeprefix(self.base_url), **content))
+        except VLLMServerError:
+            with self._sending:
+                group, self.communicator = self.communicator, None
+            if group:  # a broadcast to a process that is gone would not end
+                group.destroy()
+            raise
+
+    def broadcast(self, tensor: torch.Tensor, src: int) -> None:
+        with self._sending:
+            if self.communicator:
+                self.communicator.broadcast(tensor, src=src)
 
 
 class WeightSender(VLLMClient):
-    """TRL's way of sending weights, to several servers: each call goes to all, each packed tensor over every group.
-
-    A server that is lost in a call leaves its group, so that nothing waits for it.
-    """
+    """TRL's way of sending weights, to several servers: a call goes to all, a packed tensor to the group of each."""
 
     base_url, _updating_weights = "", False
 
@@ -172,90 +172,35 @@ class WeightSender(VLLMClient):
         self.servers = servers
         self.clients = {server: WeightClient(server) for server in servers.alive}
         self.communicator = self
-        self._leaving = threading.Lock()
 
     def broadcast(self, tensor: torch.Tensor, src: int) -> None:
         """As the communicator of a single group, on the current stream."""
-        with self._leaving:
-            for server in self.servers.alive:
-                if group := self.clients[server].communicator:
-                    group.broadcast(tensor, src=src)
+        for server in self.servers.alive:
+            self.clients[server].broadcast(tensor, src)
 
     def _post(self, path: str, **content: Any) -> None:
-        def post(server: ServerConnection) -> None:
-            try:
-                self.clients[server]._post(path, **content)
-            except VLLMServerError:
-                with self._leaving:
-                    group, self.clients[server].communicator = self.clients[server].communicator, None
-                if group:
-                    group.destroy()  # a broadcast to a process that is gone would not end
-                raise
-
-        self.servers.each(post)
-
-
-def check_alike(servers: Sequence[ServerConnection], temperature: float) -> dict[str, str]:
-    """What `check_server` says of all servers. Raises VLLMServerError, with both, for one that differs."""
-    first, *others = [(server.options.url, check_server(server, temperature)) for server in servers]
-    for other in others:
-        if other[1] != first[1]:
-            raise VLLMServerError(f"vLLM servers are not alike: {first[0]} has {first[1]}, {other[0]} has {other[1]}")
-    return first[1]
+        self.servers.each(lambda server: self.clients[server]._post(path, **content))
 
 
 def check_server(connection: ServerConnection, temperature: float) -> dict[str, str]:
     """The server's model, dtype and vLLM, its temperature set. Raises VLLMServerError for one without our options."""
-    url = connection.options.url
     info = connection.call("GET", "/server_info", params={"config_format": "json"})
     if info.status_code == 404:
-        raise VLLMServerError(
-            f"the vLLM server at {url} has no development endpoints, without which it would go on seeing images with "
-            f"old weights: {START} with VLLM_SERVER_DEV_MODE=1 in its environment"
-        )
+        why = "no development endpoints, without which it would go on seeing images with old weights"
+        raise VLLMServerError(f"{connection} has {why}: {START} VLLM_SERVER_DEV_MODE=1 in its environment")
     with reading(info.request.url, said := json_of(info)):
         config = said["vllm_config"]["model_config"]
         about, mode = {name: str(config[name]) for name in ("model", "dtype")}, config["logprobs_mode"]
     if mode != "raw_logprobs":
-        raise VLLMServerError(
-            f"the vLLM server at {url} has logprobs_mode={mode}, which leaves out what top-k and banned tokens leave "
-            f"out, unlike training: {START} with --logprobs-mode raw_logprobs"
-        )
+        why = f"logprobs_mode={mode}, which leaves out what top-k and banned tokens leave out, unlike training"
+        raise VLLMServerError(f"{connection} has {why}: {START} --logprobs-mode raw_logprobs")
     if connection.call("POST", GENERATE, json={}).status_code == 404:
-        raise VLLMServerError(f"the vLLM server at {url} takes no token ids: {START} with --enable-scale-out")
+        raise VLLMServerError(f"{connection} takes no token ids: {START} --enable-scale-out")
     version = connection.call("GET", "/version")
     with reading(version.request.url, said := json_of(version)):
         about["vLLM"] = said["version"]
-    connection.started = set_temperature(connection, temperature)
+    connection.workers = connection.sample_at(temperature)
     return about
-
-
-def set_temperature(connection: ServerConnection, temperature: float) -> list[str]:
-    """Have a server divide its logits. Returns what tells its workers from those of another start."""
-    rpc = {"method": "sample_at", "kwargs": {"temperature": str(temperature)}}
-    scaled = connection.call("POST", "/collective_rpc", json=rpc)
-    if not scaled.is_success:
-        raise VLLMServerError(
-            f"the vLLM server at {connection.options.url} cannot divide its logits by the temperature: {START} with "
-            "--worker-extension-cls vision_zero.rollout.vllm.temperature.TemperatureWorker"
-        )
-    with reading(scaled.request.url, said := json_of(scaled)):
-        if {worker["temperature"] for worker in said["results"]} != {temperature or 1.0}:
-            raise ValueError(f"not all workers divide by the temperature {temperature}")
-        return [worker["started"] for worker in said["results"]]
-
-
-def check_still_there(connection: ServerConnection, temperature: float) -> None:
-    """Raises ServerLostError for a server that does not answer, or was started again: its weights are the first."""
-    url = connection.options.url
-    if not connection.is_up():
-        raise ServerLostError(f"lost the vLLM server at {url}: it does not answer")
-    try:
-        started = set_temperature(connection, temperature)
-    except VLLMServerError as error:
-        raise ServerLostError(str(error)) from error
-    if started != connection.started:
-        raise ServerLostError(f"lost the vLLM server at {url}: it was started again, with its initial weights")
 
 
 def drop_caches(connection: ServerConnection) -> None:
@@ -265,10 +210,8 @@ def drop_caches(connection: ServerConnection) -> None:
         if said["success"] not in (True, False):
             raise ValueError("success is neither true nor false")
     if not said["success"]:
-        raise VLLMServerError(
-            f"the vLLM server at {connection.options.url} works on other requests while it gets new weights: it cannot "
-            "be shared with another run"
-        )
+        works = "works on other requests while it gets new weights: it cannot be shared with another run"
+        raise VLLMServerError(f"{connection} {works}")
     images = connection.call("POST", "/reset_encoder_cache")  # whose reply is empty
     if not images.is_success:
         json_of(images)
@@ -280,9 +223,7 @@ class ServerPolicy(EnginePolicy):
     A server without --enable-prompt-tokens-details does not report cached tokens, which counts as none.
     """
 
-    def __init__(
-        self, servers: Servers, model: PreTrainedModel, processor: ProcessorMixin, sampling: Sampling
-    ) -> None:
+    def __init__(self, servers: Servers, model: PreTrainedModel, processor: ProcessorMixin, sampling: Sampling) -> None:
         super().__init__(model, processor, sampling)
         self.servers = servers
         vocabulary = without_adapter_wrapper(model).config.get_text_config().vocab_size
@@ -299,10 +240,10 @@ class ServerPolicy(EnginePolicy):
         if key not in self._images:
             self._images[key] = image_part(request.image)
         whole = self._images[key]
-        named = {field: whole[field] for field in ("type", "uuid")}
 
         def bodies(server: ServerConnection) -> list[dict[str, Any]]:
             """With the image by its name, if the server has had it, and with its pixels."""
+            named = {field: whole[field] for field in ("type", "uuid")}
             parts = [named, whole] if (server, key) in self._server_has else [whole]
             return [{**body, "content_parts": [part]} for part in parts]
 

@@ -7,7 +7,6 @@ is lost stays out until the run is started again, even if it returns: its weight
 import asyncio
 import queue
 import sys
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -19,36 +18,24 @@ from vision_zero.rollout.vllm.client import (
     ServerLostError,
     ServerOptions,
     VLLMServerError,
-    background_loop,
+    start_loop,
 )
 
 MUCH_BUSIER = 8  # open requests, beside twice those of the idlest server: a game leaves a server with more
 
 Answer = tuple[str, ServerConnection, Any]
-"""Name of a request, the server that answered, and the JSON of its response."""
+"""Name of a request, the server that answered, and the JSON of its reply."""
 Bodies = Callable[[ServerConnection], Sequence[dict[str, Any]]]
 
 
 class Servers:
-    """As one process sees them: `alive` are left, `lost` has reasons by url. Losses are told if `shown`.
+    """As one process sees them: `alive` are left, `lost` has reasons by url. Losses are told if `shown`."""
 
-    `check` raises ServerLostError for a server that is not what it was. It is asked before an idle one gets a request,
-    since a restart would have failed open ones only.
-    """
-
-    def __init__(
-        self,
-        options: Sequence[ServerOptions],
-        check: Callable[[ServerConnection], object] = lambda server: None,
-        *,
-        first: int = 0,
-        shown: bool = True,
-    ) -> None:
-        self._loop = background_loop()
+    def __init__(self, options: Sequence[ServerOptions], *, shown: bool = True) -> None:
+        self._loop = start_loop()
         self.alive = [ServerConnection(one, self._loop) for one in options]
         self.lost: dict[str, str] = {}
-        self.check, self.first, self.shown = check, first, shown
-        self._checks: dict[ServerConnection, asyncio.Future[object]] = {}
+        self.shown = shown
         self._homes: dict[int, ServerConnection] = {}
         self._arrived: queue.SimpleQueue[Future[Answer]] = queue.SimpleQueue()
 
@@ -61,8 +48,8 @@ class Servers:
         self.alive.remove(server)
         self.lost[server.options.url] = reason
         if self.shown:
-            words = f"the run goes on with the other {len(self.alive)}, which get its {server.open} open requests"
-            tqdm.write(f"{reason}; {words}", file=sys.stderr)
+            goes_on = f"the run goes on with {len(self.alive)} of {len(self.alive) + len(self.lost)} servers"
+            tqdm.write(f"{reason}; {goes_on}, which get its open requests", file=sys.stderr)
 
     def each(self, call: Callable[[ServerConnection], object]) -> None:
         """`call` with every server, all at once. Those that are lost in it are left out from then on."""
@@ -82,25 +69,14 @@ class Servers:
     async def _answer(self, name: str, game: int, path: str, bodies: Bodies) -> Answer:
         while True:
             server = self._server_of(game)
-            if not server.open:
-                server.heard = time.monotonic()
-                if len(self.alive) > 1:
-                    self._checks[server] = asyncio.ensure_future(asyncio.to_thread(self.check, server))
-            server.open += 1
             try:
-                if server in self._checks:
-                    await asyncio.shield(self._checks[server])
-                return name, server, await server.answer(path, bodies(server))
+                return name, server, await server.answer(path, bodies(server), check=len(self.alive) > 1)
             except ServerLostError as error:
                 self.lose(server, str(error))
-            finally:
-                server.open -= 1
 
     def _server_of(self, game: int) -> ServerConnection:
-        """The game's server, which has its image and prefixes; the one with the fewest open, if there is none."""
-        # Processes begin with different servers, so that few games each are spread evenly too.
-        order = [self.alive[(self.first + n) % len(self.alive)] for n in range(len(self.alive))]
-        idlest = min(order, key=lambda server: server.open)
+        """The game's server, which has its image and prefixes, unless it is much busier than the idlest."""
+        idlest = min(self.alive, key=lambda server: server.open)
         home = self._homes.get(game, idlest)
         if home not in self.alive or home.open > 2 * idlest.open + MUCH_BUSIER:
             home = idlest
