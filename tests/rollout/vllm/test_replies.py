@@ -19,8 +19,8 @@ from vision_zero.rollout.game_images import GameImage
 from vision_zero.rollout.policy import TurnRequest
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.vllm import client
-from vision_zero.rollout.vllm.client import HEALTH, ServerConnection, ServerOptions, VLLMServerError
-from vision_zero.rollout.vllm.server import GENERATE, ServerPolicy, WeightClient, check_server, drop_caches
+from vision_zero.rollout.vllm.client import GENERATE, HEALTH, ServerConnection, ServerOptions, VLLMServerError
+from vision_zero.rollout.vllm.server import ServerPolicy, WeightClient, check_server, drop_caches
 from vision_zero.rollout.vllm.servers import Servers
 
 TEMPERATURE = 0.8
@@ -247,6 +247,21 @@ def test_a_run_hears_of_it_as_of_any_lost_server(
                 bench_model(), Accelerator(cpu=True), bench_processor(), Sampling(TEMPERATURE), [ServerOptions(url, 1)]
             ).sync_weights()
     assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("/server_info", {"vllm_config": {"model_config": {**MODEL, "model": "another"}}}),
+        ("/server_info", {"vllm_config": {"model_config": {**MODEL, "dtype": "another"}}}),
+        ("/version", {"version": "another"}),
+    ],
+)
+def test_servers_that_are_not_alike_are_refused(path: str, content: Any) -> None:
+    with stub_server(RIGHT) as url, stub_server({**RIGHT, path: (200, content)}) as other:
+        options = [ServerOptions(url, 1), ServerOptions(other, 1)]
+        with pytest.raises(VLLMServerError, match=f"not alike: .*{url}.*{other}.*'another'"):
+            DiskEngine(bench_model(), Accelerator(cpu=True), bench_processor(), Sampling(TEMPERATURE), options)
 
 
 def test_a_call_ends_in_its_time_in_all() -> None:

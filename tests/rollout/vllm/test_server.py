@@ -327,7 +327,10 @@ def test_no_server_is_waited_for_and_then_named(capsys: pytest.CaptureFixture[st
 
 
 RIGHT: dict[str, tuple[int, Any]] = {
-    "/server_info": (200, {"vllm_config": {"model_config": {"model": "m", "dtype": "d", "logprobs_mode": "raw_logprobs"}}}),
+    "/server_info": (
+        200,
+        {"vllm_config": {"model_config": {"model": "m", "dtype": "d", "logprobs_mode": "raw_logprobs"}}},
+    ),
     "/inference/v1/generate": (400, {}),
     "/version": (200, {"version": "0.31.0"}),
     "/collective_rpc": (200, {}),

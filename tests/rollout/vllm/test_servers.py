@@ -18,10 +18,8 @@ from typing import Any
 
 import pytest
 
-from vision_zero.rollout.vllm.client import ServerConnection, ServerLostError, ServerOptions, VLLMServerError
+from vision_zero.rollout.vllm.client import GENERATE, ServerConnection, ServerLostError, ServerOptions, VLLMServerError
 from vision_zero.rollout.vllm.servers import MUCH_BUSIER, Servers
-
-PATH = "/generate"
 
 
 class EchoServer(ThreadingHTTPServer):
@@ -50,7 +48,7 @@ class _EchoHandler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self.path == PATH:
+        if self.path == GENERATE:
             self.server.got.append(json.loads(content))
             self.server.open.wait(20)
         if self.path == "/collective_rpc":
@@ -58,7 +56,7 @@ class _EchoHandler(BaseHTTPRequestHandler):
         if self.server.mode == "closes":
             self.connection.shutdown(socket.SHUT_RDWR)
             return
-        modes = {"fails": 500, "refuses": 400} if self.path == PATH else {}
+        modes = {"fails": 500, "refuses": 400} if self.path == GENERATE else {}
         self.send_response(modes.get(self.server.mode, 200))
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
@@ -92,7 +90,8 @@ def servers_of(echoes: Sequence[EchoServer], *, silence_timeout: float = 20, sho
 
 def send(servers: Servers, *games: int) -> None:
     for turn, game in enumerate(games):
-        servers.send(f"{game}.{turn}", game, PATH, lambda server, game=game: [{"game": game, "seed": 7 * game}])
+        image = {"type": "image_url", "uuid": f"of {game}", "url": f"data:{game}"}
+        servers.send(f"{game}.{turn}", game, {"game": game, "seed": 7 * game}, image)
 
 
 def received(servers: Servers, n: int) -> list[tuple[str, str]]:
@@ -100,7 +99,7 @@ def received(servers: Servers, n: int) -> list[tuple[str, str]]:
     answers: list[tuple[str, str]] = []
     while len(answers) < n:
         for name, server, content in servers.receive():
-            assert content == {"game": int(name.split(".")[0]), "seed": 7 * int(name.split(".")[0])}
+            assert (content["game"], content["seed"]) == (game := int(name.split(".")[0]), 7 * game)
             answers.append((name, server.options.url))
     assert len({name for name, _ in answers}) == n, "each is answered once"
     return answers
@@ -158,7 +157,8 @@ def test_what_a_lost_server_had_open_is_answered_by_the_others(mode: str, capsys
         started = time.monotonic()
         assert {url for _, url in received(servers, 6)} == {echoes[1].url}
         assert time.monotonic() - started < 5
-        assert echoes[1].games() == dict.fromkeys(range(6), 1), "each with the same body"
+        assert echoes[1].games() == dict.fromkeys(range(6), 1)
+        assert all("url" in body["content_parts"][0] for body in echoes[1].got), "with the image, which it has not had"
         assert list(servers.lost) == [echoes[0].url]
 
         # It returns, and is not asked again.

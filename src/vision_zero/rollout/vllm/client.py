@@ -5,11 +5,10 @@ those would learn from another policy's games; so it is lost to the run (`server
 """
 
 import asyncio
-import reprlib
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +16,10 @@ from typing import Any
 import httpx
 from tqdm import tqdm
 
-HEALTH = "/health"
+HEALTH, GENERATE = "/health", "/inference/v1/generate"
 CALL_TIMEOUT = 300.0
 SECONDS_BETWEEN_TRIES, SECONDS_BETWEEN_LINES = 1.0, 5.0
 REFUSED = 400
-START = "start it with run_scripts/vllm_server.sh, or with"
-SHORT = reprlib.Repr()
-SHORT.maxstring = 200
 
 
 class VLLMServerError(RuntimeError):
@@ -40,7 +36,7 @@ def reading(url: object, reply: Any) -> Iterator[None]:
     try:
         yield
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
-        said = f"{type(error).__name__}: {error}, in {SHORT.repr(reply)}"
+        said = f"{type(error).__name__}: {error}, in {reply!r:.300}"
         raise VLLMServerError(f"{url} replies something else than a vLLM server ({said})") from error
 
 
@@ -79,13 +75,14 @@ def start_loop() -> asyncio.AbstractEventLoop:
 class ServerConnection:
     """Client of one process, whose requests are sent by the thread of `loop`.
 
-    `open` requests have no reply yet; `heard` is when the last reply came, or the first of them was sent. `workers`,
-    once checked: their temperature, and what tells them from those of another start.
+    `open` requests have no reply yet; `heard` is when the last reply came, or the first of them was sent; `images` have
+    been sent. `workers`, once checked: their temperature, and what tells them from those of another start.
     """
 
     def __init__(self, options: ServerOptions, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.options = options
         self.open, self.heard = 0, 0.0
+        self.images: set[str] = set()
         self.workers: tuple[float, list[str]] = (1.0, [])
         self.loop = loop or start_loop()
         self._checked: asyncio.Future[None] | None = None
@@ -96,6 +93,9 @@ class ServerConnection:
 
     def __str__(self) -> str:
         return f"the vLLM server at {self.options.url}"
+
+    def wrong(self, what: str, option: str) -> VLLMServerError:
+        return VLLMServerError(f"{self} {what}: start it with run_scripts/vllm_server.sh, or with {option}")
 
     def call(self, method: str, path: str, *, timeout: float = CALL_TIMEOUT, **content: Any) -> httpx.Response:
         """Response of any status. Raises VLLMServerError if it is not there, to its last byte, in `timeout` seconds."""
@@ -134,7 +134,7 @@ class ServerConnection:
         scaled = self.call("POST", "/collective_rpc", json=rpc)
         if not scaled.is_success:
             worker = "--worker-extension-cls vision_zero.rollout.vllm.temperature.TemperatureWorker"
-            raise VLLMServerError(f"{self} cannot divide its logits by the temperature: {START} {worker}")
+            raise self.wrong("cannot divide its logits by the temperature", worker)
         with reading(scaled.request.url, said := json_of(scaled)):
             if {worker["temperature"] for worker in said["results"]} != {temperature or 1.0}:
                 raise ValueError(f"not all workers divide by the temperature {temperature}")
@@ -151,8 +151,8 @@ class ServerConnection:
         if not same:
             raise ServerLostError(f"lost {self}: it was started again, with its initial weights")
 
-    async def answer(self, path: str, bodies: Sequence[dict[str, Any]], *, check: bool) -> Any:
-        """JSON, of any shape, of the reply to a request. `bodies` are equivalent: the next is sent if one is refused.
+    async def answer(self, body: dict[str, Any], image: dict[str, str], *, check: bool) -> Any:
+        """JSON, of any shape, of the reply to a request. The `image` is named by its `uuid` if the server has had it.
 
         `check` has an idle server looked at first (`check_same`), since a restart would have failed open requests only.
         Raises ServerLostError too after `silence_timeout` seconds without the reply to any request.
@@ -162,11 +162,13 @@ class ServerConnection:
             self._checked = asyncio.ensure_future(asyncio.to_thread(self.check_same)) if check else None
         self.open += 1
         try:
-            reply, limit = asyncio.ensure_future(self._reply(path, bodies)), self.options.silence_timeout
+            reply, limit = asyncio.ensure_future(self._reply(body, image)), self.options.silence_timeout
             while (left := self.heard + limit - time.monotonic()) > 0:
                 if (await asyncio.wait({reply}, timeout=left))[0]:
                     self.heard = time.monotonic()
-                    return json_of(reply.result())
+                    said = json_of(reply.result())
+                    self.images.add(image["uuid"])
+                    return said
             reply.cancel()
             waited = f"no completion for {limit:.0f} s (vllm_request_timeout), with {self.open} waited for"
             raise ServerLostError(f"{self} has sent {waited}")
@@ -177,12 +179,13 @@ class ServerConnection:
         finally:
             self.open -= 1
 
-    async def _reply(self, path: str, bodies: Sequence[dict[str, Any]]) -> httpx.Response:
+    async def _reply(self, body: dict[str, Any], image: dict[str, str]) -> httpx.Response:
         if self._checked:
             await asyncio.shield(self._checked)
         async with self._semaphore:
-            for body in bodies:
-                response = await self._client.post(path, json=body)
+            named = {field: image[field] for field in ("type", "uuid")}
+            for part in [named, image] if image["uuid"] in self.images else [image]:
+                response = await self._client.post(GENERATE, json={**body, "content_parts": [part]})
                 if response.status_code != REFUSED:
                     break
         return response

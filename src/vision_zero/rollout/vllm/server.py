@@ -29,13 +29,11 @@ from vision_zero.rollout.game_images import GameImage
 from vision_zero.rollout.policy import TurnRequest
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.transformers_policy import prompt_of, without_adapter_wrapper
-from vision_zero.rollout.vllm.client import START, ServerConnection, ServerOptions, VLLMServerError, json_of, reading
+from vision_zero.rollout.vllm.client import GENERATE, ServerConnection, ServerOptions, VLLMServerError, json_of, reading
 from vision_zero.rollout.vllm.requests import EnginePolicy, unexpanded_prompt_ids
 from vision_zero.rollout.vllm.servers import Servers
 from vision_zero.rollout.vllm.trl_with_vllm import VLLMClient, VLLMGeneration
 from vision_zero.types import Completion
-
-GENERATE = "/inference/v1/generate"
 
 
 class ServerEngine(VLLMGeneration):
@@ -187,15 +185,15 @@ def check_server(connection: ServerConnection, temperature: float) -> dict[str, 
     info = connection.call("GET", "/server_info", params={"config_format": "json"})
     if info.status_code == 404:
         why = "no development endpoints, without which it would go on seeing images with old weights"
-        raise VLLMServerError(f"{connection} has {why}: {START} VLLM_SERVER_DEV_MODE=1 in its environment")
+        raise connection.wrong(f"has {why}", "VLLM_SERVER_DEV_MODE=1 in its environment")
     with reading(info.request.url, said := json_of(info)):
         config = said["vllm_config"]["model_config"]
         about, mode = {name: str(config[name]) for name in ("model", "dtype")}, config["logprobs_mode"]
     if mode != "raw_logprobs":
         why = f"logprobs_mode={mode}, which leaves out what top-k and banned tokens leave out, unlike training"
-        raise VLLMServerError(f"{connection} has {why}: {START} --logprobs-mode raw_logprobs")
+        raise connection.wrong(f"has {why}", "--logprobs-mode raw_logprobs")
     if connection.call("POST", GENERATE, json={}).status_code == 404:
-        raise VLLMServerError(f"{connection} takes no token ids: {START} --enable-scale-out")
+        raise connection.wrong("takes no token ids", "--enable-scale-out")
     version = connection.call("GET", "/version")
     with reading(version.request.url, said := json_of(version)):
         about["vLLM"] = said["version"]
@@ -229,7 +227,6 @@ class ServerPolicy(EnginePolicy):
         vocabulary = without_adapter_wrapper(model).config.get_text_config().vocab_size
         self._sampled_ids = set(range(vocabulary)) - self._bias.keys()
         self._images: dict[str, dict[str, str]] = {}
-        self._server_has: set[tuple[ServerConnection, str]] = set()
 
     def _new_prompt(self, request: TurnRequest) -> tuple[list[int], list[int]]:
         return unexpanded_prompt_ids(self.processor, request), prompt_of(self.processor, request).ids
@@ -239,21 +236,12 @@ class ServerPolicy(EnginePolicy):
         key = request.image.key
         if key not in self._images:
             self._images[key] = image_part(request.image)
-        whole = self._images[key]
-
-        def bodies(server: ServerConnection) -> list[dict[str, Any]]:
-            """With the image by its name, if the server has had it, and with its pixels."""
-            named = {field: whole[field] for field in ("type", "uuid")}
-            parts = [named, whole] if (server, key) in self._server_has else [whole]
-            return [{**body, "content_parts": [part]} for part in parts]
-
-        self.servers.send(name, request.turn.game, GENERATE, bodies)
+        self.servers.send(name, request.turn.game, body, self._images[key])
 
     def poll(self) -> list[tuple[TurnRequest, Completion]]:
         done = []
         for name, server, content in self.servers.receive() if self._waiting else []:
             request, (_, prompt_ids) = self._waiting.pop(name)
-            self._server_has.add((server, request.image.key))
             done.append((request, self._completion(request, prompt_ids, content, server.options.url)))
         return done
 

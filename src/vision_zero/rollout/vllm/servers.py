@@ -23,10 +23,6 @@ from vision_zero.rollout.vllm.client import (
 
 MUCH_BUSIER = 8  # open requests, beside twice those of the idlest server: a game leaves a server with more
 
-Answer = tuple[str, ServerConnection, Any]
-"""Name of a request, the server that answered, and the JSON of its reply."""
-Bodies = Callable[[ServerConnection], Sequence[dict[str, Any]]]
-
 
 class Servers:
     """As one process sees them: `alive` are left, `lost` has reasons by url. Losses are told if `shown`."""
@@ -37,7 +33,7 @@ class Servers:
         self.lost: dict[str, str] = {}
         self.shown = shown
         self._homes: dict[int, ServerConnection] = {}
-        self._arrived: queue.SimpleQueue[Future[Answer]] = queue.SimpleQueue()
+        self._arrived: queue.SimpleQueue[Future[tuple[str, ServerConnection, Any]]] = queue.SimpleQueue()
 
     def lose(self, server: ServerConnection, reason: str) -> None:
         """Go on without `server`. Raises VLLMServerError, with the reason, if it is the last."""
@@ -61,16 +57,16 @@ class Servers:
             except ServerLostError as error:
                 self.lose(server, str(error))
 
-    def send(self, name: str, game: int, path: str, bodies: Bodies) -> None:
-        """Send a request for a turn of `game` in the background, with the `bodies` for the server that gets it."""
-        sent = asyncio.run_coroutine_threadsafe(self._answer(name, game, path, bodies), self._loop)
+    def send(self, name: str, game: int, body: dict[str, Any], image: dict[str, str]) -> None:
+        """Send a request for a turn of `game`, which sees `image`, in the background."""
+        sent = asyncio.run_coroutine_threadsafe(self._answer(name, game, body, image), self._loop)
         sent.add_done_callback(self._arrived.put)
 
-    async def _answer(self, name: str, game: int, path: str, bodies: Bodies) -> Answer:
+    async def _answer(self, name: str, game: int, body: dict[str, Any], image: dict[str, str]) -> Any:
         while True:
             server = self._server_of(game)
             try:
-                return name, server, await server.answer(path, bodies(server), check=len(self.alive) > 1)
+                return name, server, await server.answer(body, image, check=len(self.alive) > 1)
             except ServerLostError as error:
                 self.lose(server, str(error))
 
@@ -83,8 +79,8 @@ class Servers:
         self._homes[game] = home
         return home
 
-    def receive(self) -> list[Answer]:
-        """Wait for at least one answer; all that have arrived, in order of arrival.
+    def receive(self) -> list[tuple[str, ServerConnection, Any]]:
+        """Wait for at least one answer; name, server and JSON, of any shape, of all that have arrived, in order.
 
         Raises VLLMServerError for a request that failed, other than by the loss of one server among several.
         """
@@ -94,9 +90,11 @@ class Servers:
         return [reply.result() for reply in arrived]
 
     def cancel(self) -> None:
-        """Cancel open requests and drop received answers; the next games may go to any server."""
+        """Cancel open requests, drop received answers, and forget what was sent where."""
         asyncio.run_coroutine_threadsafe(self._cancel(), self._loop).result()
         self._arrived, self._homes = queue.SimpleQueue(), {}
+        for server in self.alive:
+            server.images.clear()
 
     async def _cancel(self) -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
