@@ -56,6 +56,8 @@ class _EchoHandler(BaseHTTPRequestHandler):
         if self.server.mode == "closes":
             self.connection.shutdown(socket.SHUT_RDWR)
             return
+        if self.server.mode == "aborts":  # as vLLM at SIGTERM
+            content = json.dumps({"choices": [{"finish_reason": "abort"}]}).encode()
         modes = {"fails": 500, "refuses": 400} if self.path == GENERATE else {}
         self.send_response(modes.get(self.server.mode, 200))
         self.send_header("Content-Length", str(len(content)))
@@ -144,7 +146,7 @@ def test_a_game_leaves_a_server_that_is_much_busier() -> None:
         received(servers, MUCH_BUSIER + 1)
 
 
-@pytest.mark.parametrize("mode", ["closes", "fails", "is silent"])
+@pytest.mark.parametrize("mode", ["closes", "fails", "aborts", "is silent"])
 def test_what_a_lost_server_had_open_is_answered_by_the_others(mode: str, capsys: pytest.CaptureFixture[str]) -> None:
     with echo_servers(2) as echoes:
         servers = servers_of(echoes, silence_timeout=1.5)
@@ -169,9 +171,14 @@ def test_what_a_lost_server_had_open_is_answered_by_the_others(mode: str, capsys
         assert {url for _, url in received(servers, 6)} == {echoes[1].url}
         assert len(echoes[0].got) == asked
     (line,) = capsys.readouterr().err.splitlines()
-    reason = {"closes": "lost the vLLM server at", "fails": "says 500", "is silent": "no completion for 2 s"}[mode]
+    reasons = {
+        "closes": "lost the vLLM server at",
+        "fails": "says 500",
+        "aborts": "shuts down: a completion ended with 'abort'",
+        "is silent": "no completion for 2 s",
+    }
     assert echoes[0].url in line
-    assert reason in line
+    assert reasons[mode] in line
     assert "the run goes on with 1 of 2 servers, which get its open requests" in line
 
 

@@ -126,8 +126,8 @@ def test_the_games_of_a_server_that_stands_still_are_played_on_by_the_other(
 # ----------------------------------------------------------------------------------------------------------- whole runs
 
 
-def killing_engine(*killed: tuple[int, RunningServer]) -> type[DiskEngine]:
-    """Kills servers, each in the middle of a rollout, counted from 1."""
+def killing_engine(*killed: tuple[int, RunningServer, signal.Signals]) -> type[DiskEngine]:
+    """Ends servers, each in the middle of a rollout, counted from 1."""
 
     class KillingEngine(DiskEngine):
         rollouts = 0
@@ -135,14 +135,14 @@ def killing_engine(*killed: tuple[int, RunningServer]) -> type[DiskEngine]:
         def policy(self) -> ServerPolicy:
             self.rollouts += 1
             policy, submit, submitted = super().policy(), ServerPolicy.submit, []
-            dying = [server for rollout, server in killed if rollout == self.rollouts]
+            dying = [(server, number) for rollout, server, number in killed if rollout == self.rollouts]
 
             def submit_and_kill(request: Any) -> None:
                 submit(policy, request)
                 submitted.append(request)
                 if len(submitted) == 7:
-                    for server in dying:
-                        server.signal(signal.SIGKILL)
+                    for server, number in dying:
+                        server.signal(number)
 
             policy.submit = submit_and_kill  # type: ignore[method-assign]
             return policy
@@ -181,7 +181,7 @@ def test_a_run_goes_on_when_a_server_is_killed(
     expected = record_rollouts(alone)
     alone.train()
     capsys.readouterr()
-    run = trainer_on(pair, tmp_path / "both", processor, (2, pair[0]))
+    run = trainer_on(pair, tmp_path / "both", processor, (2, pair[0], signal.SIGKILL))
     rollouts = record_rollouts(run)
     run.train()
     assert pair[0].process.poll() is not None
@@ -201,9 +201,10 @@ def test_a_run_without_any_server_left_stops_after_a_checkpoint(
     pair: list[RunningServer], start: Callable[[], RunningServer], tmp_path: Path, processor: ProcessorMixin
 ) -> None:
     servers = [pair[1], start()]
-    run = trainer_on(servers, tmp_path, processor, *((2, server) for server in servers))
+    killed = ((2, servers[0], signal.SIGTERM), (2, servers[1], signal.SIGKILL))
+    run = trainer_on(servers, tmp_path, processor, *killed)
     saved = tmp_path / "checkpoint-1"
-    said = rf"lost the vLLM server at .*; none is left of 2 servers\nthe run was saved at {saved}\. Start the server"
+    said = rf"the vLLM server at .*; none is left of 2 servers\nthe run was saved at {saved}\. Start the server"
     with pytest.raises(VLLMServerError, match=said):
         run.train()
     assert is_complete(saved)

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,6 +167,9 @@ class ServerConnection:
                 if (await asyncio.wait({reply}, timeout=left))[0]:
                     self.heard = time.monotonic()
                     said = json_of(reply.result())
+                    with suppress(LookupError, TypeError):  # a reply of any shape
+                        if said["choices"][0]["finish_reason"] == "abort":
+                            raise ServerLostError(f"{self} shuts down: a completion ended with 'abort'")
                     self.images.add(image["uuid"])
                     return said
             reply.cancel()
