@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from accelerate import Accelerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +22,7 @@ from vision_zero.rollout.policy import TurnRequest
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.vllm import client
 from vision_zero.rollout.vllm.client import GENERATE, HEALTH, ServerConnection, ServerOptions, VLLMServerError
-from vision_zero.rollout.vllm.server import ServerPolicy, WeightClient, check_server, drop_caches
+from vision_zero.rollout.vllm.server import ServerPolicy, WeightClient, WeightSender, check_server, drop_caches
 from vision_zero.rollout.vllm.servers import Servers
 
 TEMPERATURE = 0.8
@@ -262,6 +264,48 @@ def test_servers_that_are_not_alike_are_refused(path: str, content: Any) -> None
         options = [ServerOptions(url, 1), ServerOptions(other, 1)]
         with pytest.raises(VLLMServerError, match=f"not alike: .*{url}.*{other}.*'another'"):
             DiskEngine(bench_model(), Accelerator(cpu=True), bench_processor(), Sampling(TEMPERATURE), options)
+
+
+class Group:
+    """In place of an NCCL group: a broadcast ends when all workers take it, or the group is destroyed."""
+
+    def __init__(self, broken: bool) -> None:
+        self.sent: list[float] = []
+        self.destroyed, self.broken = threading.Event(), broken
+
+    def broadcast(self, tensor: torch.Tensor, src: int) -> None:
+        if self.broken:
+            assert self.destroyed.wait(20)
+        self.sent.append(tensor.item())
+
+    def destroy(self) -> None:
+        self.destroyed.set()
+
+
+def test_weights_reach_the_others_when_a_server_is_lost_while_they_are_sent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def producer(iterator: Any, group: Any, src: int, post_iter_func: Any) -> None:
+        for item in iterator:  # vLLM's needs a GPU
+            group.broadcast(post_iter_func(item), src=src)
+
+    monkeypatch.setattr("trl.generation.vllm_client.packed_nccl_broadcast_producer", producer)
+    updates = dict.fromkeys(("/start_weight_update", "/update_weights", "/finish_weight_update"), (200, {}))
+    broken = {**RIGHT, **updates, "/update_weights": (500, {})}
+    with stub_server({**RIGHT, **updates}) as url, stub_server(broken) as other:
+        servers = Servers([ServerOptions(url), ServerOptions(other)])
+        sender = WeightSender(servers)
+        right, wrong = Group(broken=False), Group(broken=True)
+        for client, group in zip(sender.clients.values(), (right, wrong), strict=True):
+            client.communicator = group
+        weights = [(name, torch.tensor(float(value))) for value, name in enumerate("abc")]
+        for _ in range(2):
+            sender.update_named_params([(name, "float32", []) for name, _ in weights], iter(weights))
+    assert right.sent == [0.0, 1.0, 2.0] * 2, "gathered once"
+    assert wrong.destroyed.is_set()
+    assert len(wrong.sent) <= 1
+    assert list(servers.lost) == [other]
+    assert f"{other}/update_weights says 500: {{}}; the run goes on with 1 of 2 servers" in capsys.readouterr().err
 
 
 def test_a_call_ends_in_its_time_in_all() -> None:

@@ -66,7 +66,7 @@ class ServerOptions:
     group_port: int = 51216
 
 
-def start_loop() -> asyncio.AbstractEventLoop:
+def new_loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="vllm-server", daemon=True).start()
     return loop
@@ -84,7 +84,7 @@ class ServerConnection:
         self.open, self.heard = 0, 0.0
         self.images: set[str] = set()
         self.workers: tuple[float, list[str]] = (1.0, [])
-        self.loop = loop or start_loop()
+        self.loop = loop or new_loop()
         self._checked: asyncio.Future[None] | None = None
         # A connection per request: the server may close a kept one just when it is used again.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)

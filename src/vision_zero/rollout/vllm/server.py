@@ -15,7 +15,6 @@ import base64
 import hashlib
 import io
 import math
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -117,9 +116,8 @@ class ServerEngine(VLLMGeneration):
             failure = error
             for _ in self._parameters:  # all processes must take part in gathering split parameters
                 pass
-        message = f"{' or '.join(map(str, self.servers.alive))}: {failure!r}" if failure else ""
-        if isinstance(failure, VLLMServerError):
-            message = str(failure)
+        known = failure is None or isinstance(failure, VLLMServerError)
+        message = str(failure or "") if known else f"{' or '.join(map(str, self.servers.alive))}: {failure!r}"
         gathered = gather_object([(message, self.servers.lost)])
         if said := [one for one, _ in gathered if one]:
             raise VLLMServerError(said[0]) from failure
@@ -133,7 +131,6 @@ class WeightClient(VLLMClient):
 
     def __init__(self, connection: ServerConnection) -> None:
         self.connection = connection
-        self._sending = threading.Lock()
         super().__init__(base_url=connection.options.url, group_port=connection.options.group_port)
 
     def check_server(self, *_: Any, **__: Any) -> None:
@@ -149,16 +146,10 @@ class WeightClient(VLLMClient):
         try:
             return json_of(self.connection.call("POST", url.removeprefix(self.base_url), **content))
         except VLLMServerError:
-            with self._sending:
-                group, self.communicator = self.communicator, None
+            group, self.communicator = self.communicator, None
             if group:  # a broadcast to a process that is gone would not end
                 group.destroy()
             raise
-
-    def broadcast(self, tensor: torch.Tensor, src: int) -> None:
-        with self._sending:
-            if self.communicator:
-                self.communicator.broadcast(tensor, src=src)
 
 
 class WeightSender(VLLMClient):
@@ -174,7 +165,8 @@ class WeightSender(VLLMClient):
     def broadcast(self, tensor: torch.Tensor, src: int) -> None:
         """As the communicator of a single group, on the current stream."""
         for server in self.servers.alive:
-            self.clients[server].broadcast(tensor, src)
+            if group := self.clients[server].communicator:
+                group.broadcast(tensor, src=src)
 
     def _post(self, path: str, **content: Any) -> None:
         self.servers.each(lambda server: self.clients[server]._post(path, **content))

@@ -13,13 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from vision_zero.rollout.vllm.client import (
-    ServerConnection,
-    ServerLostError,
-    ServerOptions,
-    VLLMServerError,
-    start_loop,
-)
+from vision_zero.rollout.vllm.client import ServerConnection, ServerLostError, ServerOptions, VLLMServerError, new_loop
 
 MUCH_BUSIER = 8  # open requests, beside twice those of the idlest server: a game leaves a server with more
 
@@ -28,7 +22,7 @@ class Servers:
     """As one process sees them: `alive` are left, `lost` has reasons by url. Losses are told if `shown`."""
 
     def __init__(self, options: Sequence[ServerOptions], *, shown: bool = True) -> None:
-        self._loop = start_loop()
+        self._loop = new_loop()
         self.alive = [ServerConnection(one, self._loop) for one in options]
         self.lost: dict[str, str] = {}
         self.shown = shown
@@ -64,9 +58,9 @@ class Servers:
 
     async def _answer(self, name: str, game: int, body: dict[str, Any], image: dict[str, str]) -> Any:
         while True:
-            server = self._server_of(game)
+            server, several = self._server_of(game), len(self.alive) > 1 or bool(self.lost)
             try:
-                return name, server, await server.answer(body, image, check=len(self.alive) > 1)
+                return name, server, await server.answer(body, image, check=several)
             except ServerLostError as error:
                 self.lose(server, str(error))
 
