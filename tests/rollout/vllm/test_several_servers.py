@@ -15,6 +15,7 @@ import pytest
 from accelerate import Accelerator
 from transformers import PreTrainedModel, ProcessorMixin
 
+from tests.process_helpers import ROOT, games, metrics, train_well
 from tests.rollout.vllm.test_server import (
     DRAWN,
     MAX_PIXELS,
@@ -25,6 +26,7 @@ from tests.rollout.vllm.test_server import (
     played,
     processor,
     some_games,
+    turns,
 )
 from tests.tiny_games import BENCH_MODEL
 from tests.trainer_helpers import make_trainer, random_pairs, record_rollouts
@@ -84,9 +86,9 @@ def test_two_servers_play_the_games_of_one(
     alone, both = engine_of(pair[:1], model, processor), engine_of(pair, model, processor, **more)
     sent = who_answered(both)
     with alone.awake(), both.awake():
-        expected, games = played(alone.policy()), played(both.policy(), lock_step=lock_step)
-    assert_same_games(games, expected)
-    assert len({completion.token_ids for completion in completions_of(games)}) > 20
+        expected, found = played(alone.policy()), played(both.policy(), lock_step=lock_step)
+    assert_same_games(found, expected)
+    assert len({completion.token_ids for completion in completions_of(found)}) > 20
     homes = {game: {url for one, url in sent if one == game} for game, _ in sent}
     assert sorted(map(len, homes.values())) == [1] * len(some_games())
     assert {url for _, url in sent} == {server.url for server in pair}
@@ -98,11 +100,11 @@ def test_the_games_of_a_server_that_stands_still_are_played_on_by_the_other(
     alone, both = engine_of(pair[1:], model, processor), engine_of(pair, model, processor, silence_timeout=SILENCE)
     with alone.awake():
         expected = played(alone.policy())
-    turns: list[int] = []
+    answers: list[int] = []
 
     def stop(n_turns: int) -> None:
-        turns.append(n_turns)
-        if len(turns) == 3:
+        answers.append(n_turns)
+        if len(answers) == 3:
             pair[0].signal(signal.SIGSTOP)
 
     try:
@@ -171,6 +173,41 @@ def trainer_on(
             vllm_server_base_url=" ".join(server.url for server in servers),
             **options,
         )
+
+
+def test_processes_go_on_together_without_a_server_that_stands_still(pair: list[RunningServer], tmp_path: Path) -> None:
+    """From the second iteration on; the games of two processes are those of one, on one server."""
+    options: dict[str, Any] = {
+        "model_name_or_path": BENCH_MODEL,
+        "max_pixels": MAX_PIXELS,
+        "iterations": 3,
+        "learning_rate": 0.0,  # random weights earn nothing, and Adam makes steps of the rounding of two processes
+        "use_vllm": True,
+        "vllm_mode": "server",
+    }
+    program = str(ROOT / "tests" / "server_train.py")
+    one, two = tmp_path / "one", tmp_path / "two"
+    train_well(one, program=[program, "0", "0"], vllm_server_base_url=pair[1].url, **options)
+    try:
+        finished = train_well(
+            two,
+            program=[program, "2", str(pair[0].process.pid)],  # the first rollout is the self-check
+            processes=2,
+            per_device_train_batch_size=2,
+            vllm_server_base_url=f"{pair[0].url},{pair[1].url}",
+            **options,
+        )
+    finally:
+        pair[0].signal(signal.SIGCONT)
+    assert finished.output.count("the run goes on with 1 of 2 servers") == 1, "one process tells of it"
+    assert [line["rollout/servers"] for line in metrics(two)] == [2, 1, 1]
+    ours, theirs = games(two), games(one)
+    assert len(ours) == 3
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        for turn, same in zip(turns(ours[name]), turns(theirs[name]), strict=True):
+            assert turn.pop("logprobs") == pytest.approx(same.pop("logprobs"), abs=1e-3)
+            assert turn == same
 
 
 def test_a_run_goes_on_when_a_server_is_killed(
