@@ -493,7 +493,7 @@ def test_all_processes_stop_together_and_the_run_goes_on_as_if_nothing_had_been(
     one, two = tmp_path / "one", tmp_path / "two"
     train_well(one, program=[program, "0", "0"], **options)
     shared_out = {**options, "processes": 2, "per_device_train_batch_size": 2}
-    hang_at = [program, "1", str(server.process.pid)]
+    hang_at = [program, "2", str(server.process.pid)]  # the first rollout is the self-check
     try:
         stopped = train(two, program=hang_at, **shared_out)
     finally:
