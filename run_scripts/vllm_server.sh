@@ -9,6 +9,8 @@
 #   CUDA_VISIBLE_DEVICES=0,1,2,3 IMAGES_DIR=my/images bash run_scripts/run_grpo_vision_zero.sh \
 #       --use_vllm true --vllm_mode server
 #
+# For several servers start one each, and name them all: --vllm_server_base_url http://HOST:PORT,http://HOST:PORT.
+#
 # The environment sets MODEL, MIN_PIXELS, MAX_PIXELS, NUM_GPUS, HOST, PORT and DRY_RUN; all else is a flag: change its line
 # in `options`, or give it as an argument, which wins. Sources of the values: [vLLM] the default of vLLM 0.31, [TRL] that
 # of TRL 1.16, [ours] a choice of this repository.

@@ -1,7 +1,7 @@
 """`python tests/server_train.py HANG_AT SERVER [options of vision_zero.train]`: training with a vLLM server on a CPU.
 
-Weights go to it through a file. In the rollout of step HANG_AT the server stands still, and SILENCE seconds are enough
-to call it lost: SERVER is its process group, 0 for none.
+Weights go to it through a file. In rollout HANG_AT, after the self-check's, which is rollout 0, a server stands still,
+and SILENCE seconds are enough to call it lost: SERVER is its process group, 0 for none.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ def hanging_engine(hang_at: int, group: int) -> type[DiskEngine]:
 
         def policy(self) -> server.ServerPolicy:
             if group and self.rollouts == hang_at:
-                self.connection.options = replace(self.connection.options, silence_timeout=SILENCE)
+                for one in self.servers.alive:
+                    one.options = replace(one.options, silence_timeout=SILENCE)
                 if self.accelerator.is_main_process:
                     os.killpg(group, signal.SIGSTOP)
             self.rollouts += 1

@@ -867,7 +867,8 @@ def test_metrics_page_names_what_is_logged_and_nothing_else(trained: Path) -> No
     arena = {*(f"arena/{name}" for name in LOGGED), LOW, HIGH, SECONDS}
     past = {"past/games", "past/votes_right"}  # tests/trainer/test_past_players.py
     clues = {"clues/most_common", "clues/repeated"}  # of clues that are parsed; here no model speaks the game
-    assert set(described) == logged | arena | WITH_AN_ENGINE | past | clues
+    servers = {"rollout/servers"}  # tests/rollout/vllm/test_several_servers.py
+    assert set(described) == logged | arena | WITH_AN_ENGINE | past | clues | servers
 
 
 def test_configuration_page_is_what_the_options_say() -> None:

@@ -20,10 +20,9 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from trl.generation.vllm_client import VLLMClient
 
 from vision_zero.rollout.vllm.client import ServerConnection, ServerOptions
-from vision_zero.rollout.vllm.server import ServerEngine, WeightClient
+from vision_zero.rollout.vllm.server import ServerEngine, WeightSender
 
 ROOT = Path(__file__).parent.parent
 START_TIMEOUT = 500.0  # of a busy machine
@@ -102,8 +101,8 @@ def vllm_server(model: Path, max_pixels: int, log: Path) -> Iterator[RunningServ
         process.wait()
 
 
-class DiskClient(WeightClient):
-    """The client for weights, but they go through a file that the server's workers read."""
+class DiskSender(WeightSender):
+    """The client for weights, but they go through a file that the workers of all servers read."""
 
     def update_named_params(self, metadata: Any, named_params: Iterator[tuple[str, torch.Tensor]]) -> None:
         weights = {name: weight.detach().clone().contiguous() for name, weight in named_params}
@@ -111,15 +110,15 @@ class DiskClient(WeightClient):
         with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
             save_file(weights, file.name)
             rpc = {"method": "load_weights_of", "kwargs": {"file": file.name}}
-            self._post(f"{self.base_url}/collective_rpc", json=rpc)
+            self._post("/collective_rpc", json=rpc)
 
 
 class DiskEngine(ServerEngine):
     def check_device(self) -> None:
         pass
 
-    def weight_channel(self) -> VLLMClient:
-        return DiskClient(self.connection)
+    def weight_channel(self) -> WeightSender:
+        return DiskSender(self.servers)
 
 
 class StubServer(ThreadingHTTPServer):

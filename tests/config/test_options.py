@@ -211,12 +211,15 @@ def test_each_stage_has_its_kl_weight_and_its_lengths(tmp_path: Path) -> None:
 
 def test_server_options(tmp_path: Path) -> None:
     usual = config(tmp_path, vllm_server_host="10.0.0.7", vllm_server_port=8100, vllm_server_timeout=9.0)
-    options = usual.server_options()
+    (options,) = usual.server_options()
     assert (options.url, options.start_timeout, options.silence_timeout) == ("http://10.0.0.7:8100", 9.0, 300.0)
     assert options.requests_at_once == 24, "all votes of a process"
-    given = config(tmp_path, vllm_server_base_url="http://node:1/", vllm_max_num_seqs=5).server_options()
+    (given,) = config(tmp_path, vllm_server_base_url="http://node:1/", vllm_max_num_seqs=5).server_options()
     assert (given.url, given.requests_at_once) == ("http://node:1", 5)
-    assert config(tmp_path, games_per_iteration=600).server_options().requests_at_once == 512
+    (many,) = config(tmp_path, games_per_iteration=600).server_options()
+    assert many.requests_at_once == 512
+    both = config(tmp_path, vllm_server_base_url="http://a:1/, http://b:2").server_options()
+    assert [(one.url, one.group_port) for one in both] == [("http://a:1", 51216), ("http://b:2", 51217)]
 
 
 def test_schedules(tmp_path: Path) -> None:

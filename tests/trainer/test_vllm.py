@@ -112,6 +112,12 @@ def test_lora_leaves_its_base_as_it_was_published(
         ({"vllm_mode": "server", "vllm_group_port": 0}, "vllm_group_port=0 must be a port"),
         ({"vllm_mode": "server", "vllm_server_timeout": 0.0}, "vllm_server_timeout=0"),
         ({"vllm_mode": "server", "vllm_server_base_url": "gpu-box:8000"}, "vllm_server_base_url=gpu-box:8000"),
+        ({"vllm_mode": "server", "vllm_server_base_url": "http://a:1,b:1"}, "vllm_server_base_url=b:1 must be"),
+        ({"vllm_mode": "server", "vllm_server_base_url": "http://a:1 http://a:1/"}, "has http://a:1 twice"),
+        (
+            {"vllm_mode": "server", "vllm_server_base_url": "http://a:1,http://b:1", "vllm_group_port": 65535},
+            "vllm_group_port=65535 must be a port, 1 to 65534",
+        ),
     ],
 )
 def test_what_is_not_supported_is_refused(options: dict[str, Any], words: str, tmp_path: Any) -> None:

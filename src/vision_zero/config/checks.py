@@ -145,14 +145,23 @@ def _check_vllm(args: GRPOConfig) -> None:
         refuse(args, dict.fromkeys(_TABLES["for_a_server"].split(), "is for vllm_mode=server; leave it out"))
 
 
+def server_urls(args: GRPOConfig) -> list[str]:
+    """Addresses of the vLLM servers, as http://host:port."""
+    given = args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}"
+    return [url.rstrip("/") for url in given.replace(",", " ").split()]
+
+
 def _check_server(args: GRPOConfig) -> None:
-    for name in ("vllm_server_port", "vllm_group_port"):
-        if not 0 < getattr(args, name) < 65536:
-            raise ValueError(f"{name}={getattr(args, name)} must be a port, 1 to 65535")
+    urls = server_urls(args)
+    for name, n_ports in (("vllm_server_port", 1), ("vllm_group_port", len(urls))):
+        if not 0 < getattr(args, name) <= 65536 - n_ports:
+            raise ValueError(f"{name}={getattr(args, name)} must be a port, 1 to {65536 - n_ports}")
     if args.vllm_server_timeout <= 0:
         raise ValueError(f"vllm_server_timeout={args.vllm_server_timeout} must be a number of seconds above 0")
-    url = args.vllm_server_base_url
-    if url is not None and not url.startswith(("http://", "https://")):
-        raise ValueError(f"vllm_server_base_url={url} must be http://HOST:PORT")
+    for url in urls:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"vllm_server_base_url={url} must be http://HOST:PORT, or several of those, with commas")
+        if urls.count(url) > 1:
+            raise ValueError(f"vllm_server_base_url has {url} twice; every server must be one of its own")
     told = "is for vllm_mode=colocate; a server is told when it is started: {} of run_scripts/vllm_server.sh"
     refuse(args, {name: told.format(instead) for name, instead in _TABLES["of_the_server"].items()})

@@ -6,6 +6,7 @@ arXiv 2509.25541, "code" its public repository at commit fa3c01c, "TRL" the libr
 """
 
 from dataclasses import dataclass
+from itertools import count
 from typing import Literal
 
 import torch
@@ -13,7 +14,7 @@ from transformers.trainer_utils import SaveStrategy
 from trl import GRPOConfig
 
 from vision_zero import ranks
-from vision_zero.config.checks import check_options
+from vision_zero.config.checks import check_options, server_urls
 from vision_zero.config.game import beside, option, option_list
 from vision_zero.rollout.policy import TokenLimits, TokenLimitsByStage
 from vision_zero.rollout.sampling import Sampling
@@ -240,16 +241,13 @@ class IterativeSPOConfig(GRPOConfig):
             more={} if self.vllm_block_size is None else {"block_size": self.vllm_block_size},
         )
 
-    def server_options(self) -> ServerOptions:
-        """Address and timeouts of the vLLM server. The number of processes must be known (`__post_init__`)."""
+    def server_options(self) -> list[ServerOptions]:
+        """Address and timeouts of each vLLM server. The number of processes must be known (`__post_init__`)."""
         votes = self.per_device_train_batch_size * self.steps_per_generation
-        return ServerOptions(
-            url=(self.vllm_server_base_url or f"http://{self.vllm_server_host}:{self.vllm_server_port}").rstrip("/"),
-            start_timeout=self.vllm_server_timeout,
-            silence_timeout=self.vllm_request_timeout,
-            requests_at_once=self.vllm_max_num_seqs or min(votes, REQUESTS_AT_ONCE),
-            group_port=self.vllm_group_port,
-        )
+        at_once = self.vllm_max_num_seqs or min(votes, REQUESTS_AT_ONCE)
+        timeouts = (self.vllm_server_timeout, self.vllm_request_timeout)
+        ports = count(self.vllm_group_port)
+        return [ServerOptions(url, *timeouts, at_once, next(ports)) for url in server_urls(self)]
 
     def sampling(self) -> Sampling:
         return Sampling(self.temperature, self.top_k, self.top_p)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
@@ -80,6 +80,11 @@ class Generation:
         except VLLMServerError as error:
             return error
         return None
+
+    def metrics(self) -> dict[str, float]:
+        """Where vLLM servers play: how many are left."""
+        server, engine = self.args.use_vllm and self.args.vllm_mode == "server", cast("ServerEngine", self.engine)
+        return {"rollout/servers": len(engine.servers.alive)} if server else {}
 
     @contextmanager
     def unwrapped(self, model_wrapped: Any) -> Iterator[PreTrainedModel]:

@@ -205,7 +205,7 @@ class IterativeSPOTrainer(ResumableTrainer):
             if weight:
                 metrics[f"reward/{name}"] = fmean(self.gather([sample.extra_rewards[name] for sample in samples]))
         tell_of_iteration(self.streaks, self.schedule.iteration, metrics, scores)
-        metrics |= {f"rollout/{name}": value for name, value in counters.items()}
+        metrics |= {f"rollout/{name}": value for name, value in counters.items()} | self.generation.metrics()
         metrics["images/skipped_pairs"] = len(self.bad_images)
         metrics["seconds/rollout"] = rollout.seconds
         metrics["seconds/play_and_score"] = time.perf_counter() - started

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from accelerate import Accelerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,16 +21,19 @@ from vision_zero.rollout.game_images import GameImage
 from vision_zero.rollout.policy import TurnRequest
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.vllm import client
-from vision_zero.rollout.vllm.client import HEALTH, ServerConnection, ServerOptions, VLLMServerError
-from vision_zero.rollout.vllm.server import GENERATE, ServerPolicy, WeightClient, check_server, drop_caches
+from vision_zero.rollout.vllm.client import GENERATE, HEALTH, ServerConnection, ServerOptions, VLLMServerError
+from vision_zero.rollout.vllm.server import ServerPolicy, WeightClient, WeightSender, check_server, drop_caches
+from vision_zero.rollout.vllm.servers import Servers
 
 TEMPERATURE = 0.8
-INFO = {"vllm_config": {"model_config": {"logprobs_mode": "raw_logprobs"}, "weight_transfer_config": {}}}
+MODEL = {"model": "m", "dtype": "torch.bfloat16", "logprobs_mode": "raw_logprobs"}
+INFO = {"vllm_config": {"model_config": MODEL, "weight_transfer_config": {}}}
 RIGHT: dict[str, tuple[int, Any]] = {
     HEALTH: (200, b""),
     "/server_info": (200, INFO),
     GENERATE: (400, {}),
-    "/collective_rpc": (200, {"results": [{"temperature": TEMPERATURE}] * 2}),
+    "/version": (200, {"version": "0.31.0"}),
+    "/collective_rpc": (200, {"results": [{"temperature": TEMPERATURE, "started": "once"}] * 2}),
     "/reset_prefix_cache": (200, {"success": True}),
     "/reset_encoder_cache": (200, b""),
     "/v1/models": (200, {"data": [{"id": "m"}]}),
@@ -45,7 +50,7 @@ def one_request() -> TurnRequest:
 @pytest.fixture(scope="module")
 def make_policy() -> Callable[[str], ServerPolicy]:
     model, processor = bench_model(), bench_processor()
-    return lambda url: ServerPolicy(ServerConnection(ServerOptions(url)), model, processor, Sampling(TEMPERATURE))
+    return lambda url: ServerPolicy(Servers([ServerOptions(url)]), model, processor, Sampling(TEMPERATURE))
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +167,7 @@ def test_any_json_is_a_completion_or_an_error(
 ) -> None:
     try:
         completion = unconnected._completion(
-            one_request(), unconnected._prompt(one_request())[1], changed(right_reply, path, value)
+            one_request(), unconnected._prompt(one_request())[1], changed(right_reply, path, value), "http://s"
         )
     except VLLMServerError:
         return
@@ -182,16 +187,17 @@ def test_no_json_is_an_error_at_once(make_policy: Callable[[str], ServerPolicy],
 def test_a_dripping_completion_counts_as_none(make_policy: Callable[[str], ServerPolicy]) -> None:
     with stub_server({GENERATE: (200, DRIP)}) as url:
         policy = make_policy(url)
-        policy.connection.options = ServerOptions(url, silence_timeout=TIME)
+        policy.servers.alive[0].options = ServerOptions(url, silence_timeout=TIME)
         with pytest.raises(VLLMServerError, match=r"no completion for .* s \(vllm_request_timeout\)"):
             policy.answer([one_request()])
-        policy.connection.cancel()
+        policy.servers.cancel()
 
 
 # ----------------------------------------------------------------------------------------------------- all other calls
 
 CALLS: dict[str, Callable[[ServerConnection], object]] = {
     "/server_info": lambda connection: check_server(connection, TEMPERATURE),
+    "/version": lambda connection: check_server(connection, TEMPERATURE),
     "/collective_rpc": lambda connection: check_server(connection, TEMPERATURE),
     "/reset_prefix_cache": drop_caches,
 }
@@ -240,9 +246,66 @@ def test_a_run_hears_of_it_as_of_any_lost_server(
         started = time.monotonic()
         with pytest.raises(VLLMServerError, match=url):
             DiskEngine(
-                bench_model(), Accelerator(cpu=True), bench_processor(), Sampling(TEMPERATURE), ServerOptions(url, 1)
+                bench_model(), Accelerator(cpu=True), bench_processor(), Sampling(TEMPERATURE), [ServerOptions(url, 1)]
             ).sync_weights()
     assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("/server_info", {"vllm_config": {"model_config": {**MODEL, "model": "another"}}}),
+        ("/server_info", {"vllm_config": {"model_config": {**MODEL, "dtype": "another"}}}),
+        ("/version", {"version": "another"}),
+    ],
+)
+def test_servers_that_are_not_alike_are_refused(path: str, content: Any) -> None:
+    with stub_server(RIGHT) as url, stub_server({**RIGHT, path: (200, content)}) as other:
+        options = [ServerOptions(url, 1), ServerOptions(other, 1)]
+        with pytest.raises(VLLMServerError, match=f"not alike: .*{url}.*{other}.*'another'"):
+            DiskEngine(bench_model(), Accelerator(cpu=True), bench_processor(), Sampling(TEMPERATURE), options)
+
+
+class Group:
+    """In place of an NCCL group: a broadcast ends when all workers take it, or the group is destroyed."""
+
+    def __init__(self, broken: bool) -> None:
+        self.sent: list[float] = []
+        self.destroyed, self.broken = threading.Event(), broken
+
+    def broadcast(self, tensor: torch.Tensor, src: int) -> None:
+        if self.broken:
+            assert self.destroyed.wait(20)
+        self.sent.append(tensor.item())
+
+    def destroy(self) -> None:
+        self.destroyed.set()
+
+
+def test_weights_reach_the_others_when_a_server_is_lost_while_they_are_sent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def producer(iterator: Any, group: Any, src: int, post_iter_func: Any) -> None:
+        for item in iterator:  # vLLM's needs a GPU
+            group.broadcast(post_iter_func(item), src=src)
+
+    monkeypatch.setattr("trl.generation.vllm_client.packed_nccl_broadcast_producer", producer)
+    updates = dict.fromkeys(("/start_weight_update", "/update_weights", "/finish_weight_update"), (200, {}))
+    broken = {**RIGHT, **updates, "/update_weights": (500, {})}
+    with stub_server({**RIGHT, **updates}) as url, stub_server(broken) as other:
+        servers = Servers([ServerOptions(url), ServerOptions(other)])
+        sender = WeightSender(servers)
+        right, wrong = Group(broken=False), Group(broken=True)
+        for client, group in zip(sender.clients.values(), (right, wrong), strict=True):
+            client.communicator = group
+        weights = [(name, torch.tensor(float(value))) for value, name in enumerate("abc")]
+        for _ in range(2):
+            sender.update_named_params([(name, "float32", []) for name, _ in weights], iter(weights))
+    assert right.sent == [0.0, 1.0, 2.0] * 2, "gathered once"
+    assert wrong.destroyed.is_set()
+    assert len(wrong.sent) <= 1
+    assert list(servers.lost) == [other]
+    assert f"{other}/update_weights says 500: {{}}; the run goes on with 1 of 2 servers" in capsys.readouterr().err
 
 
 def test_a_call_ends_in_its_time_in_all() -> None:

@@ -77,7 +77,7 @@ def engine_for(
     server: RunningServer, model: PreTrainedModel, processor: ProcessorMixin, sampling: Sampling, **options: Any
 ) -> ServerEngine:
     """An engine whose server has the model's weights."""
-    given = ServerOptions(server.url, **{"silence_timeout": 60, **options})
+    given = [ServerOptions(server.url, **{"silence_timeout": 60, **options})]
     engine = DiskEngine(model, Accelerator(cpu=True), processor, sampling, given)
     engine.sync_weights()
     return engine
@@ -221,8 +221,8 @@ def test_an_image_that_the_server_forgot_is_sent_again(
         policy = engine.policy()
         first = policy.answer(requests[:1])
         by_name = policy.answer(requests[1:2])
-        engine.connection.call("POST", "/reset_mm_cache").raise_for_status()
-        drop_caches(engine.connection)
+        engine.servers.alive[0].call("POST", "/reset_mm_cache").raise_for_status()
+        drop_caches(engine.servers.alive[0])
         again = policy.answer(requests[2:])
     assert [completion.logprobs for completion in (*first, *by_name, *again)] == [
         pytest.approx(completion.logprobs, abs=1e-5) for completion in expected
@@ -327,11 +327,15 @@ def test_no_server_is_waited_for_and_then_named(capsys: pytest.CaptureFixture[st
 
 
 RIGHT: dict[str, tuple[int, Any]] = {
-    "/server_info": (200, {"vllm_config": {"model_config": {"logprobs_mode": "raw_logprobs"}}}),
+    "/server_info": (
+        200,
+        {"vllm_config": {"model_config": {"model": "m", "dtype": "d", "logprobs_mode": "raw_logprobs"}}},
+    ),
     "/inference/v1/generate": (400, {}),
+    "/version": (200, {"version": "0.31.0"}),
     "/collective_rpc": (200, {}),
 }
-PROCESSED = {"vllm_config": {"model_config": {"logprobs_mode": "processed_logprobs"}}}
+PROCESSED = {"vllm_config": {"model_config": {"model": "m", "dtype": "d", "logprobs_mode": "processed_logprobs"}}}
 
 
 @pytest.mark.parametrize(
@@ -399,7 +403,7 @@ def test_a_server_that_works_for_another_run_is_refused() -> None:
 
 def test_weights_need_a_gpu(server: RunningServer, model: PreTrainedModel, processor: ProcessorMixin) -> None:
     with pytest.raises(VLLMServerError, match="NCCL, which needs a GPU; use vllm_mode=colocate"):
-        ServerEngine(model, Accelerator(cpu=True), processor, GREEDY, ServerOptions(server.url))
+        ServerEngine(model, Accelerator(cpu=True), processor, GREEDY, [ServerOptions(server.url)])
 
 
 def test_what_the_server_refuses_is_said(
@@ -444,7 +448,7 @@ def test_a_reply_of_another_shape_ends_a_run_after_a_checkpoint(
         class RudeEngine(DiskEngine):
             def policy(self) -> ServerPolicy:
                 if trainer.state.global_step:
-                    self.connection._client.base_url = url
+                    self.servers.alive[0]._client.base_url = url
                 return super().policy()
 
         monkeypatch.setattr(module, "ServerEngine", RudeEngine)
@@ -489,7 +493,7 @@ def test_all_processes_stop_together_and_the_run_goes_on_as_if_nothing_had_been(
     one, two = tmp_path / "one", tmp_path / "two"
     train_well(one, program=[program, "0", "0"], **options)
     shared_out = {**options, "processes": 2, "per_device_train_batch_size": 2}
-    hang_at = [program, "1", str(server.process.pid)]
+    hang_at = [program, "2", str(server.process.pid)]  # the first rollout is the self-check
     try:
         stopped = train(two, program=hang_at, **shared_out)
     finally:

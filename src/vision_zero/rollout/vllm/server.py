@@ -1,10 +1,10 @@
-"""Policy of a vLLM server on GPUs of its own, over HTTP.
+"""Policy of vLLM servers on GPUs of their own, over HTTP.
 
 `run_scripts/vllm_server.sh` starts such a server; docs/training.md describes the setup. Every training process sends
 its own turns. The main process sends weights once per iteration, with TRL's client over NCCL.
 
 * A prompt is sent with one placeholder per image and returned expanded. It must equal the trainer's own expansion.
-* An image is sent once per rollout and then named by its content; a server that has dropped it gets it again.
+* An image is sent once per rollout to a server and then named by its content; one that has dropped it gets it again.
 * The server's workers divide the logits by the temperature (`temperature`), so that log-probabilities are those of
   training.
 """
@@ -15,7 +15,7 @@ import base64
 import hashlib
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,17 +28,15 @@ from vision_zero.rollout.game_images import GameImage
 from vision_zero.rollout.policy import TurnRequest
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.transformers_policy import prompt_of, without_adapter_wrapper
-from vision_zero.rollout.vllm.client import ServerConnection, ServerOptions, VLLMServerError, json_of, reading
+from vision_zero.rollout.vllm.client import GENERATE, ServerConnection, ServerOptions, VLLMServerError, json_of, reading
 from vision_zero.rollout.vllm.requests import EnginePolicy, unexpanded_prompt_ids
+from vision_zero.rollout.vllm.servers import Servers
 from vision_zero.rollout.vllm.trl_with_vllm import VLLMClient, VLLMGeneration
 from vision_zero.types import Completion
 
-GENERATE = "/inference/v1/generate"
-START = "start it with run_scripts/vllm_server.sh, or"
-
 
 class ServerEngine(VLLMGeneration):
-    """Server of a run, with TRL's weight sync. All processes call its methods, and raise VLLMServerError, together."""
+    """Servers of a run, with TRL's weight sync. All processes call its methods, and raise VLLMServerError, together."""
 
     def __init__(
         self,
@@ -46,54 +44,55 @@ class ServerEngine(VLLMGeneration):
         accelerator: Accelerator,
         processor: ProcessorMixin,
         sampling: Sampling,
-        options: ServerOptions,
+        options: Sequence[ServerOptions],
     ) -> None:
         self.sampling = sampling
-        self.options = options
-        self.connection = ServerConnection(options)
+        # Processes begin with another server each, so that few games of each are spread evenly too.
+        first = accelerator.process_index % len(options)
+        self.servers = Servers([*options[first:], *options[:first]], shown=accelerator.is_main_process)
         self.dtype = ""
         self._parameters: Iterator[tuple[str, torch.Tensor]] = iter(())
-        super().__init__(
-            model=model,
-            accelerator=accelerator,
-            processing_class=processor,
-            mode="server",
-            server_base_url=options.url,
-            group_port=options.group_port,
-        )
+        super().__init__(model=model, accelerator=accelerator, processing_class=processor, mode="server")
 
     def _init_vllm(self) -> None:
         with self._together():
             if self.accelerator.is_main_process:
                 self.check_device()  # before a server is waited for
-                self.connection.wait_until_up()
-                config = check_server(self.connection, self.sampling.temperature)
+                for server in self.servers.alive:
+                    server.wait_until_up()
+                about = {one.options.url: check_server(one, self.sampling.temperature) for one in self.servers.alive}
+                self.dtype = next(iter(about.values()))["dtype"]  # as torch.bfloat16
+                if len(set(map(str, about.values()))) > 1:
+                    raise VLLMServerError(f"the vLLM servers are not alike: {about}")
                 self.vllm_client = self.weight_channel()
-                self.dtype = str(config["dtype"])  # as torch.bfloat16
-        self.dtype = gather_object([self.dtype])[0]
+        workers = {server.options.url: server.workers for server in self.servers.alive}
+        self.dtype, workers = gather_object([(self.dtype, workers)])[0]
+        for server in self.servers.alive:
+            server.workers = workers[server.options.url]
 
     def check_device(self) -> None:
         """Raises VLLMServerError on a device that cannot send weights."""
         if self.accelerator.device.type != "cuda":
             raise VLLMServerError("vllm_mode=server sends weights over NCCL, which needs a GPU; use vllm_mode=colocate")
 
-    def weight_channel(self) -> VLLMClient:
-        """TRL's client, whose `update_named_params` sends weights to the server over NCCL."""
-        client = WeightClient(self.connection)
-        client.init_communicator(device=self.accelerator.device)
-        return client
+    def weight_channel(self) -> WeightSender:
+        """TRL's client, whose `update_named_params` sends weights to the servers over NCCL."""
+        sender = WeightSender(self.servers)
+        for client in sender.clients.values():
+            client.init_communicator(device=self.accelerator.device)
+        return sender
 
     def policy(self) -> ServerPolicy:
-        return ServerPolicy(self.connection, self.model, self.processing_class, self.sampling)
+        return ServerPolicy(self.servers, self.model, self.processing_class, self.sampling)
 
     def sync_weights(self) -> None:
         """Load the weights of the training model and clear what was computed with the old ones, on all processes."""
         with self._together():
-            if self.accelerator.is_main_process and not self.connection.is_up():
-                raise VLLMServerError(f"lost the vLLM server at {self.options.url}: it does not answer")
+            if self.accelerator.is_main_process:
+                self.servers.each(ServerConnection.check_same)
             super().sync_weights()
             if self.accelerator.is_main_process:
-                drop_caches(self.connection)
+                self.servers.each(drop_caches)
 
     def _iter_named_params(self) -> Iterator[tuple[str, torch.Tensor]]:
         self._parameters = super()._iter_named_params()
@@ -105,11 +104,11 @@ class ServerEngine(VLLMGeneration):
         try:
             yield
         finally:
-            self.connection.cancel()
+            self.servers.cancel()
 
     @contextmanager
     def _together(self) -> Iterator[None]:
-        """Context that ends on all processes together, or raises on all."""
+        """Context that ends on all processes together, or raises on all. A server that one has lost is lost to all."""
         failure: Exception | None = None
         try:
             yield
@@ -117,11 +116,14 @@ class ServerEngine(VLLMGeneration):
             failure = error
             for _ in self._parameters:  # all processes must take part in gathering split parameters
                 pass
-        message = f"the vLLM server at {self.options.url}: {failure!r}" if failure else ""
-        if isinstance(failure, VLLMServerError):
-            message = str(failure)
-        if said := [one for one in gather_object([message]) if one]:
+        known = failure is None or isinstance(failure, VLLMServerError)
+        message = str(failure or "") if known else f"{' or '.join(map(str, self.servers.alive))}: {failure!r}"
+        gathered = gather_object([(message, self.servers.lost)])
+        if said := [one for one, _ in gathered if one]:
             raise VLLMServerError(said[0]) from failure
+        lost = {url: reason for _, reasons in gathered for url, reason in reasons.items()}
+        for server in [one for one in self.servers.alive if one.options.url in lost]:
+            self.servers.lose(server, lost[server.options.url])
 
 
 class WeightClient(VLLMClient):
@@ -141,39 +143,54 @@ class WeightClient(VLLMClient):
         return json_of(self.connection.call("GET", url.removeprefix(self.base_url), **content))
 
     def _post(self, url: str, **content: Any) -> Any:
-        return json_of(self.connection.call("POST", url.removeprefix(self.base_url), **content))
+        try:
+            return json_of(self.connection.call("POST", url.removeprefix(self.base_url), **content))
+        except VLLMServerError:
+            group, self.communicator = self.communicator, None
+            if group:  # a broadcast to a process that is gone would not end
+                group.destroy()
+            raise
 
 
-def check_server(connection: ServerConnection, temperature: float) -> dict[str, Any]:
-    """What the server says of its model, its temperature set. Raises VLLMServerError for one without our options."""
-    url = connection.options.url
+class WeightSender(VLLMClient):
+    """TRL's way of sending weights, to several servers: a call goes to all, a packed tensor to the group of each."""
+
+    base_url, _updating_weights = "", False
+
+    def __init__(self, servers: Servers) -> None:
+        self.servers = servers
+        self.clients = {server: WeightClient(server) for server in servers.alive}
+        self.communicator = self
+
+    def broadcast(self, tensor: torch.Tensor, src: int) -> None:
+        """As the communicator of a single group, on the current stream."""
+        for server in self.servers.alive:
+            if group := self.clients[server].communicator:
+                group.broadcast(tensor, src=src)
+
+    def _post(self, path: str, **content: Any) -> None:
+        self.servers.each(lambda server: self.clients[server]._post(path, **content))
+
+
+def check_server(connection: ServerConnection, temperature: float) -> dict[str, str]:
+    """The server's model, dtype and vLLM, its temperature set. Raises VLLMServerError for one without our options."""
     info = connection.call("GET", "/server_info", params={"config_format": "json"})
     if info.status_code == 404:
-        raise VLLMServerError(
-            f"the vLLM server at {url} has no development endpoints, without which it would go on seeing images with "
-            f"old weights: {START} with VLLM_SERVER_DEV_MODE=1 in its environment"
-        )
+        why = "no development endpoints, without which it would go on seeing images with old weights"
+        raise connection.wrong(f"has {why}", "VLLM_SERVER_DEV_MODE=1 in its environment")
     with reading(info.request.url, said := json_of(info)):
-        config = dict(said["vllm_config"]["model_config"])
-        mode = config["logprobs_mode"]
+        config = said["vllm_config"]["model_config"]
+        about, mode = {name: str(config[name]) for name in ("model", "dtype")}, config["logprobs_mode"]
     if mode != "raw_logprobs":
-        raise VLLMServerError(
-            f"the vLLM server at {url} has logprobs_mode={mode}, which leaves out what top-k and banned tokens leave "
-            f"out, unlike training: {START} with --logprobs-mode raw_logprobs"
-        )
+        why = f"logprobs_mode={mode}, which leaves out what top-k and banned tokens leave out, unlike training"
+        raise connection.wrong(f"has {why}", "--logprobs-mode raw_logprobs")
     if connection.call("POST", GENERATE, json={}).status_code == 404:
-        raise VLLMServerError(f"the vLLM server at {url} takes no token ids: {START} with --enable-scale-out")
-    rpc = {"method": "sample_at", "kwargs": {"temperature": str(temperature)}}
-    scaled = connection.call("POST", "/collective_rpc", json=rpc)
-    if not scaled.is_success:
-        raise VLLMServerError(
-            f"the vLLM server at {url} cannot divide its logits by the temperature: {START} with "
-            "--worker-extension-cls vision_zero.rollout.vllm.temperature.TemperatureWorker"
-        )
-    with reading(scaled.request.url, said := json_of(scaled)):
-        if {worker["temperature"] for worker in said["results"]} != {temperature or 1.0}:
-            raise ValueError(f"not all workers divide by the temperature {temperature}")
-    return config
+        raise connection.wrong("takes no token ids", "--enable-scale-out")
+    version = connection.call("GET", "/version")
+    with reading(version.request.url, said := json_of(version)):
+        about["vLLM"] = said["version"]
+    connection.workers = connection.sample_at(temperature)
+    return about
 
 
 def drop_caches(connection: ServerConnection) -> None:
@@ -183,65 +200,53 @@ def drop_caches(connection: ServerConnection) -> None:
         if said["success"] not in (True, False):
             raise ValueError("success is neither true nor false")
     if not said["success"]:
-        raise VLLMServerError(
-            f"the vLLM server at {connection.options.url} works on other requests while it gets new weights: it cannot "
-            "be shared with another run"
-        )
+        works = "works on other requests while it gets new weights: it cannot be shared with another run"
+        raise VLLMServerError(f"{connection} {works}")
     images = connection.call("POST", "/reset_encoder_cache")  # whose reply is empty
     if not images.is_success:
         json_of(images)
 
 
 class ServerPolicy(EnginePolicy):
-    """Policy of a vLLM server, for one rollout. Its prompts are before and after the image's placeholder is expanded.
+    """Policy of vLLM servers, for one rollout. Its prompts are before and after the image's placeholder is expanded.
 
     A server without --enable-prompt-tokens-details does not report cached tokens, which counts as none.
     """
 
-    def __init__(
-        self, connection: ServerConnection, model: PreTrainedModel, processor: ProcessorMixin, sampling: Sampling
-    ) -> None:
+    def __init__(self, servers: Servers, model: PreTrainedModel, processor: ProcessorMixin, sampling: Sampling) -> None:
         super().__init__(model, processor, sampling)
-        self.connection = connection
+        self.servers = servers
         vocabulary = without_adapter_wrapper(model).config.get_text_config().vocab_size
         self._sampled_ids = set(range(vocabulary)) - self._bias.keys()
         self._images: dict[str, dict[str, str]] = {}
-        self._server_has: set[str] = set()
 
     def _new_prompt(self, request: TurnRequest) -> tuple[list[int], list[int]]:
         return unexpanded_prompt_ids(self.processor, request), prompt_of(self.processor, request).ids
 
     def _send(self, name: str, request: TurnRequest, prompt: tuple[list[int], list[int]]) -> None:
         body = {"token_ids": prompt[0], "return_token_ids": True, "sampling_params": self._sampling_params(request)}
-        bodies = [{**body, "content_parts": [part]} for part in self._image_parts(request.image)]
-        self.connection.send(name, GENERATE, bodies)
+        key = request.image.key
+        if key not in self._images:
+            self._images[key] = image_part(request.image)
+        self.servers.send(name, request.turn.game, body, self._images[key])
 
     def poll(self) -> list[tuple[TurnRequest, Completion]]:
         done = []
-        for name, content in self.connection.receive() if self._waiting else []:
+        for name, server, content in self.servers.receive() if self._waiting else []:
             request, (_, prompt_ids) = self._waiting.pop(name)
-            self._server_has.add(request.image.key)
-            done.append((request, self._completion(request, prompt_ids, content)))
+            done.append((request, self._completion(request, prompt_ids, content, server.options.url)))
         return done
 
-    def _image_parts(self, image: GameImage) -> list[dict[str, str]]:
-        """Equivalent parts of a request: the image by its name, if the server has had it, and with its pixels."""
-        if image.key not in self._images:
-            self._images[image.key] = image_part(image)
-        whole = self._images[image.key]
-        named = {name: whole[name] for name in ("type", "uuid")}
-        return [named, whole] if image.key in self._server_has else [whole]
-
-    def _completion(self, request: TurnRequest, prompt_ids: list[int], content: Any) -> Completion:
-        limits, url = request.token_limits, self.connection.options.url + GENERATE
-        with reading(url, content):
+    def _completion(self, request: TurnRequest, prompt_ids: list[int], content: Any, server_url: str) -> Completion:
+        limits = request.token_limits
+        with reading(server_url + GENERATE, content):
             (choice,) = content["choices"]
             if choice["finish_reason"] not in ("stop", "length"):
                 raise ValueError(f"a completion ended with {choice['finish_reason']!r:.40} instead of an end")
             n_prompt, tokens = len(content["prompt_token_ids"]), tuple(choice["token_ids"])
             if content["prompt_token_ids"] != prompt_ids:
                 raise VLLMServerError(
-                    f"the server at {self.connection.options.url} makes {n_prompt} tokens of a "
+                    f"the server at {server_url} makes {n_prompt} tokens of a "
                     f"prompt with a {request.image.width}x{request.image.height} image, training makes "
                     f"{len(prompt_ids)}: start it with the same MODEL, MIN_PIXELS and MAX_PIXELS"
                 )

@@ -4,6 +4,7 @@ vLLM itself divides by the temperature only when it samples: its raw log-probabi
 its processed ones exclude tokens by top-k, top-p and bans.
 """
 
+import uuid
 from typing import Any
 
 from vllm.model_executor.layers.logits_processor import LogitsProcessor
@@ -25,13 +26,14 @@ def put_temperature_into_logits(model: Any, temperature: float) -> None:
 class TemperatureWorker:
     """Extension of a server's workers (`vllm serve --worker-extension-cls`)."""
 
+    started = uuid.uuid4().hex  # a restarted server has another, and its initial weights
     temperature_in_logits = 1.0
     model_runner: Any
 
-    def sample_at(self, temperature: str) -> dict[str, float]:
+    def sample_at(self, temperature: str) -> dict[str, Any]:
         """Divide logits by `temperature` in place of an earlier call's."""
         put_temperature_into_logits(
             self.model_runner.get_model(), (float(temperature) or 1.0) / self.temperature_in_logits
         )
         self.temperature_in_logits = float(temperature) or 1.0
-        return {"temperature": self.temperature_in_logits}
+        return {"temperature": self.temperature_in_logits, "started": self.started}
