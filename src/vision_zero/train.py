@@ -1,11 +1,15 @@
 """Train by self-play: `python -m vision_zero.train --config configs/quickstart.yaml --output_dir runs/mine`."""
 
 import gc
+import hashlib
+import json
 import logging
 import os
 import shlex
 import signal
+import socket
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -33,6 +37,7 @@ import datasets
 import torch
 import torch.distributed
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from peft import LoraConfig, PeftConfig
 from safetensors import SafetensorError
 from tqdm import tqdm
@@ -45,7 +50,7 @@ from vision_zero.config.game import GameConfig
 from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.config.parse import parse, resolved
 from vision_zero.data.failed_edits import PairsWithFailedEdits
-from vision_zero.data.folder_lock import locked
+from vision_zero.data.folder_lock import LOCK, locked
 from vision_zero.data.pairs import BadImageError, check_pairs
 from vision_zero.evaluate.win_rate.callback import ArenaCallback, training_arena
 from vision_zero.models import check_model, check_saved, find_models, load_model, load_processor, zero3_disabled
@@ -141,10 +146,11 @@ def prepare(arguments: list[str] | None, lock: ExitStack) -> tuple[IterativeSPOT
         model.model_name_or_path, game.min_pixels, game.max_pixels, trust_remote_code=args.trust_remote_code
     )
     pairs, image_tokens = load_checked_pairs(game, state.is_main_process, processor)
+    inputs = check_inputs(args, model, pairs, saved, game.template) if state.is_local_main_process else ([], {})
+    check_nodes_agree(state, config, *inputs)
     if state.is_main_process:
         if args.reward_control:
             print(f"reward_control={args.reward_control}: a control run, its rewards carry no meaning", file=sys.stderr)
-        inputs = check_inputs(args, model, pairs, saved, game.template)
         gpu = torch.cuda.get_device_name() if torch.cuda.is_available() and not args.use_cpu else None
         print(plan.line(plan.run_setup(model, game, args, gpu, image_tokens)), file=sys.stderr)
     arena = training_arena(game, args, pairs)
@@ -249,8 +255,40 @@ def find_start(
         torch.distributed.broadcast_object_list(answer)
     if answer[1] is not None:
         raise answer[1]
+    if ranks.nodes() > 1:
+        check_folder_is_shared(output_dir, args.rendezvous_timeout)
     checkpoint, saved = answer[0]
     return checkpoint, saved
+
+
+def check_folder_is_shared(folder: Path, seconds: float) -> None:
+    """Raises ValueError, with the hosts, if a process does not see the lock that the main one holds in `folder`."""
+    end, seen, host = time.monotonic() + seconds, "", socket.gethostname()
+    lock = gather_object([(folder / LOCK).read_text() if os.environ["RANK"] == "0" else ""])[0]
+    while seen != lock and time.monotonic() < end:  # a network file system may show it late
+        with suppress(OSError):
+            os.listdir(folder)  # asks the server again
+            seen = (folder / LOCK).read_text()
+        time.sleep(0.1 if seen != lock else 0)
+    if blind := sorted({one for one in gather_object([host if seen != lock else ""]) if one}):
+        raise ValueError(
+            f"{folder} on {', '.join(blind)} is not the folder in which {lock} writes the run: choose an --output_dir "
+            "(OUTPUT_BASE_DIR) on a file system that all nodes share, at the same path"
+        )
+
+
+def check_nodes_agree(
+    state: PartialState, config: dict[str, Any], prints: list[dict[str, Any]], files: dict[str, str]
+) -> None:
+    """Raises ValueError for a node that was started with other options, or reads other pairs or another model."""
+    if ranks.nodes() == 1:
+        return
+    pairs = hashlib.sha256(json.dumps(prints).encode()).hexdigest()
+    own = {**{f"--{name}": one for name, one in config.items()}, "its image pairs": pairs, **files}
+    first, *others = gather_object([(socket.gethostname(), own if state.is_local_main_process else {})])
+    for host, its in others:  # caches of the Hub are filled by parts
+        if other := [name for name in its.keys() & first[1].keys() if its[name] != first[1][name]]:
+            raise ValueError(f"{min(other)} of host {host} is not that of {first[0]}: all nodes must have the same")
 
 
 def check_inputs(
@@ -285,7 +323,8 @@ def open_folder(args: IterativeSPOConfig, config: dict[str, Any], checkpoint: Pa
         resume.restore_records(output_dir, checkpoint)
         if (then := len(list(checkpoint.glob("rng_state*.pth")))) != (now := PartialState().num_processes):
             print(
-                f"resumed on {now} processes (was {then}): its games are the same, sums round otherwise",
+                f"resumed on {now} processes (was {then}): its games are the same, sums round otherwise, and "
+                "their random states, from which nothing draws, begin anew",
                 file=sys.stderr,
             )
     print(f"resuming from {checkpoint or 'the beginning: there is no complete checkpoint'}", file=sys.stderr)
@@ -354,7 +393,7 @@ def build(
 def finish(trainer: IterativeSPOTrainer) -> None:
     """Leave a complete last checkpoint with its export, and say where things are."""
     last = run_folder.checkpoint_path(trainer.args.output_dir, trainer.state.global_step)
-    if not run_folder.is_complete(last):
+    if not trainer.is_saved(trainer.state.global_step):
         trainer._save_checkpoint(trainer.model, trial=None)
     if trainer.accelerator.is_main_process:
         step, all_steps = trainer.state.global_step, trainer.state.max_steps
@@ -371,6 +410,9 @@ def leave(trainer: IterativeSPOTrainer) -> NoReturn:
         where += f" (the {lost} steps after it are lost: they are no whole iteration)" if lost else ""
         several = trainer.accelerator.num_processes > 1 or trainer.args.deepspeed  # which needs torchrun for one, too
         program = f"torchrun --nproc_per_node {os.environ.get('LOCAL_WORLD_SIZE', 1)}" if several else "python"
+        if (nodes := ranks.nodes()) > 1:
+            head = f"{os.environ['MASTER_ADDR']} --master_port {os.environ['MASTER_PORT']}"
+            program += f" --nnodes {nodes} --node_rank 0 (on the others 1 to {nodes - 1}) --master_addr {head}"
         command = f"{program} -m vision_zero.train --output_dir {shlex.quote(trainer.args.output_dir)} --resume true"
         tqdm.write(f"stopped by {signal.Signals(number).name}: {where}; continue with: {command}", file=sys.stderr)
     trainer.accelerator.wait_for_everyone()

@@ -74,7 +74,7 @@ def save_last_iteration(trainer: Any) -> Path | None:
     """Save the end of the last iteration if no weight has moved since. The newest complete checkpoint, if any."""
     step, folder = trainer.state.global_step, Path(trainer.args.output_dir)
     ended = step and step % trainer.args.optimizer_steps_per_iteration == 0
-    if ended and not run_folder.is_complete(run_folder.checkpoint_path(folder, step)):
+    if ended and not trainer.is_saved(step):
         if trainer.last_iteration is not None and trainer.last_iteration.step == step:
             trainer.last_iteration.put_back(trainer)
         trainer._save_checkpoint(trainer.model, trial=None)
@@ -116,8 +116,9 @@ class ResumableTrainer(GRPOTrainer):
                         folder / run_folder.STATE, {"step": self.state.global_step, **self.state_dict()}
                     )
                     write_base(folder, self.model.config._name_or_path)
-                self.accelerator.wait_for_everyone()
+                written = self.gather(list(run_folder.files_below(folder)))
                 if self.accelerator.is_main_process:
+                    run_folder.wait_for_files(folder, written)
                     run_folder.mark_complete(folder)
         finally:
             self.args.save_total_limit = keep
@@ -128,6 +129,11 @@ class ResumableTrainer(GRPOTrainer):
             if is_last or (self.args.export_every and number % self.args.export_every == 0):
                 self.export(folder)
         self.accelerator.wait_for_everyone()
+
+    def is_saved(self, step: int) -> bool:
+        """Whether the main process sees its complete checkpoint: a network file system may show others a file late."""
+        own = run_folder.is_complete(run_folder.checkpoint_path(self.args.output_dir, step))
+        return bool(self.gather([own])[0])
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """None: TRL's would name a base model, a method and a paper that are not this run's."""
@@ -157,6 +163,11 @@ class ResumableTrainer(GRPOTrainer):
         # float32 holds every precision exactly; each parameter is copied back in its own.
         saved = type(model).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
         model.load_state_dict(saved.state_dict())
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Transformers', unless another number of processes saved them: a process would get those of another rank."""
+        if checkpoint is None or len([*Path(checkpoint).glob("rng_state*.pth")]) == self.args.world_size:
+            super()._load_rng_state(checkpoint)
 
     def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> Any:
         """Transformers', whose resumed runs would go on with save_steps and logging_steps of the checkpoint."""
