@@ -22,7 +22,7 @@ if __name__ == "__main__":
     level = os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ["TORCH_CPP_LOG_LEVEL"] = "FATAL"  # in this process: nodes that do not come are a page of C++
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 from torch.distributed import DistError
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -57,7 +57,7 @@ if __name__ == "__main__":
     logging.getLogger("torch.distributed.elastic").setLevel(logging.ERROR)  # each signal, passed to each worker
     os.environ["TORCH_CPP_LOG_LEVEL"] = level
     os.environ.setdefault("PET_RDZV_CONF", WAIT)
-    options = parse_args(sys.argv[1:])
+    options = parse_args(sys.argv[1:])  # type: ignore[no-untyped-call]
     nodes, endpoint, node = options.nnodes, options.rdzv_endpoint, options.node_rank
     try:
         if nodes != "1:1":
@@ -70,6 +70,11 @@ if __name__ == "__main__":
         rank, failure = failed.get_first_failure()
         if failure.exitcode < 0:
             sys.exit(f"error: rank {rank} was ended by {failure.signal_name()}")
+        if failure.exitcode == 1 and nodes != "1:1":
+            print(
+                f"node {node} of {nodes} ends; where no line above says why, another node's output does",
+                file=sys.stderr,
+            )
         sys.exit(failure.exitcode)
     except (DistError, socket.gaierror) as error:
         if nodes == "1:1":

@@ -113,9 +113,7 @@ def dry(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
 def test_the_command_of_a_node() -> None:
     told = dry(NODES="2", NODE_RANK="1", HEAD="node0", RUN_NAME="first", NUM_PROCESSES="3", NUM_GPUS="0")
     assert told.returncode == 1
-    assert (
-        "games_per_iteration=128 cannot be shared evenly by 6 processes; give --games_per_iteration 132" in told.stderr
-    )
+    assert "games_per_iteration=128 cannot be shared evenly by 6 processes; give --games_per" in told.stderr
     told = dry(NODES="2", NODE_RANK="1", HEAD="node0", RUN_NAME="first", NUM_PROCESSES="4", NUM_GPUS="0")
     words = "--nnodes 2 --node_rank 1 --rdzv_backend static --rdzv_endpoint node0:29500 --rdzv_id first"
     assert told.stdout.startswith(f"torchrun {words} --nproc_per_node 4 -m vision_zero.train ")
@@ -172,7 +170,7 @@ def test_a_head_that_only_this_machine_finds_is_refused(tmp_path: Path) -> None:
     assert f"HEAD={socket.gethostname()} is 127." in line
 
 
-# ------------------------------------------------------------------------------------------------- what nodes must share
+# ------------------------------------------------------------------------------------------- what nodes must share
 
 AGREE = """
 import os, sys
@@ -204,7 +202,7 @@ with ExitStack() as lock, ranks.one_error():
     ("differs", "says"),
     [
         ("", ()),
-        ("folder", ("other on {host} is not the folder in which process ", " on {host} writes the run: choose an ")),
+        ("folder", ("run on {host} is not the folder in which process ", " on {host} writes the run: choose an ")),
         ("option", ("--seed of host {host} is not that of {host}: all nodes must have the same",)),
         ("pairs", ("its image pairs of host {host} is not that of {host}: all nodes must have the same",)),
         ("model", ("config.json of host {host} is not that of {host}: all nodes must have the same",)),
@@ -299,7 +297,7 @@ def test_a_lost_node_is_named_and_the_run_goes_on_without_it(
     lost: int, unplugged: bool, network: Network, whole: Path, tmp_path: Path
 ) -> None:
     """Killed, its connections are closed; without its cable it is silent, and the limit of waits ends the run."""
-    run, words = tmp_path / "runs" / "run", options_file(tmp_path, ddp_timeout=6)
+    run, words = tmp_path / "runs" / "run", options_file(tmp_path, ddp_timeout=15)
     with (
         node(1, HEAD, tmp_path, words, network.prefix(1)) as one,
         node(0, HEAD, tmp_path, words, network.prefix(0)) as zero,
@@ -317,7 +315,7 @@ def test_a_lost_node_is_named_and_the_run_goes_on_without_it(
     (line,) = left.errors()
     assert f"host node{lost}" in line
     assert f"The last good checkpoint is {run}/checkpoint-" in line
-    assert seconds < 6 + 10
+    assert seconds < (15 if unplugged else 0) + 15
     assert "Traceback" not in left.output()
     done = len(complete_checkpoints(run))
     assert 1 <= done < 4
@@ -335,7 +333,7 @@ def test_a_lost_node_is_named_and_the_run_goes_on_without_it(
 def sbatch(folder: Path, attempts: str, arguments: Sequence[str], **variables: str) -> subprocess.Popen[bytes]:
     own = {"STAND_IN": str(folder), "NODES_OF_ATTEMPTS": attempts, "HEAD_PORT": str(free_port()), **variables}
     names = environment(folder / "runs", **own)
-    names["PATH"] = f"{SLURM}:{names['PATH']}"
+    names["PATH"] = f"{SLURM}:{without_packages() if 'DRY_RUN' in variables else names['PATH']}"
     with (folder / "log").open("wb") as file:
         return subprocess.Popen(
             [str(SLURM / "sbatch"), "run_scripts/slurm.sbatch", *arguments],

@@ -203,8 +203,7 @@ class Watch:
                 return f"{name}, came no further for {self.limit:g} s while others wait for it"
         if silence > max(limit, 3 * self.every):
             keeper = self._name(0) if self.signs else "rank 0"
-            if _torchrun_keeps_store():
-                keeper = f"torchrun of host {self.signs[0]['host']}" if self.signs else "torchrun"
+            keeper = f"torchrun of {keeper}" if _torchrun_keeps_store() else keeper
             return f"{keeper}, which keeps the run's store, gave no answer for {silence:.0f} s"
         if urgent and now - self.progress > self.limit:
             names = "; ".join(self._name(int(key)) for key in self.keys)
@@ -226,12 +225,9 @@ class Watch:
         return self.rank == min(rank for rank, one in signs if rank == self.rank or _state(one) not in (GONE, "T", ""))
 
     def let_others_read(self) -> None:
-        """Whoever keeps the store stays until the others know that the run ends; so does its machine, of several.
-
-        torchrun, which keeps it there, ends with the first of its processes.
-        """
-        keeps = os.environ.get("GROUP_RANK") == "0" and nodes() > 1 if _torchrun_keeps_store() else self.rank == 0
-        if keeps:
+        """Whoever keeps the store stays until the others know that the run ends: of several machines, rank 0's."""
+        with_torchrun = nodes() > 1 and os.environ.get("GROUP_RANK") == "0"  # which ends with its first process
+        if with_torchrun if _torchrun_keeps_store() else self.rank == 0:
             time.sleep(3 * self.every)
 
 

@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import metadata
@@ -313,13 +313,12 @@ def files_below(folder: Path) -> dict[str, Path]:
     }
 
 
-def wait_for_files(folder: Path, names: Iterable[str], seconds: float = 60) -> None:
-    """Until all `names` are in `folder`: a network file system may show late what other machines wrote."""
+def in_time(condition: Callable[[], bool], seconds: float = 60) -> bool:
+    """Whether `condition` holds, now or soon: a network file system may show late what another machine wrote."""
     end = time.monotonic() + seconds
-    while missing := sorted({*names} - files_below(folder).keys()):
-        if time.monotonic() > end:
-            raise WriteError(f"{folder}: {missing[0]}, written on another node, does not appear here in {seconds:g} s")
-        time.sleep(0.5)
+    while not (holds := condition()) and time.monotonic() < end:
+        time.sleep(0.2)
+    return holds
 
 
 def _sha256(path: Path) -> str:

@@ -9,7 +9,6 @@ import shlex
 import signal
 import socket
 import sys
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -147,7 +146,8 @@ def prepare(arguments: list[str] | None, lock: ExitStack) -> tuple[IterativeSPOT
     )
     pairs, image_tokens = load_checked_pairs(game, state.is_main_process, processor)
     inputs = check_inputs(args, model, pairs, saved, game.template) if state.is_local_main_process else ([], {})
-    check_nodes_agree(state, config, *inputs)
+    if ranks.nodes() > 1:
+        check_nodes_agree(state, config, *inputs)
     if state.is_main_process:
         if args.reward_control:
             print(f"reward_control={args.reward_control}: a control run, its rewards carry no meaning", file=sys.stderr)
@@ -263,26 +263,22 @@ def find_start(
 
 def check_folder_is_shared(folder: Path, seconds: float) -> None:
     """Raises ValueError, with the hosts, if a process does not see the lock that the main one holds in `folder`."""
-    end, seen, host = time.monotonic() + seconds, "", socket.gethostname()
     lock = gather_object([(folder / LOCK).read_text() if os.environ["RANK"] == "0" else ""])[0]
-    while seen != lock and time.monotonic() < end:  # a network file system may show it late
+
+    def seen() -> bool:
         with suppress(OSError):
-            os.listdir(folder)  # asks the server again
-            seen = (folder / LOCK).read_text()
-        time.sleep(0.1 if seen != lock else 0)
-    if blind := sorted({one for one in gather_object([host if seen != lock else ""]) if one}):
+            return bool(os.listdir(folder)) and (folder / LOCK).read_text() == lock
+        return False
+
+    if blind := sorted({*gather_object([] if run_folder.in_time(seen, seconds) else [socket.gethostname()])}):
         raise ValueError(
             f"{folder} on {', '.join(blind)} is not the folder in which {lock} writes the run: choose an --output_dir "
             "(OUTPUT_BASE_DIR) on a file system that all nodes share, at the same path"
         )
 
 
-def check_nodes_agree(
-    state: PartialState, config: dict[str, Any], prints: list[dict[str, Any]], files: dict[str, str]
-) -> None:
+def check_nodes_agree(state: PartialState, config: dict[str, Any], prints: list[Any], files: dict[str, str]) -> None:
     """Raises ValueError for a node that was started with other options, or reads other pairs or another model."""
-    if ranks.nodes() == 1:
-        return
     pairs = hashlib.sha256(json.dumps(prints).encode()).hexdigest()
     own = {**{f"--{name}": one for name, one in config.items()}, "its image pairs": pairs, **files}
     first, *others = gather_object([(socket.gethostname(), own if state.is_local_main_process else {})])
@@ -323,8 +319,7 @@ def open_folder(args: IterativeSPOConfig, config: dict[str, Any], checkpoint: Pa
         resume.restore_records(output_dir, checkpoint)
         if (then := len(list(checkpoint.glob("rng_state*.pth")))) != (now := PartialState().num_processes):
             print(
-                f"resumed on {now} processes (was {then}): its games are the same, sums round otherwise, and "
-                "their random states, from which nothing draws, begin anew",
+                f"resumed on {now} processes (was {then}): its games are the same, sums round otherwise",
                 file=sys.stderr,
             )
     print(f"resuming from {checkpoint or 'the beginning: there is no complete checkpoint'}", file=sys.stderr)
@@ -410,9 +405,8 @@ def leave(trainer: IterativeSPOTrainer) -> NoReturn:
         where += f" (the {lost} steps after it are lost: they are no whole iteration)" if lost else ""
         several = trainer.accelerator.num_processes > 1 or trainer.args.deepspeed  # which needs torchrun for one, too
         program = f"torchrun --nproc_per_node {os.environ.get('LOCAL_WORLD_SIZE', 1)}" if several else "python"
-        if (nodes := ranks.nodes()) > 1:
-            head = f"{os.environ['MASTER_ADDR']} --master_port {os.environ['MASTER_PORT']}"
-            program += f" --nnodes {nodes} --node_rank 0 (on the others 1 to {nodes - 1}) --master_addr {head}"
+        if ranks.nodes() > 1:
+            program += f" --nnodes {ranks.nodes()} --node_rank N --master_addr {os.environ['MASTER_ADDR']}"
         command = f"{program} -m vision_zero.train --output_dir {shlex.quote(trainer.args.output_dir)} --resume true"
         tqdm.write(f"stopped by {signal.Signals(number).name}: {where}; continue with: {command}", file=sys.stderr)
     trainer.accelerator.wait_for_everyone()

@@ -116,9 +116,10 @@ class ResumableTrainer(GRPOTrainer):
                         folder / run_folder.STATE, {"step": self.state.global_step, **self.state_dict()}
                     )
                     write_base(folder, self.model.config._name_or_path)
-                written = self.gather(list(run_folder.files_below(folder)))
+                written = {*self.gather(list(run_folder.files_below(folder)))}
                 if self.accelerator.is_main_process:
-                    run_folder.wait_for_files(folder, written)
+                    if not run_folder.in_time(lambda: written <= run_folder.files_below(folder).keys()):
+                        raise run_folder.WriteError(f"{folder}: files that other nodes wrote do not appear here")
                     run_folder.mark_complete(folder)
         finally:
             self.args.save_total_limit = keep
@@ -132,8 +133,7 @@ class ResumableTrainer(GRPOTrainer):
 
     def is_saved(self, step: int) -> bool:
         """Whether the main process sees its complete checkpoint: a network file system may show others a file late."""
-        own = run_folder.is_complete(run_folder.checkpoint_path(self.args.output_dir, step))
-        return bool(self.gather([own])[0])
+        return bool(self.gather([run_folder.is_complete(run_folder.checkpoint_path(self.args.output_dir, step))])[0])
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """None: TRL's would name a base model, a method and a paper that are not this run's."""

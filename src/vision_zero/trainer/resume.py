@@ -40,9 +40,8 @@ def read_state(checkpoint: Path | None, config: Mapping[str, Any]) -> dict[str, 
     shards, now = len([*checkpoint.glob("global_step*/*zero_pp_rank_*_optim_states.pt")]), ranks.world_size()
     if shards not in (0, now):
         raise RunFolderError(
-            f"{checkpoint} was saved by ZeRO on {shards} processes, each with its part of the optimizer's state, and "
-            f"there are {now}: resume on {shards}, or begin another run from its weights (python -m vision_zero.export "
-            f"{checkpoint} FOLDER, then MODEL=FOLDER)"
+            f"{checkpoint} was saved by ZeRO on {shards} processes, a part of the optimizer each, and there are {now}: "
+            f"resume on {shards}, or begin anew from its weights (vision_zero.export {checkpoint} FOLDER, MODEL=FOLDER)"
         )
     try:
         state = json.loads((checkpoint / run_folder.STATE).read_text("utf-8"))
