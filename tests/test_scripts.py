@@ -731,6 +731,16 @@ def test_refuses_another_runs_folder(tmp_path: Path) -> None:
     assert line[line.index("--resume") + 1] == "true"
 
 
+def test_what_is_left_before_a_run_began_is_no_run(tmp_path: Path) -> None:
+    """As by a job that was ended in its first minute, which the scheduler starts again."""
+    (tmp_path / "run").mkdir()
+    for name in run_folder.BEFORE_THE_RUN:
+        (tmp_path / "run" / name).touch()
+    assert command("run_grpo_vision_zero.sh", **{**OWN, "OUTPUT_BASE_DIR": str(tmp_path)})
+    (tmp_path / "run" / run_folder.CONFIG).touch()
+    assert bash("run_grpo_vision_zero.sh", DRY_RUN="1", **{**OWN, "OUTPUT_BASE_DIR": str(tmp_path)}).returncode == 1
+
+
 def test_quickstart_is_refused_a_second_time(tmp_path: Path) -> None:
     run = tmp_path / "quickstart"
     nothing = bash("quickstart.sh", "--resume", RUN_DIR=str(run))
