@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,26 @@ import numpy as np
 import pytest
 import torch
 
-from tests.process_helpers import ROOT, train, train_well
+from tests.process_helpers import ROOT, flags, kill, running, train, train_well, wait_for
 from tests.trainer.test_distributed import assert_same_games, assert_same_metrics
 from tests.trainer_helpers import make_trainer
 
 LORA = {"use_peft": True, "lora_r": 4, "lora_dropout": 0.0, "lora_target_modules": ["q_proj", "v_proj"]}
 HALF: dict[str, Any] = {"per_device_train_batch_size": 2}
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The run of one process with these options, made once."""
+    runs: dict[bool, Path] = {}
+
+    def make(**options: Any) -> Path:
+        if bool(options) not in runs:
+            run = runs[bool(options)] = tmp_path_factory.mktemp("unbroken") / "run"
+            train_well(run, **HALF, **options)
+        return runs[bool(options)]
+
+    return make
 
 
 @pytest.mark.parametrize(
@@ -29,14 +44,17 @@ HALF: dict[str, Any] = {"per_device_train_batch_size": 2}
     ],
 )
 def test_games_and_losses_are_those_of_an_unbroken_run(
-    before: int, after: int, options: dict[str, Any], tmp_path: Path
+    before: int, after: int, options: dict[str, Any], unbroken: Callable[..., Path], tmp_path: Path
 ) -> None:
     """Losses and all other metrics to 1e-4, as between processes of one run: sums are added in another order."""
-    whole, run = tmp_path / "whole", tmp_path / "run"
-    train_well(whole, **HALF, **options)
-    train_well(run, processes=before, iterations=2, **HALF, **options)
-    resumed = train_well(run, processes=after, resume=True, iterations=4, **HALF, **options)
+    run = tmp_path / "run"
+    with running(*flags(output_dir=run, **HALF, **options), processes=before) as process:
+        wait_for((run / "checkpoint-2" / "COMPLETE").exists, process)
+        kill(process)
+    assert not (run / "checkpoint-4").exists()
+    resumed = train_well(run, processes=after, resume=True, **HALF, **options)
     assert f"resumed on {after} processes (was {before}): its games are the same" in resumed.output
+    whole = unbroken(**options)
     assert_same_games(whole, run)
     assert_same_metrics(whole, run)
 
