@@ -202,7 +202,7 @@ with ExitStack() as lock, ranks.one_error():
     ("differs", "says"),
     [
         ("", ()),
-        ("folder", ("run on {host} is not the folder in which process ", " on {host} writes the run: choose an ")),
+        ("folder", (" on {host} is not the folder in which process ", " on {host} writes the run: choose an ")),
         ("option", ("--seed of host {host} is not that of {host}: all nodes must have the same",)),
         ("pairs", ("its image pairs of host {host} is not that of {host}: all nodes must have the same",)),
         ("model", ("config.json of host {host} is not that of {host}: all nodes must have the same",)),

@@ -2,7 +2,6 @@
 
 import gc
 import hashlib
-import json
 import logging
 import os
 import shlex
@@ -61,7 +60,7 @@ from vision_zero.rollout.transformers_policy import image_tokens as tokens_of
 from vision_zero.rollout.vllm.client import VLLMServerError
 from vision_zero.trainer import resume
 from vision_zero.trainer.callbacks import GamesTable, IterationLine, MetricsFile, SelfCheck, UpdateBar
-from vision_zero.trainer.checkpointing import save_last_iteration
+from vision_zero.trainer.checkpointing import is_saved, save_last_iteration
 from vision_zero.trainer.finite import how_to_go_on
 from vision_zero.trainer.generation import LogprobGapError
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
@@ -270,16 +269,16 @@ def check_folder_is_shared(folder: Path, seconds: float) -> None:
             return bool(os.listdir(folder)) and (folder / LOCK).read_text() == lock
         return False
 
-    if blind := sorted({*gather_object([] if run_folder.in_time(seen, seconds) else [socket.gethostname()])}):
+    if blind := gather_object([] if run_folder.in_time(seen, seconds) else [socket.gethostname()]):
         raise ValueError(
-            f"{folder} on {', '.join(blind)} is not the folder in which {lock} writes the run: choose an --output_dir "
-            "(OUTPUT_BASE_DIR) on a file system that all nodes share, at the same path"
+            f"{folder} on {', '.join(sorted({*blind}))} is not the folder in which {lock} writes the run: choose an "
+            "--output_dir (OUTPUT_BASE_DIR) on a file system that all nodes share, at the same path"
         )
 
 
 def check_nodes_agree(state: PartialState, config: dict[str, Any], prints: list[Any], files: dict[str, str]) -> None:
     """Raises ValueError for a node that was started with other options, or reads other pairs or another model."""
-    pairs = hashlib.sha256(json.dumps(prints).encode()).hexdigest()
+    pairs = hashlib.sha256(repr(prints).encode()).hexdigest()
     own = {**{f"--{name}": one for name, one in config.items()}, "its image pairs": pairs, **files}
     first, *others = gather_object([(socket.gethostname(), own if state.is_local_main_process else {})])
     for host, its in others:  # caches of the Hub are filled by parts
@@ -388,7 +387,7 @@ def build(
 def finish(trainer: IterativeSPOTrainer) -> None:
     """Leave a complete last checkpoint with its export, and say where things are."""
     last = run_folder.checkpoint_path(trainer.args.output_dir, trainer.state.global_step)
-    if not trainer.is_saved(trainer.state.global_step):
+    if not is_saved(trainer, trainer.state.global_step):
         trainer._save_checkpoint(trainer.model, trial=None)
     if trainer.accelerator.is_main_process:
         step, all_steps = trainer.state.global_step, trainer.state.max_steps

@@ -70,11 +70,16 @@ class LastIteration:
             torch.cuda.set_rng_state(self._gpu)
 
 
+def is_saved(trainer: Any, step: int) -> bool:
+    """Whether the main process sees its complete checkpoint: a network file system may show others a file late."""
+    return bool(trainer.gather([run_folder.is_complete(run_folder.checkpoint_path(trainer.args.output_dir, step))])[0])
+
+
 def save_last_iteration(trainer: Any) -> Path | None:
     """Save the end of the last iteration if no weight has moved since. The newest complete checkpoint, if any."""
     step, folder = trainer.state.global_step, Path(trainer.args.output_dir)
     ended = step and step % trainer.args.optimizer_steps_per_iteration == 0
-    if ended and not trainer.is_saved(step):
+    if ended and not is_saved(trainer, step):
         if trainer.last_iteration is not None and trainer.last_iteration.step == step:
             trainer.last_iteration.put_back(trainer)
         trainer._save_checkpoint(trainer.model, trial=None)
@@ -116,11 +121,9 @@ class ResumableTrainer(GRPOTrainer):
                         folder / run_folder.STATE, {"step": self.state.global_step, **self.state_dict()}
                     )
                     write_base(folder, self.model.config._name_or_path)
-                written = {*self.gather(list(run_folder.files_below(folder)))}
+                written = self.gather(list(run_folder.files_below(folder)))
                 if self.accelerator.is_main_process:
-                    if not run_folder.in_time(lambda: written <= run_folder.files_below(folder).keys()):
-                        raise run_folder.WriteError(f"{folder}: files that other nodes wrote do not appear here")
-                    run_folder.mark_complete(folder)
+                    run_folder.mark_complete(folder, written=written)
         finally:
             self.args.save_total_limit = keep
         if self.accelerator.is_main_process:
@@ -130,10 +133,6 @@ class ResumableTrainer(GRPOTrainer):
             if is_last or (self.args.export_every and number % self.args.export_every == 0):
                 self.export(folder)
         self.accelerator.wait_for_everyone()
-
-    def is_saved(self, step: int) -> bool:
-        """Whether the main process sees its complete checkpoint: a network file system may show others a file late."""
-        return bool(self.gather([run_folder.is_complete(run_folder.checkpoint_path(self.args.output_dir, step))])[0])
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """None: TRL's would name a base model, a method and a paper that are not this run's."""
