@@ -123,7 +123,7 @@ class ResumableTrainer(GRPOTrainer):
                     write_base(folder, self.model.config._name_or_path)
                 written = self.gather(list(run_folder.files_below(folder)))
                 if self.accelerator.is_main_process:
-                    run_folder.mark_complete(folder, written=written)
+                    run_folder.mark_complete(folder, None, written)
         finally:
             self.args.save_total_limit = keep
         if self.accelerator.is_main_process:
