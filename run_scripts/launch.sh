@@ -162,15 +162,15 @@ options() { # NAME VALUES: the same for several values, separated by spaces
 }
 
 check_options() { # [PACKAGE [PROCESSES]]: with DRY_RUN=1 dies of options that the program of the command would refuse
-    local program=(python "$root/run_scripts/check_options.py" "${2:-1}")
+    local program=(python "$root/run_scripts/check_options.py" "${2:-1}") at=1
     if [ "$DRY_RUN" = 0 ]; then return; fi
     activate
     if ! is_installed "${1:-trl}"; then
         echo "$script: options not checked: nothing is installed (${1:-trl} is missing)" >&2
         return
     fi
-    if [ "${command[0]}" = torchrun ]; then program+=("${command[@]:4}"); else program+=("${command[@]:1}"); fi
-    OMP_NUM_THREADS=1 "${program[@]}" >&2 || exit
+    while [ "${command[at]}" != -m ]; do at=$((at + 1)); done # past the options of torchrun
+    OMP_NUM_THREADS=1 "${program[@]}" "${command[@]:at}" >&2 || exit
 }
 
 stop_if_dry() { # with DRY_RUN=1 prints the command, quoted for a shell, and stops
@@ -196,8 +196,9 @@ asks_to_resume() { # ARGUMENTS: RESUME becomes 1 where they say so
 check_run_folder() { # FOLDER CONTINUE ANOTHER: dies of one to resume that is not there, of another that holds a run
     if [ "$RESUME" = 1 ]; then
         [ -d "$1" ] || die "there is no run $1 to resume; start it without RESUME=1 and --resume"
-    # A lock alone is left by a run that was ended before it began.
-    elif [ -n "$(find "$1" -mindepth 1 -maxdepth 1 ! -name .lock 2>/dev/null)" ]; then
+    # These alone are left by a run that was ended before it began (run_folder.py, BEFORE_THE_RUN).
+    elif [ -n "$(find "$1" -mindepth 1 -maxdepth 1 ! -name .lock ! -name git.txt ! -name git.diff ! -name versions.txt \
+        ! -name pairs.jsonl ! -name model.json 2>/dev/null)" ]; then
         echo "$script: error: $1 holds a run already, and it stays as it is." >&2
         echo "  continue it with $2" >&2
         echo "  look at it with python -m vision_zero.report $1 --summary" >&2

@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# Train a vision-language model by self-play with Iterative-SPO, on all GPUs of this machine.
+# Train a vision-language model by self-play with Iterative-SPO, on all GPUs of this machine, or of several.
 #
 #   IMAGES_DIR=my/images bash run_scripts/run_grpo_vision_zero.sh [any option of python -m vision_zero.train]
 #   IMAGES_DIR=my/images DRY_RUN=1 bash run_scripts/run_grpo_vision_zero.sh --iterations 50    # check, print the command
 #   RUN_NAME=first RESUME=1 bash run_scripts/run_grpo_vision_zero.sh                           # continue that run
 #   IMAGES_DIR=data/drawn MODEL=data/tiny_vlm NUM_GPUS=0 bash run_scripts/run_grpo_vision_zero.sh --template compact \
 #       --iterations 4 --games_per_iteration 8 --holdout 0.25 --arena_games 8                  # on the CPU
+#   NODES=2 NODE_RANK=0 HEAD=node0 RUN_NAME=first ... bash run_scripts/run_grpo_vision_zero.sh # on node0; NODE_RANK=1 on
+#                                                                                              # the other; Slurm: slurm.sbatch
 #
 # The environment sets these variables and no others: IMAGES_DIR SCENES_DIR MODEL OUTPUT_BASE_DIR RUN_NAME RESUME DRY_RUN
-# NUM_GPUS NUM_PROCESSES DEEPSPEED REPORT_TO WANDB_PROJECT. All else is a flag: change its line in `options`, or give it
+# NUM_GPUS NUM_PROCESSES NODES NODE_RANK HEAD DEEPSPEED REPORT_TO WANDB_PROJECT. All else is a flag: change its line in `options`, or give it
 # as an argument, which wins. With --config FILE the file takes the place of `options`. A run that is resumed has its own
 # options: it gets the arguments, and of the variables those that are set for the command.
 #
@@ -28,6 +30,9 @@ RESUME="${RESUME:-0}"                                   # 1: continue RUN_NAME f
 DRY_RUN="${DRY_RUN:-0}"                                 # 1: check, print the command and stop
 NUM_GPUS="${NUM_GPUS:-}"                                # empty: all of this machine [paper: 8 x A100-80GB]; 0: train on the CPU
 NUM_PROCESSES="${NUM_PROCESSES:-}"                      # empty: one per GPU, or one on the CPU (2 and more talk over gloo)
+NODES="${NODES:-1}"                                     # machines; NUM_GPUS and NUM_PROCESSES are those of each
+NODE_RANK="${NODE_RANK:-}"                              # which of them this is, from 0; needed with NODES above 1
+HEAD="${HEAD:-}"                                        # address of node 0 as the others reach it, HOST or HOST:PORT (29500)
 DEEPSPEED="${DEEPSPEED:-}"                              # a JSON file, or none; empty: ZeRO-3 on GPUs, none on the CPU [ours]
 REPORT_TO="${REPORT_TO:-wandb}"                         # wandb, tensorboard, none; wandb is offline without a key [ours]
 WANDB_PROJECT="${WANDB_PROJECT:-vision-zero}"           # where wandb lists the run [ours]
@@ -109,7 +114,10 @@ asks_to_resume "$@"
 activate
 choose_machine
 command=(python -m vision_zero.train)
-if [ "$NUM_PROCESSES" -gt 1 ] || [ "$NUM_GPUS" -gt 0 ]; then
+if [ "$NODES" -gt 1 ]; then
+    command=(torchrun --nnodes "$NODES" --node_rank "$NODE_RANK" --rdzv_backend static --rdzv_endpoint "$HEAD"
+        --rdzv_id "$RUN_NAME" --nproc_per_node "$NUM_PROCESSES" -m vision_zero.train)
+elif [ "$NUM_PROCESSES" -gt 1 ] || [ "$NUM_GPUS" -gt 0 ]; then
     command=(torchrun --standalone --nproc_per_node "$NUM_PROCESSES" -m vision_zero.train)
 fi
 if [ "$RESUME" = 0 ]; then
@@ -131,7 +139,7 @@ set_by DEEPSPEED deepspeed "${DEEPSPEED#none}"
 if [ "$RESUME" = 1 ]; then command+=(--resume true); fi
 command+=("$@")
 check_command
-check_options trl "$NUM_PROCESSES"
+check_options trl "$processes"
 stop_if_dry
 say_what_starts
 become_command

@@ -61,7 +61,7 @@ section "import-linter: direction of the imports"
 lint-imports --no-logo
 
 section "shell scripts: bash -n, shellcheck"
-mapfile -d '' -t scripts < <(find . -name '*.sh' -not -path './.*/*' -print0; printf '%s\0' .ci/run)
+mapfile -d '' -t scripts < <(find . \( -name '*.sh' -o -name '*.sbatch' \) -not -path './.*/*' -print0; printf '%s\0' .ci/run)
 for script in "${scripts[@]}"; do bash -n "$script"; done
 shellcheck -x "${scripts[@]}"
 echo "${#scripts[@]} scripts"

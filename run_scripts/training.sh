@@ -31,6 +31,20 @@ choose_machine() { # NUM_GPUS, NUM_PROCESSES and DEEPSPEED where they are empty
         NUM_PROCESSES="${NUM_PROCESSES:-$NUM_GPUS}" DEEPSPEED="${DEEPSPEED:-$root/configs/deepspeed/zero3.json}"
     fi
     [ "$NUM_PROCESSES" -gt 0 ] || die "NUM_PROCESSES=$NUM_PROCESSES must be at least 1"
+    check_nodes
+}
+
+check_nodes() { # dies of nodes that would not meet; HEAD gets its port, `processes` are those of all nodes
+    check_numbers NODES NODE_RANK
+    [ "$NODES" -gt 0 ] || die "NODES=$NODES must be at least 1"
+    [ "${NODE_RANK:-0}" -lt "$NODES" ] || die "NODE_RANK=$NODE_RANK must be below NODES=$NODES: the first node is 0"
+    processes=$((NODES * NUM_PROCESSES))
+    if [ "$NODES" = 1 ]; then return; fi
+    [ -n "$NODE_RANK" ] || die "NODES=$NODES needs NODE_RANK, which differs on every node: 0 to $((NODES - 1))"
+    [ -n "$HEAD" ] || die "NODES=$NODES needs HEAD, the address of node 0 as the others reach it: HOST or HOST:PORT"
+    [ -n "$RUN_NAME" ] || die "NODES=$NODES needs RUN_NAME, the same on every node: by itself it would have the time"
+    case "$HEAD" in *:*) ;; *) HEAD+=":29500" ;; esac
+    [[ "$HEAD" =~ ^[^:/]+:[1-9][0-9]{0,4}$ ]] || die "HEAD=$HEAD must be HOST or HOST:PORT"
 }
 
 # ---------------------------------------------------------------------------------------------------------- the options
@@ -128,11 +142,11 @@ check_shares() { # dies of games that the processes cannot share, which the prog
     local games="${value[games_per_iteration]-}" votes="${value[num_generations]-}" rows
     local micro="${value[per_device_train_batch_size]-}" updates="${value[updates_per_iteration]-}"
     if ! is_number "$games" || ! is_number "$votes" || ! is_number "$micro" || ! is_number "$updates"; then return; fi
-    if ((games % NUM_PROCESSES)); then
-        die "games_per_iteration=$games cannot be shared evenly by $NUM_PROCESSES processes;" \
-            "give --games_per_iteration $(((games / NUM_PROCESSES + 1) * NUM_PROCESSES))"
+    if ((games % processes)); then
+        die "games_per_iteration=$games cannot be shared evenly by $processes processes;" \
+            "give --games_per_iteration $(((games / processes + 1) * processes))"
     fi
-    rows=$((games * votes / NUM_PROCESSES))
+    rows=$((games * votes / processes))
     if ((micro * updates == 0 || rows % (micro * updates))); then
         die "every process has $rows votes per iteration (games_per_iteration x num_generations / processes), no multiple" \
             "of per_device_train_batch_size=$micro x updates_per_iteration=$updates; give --per_device_train_batch_size" \
@@ -155,21 +169,26 @@ decide_vllm() { # `--use_vllm auto` of the command becomes true where there is a
 }
 
 say_what_starts() { # the banner; whoever resumes is told by the program what it goes on with
-    local processes="$NUM_PROCESSES on $NUM_GPUS GPUs" player="transformers plays" tracker="${value[report_to]-none}"
+    local where="on $NUM_GPUS GPUs" player="transformers plays" tracker="${value[report_to]-none}"
     mkdir -p "$OUTPUT_BASE_DIR"
     export WANDB_PROJECT WANDB_DIR="${WANDB_DIR:-$OUTPUT_BASE_DIR}"
     export WANDB_DATA_DIR="${WANDB_DATA_DIR:-$WANDB_DIR/wandb/data}" # images of games, which a later sync needs
     if [[ "$tracker" == *wandb* ]]; then tracker+=" in $WANDB_DIR/wandb"; fi
+    if [ "${NODE_RANK:-0}" != 0 ]; then
+        echo "node $NODE_RANK of $NODES (0 to $((NODES - 1))) of $output_dir; node 0 is at $HEAD"
+        return
+    fi
     if [ "$RESUME" = 1 ]; then
         echo "continuing $output_dir with the options of its config.yaml, and what was set for this command"
         return
     fi
-    if [ "$NUM_GPUS" = 0 ]; then processes="$NUM_PROCESSES on the CPU"; fi
+    if [ "$NUM_GPUS" = 0 ]; then where="on the CPU"; fi
+    if [ "$NODES" != 1 ]; then where+=" of each of $NODES nodes, node 0 at $HEAD"; fi
     if [ "${value[use_vllm]-}" = true ]; then player="vLLM plays"; fi
     cat <<REPORT
 run          $output_dir
 images       ${value[images]}; model: ${value[model_name_or_path]}
-processes    $processes, DeepSpeed: $DEEPSPEED; $player (--use_vllm)
+processes    $NUM_PROCESSES $where, DeepSpeed: $DEEPSPEED; $player (--use_vllm)
 tracker      $tracker; metrics.jsonl and games/ are in the run's folder
 unlike configs/paper_v2.yaml:$(unlike "$root/configs/paper_v2.yaml")
 afterwards   python -m vision_zero.report $output_dir --summary

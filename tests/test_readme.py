@@ -23,7 +23,8 @@ OTHER_FLAGS = {
     "all", "browser", "blender", "cpu", "fix", "force", "gpu", "help",  # setup.sh, test.sh, ruff
     "changed", "edits", "kinds", "min_difference", "parts_per_table", "tables",  # make_data charts
     "batch", "max_tokens", "model", "use_cpu",  # make_data.charts.read_charts
-    "config", "name", "standalone", "nproc_per_node",  # TrlParser, torchrun, VLMEvalKit
+    "config", "name", "standalone", "nproc_per_node", "rdzv_backend",  # TrlParser, torchrun, VLMEvalKit
+    "nodes", "requeue",  # sbatch
     "game", "out", "sheet", "step", "curves", "summary",  # inspect_data, report
     "drawn", "games", "other_seed", "reference", "with",  # evaluate
     "evaluation", "image_size", "logdir",  # report, tensorboard

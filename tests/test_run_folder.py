@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import threading
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -385,3 +386,12 @@ def test_an_option_that_is_a_constant_now(name: str, tmp_path: Path) -> None:
         else:
             with pytest.raises(run_folder.RunFolderError, match=rf"{name}=7 and cannot go on with {name}="):
                 run_folder.find_start(run, True, {"seed": 1})
+
+
+def test_what_another_machine_wrote_may_appear_late(tmp_path: Path) -> None:
+    """As on a network file system."""
+    late = threading.Timer(0.3, (tmp_path / "late").touch)
+    late.start()
+    assert run_folder.in_time((tmp_path / "late").exists, 30)
+    late.join()
+    assert not run_folder.in_time((tmp_path / "never").exists, 0)

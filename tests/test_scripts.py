@@ -225,7 +225,7 @@ def test_a_preset_takes_the_place_of_the_scripts_options(parsed: Mapping[str, Ma
 
 VARIABLES = [
     *("IMAGES_DIR", "SCENES_DIR", "MODEL", "OUTPUT_BASE_DIR", "RUN_NAME", "RESUME", "DRY_RUN", "NUM_GPUS"),
-    *("NUM_PROCESSES", "DEEPSPEED", "REPORT_TO", "WANDB_PROJECT"),
+    *("NUM_PROCESSES", "NODES", "NODE_RANK", "HEAD", "DEEPSPEED", "REPORT_TO", "WANDB_PROJECT"),
 ]
 OWN = {"IMAGES_DIR": str(PHOTOS), "NUM_GPUS": "0", "RUN_NAME": "run", "OUTPUT_BASE_DIR": "/nowhere"}
 
@@ -246,6 +246,7 @@ def test_every_variable_changes_the_command() -> None:
         "DEEPSPEED": str(ROOT / "configs/deepspeed/zero2.json"),
     }
     outside = {"DRY_RUN", "WANDB_PROJECT", "RESUME"}  # not options: tested below, or read by wandb
+    outside |= {"NODES", "NODE_RANK", "HEAD"}  # together: test_nodes.py
     silent = [
         name
         for name in variables
@@ -728,6 +729,16 @@ def test_refuses_another_runs_folder(tmp_path: Path) -> None:
     )
     line = command("run_grpo_vision_zero.sh", RESUME="1", **usual)
     assert line[line.index("--resume") + 1] == "true"
+
+
+def test_what_is_left_before_a_run_began_is_no_run(tmp_path: Path) -> None:
+    """As by a job that was ended in its first minute, which the scheduler starts again."""
+    (tmp_path / "run").mkdir()
+    for name in run_folder.BEFORE_THE_RUN:
+        (tmp_path / "run" / name).touch()
+    assert command("run_grpo_vision_zero.sh", **{**OWN, "OUTPUT_BASE_DIR": str(tmp_path)})
+    (tmp_path / "run" / run_folder.CONFIG).touch()
+    assert bash("run_grpo_vision_zero.sh", DRY_RUN="1", **{**OWN, "OUTPUT_BASE_DIR": str(tmp_path)}).returncode == 1
 
 
 def test_quickstart_is_refused_a_second_time(tmp_path: Path) -> None:

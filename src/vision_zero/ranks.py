@@ -43,6 +43,11 @@ def world_size() -> int:
     return _number("WORLD_SIZE", 1, least=1)
 
 
+def nodes() -> int:
+    """How many machines torchrun was started on; 1 under other launchers."""
+    return _number("GROUP_WORLD_SIZE", 1, least=1)
+
+
 def check_environment() -> None:
     """Raises RankError for variables from which libraries would conclude different numbers of processes."""
     world, rank, local = world_size(), _number("RANK", 0), _number("LOCAL_RANK", 0)
@@ -176,7 +181,7 @@ class Watch:
             if self.told or (lost := self._lost()):
                 if self.claims():
                     print(f"error: {lost}; all processes end. {self.advice()}", file=sys.stderr, flush=True)
-                    self.let_others_read()
+                self.let_others_read()
                 os._exit(1)
 
     def _lost(self) -> str:
@@ -197,7 +202,8 @@ class Watch:
             if silence < 3 * self.every and now - self.level[rank] > self.limit:
                 return f"{name}, came no further for {self.limit:g} s while others wait for it"
         if silence > max(limit, 3 * self.every):
-            keeper = "torchrun" if _torchrun_keeps_store() else self._name(0) if self.signs else "rank 0"
+            keeper = self._name(0) if self.signs else "rank 0"
+            keeper = f"torchrun of {keeper}" if _torchrun_keeps_store() else keeper
             return f"{keeper}, which keeps the run's store, gave no answer for {silence:.0f} s"
         if urgent and now - self.progress > self.limit:
             names = "; ".join(self._name(int(key)) for key in self.keys)
@@ -219,8 +225,9 @@ class Watch:
         return self.rank == min(rank for rank, one in signs if rank == self.rank or _state(one) not in (GONE, "T", ""))
 
     def let_others_read(self) -> None:
-        """Whoever keeps the store stays until the others know that the run ends."""
-        if self.rank == 0 and not _torchrun_keeps_store():
+        """Whoever keeps the store stays until the others know that the run ends: of several machines, rank 0's."""
+        with_torchrun = nodes() > 1 and os.environ.get("GROUP_RANK") == "0"  # which ends with its first process
+        if with_torchrun if _torchrun_keeps_store() else self.rank == 0:
             time.sleep(3 * self.every)
 
 

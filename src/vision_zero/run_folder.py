@@ -18,7 +18,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import metadata
@@ -257,9 +258,11 @@ def is_complete(checkpoint: Path) -> bool:
     return (checkpoint / COMPLETE).is_file()
 
 
-def mark_complete(folder: Path, mark: Path | None = None) -> None:
-    """Write the mark (default: COMPLETE in it) of a checkpoint, once everything below it is flushed to the disk."""
-    paths = _files_below(folder)
+def mark_complete(folder: Path, mark: Path | None = None, written: Iterable[str] = ()) -> None:
+    """Write the mark (default: COMPLETE in it) of a checkpoint, once all that was `written` is flushed to the disk."""
+    if not in_time(lambda: {*written} <= files_below(folder).keys()):
+        raise WriteError(f"{folder}: files that another node wrote do not appear here")
+    paths = files_below(folder)
     with ThreadPoolExecutor() as pool:
         hashes = list(pool.map(_sha256, paths.values()))
     for flushed in (*paths.values(), *(path for path in folder.rglob("*") if path.is_dir()), folder, folder.parent):
@@ -284,7 +287,7 @@ def verify(folder: Path, mark: Path | None = None, *, model_alone: bool = False)
     if not text and "step" not in ((_record(state.read_bytes()) if state.is_file() else None) or {}):
         print(f"{folder} was saved by an earlier version, without sizes and SHA-256: not verified", file=sys.stderr)
         return
-    kept, paths = _record(text) or {}, _files_below(folder)
+    kept, paths = _record(text) or {}, files_below(folder)
     files = kept.get("files")
     if not isinstance(files, dict) or text != _mark_text(files, kept.get("records"), kept.get("options")).encode():
         raise RunFolderError(f"{folder} is damaged: {mark.name} is not there, or not as it was written")
@@ -302,7 +305,7 @@ def verify(folder: Path, mark: Path | None = None, *, model_alone: bool = False)
         raise RunFolderError(f"{folder} is damaged: {shorten(wrong)}")
 
 
-def _files_below(folder: Path) -> dict[str, Path]:
+def files_below(folder: Path) -> dict[str, Path]:
     """Files by relative name, without the marks, the export and hidden ones (begun writes, a file browser's)."""
     found = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
     return {
@@ -310,6 +313,14 @@ def _files_below(folder: Path) -> dict[str, Path]:
         for name, path in found.items()
         if name.parts[0] not in (EXPORT, COMPLETE, EXPORTED) and not any(part.startswith(".") for part in name.parts)
     }
+
+
+def in_time(condition: Callable[[], bool], seconds: float = 60) -> bool:
+    """Whether `condition` holds, now or soon: a network file system may show late what another machine wrote."""
+    end = time.monotonic() + seconds
+    while not (holds := condition()) and time.monotonic() < end:
+        time.sleep(0.2)
+    return holds
 
 
 def _sha256(path: Path) -> str:

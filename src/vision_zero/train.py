@@ -1,10 +1,12 @@
 """Train by self-play: `python -m vision_zero.train --config configs/quickstart.yaml --output_dir runs/mine`."""
 
 import gc
+import hashlib
 import logging
 import os
 import shlex
 import signal
+import socket
 import sys
 import warnings
 from collections.abc import Iterator
@@ -33,6 +35,7 @@ import datasets
 import torch
 import torch.distributed
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from peft import LoraConfig, PeftConfig
 from safetensors import SafetensorError
 from tqdm import tqdm
@@ -45,7 +48,7 @@ from vision_zero.config.game import GameConfig
 from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.config.parse import parse, resolved
 from vision_zero.data.failed_edits import PairsWithFailedEdits
-from vision_zero.data.folder_lock import locked
+from vision_zero.data.folder_lock import LOCK, locked
 from vision_zero.data.pairs import BadImageError, check_pairs
 from vision_zero.evaluate.win_rate.callback import ArenaCallback, training_arena
 from vision_zero.models import check_model, check_saved, find_models, load_model, load_processor, zero3_disabled
@@ -57,7 +60,7 @@ from vision_zero.rollout.transformers_policy import image_tokens as tokens_of
 from vision_zero.rollout.vllm.client import VLLMServerError
 from vision_zero.trainer import resume
 from vision_zero.trainer.callbacks import GamesTable, IterationLine, MetricsFile, SelfCheck, UpdateBar
-from vision_zero.trainer.checkpointing import save_last_iteration
+from vision_zero.trainer.checkpointing import is_saved, save_last_iteration
 from vision_zero.trainer.finite import how_to_go_on
 from vision_zero.trainer.generation import LogprobGapError
 from vision_zero.trainer.iterative_spo import IterativeSPOTrainer
@@ -141,10 +144,12 @@ def prepare(arguments: list[str] | None, lock: ExitStack) -> tuple[IterativeSPOT
         model.model_name_or_path, game.min_pixels, game.max_pixels, trust_remote_code=args.trust_remote_code
     )
     pairs, image_tokens = load_checked_pairs(game, state.is_main_process, processor)
+    inputs = check_inputs(args, model, pairs, saved, game.template) if state.is_local_main_process else ([], {})
+    if ranks.nodes() > 1:
+        check_nodes_agree(state, config, *inputs)
     if state.is_main_process:
         if args.reward_control:
             print(f"reward_control={args.reward_control}: a control run, its rewards carry no meaning", file=sys.stderr)
-        inputs = check_inputs(args, model, pairs, saved, game.template)
         gpu = torch.cuda.get_device_name() if torch.cuda.is_available() and not args.use_cpu else None
         print(plan.line(plan.run_setup(model, game, args, gpu, image_tokens)), file=sys.stderr)
     arena = training_arena(game, args, pairs)
@@ -249,8 +254,36 @@ def find_start(
         torch.distributed.broadcast_object_list(answer)
     if answer[1] is not None:
         raise answer[1]
+    if ranks.nodes() > 1:
+        check_folder_is_shared(output_dir, args.rendezvous_timeout)
     checkpoint, saved = answer[0]
     return checkpoint, saved
+
+
+def check_folder_is_shared(folder: Path, seconds: float) -> None:
+    """Raises ValueError, with the hosts, if a process does not see the lock that the main one holds in `folder`."""
+    lock = gather_object([(folder / LOCK).read_text() if os.environ["RANK"] == "0" else ""])[0]
+
+    def seen() -> bool:
+        with suppress(OSError):
+            return bool(os.listdir(folder)) and (folder / LOCK).read_text() == lock
+        return False
+
+    if blind := gather_object([] if run_folder.in_time(seen, seconds) else [socket.gethostname()]):
+        raise ValueError(
+            f"{folder} on {', '.join(sorted({*blind}))} is not the folder in which {lock} writes the run: choose an "
+            "--output_dir (OUTPUT_BASE_DIR) on a file system that all nodes share, at the same path"
+        )
+
+
+def check_nodes_agree(state: PartialState, config: dict[str, Any], prints: list[Any], files: dict[str, str]) -> None:
+    """Raises ValueError for a node that was started with other options, or reads other pairs or another model."""
+    pairs = hashlib.sha256(repr(prints).encode()).hexdigest()
+    own = {**{f"--{name}": one for name, one in config.items()}, "its image pairs": pairs, **files}
+    first, *others = gather_object([(socket.gethostname(), own if state.is_local_main_process else {})])
+    for host, its in others:  # caches of the Hub are filled by parts
+        if other := [name for name in its.keys() & first[1].keys() if its[name] != first[1][name]]:
+            raise ValueError(f"{min(other)} of host {host} is not that of {first[0]}: all nodes must have the same")
 
 
 def check_inputs(
@@ -354,7 +387,7 @@ def build(
 def finish(trainer: IterativeSPOTrainer) -> None:
     """Leave a complete last checkpoint with its export, and say where things are."""
     last = run_folder.checkpoint_path(trainer.args.output_dir, trainer.state.global_step)
-    if not run_folder.is_complete(last):
+    if not is_saved(trainer, trainer.state.global_step):
         trainer._save_checkpoint(trainer.model, trial=None)
     if trainer.accelerator.is_main_process:
         step, all_steps = trainer.state.global_step, trainer.state.max_steps
@@ -371,6 +404,8 @@ def leave(trainer: IterativeSPOTrainer) -> NoReturn:
         where += f" (the {lost} steps after it are lost: they are no whole iteration)" if lost else ""
         several = trainer.accelerator.num_processes > 1 or trainer.args.deepspeed  # which needs torchrun for one, too
         program = f"torchrun --nproc_per_node {os.environ.get('LOCAL_WORLD_SIZE', 1)}" if several else "python"
+        if ranks.nodes() > 1:
+            program += f" --nnodes {ranks.nodes()} --node_rank N --master_addr {os.environ['MASTER_ADDR']}"
         command = f"{program} -m vision_zero.train --output_dir {shlex.quote(trainer.args.output_dir)} --resume true"
         tqdm.write(f"stopped by {signal.Signals(number).name}: {where}; continue with: {command}", file=sys.stderr)
     trainer.accelerator.wait_for_everyone()

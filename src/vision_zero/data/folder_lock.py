@@ -44,6 +44,7 @@ def locked(folder: Path, *, keep_file: bool = False) -> Iterator[None]:
     try:
         file.truncate(0)
         print(f"process {os.getpid()} on {socket.gethostname()}", end="", file=file, flush=True)
+        os.fsync(file.fileno())  # for other machines
         yield
     finally:
         file.truncate(0)

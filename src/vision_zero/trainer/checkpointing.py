@@ -70,11 +70,16 @@ class LastIteration:
             torch.cuda.set_rng_state(self._gpu)
 
 
+def is_saved(trainer: Any, step: int) -> bool:
+    """Whether the main process sees its complete checkpoint: a network file system may show others a file late."""
+    return bool(trainer.gather([run_folder.is_complete(run_folder.checkpoint_path(trainer.args.output_dir, step))])[0])
+
+
 def save_last_iteration(trainer: Any) -> Path | None:
     """Save the end of the last iteration if no weight has moved since. The newest complete checkpoint, if any."""
     step, folder = trainer.state.global_step, Path(trainer.args.output_dir)
     ended = step and step % trainer.args.optimizer_steps_per_iteration == 0
-    if ended and not run_folder.is_complete(run_folder.checkpoint_path(folder, step)):
+    if ended and not is_saved(trainer, step):
         if trainer.last_iteration is not None and trainer.last_iteration.step == step:
             trainer.last_iteration.put_back(trainer)
         trainer._save_checkpoint(trainer.model, trial=None)
@@ -116,9 +121,9 @@ class ResumableTrainer(GRPOTrainer):
                         folder / run_folder.STATE, {"step": self.state.global_step, **self.state_dict()}
                     )
                     write_base(folder, self.model.config._name_or_path)
-                self.accelerator.wait_for_everyone()
+                written = self.gather(list(run_folder.files_below(folder)))
                 if self.accelerator.is_main_process:
-                    run_folder.mark_complete(folder)
+                    run_folder.mark_complete(folder, None, written)
         finally:
             self.args.save_total_limit = keep
         if self.accelerator.is_main_process:
@@ -157,6 +162,11 @@ class ResumableTrainer(GRPOTrainer):
         # float32 holds every precision exactly; each parameter is copied back in its own.
         saved = type(model).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
         model.load_state_dict(saved.state_dict())
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Transformers', unless another number of processes saved them: a process would get those of another rank."""
+        if checkpoint is None or len([*Path(checkpoint).glob("rng_state*.pth")]) == self.args.world_size:
+            super()._load_rng_state(checkpoint)
 
     def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> Any:
         """Transformers', whose resumed runs would go on with save_steps and logging_steps of the checkpoint."""

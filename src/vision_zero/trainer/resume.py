@@ -16,7 +16,7 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 
-from vision_zero import run_folder
+from vision_zero import ranks, run_folder
 from vision_zero.data.pairs import BadImageError, DatasetImage, ImageFile
 from vision_zero.game.spy_game import pair_of_game
 from vision_zero.run_folder import RunFolderError
@@ -37,6 +37,12 @@ def read_state(checkpoint: Path | None, config: Mapping[str, Any]) -> dict[str, 
     for name in (run_folder.STATE, "trainer_state.json", *scheduler, optimizer):
         if not any(checkpoint.glob(name)):  # transformers goes on without
             raise RunFolderError(f"{checkpoint} has no {name}; resume with the --deepspeed it was saved with")
+    shards, now = len([*checkpoint.glob("global_step*/*zero_pp_rank_*_optim_states.pt")]), ranks.world_size()
+    if shards not in (0, now):
+        raise RunFolderError(
+            f"{checkpoint} was saved by ZeRO on {shards} processes, a part of the optimizer each, and there are {now}: "
+            f"resume on {shards}, or begin anew from its weights (vision_zero.export {checkpoint} FOLDER, MODEL=FOLDER)"
+        )
     try:
         state = json.loads((checkpoint / run_folder.STATE).read_text("utf-8"))
         step = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))["global_step"]
