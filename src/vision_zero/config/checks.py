@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from fractions import Fraction
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from transformers import IntervalStrategy
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from transformers.trainer_pt_utils import AcceleratorConfig
@@ -46,6 +48,24 @@ def refuse_without_switch(options: Any, switch: str, *beginnings: str) -> None:
         refuse(options, dict.fromkeys(names, f"has no effect without {switch}{value}: give both, or leave it out"))
 
 
+def read_fsdp_config(given: Mapping[str, Any] | str) -> dict[str, Any]:
+    """FSDP2's options of a file, or as they are given. Raises ValueError for one that transformers would ignore."""
+    options: Any = given
+    try:
+        if isinstance(given, str):
+            options = yaml.safe_load(given if given.startswith("{") else Path(given).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"fsdp_config={given}: cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(options, Mapping):
+        raise ValueError(f"fsdp_config={given} must hold `name: value` lines, as configs/fsdp2.yaml")
+    known = _TABLES["fsdp_config"]
+    for name, value in options.items():
+        if name not in known or (known[name] and value not in known[name]):
+            wanted = known.get(name) or f"left out; options are {', '.join(known)}"
+            raise ValueError(f"fsdp_config has {name}: {value}, which must be {wanted}")
+    return dict(options)
+
+
 def check_options(args: GRPOConfig) -> None:
     """Raises ValueError, with name and value, for an option that would not have its documented effect."""
     refuse(args, NOT_USED)
@@ -75,6 +95,8 @@ def check_options(args: GRPOConfig) -> None:
     _check_trackers(args)
     if args.use_vllm:
         _check_vllm(args)
+    if args.fsdp_config is not None:
+        refuse(args, _TABLES["with_fsdp"])
     _check_past_players(args)
     if args.arena_games < 4 or args.arena_games % 2:
         raise ValueError(f"arena_games={args.arena_games} must be even and at least 4: every deal is played twice")

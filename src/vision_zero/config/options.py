@@ -6,14 +6,14 @@ arXiv 2509.25541, "code" its public repository at commit fa3c01c, "TRL" the libr
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from transformers.trainer_utils import SaveStrategy
 from trl import GRPOConfig
 
 from vision_zero import ranks
-from vision_zero.config.checks import check_options
+from vision_zero.config.checks import check_options, read_fsdp_config
 from vision_zero.config.game import beside, option, option_list
 from vision_zero.rollout.policy import TokenLimits, TokenLimitsByStage
 from vision_zero.rollout.sampling import Sampling
@@ -60,6 +60,7 @@ class IterativeSPOConfig(GRPOConfig):
     # Several processes
     rendezvous_timeout: float = option(60.0, "Seconds in which all processes must have come together at the start")
     ddp_timeout: int = option(1800, LONG["ddp_timeout"])
+    fsdp_config: dict[str, Any] | str | None = option(None, LONG["fsdp_config"])
 
     # Playing with vLLM (--use_vllm true; TRL's options for it and how it works: docs/training.md)
     lock_step: bool = option(False, "Games wait for each other after every turn, as without vLLM; same games, slower")
@@ -138,6 +139,8 @@ class IterativeSPOConfig(GRPOConfig):
         if isinstance(self.report_to, str) and "," in self.report_to:
             self.report_to = self.report_to.split(",")
         self.resume = self.resume or self.resume_from is not None
+        if self.fsdp_config is not None:
+            self.fsdp_config = read_fsdp_config(self.fsdp_config)
         check_options(self)
         self.token_limits()
         self.sampling()
@@ -178,7 +181,11 @@ class IterativeSPOConfig(GRPOConfig):
             setattr(self, name, value)
         self.generation_batch_size = None
         self.max_completion_length = max(self.max_clue_tokens, self.max_vote_tokens)
+        fsdp = self.fsdp_config  # as it is written to config.yaml; transformers adds what it makes of it
+        if fsdp is not None:
+            self.fsdp, self.fsdp_config = True, {**fsdp}
         super().__post_init__()
+        self.fsdp_config = fsdp
         if self.save_strategy not in (SaveStrategy.NO, SaveStrategy.STEPS):
             raise ValueError(f"save_strategy={self.save_strategy.value} is not supported; use steps or no")
         if self.save_strategy == SaveStrategy.STEPS and self.save_steps % self.optimizer_steps_per_iteration:

@@ -15,13 +15,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, save_fsdp_optimizer
 from peft import PeftModel
+from torch.distributed.fsdp import FSDPModule
+from transformers.trainer import SCHEDULER_NAME
 
 from vision_zero import ranks, run_folder
 from vision_zero.export import export_checkpoint
 from vision_zero.models import write_base, zero3_disabled
 from vision_zero.trainer.finite import stop_unless_finite
+from vision_zero.trainer.fsdp import check_split
 from vision_zero.trainer.trl_without_vllm import GRPOTrainer
 
 
@@ -151,12 +154,34 @@ class ResumableTrainer(GRPOTrainer):
         warns when it finds none, so that training would go on from the base model.
         """
         model = self.model if model is None else model
+        if isinstance(model, FSDPModule):  # by `_prepare_for_training`, before it was split
+            return
         if isinstance(model, PeftModel):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
         # float32 holds every precision exactly; each parameter is copied back in its own.
         saved = type(model).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
         model.load_state_dict(saved.state_dict())
+
+    def _prepare_for_training(self, max_steps: int, loader: Any, resume_from_checkpoint: str | None) -> Any:
+        """Transformers'. With FSDP a checkpoint is loaded before the model is split, as without."""
+        if self.args.fsdp and resume_from_checkpoint is not None:
+            self._load_from_checkpoint(resume_from_checkpoint)
+        prepared = super()._prepare_for_training(max_steps, loader, resume_from_checkpoint)
+        if self.args.fsdp:
+            check_split(self.model)
+        return prepared
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Transformers', without the second copy of the weights that it writes for FSDP and nothing here reads."""
+        if not self.args.fsdp:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        save_fsdp_optimizer(
+            self.accelerator.state.fsdp_plugin, self.accelerator, self.optimizer, self.model, output_dir
+        )
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> Any:
         """Transformers', whose resumed runs would go on with save_steps and logging_steps of the checkpoint."""

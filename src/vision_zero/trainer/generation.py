@@ -14,12 +14,12 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from peft import PeftModel
 from transformers import PreTrainedModel, ProcessorMixin
-from trl.models.utils import unwrap_model_for_generation
 
 from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.rollout.lora import check_adapter
 from vision_zero.rollout.transformers_policy import TransformersPolicy, without_adapter_wrapper
 from vision_zero.rollout.vllm.client import VLLMServerError
+from vision_zero.trainer.fsdp import check_backend, whole_weights
 
 if TYPE_CHECKING:
     from vision_zero.rollout.vllm.colocate import ColocatedEngine, TensorParallelPolicy, VLLMPolicy
@@ -49,8 +49,7 @@ class Generation:
         processor: ProcessorMixin,
     ) -> None:
         self.args, self.accelerator, self.processor = args, accelerator, processor
-        if accelerator.distributed_type == DistributedType.FSDP:  # by accelerate's environment; --fsdp is refused
-            raise ValueError("FSDP is not supported; use deepspeed (configs/deepspeed) and torchrun")
+        check_backend(accelerator, bool(args.fsdp))
         if accelerator.distributed_type == DistributedType.DEEPSPEED and not args.deepspeed:
             raise ValueError("accelerate switched DeepSpeed on; give its file by --deepspeed, and start with torchrun")
         if isinstance(model, PeftModel):
@@ -85,7 +84,7 @@ class Generation:
     def unwrapped(self, model_wrapped: Any) -> Iterator[PreTrainedModel]:
         """The model itself with all its weights, in the precision in which it trains."""
         with (
-            unwrap_model_for_generation(
+            whole_weights(
                 model_wrapped,
                 self.accelerator,
                 gather_deepspeed3_params=self.args.ds3_gather_for_generation,

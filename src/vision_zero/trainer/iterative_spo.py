@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
@@ -140,6 +141,8 @@ class IterativeSPOTrainer(ResumableTrainer):
             **kwargs,
         )
         args.beta, args.use_vllm = beta, use_vllm
+        if args.fsdp:  # else every process adds up whole gradients until the last micro-batch
+            self.accelerator.gradient_state.plugin_kwargs["sync_each_batch"] = True
         if getattr(self.model, "is_loaded_in_4bit", False):
             for weight in self.model.parameters():  # TRL makes adapters bfloat16, whose steps are mostly rounded away
                 weight.data = weight.data.float() if weight.requires_grad else weight.data
@@ -370,6 +373,7 @@ class IterativeSPOTrainer(ResumableTrainer):
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """TRL's, before the optimizer steps (DeepSpeed has stepped by then; its weights are saved nowhere)."""
         norm = super()._get_grad_norm(model, grad_norm)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         batch = self._buffered_inputs[(self._step - 1) % self.args.steps_per_generation]
         stop_unless_finite(self, {"gradient norm": torch.as_tensor(norm, dtype=torch.float32)}, batch)
         return norm
