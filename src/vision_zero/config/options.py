@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers.trainer_utils import SaveStrategy
 from trl import GRPOConfig
 
@@ -186,6 +187,9 @@ class IterativeSPOConfig(GRPOConfig):
             self.fsdp, self.fsdp_config = True, {**fsdp}
         super().__post_init__()
         self.fsdp_config = fsdp
+        if fsdp is not None and self.bf16:  # accelerate would round log-probs and sums of gradients to bfloat16, too
+            policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+            self.fsdp_plugin_args["mixed_precision_policy"] = policy
         if self.save_strategy not in (SaveStrategy.NO, SaveStrategy.STEPS):
             raise ValueError(f"save_strategy={self.save_strategy.value} is not supported; use steps or no")
         if self.save_strategy == SaveStrategy.STEPS and self.save_steps % self.optimizer_steps_per_iteration:

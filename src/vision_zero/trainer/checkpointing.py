@@ -183,6 +183,13 @@ class ResumableTrainer(GRPOTrainer):
         if self.args.should_save:
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Transformers'. FSDP's weights have one that is tied (lm_head's) a second time, which files do not."""
+        if self.args.fsdp and state_dict is not None:
+            tied = self.accelerator.unwrap_model(self.model).all_tied_weights_keys
+            state_dict = {name: weight for name, weight in state_dict.items() if name not in tied}
+        super()._save(output_dir, state_dict)
+
     def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> Any:
         """Transformers', whose resumed runs would go on with save_steps and logging_steps of the checkpoint."""
         done = super()._init_training_state(max_steps, *args, **kwargs)

@@ -7,7 +7,7 @@ reach an engine, and the correction for what it samples with other rounding, sta
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
@@ -93,6 +93,10 @@ class Generation:
             self.accelerator.autocast() if self.args.bf16 else nullcontext(),
         ):
             yield model
+
+    def tower(self, model_wrapped: Any) -> AbstractContextManager[Any]:
+        """Around the vision tower called by itself: FSDP gathers in forwards of the whole model alone."""
+        return self.unwrapped(model_wrapped) if self.args.fsdp else self.accelerator.autocast()
 
     @contextmanager
     def policy(self, model_wrapped: Any) -> Iterator[ModelPolicy]:

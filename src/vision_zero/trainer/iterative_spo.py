@@ -309,7 +309,7 @@ class IterativeSPOTrainer(ResumableTrainer):
         try:
             with self.images.numbered():
                 if self.frozen is not None:
-                    with self.accelerator.autocast():
+                    with self.generation.tower(self.model_wrapped):
                         self.frozen.encode([sample.image for sample in samples], self.processing_class)
                 batch = super()._generate_and_score_completions(inputs)
         finally:
