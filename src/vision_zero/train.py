@@ -121,6 +121,9 @@ def prepare(arguments: list[str] | None, lock: ExitStack) -> tuple[IterativeSPOT
     silence(args)
     if ranks.watch is not None:
         ranks.watch.advice = lambda: how_to_go_on(Path(args.output_dir))
+    if (args.deepspeed or args.fsdp) and "RANK" not in os.environ:  # DeepSpeed would look for MPI
+        option = "--deepspeed" if args.deepspeed else "--fsdp_config"
+        raise ValueError(f"{option} needs torchrun: torchrun --nproc_per_node 2 -m vision_zero.train ...")
     if args.deepspeed:
         start_deepspeed(on_cpu=args.use_cpu)
     if "wandb" in args.report_to and not (os.environ.get("WANDB_MODE") or has_wandb_key()):
@@ -220,9 +223,7 @@ def load_checked_pairs(
 
 
 def start_deepspeed(on_cpu: bool) -> None:
-    """Raises ValueError outside torchrun, where DeepSpeed would look for MPI."""
-    if "RANK" not in os.environ:
-        raise ValueError("--deepspeed needs torchrun: torchrun --nproc_per_node 2 -m vision_zero.train ...")
+    """Raises ValueError where DeepSpeed would find no GPU."""
     if not on_cpu and not torch.cuda.is_available():
         raise ValueError("--deepspeed finds no GPU here; on a CPU it needs --use_cpu")
     if on_cpu:
