@@ -25,6 +25,10 @@ def _with_fsdp(self: Any, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) ->
         self.fsdp_plugin = fsdp_plugin
 
 
-if __name__ == "__main__":
+def main() -> None:
     state.AcceleratorState.__init__ = _with_fsdp
     train.main()
+
+
+if __name__ == "__main__":
+    main()

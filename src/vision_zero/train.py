@@ -315,8 +315,7 @@ def build(
         )
     # FSDP and DeepSpeed step float32 masters of bfloat16 weights, unless DeepSpeed's file says otherwise.
     masters = args.bf16 and (
-        args.fsdp
-        or (args.deepspeed and not args.hf_deepspeed_config.is_true("bf16.bf16_master_weights_and_grads"))
+        args.fsdp or (args.deepspeed and not args.hf_deepspeed_config.is_true("bf16.bf16_master_weights_and_grads"))
     )
     if on_meta.dtype.itemsize < 4 and not model.use_peft and not masters:
         raise ValueError(
@@ -371,7 +370,9 @@ def leave(trainer: IterativeSPOTrainer) -> NoReturn:
         lost = trainer.state.global_step - (run_folder.step_of(saved) if saved else 0)
         where = f"the run is saved at {saved}" if saved else "nothing is saved" if lost else "nothing was trained yet"
         where += f" (the {lost} steps after it are lost: they are no whole iteration)" if lost else ""
-        several = trainer.accelerator.num_processes > 1 or trainer.args.deepspeed or trainer.args.fsdp  # which needs torchrun for one, too
+        several = (
+            trainer.accelerator.num_processes > 1 or trainer.args.deepspeed or trainer.args.fsdp
+        )  # which needs torchrun for one, too
         program = f"torchrun --nproc_per_node {os.environ.get('LOCAL_WORLD_SIZE', 1)}" if several else "python"
         command = f"{program} -m vision_zero.train --output_dir {shlex.quote(trainer.args.output_dir)} --resume true"
         tqdm.write(f"stopped by {signal.Signals(number).name}: {where}; continue with: {command}", file=sys.stderr)

@@ -48,22 +48,20 @@ def refuse_without_switch(options: Any, switch: str, *beginnings: str) -> None:
         refuse(options, dict.fromkeys(names, f"has no effect without {switch}{value}: give both, or leave it out"))
 
 
-def read_fsdp_config(given: Mapping[str, Any] | str) -> dict[str, Any]:
-    """FSDP2's options of a file, or as they are given. Raises ValueError for one that transformers would ignore."""
-    options: Any = given
-    try:
-        if isinstance(given, str):
-            options = yaml.safe_load(given if given.startswith("{") else Path(given).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"fsdp_config={given}: cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(options, Mapping):
-        raise ValueError(f"fsdp_config={given} must hold `name: value` lines, as configs/fsdp2.yaml")
+def read_fsdp_config(given: Mapping[str, Any] | str | None) -> dict[str, Any] | None:
+    """FSDP2's options of a file, or as given, and defaults. Raises ValueError for one that is not supported."""
+    if given is None:
+        return None
     known = _TABLES["fsdp_config"]
-    for name, value in options.items():
-        if name not in known or (known[name] and value not in known[name]):
-            wanted = known.get(name) or f"left out; options are {', '.join(known)}"
-            raise ValueError(f"fsdp_config has {name}: {value}, which must be {wanted}")
-    return dict(options)
+    try:
+        is_file = isinstance(given, str) and not given.startswith("{")
+        read = yaml.safe_load(Path(given).read_text("utf-8") if is_file else str(given))
+        options = {name: values[0] for name, values in known.items()} | read
+    except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"fsdp_config={given}: cannot be read: {' '.join(str(error).split())}") from error
+    if wrong := [f"{name}={value}" for name, value in options.items() if value not in known.get(name, ())]:
+        raise ValueError(f"fsdp_config has {wrong[0]}, and may have {known}, as configs/fsdp2.yaml")
+    return options
 
 
 def check_options(args: GRPOConfig) -> None:

@@ -140,8 +140,7 @@ class IterativeSPOConfig(GRPOConfig):
         if isinstance(self.report_to, str) and "," in self.report_to:
             self.report_to = self.report_to.split(",")
         self.resume = self.resume or self.resume_from is not None
-        if self.fsdp_config is not None:
-            self.fsdp_config = read_fsdp_config(self.fsdp_config)
+        self.fsdp_config = read_fsdp_config(self.fsdp_config)
         check_options(self)
         self.token_limits()
         self.sampling()
@@ -182,14 +181,7 @@ class IterativeSPOConfig(GRPOConfig):
             setattr(self, name, value)
         self.generation_batch_size = None
         self.max_completion_length = max(self.max_clue_tokens, self.max_vote_tokens)
-        fsdp = self.fsdp_config  # as it is written to config.yaml; transformers adds what it makes of it
-        if fsdp is not None:
-            self.fsdp, self.fsdp_config = True, {**fsdp}
         super().__post_init__()
-        self.fsdp_config = fsdp
-        if fsdp is not None and self.bf16:  # accelerate would round log-probs and sums of gradients to bfloat16, too
-            policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-            self.fsdp_plugin_args["mixed_precision_policy"] = policy
         if self.save_strategy not in (SaveStrategy.NO, SaveStrategy.STEPS):
             raise ValueError(f"save_strategy={self.save_strategy.value} is not supported; use steps or no")
         if self.save_strategy == SaveStrategy.STEPS and self.save_steps % self.optimizer_steps_per_iteration:
@@ -197,6 +189,15 @@ class IterativeSPOConfig(GRPOConfig):
                 f"save_steps={self.save_steps} falls inside an iteration of {self.optimizer_steps_per_iteration} "
                 "optimizer steps, where a run cannot be resumed exactly; use a multiple of it"
             )
+
+    def _process_fsdp_args(self) -> dict[str, Any] | None:
+        """accelerate's options of FSDP2, in place of transformers', which overlooks what it does not know."""
+        if self.fsdp_config is None:
+            return None
+        self.fsdp = True
+        # Its own policy would round log-probs and sums of gradients to bfloat16, too.
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if self.bf16 else None
+        return {"mixed_precision_policy": policy, **self.fsdp_config}
 
     @property
     def device(self) -> torch.device:

@@ -18,13 +18,14 @@ import torch
 from accelerate.utils import gather_object, save_fsdp_optimizer
 from peft import PeftModel
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from transformers.trainer import SCHEDULER_NAME
 
 from vision_zero import ranks, run_folder
 from vision_zero.export import export_checkpoint
 from vision_zero.models import write_base, zero3_disabled
+from vision_zero.rollout.self_check import SelfCheckError
 from vision_zero.trainer.finite import stop_unless_finite
-from vision_zero.trainer.fsdp import check_split
 from vision_zero.trainer.trl_without_vllm import GRPOTrainer
 
 
@@ -165,21 +166,22 @@ class ResumableTrainer(GRPOTrainer):
 
     def _prepare_for_training(self, max_steps: int, loader: Any, resume_from_checkpoint: str | None) -> Any:
         """Transformers'. With FSDP a checkpoint is loaded before the model is split, as without."""
-        if self.args.fsdp and resume_from_checkpoint is not None:
+        if not self.args.fsdp:
+            return super()._prepare_for_training(max_steps, loader, resume_from_checkpoint)
+        if resume_from_checkpoint is not None:
             self._load_from_checkpoint(resume_from_checkpoint)
         prepared = super()._prepare_for_training(max_steps, loader, resume_from_checkpoint)
-        if self.args.fsdp:
-            check_split(self.model)
+        for name, parameter in self.model.named_parameters():
+            if not isinstance(parameter, DTensor):
+                raise SelfCheckError(f"fsdp_config: {name} is not split; use --deepspeed configs/deepspeed/zero3.json")
         return prepared
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """Transformers', without the second copy of the weights that it writes for FSDP and nothing here reads."""
+        """Transformers', without the copy of the weights that it writes for FSDP and nothing here reads."""
         if not self.args.fsdp:
-            super()._save_optimizer_and_scheduler(output_dir)
-            return
-        save_fsdp_optimizer(
-            self.accelerator.state.fsdp_plugin, self.accelerator, self.optimizer, self.model, output_dir
-        )
+            return super()._save_optimizer_and_scheduler(output_dir)
+        plugin = self.accelerator.state.fsdp_plugin
+        save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
         if self.args.should_save:
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 

@@ -25,7 +25,7 @@ from vision_zero.rollout.image_store import look_images_up
 from vision_zero.rollout.load_policy import Loading, ModelPlayer, load_player
 from vision_zero.rollout.play import Seating
 from vision_zero.rollout.transformers_policy import TransformersPolicy
-from vision_zero.trainer.fsdp import whole_weights
+from vision_zero.trainer.generation import whole_weights
 from vision_zero.types import Game, GameSummary, Stage
 
 SEATS = {"voter": ("voter",), "clue": ("civilian", "spy"), "civilian": ("civilian",), "spy": ("spy",)}

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from peft import PeftModel
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel, ProcessorMixin
+from trl.models.utils import unwrap_model_for_generation
 
 from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.rollout.lora import check_adapter
 from vision_zero.rollout.transformers_policy import TransformersPolicy, without_adapter_wrapper
 from vision_zero.rollout.vllm.client import VLLMServerError
-from vision_zero.trainer.fsdp import check_backend, whole_weights
 
 if TYPE_CHECKING:
     from vision_zero.rollout.vllm.colocate import ColocatedEngine, TensorParallelPolicy, VLLMPolicy
@@ -32,6 +33,31 @@ SHORTER_PROMPTS = (
     "Raise --vllm_max_model_length, or give fewer civilians or rounds, shorter completions (--max_clue_tokens, "
     "--max_vote_tokens) or smaller images (--max_pixels), and continue with --resume"
 )
+
+
+@contextmanager
+def whole_weights(wrapped: Any, accelerator: Accelerator, **options: Any) -> Iterator[PreTrainedModel]:
+    """TRL's `unwrap_model_for_generation`, which gathers the parameters of ZeRO-3, for those of FSDP too.
+
+    All processes enter and leave together; within it they may do unequal numbers of forwards.
+    """
+    with unwrap_model_for_generation(wrapped, accelerator, **options) as model:
+        if not isinstance(model, FSDPModule):
+            yield model
+            return
+        model._get_fsdp_state()._lazy_init()  # this is the root, whichever part a player calls first
+        parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
+        groups = [group for part in parts for group in part._get_fsdp_state()._fsdp_param_groups]
+        before = [(group, group.post_forward_mesh_info) for group in groups]
+        try:
+            for part in parts:
+                part.set_reshard_after_forward(False, recurse=False)
+                part.unshard()
+            yield model
+        finally:
+            for group, mesh in before:
+                group.post_forward_mesh_info = mesh
+            model.reset_iter_state()  # split again, also what a player left in the middle of a forward
 
 
 class LogprobGapError(RuntimeError):
@@ -49,7 +75,11 @@ class Generation:
         processor: ProcessorMixin,
     ) -> None:
         self.args, self.accelerator, self.processor = args, accelerator, processor
-        check_backend(accelerator, bool(args.fsdp))
+        if (accelerator.distributed_type == DistributedType.FSDP) != bool(args.fsdp):  # it splits on GPUs alone
+            kind = accelerator.distributed_type.value
+            raise ValueError(
+                f"accelerate makes this {kind}: FSDP is --fsdp_config, torchrun and GPUs; else --deepspeed"
+            )
         if accelerator.distributed_type == DistributedType.DEEPSPEED and not args.deepspeed:
             raise ValueError("accelerate switched DeepSpeed on; give its file by --deepspeed, and start with torchrun")
         if isinstance(model, PeftModel):

@@ -37,7 +37,9 @@ def read_state(checkpoint: Path | None, config: Mapping[str, Any]) -> dict[str, 
     scheduler = () if _has_scheduler(config.get("deepspeed")) else ("scheduler.pt",)
     for name in (run_folder.STATE, "trainer_state.json", *scheduler, optimizer):
         if not any(checkpoint.glob(name)):  # transformers goes on without
-            raise RunFolderError(f"{checkpoint} has no {name}; resume with the --deepspeed or --fsdp_config it was saved with")
+            raise RunFolderError(
+                f"{checkpoint} has no {name}; resume with the --deepspeed or --fsdp_config it was saved with"
+            )
     try:
         state = json.loads((checkpoint / run_folder.STATE).read_text("utf-8"))
         step = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))["global_step"]
