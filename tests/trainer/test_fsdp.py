@@ -17,8 +17,10 @@ from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 
 from tests.process_helpers import ROOT, assert_same_run, metrics, train, train_well, weights
 from tests.trainer.test_distributed import FSDP, WIDE, assert_same_games, assert_same_metrics
+from tests.trainer.test_families import saved_family
 from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.config.parse import parse, resolved
+from vision_zero.models import load_model
 from vision_zero.run_folder import RunFolderError
 from vision_zero.trainer import resume
 
@@ -75,7 +77,7 @@ def test_an_option_that_would_be_ignored_is_refused(given: Any, said: str, tmp_p
     ("words", "said"),
     [
         (["--deepspeed", "configs/deepspeed/zero3.json"], "^deepspeed=.* splits weights too: give either"),
-        (["--use_vllm", "true"], "^use_vllm=True is not supported with fsdp_config; use deepspeed"),
+        (["--use_vllm", "true", "--vllm_mode", "server"], "^vllm_mode=server is not supported with fsdp_config; use"),
         (["--load_in_4bit", "true", "--use_peft", "true"], "QLoRA.* without ZeRO or FSDP"),
         (["--fsdp", "true"], "^fsdp=.* is not supported: give the file of its options, --fsdp_config"),
     ],
@@ -127,22 +129,39 @@ def test_a_reference_and_past_players_are_split_too(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lora", [False, True], ids=["", "lora"])
-def test_a_resumed_run_is_the_unbroken_one(lora: bool, tmp_path: Path) -> None:
+def test_a_resumed_run_is_the_unbroken_one_and_on_more_processes_plays_its_games(lora: bool, tmp_path: Path) -> None:
     options: dict[str, Any] = {**FSDP, "save_steps": 1}
     if lora:
         options |= {"use_peft": True, "lora_r": 4, "lora_target_modules": ["q_proj", "v_proj"]}
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train_well(whole, **options)
     assert not list(whole.glob("checkpoint-*/pytorch_model*")), "a second copy of the weights"
-    shutil.copytree(whole, broken)
-    for step in (3, 4):
-        shutil.rmtree(broken / f"checkpoint-{step}")
+    more = tmp_path / "more"
+    for copy in (broken, more):
+        shutil.copytree(whole, copy)
+        for step in (3, 4):
+            shutil.rmtree(copy / f"checkpoint-{step}")
     finished = train_well(broken, **options, resume=True)
     assert f"resuming from {broken}/checkpoint-2" in finished.output
     assert_same_run(broken, whole, last=4)
     assert weights(broken / "checkpoint-4/export").keys() == weights(whole / "checkpoint-4/export").keys()
+    finished = train_well(more, **{**options, "processes": 4}, resume=True)
+    assert "resumed on 4 processes (was 2): its games are the same" in finished.output
+    assert_same_games(whole, more)
+    assert_same_metrics(whole, more)
     with pytest.raises(RunFolderError, match=r"has no optimizer.pt; resume with the --deepspeed or --fsdp_config"):
         resume.read_state(whole / "checkpoint-4", {"fsdp_config": None})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gemma3", "qwen3-vl-moe"])
+def test_a_family_that_names_layers_it_does_not_have_is_split(name: str, tmp_path: Path) -> None:
+    """Gemma 3's list has layers of SigLIP's text model; Qwen3-VL's experts are single weights of three dimensions."""
+    family = saved_family(name, tmp_path / "model")
+    options = {"max_pixels": None, "iterations": 2, "max_clue_tokens": 6, "max_vote_tokens": 4}
+    train_well(tmp_path / "run", **FSDP, model_name_or_path=family.folder, **options)
+    exported = load_model(tmp_path / "run" / "checkpoint-2" / "export").state_dict()
+    assert exported.keys() == load_model(family.folder).state_dict().keys()
 
 
 @pytest.mark.slow

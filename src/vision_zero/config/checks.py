@@ -54,9 +54,8 @@ def read_fsdp_config(given: Mapping[str, Any] | str | None) -> dict[str, Any] | 
         return None
     known = _TABLES["fsdp_config"]
     try:
-        is_file = isinstance(given, str) and not given.startswith("{")
-        read = yaml.safe_load(Path(given).read_text("utf-8") if is_file else str(given))
-        options = {name: values[0] for name, values in known.items()} | read
+        text = Path(given).read_text("utf-8") if isinstance(given, str) and given[:1] != "{" else str(given)
+        options = {name: values[0] for name, values in known.items()} | yaml.safe_load(text)
     except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
         raise ValueError(f"fsdp_config={given}: cannot be read: {' '.join(str(error).split())}") from error
     if wrong := [f"{name}={value}" for name, value in options.items() if value not in known.get(name, ())]:

@@ -192,7 +192,7 @@ class IterativeSPOConfig(GRPOConfig):
 
     def _process_fsdp_args(self) -> dict[str, Any] | None:
         """accelerate's options of FSDP2, in place of transformers', which overlooks what it does not know."""
-        if self.fsdp_config is None:
+        if not isinstance(self.fsdp_config, dict):
             return None
         self.fsdp = True
         # Its own policy would round log-probs and sums of gradients to bfloat16, too.

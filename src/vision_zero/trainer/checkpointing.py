@@ -170,6 +170,9 @@ class ResumableTrainer(GRPOTrainer):
             return super()._prepare_for_training(max_steps, loader, resume_from_checkpoint)
         if resume_from_checkpoint is not None:
             self._load_from_checkpoint(resume_from_checkpoint)
+        # Families name layers, too, that a model of theirs does not have (Gemma 3: SigLIP's for text).
+        plugin, has = self.accelerator.state.fsdp_plugin, {type(part).__name__ for part in self.model.modules()}
+        plugin.transformer_cls_names_to_wrap = [one for one in self.model._no_split_modules or () if one in has]
         prepared = super()._prepare_for_training(max_steps, loader, resume_from_checkpoint)
         for name, parameter in self.model.named_parameters():
             if not isinstance(parameter, DTensor):

@@ -42,11 +42,11 @@ def whole_weights(wrapped: Any, accelerator: Accelerator, **options: Any) -> Ite
     All processes enter and leave together; within it they may do unequal numbers of forwards.
     """
     with unwrap_model_for_generation(wrapped, accelerator, **options) as model:
-        if not isinstance(model, FSDPModule):
+        parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
+        if not parts:
             yield model
             return
         model._get_fsdp_state()._lazy_init()  # this is the root, whichever part a player calls first
-        parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
         groups = [group for part in parts for group in part._get_fsdp_state()._fsdp_param_groups]
         before = [(group, group.post_forward_mesh_info) for group in groups]
         try:
