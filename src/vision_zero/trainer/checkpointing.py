@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object, save_fsdp_optimizer
 from peft import PeftModel
-from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers.trainer import SCHEDULER_NAME
 
@@ -94,6 +93,39 @@ def save_and_say_where(trainer: Any) -> str:
     return f"the run was saved at {saved}" if saved else "nothing was trained yet"
 
 
+def split_by_fsdp(trainer: Any) -> None:
+    """Let a trainer's model be split by FSDP2, and its checkpoints be what they are without."""
+    prepare, save, load = trainer._prepare_for_training, trainer._save, trainer._load_from_checkpoint
+    accelerator, plugin = trainer.accelerator, trainer.accelerator.state.fsdp_plugin
+    # Else every process adds up whole gradients until the last micro-batch.
+    accelerator.gradient_state.plugin_kwargs["sync_each_batch"] = True
+
+    def prepare_for_training(max_steps: int, loader: Any, checkpoint: str | None) -> Any:
+        if checkpoint is not None:
+            load(checkpoint)  # into the whole model
+        # Families name layers, too, that a model of theirs does not have (Gemma 3: SigLIP's for text).
+        has = {type(part).__name__ for part in trainer.model.modules()}
+        plugin.transformer_cls_names_to_wrap = [one for one in trainer.model._no_split_modules or () if one in has]
+        prepared = prepare(max_steps, loader, checkpoint)
+        for name, parameter in trainer.model.named_parameters():
+            if not isinstance(parameter, DTensor):
+                raise SelfCheckError(f"fsdp_config: {name} is not split; use --deepspeed configs/deepspeed/zero3.json")
+        return prepared
+
+    def save_optimizer_and_scheduler(folder: str) -> None:  # transformers writes a copy of the weights, too
+        save_fsdp_optimizer(plugin, accelerator, trainer.optimizer, trainer.model, folder)
+        if trainer.args.should_save:
+            torch.save(trainer.lr_scheduler.state_dict(), Path(folder) / SCHEDULER_NAME)
+
+    def save_weights(folder: str, state_dict: dict[str, Any]) -> None:  # a tied one (lm_head's) is among them twice
+        tied = trainer.model.all_tied_weights_keys
+        save(folder, {name: weight for name, weight in state_dict.items() if name not in tied})
+
+    trainer._load_from_checkpoint = lambda *_: None
+    trainer._prepare_for_training, trainer._save = prepare_for_training, save_weights
+    trainer._save_optimizer_and_scheduler = save_optimizer_and_scheduler
+
+
 class ResumableTrainer(GRPOTrainer):
     """State of a subclass beside model and optimizer goes through its `state_dict` and `load_state_dict`.
 
@@ -155,45 +187,12 @@ class ResumableTrainer(GRPOTrainer):
         warns when it finds none, so that training would go on from the base model.
         """
         model = self.model if model is None else model
-        if isinstance(model, FSDPModule):  # by `_prepare_for_training`, before it was split
-            return
         if isinstance(model, PeftModel):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
         # float32 holds every precision exactly; each parameter is copied back in its own.
         saved = type(model).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
         model.load_state_dict(saved.state_dict())
-
-    def _prepare_for_training(self, max_steps: int, loader: Any, resume_from_checkpoint: str | None) -> Any:
-        """Transformers'. With FSDP a checkpoint is loaded before the model is split, as without."""
-        if not self.args.fsdp:
-            return super()._prepare_for_training(max_steps, loader, resume_from_checkpoint)
-        if resume_from_checkpoint is not None:
-            self._load_from_checkpoint(resume_from_checkpoint)
-        # Families name layers, too, that a model of theirs does not have (Gemma 3: SigLIP's for text).
-        plugin, has = self.accelerator.state.fsdp_plugin, {type(part).__name__ for part in self.model.modules()}
-        plugin.transformer_cls_names_to_wrap = [one for one in self.model._no_split_modules or () if one in has]
-        prepared = super()._prepare_for_training(max_steps, loader, resume_from_checkpoint)
-        for name, parameter in self.model.named_parameters():
-            if not isinstance(parameter, DTensor):
-                raise SelfCheckError(f"fsdp_config: {name} is not split; use --deepspeed configs/deepspeed/zero3.json")
-        return prepared
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """Transformers', without the copy of the weights that it writes for FSDP and nothing here reads."""
-        if not self.args.fsdp:
-            return super()._save_optimizer_and_scheduler(output_dir)
-        plugin = self.accelerator.state.fsdp_plugin
-        save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
-        if self.args.should_save:
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Transformers'. FSDP's weights have one that is tied (lm_head's) a second time, which files do not."""
-        if self.args.fsdp and state_dict is not None:
-            tied = self.accelerator.unwrap_model(self.model).all_tied_weights_keys
-            state_dict = {name: weight for name, weight in state_dict.items() if name not in tied}
-        super()._save(output_dir, state_dict)
 
     def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> Any:
         """Transformers', whose resumed runs would go on with save_steps and logging_steps of the checkpoint."""

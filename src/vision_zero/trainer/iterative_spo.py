@@ -47,7 +47,7 @@ from vision_zero.rollout.transformers_policy import without_adapter_wrapper
 from vision_zero.rollout.vllm.client import VLLMServerError
 from vision_zero.spo.rewards import COMPLETION_REWARDS
 from vision_zero.spo.scoring import Scores, score_games
-from vision_zero.trainer.checkpointing import LastIteration, ResumableTrainer
+from vision_zero.trainer.checkpointing import LastIteration, ResumableTrainer, split_by_fsdp
 from vision_zero.trainer.finite import stop_not_finite, stop_unless_finite
 from vision_zero.trainer.frozen_players import FrozenStart, PastPlayers
 from vision_zero.trainer.frozen_vision import FrozenTower
@@ -141,14 +141,14 @@ class IterativeSPOTrainer(ResumableTrainer):
             **kwargs,
         )
         args.beta, args.use_vllm = beta, use_vllm
-        if args.fsdp:  # else every process adds up whole gradients until the last micro-batch
-            self.accelerator.gradient_state.plugin_kwargs["sync_each_batch"] = True
         if getattr(self.model, "is_loaded_in_4bit", False):
             for weight in self.model.parameters():  # TRL makes adapters bfloat16, whose steps are mostly rounded away
                 weight.data = weight.data.float() if weight.requires_grad else weight.data
         self.reward_func_names = reward_names
         self.reward_weights = torch.tensor([1.0, *args.extra_reward_weights().values()])
         self.generation = Generation(args, self.model, self.accelerator, processing_class)
+        if args.fsdp:
+            split_by_fsdp(self)
         if self.generation.engine is not None:  # from here on TRL corrects for what it samples with other rounding
             self.use_vllm, self.vllm_generation = True, self.generation.engine
         wrapped = [model for model in (self.model, self.ref_model) if model is not None]
