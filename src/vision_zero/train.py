@@ -124,6 +124,9 @@ def prepare(arguments: list[str] | None, lock: ExitStack) -> tuple[IterativeSPOT
     silence(args)
     if ranks.watch is not None:
         ranks.watch.advice = lambda: how_to_go_on(Path(args.output_dir))
+    if (args.deepspeed or args.fsdp) and "RANK" not in os.environ:  # DeepSpeed would look for MPI
+        option = "--deepspeed" if args.deepspeed else "--fsdp_config"
+        raise ValueError(f"{option} needs torchrun: torchrun --nproc_per_node 2 -m vision_zero.train ...")
     if args.deepspeed:
         start_deepspeed(on_cpu=args.use_cpu)
     if "wandb" in args.report_to and not (os.environ.get("WANDB_MODE") or has_wandb_key()):
@@ -225,9 +228,7 @@ def load_checked_pairs(
 
 
 def start_deepspeed(on_cpu: bool) -> None:
-    """Raises ValueError outside torchrun, where DeepSpeed would look for MPI."""
-    if "RANK" not in os.environ:
-        raise ValueError("--deepspeed needs torchrun: torchrun --nproc_per_node 2 -m vision_zero.train ...")
+    """Raises ValueError where DeepSpeed would find no GPU."""
     if not on_cpu and not torch.cuda.is_available():
         raise ValueError("--deepspeed finds no GPU here; on a CPU it needs --use_cpu")
     if on_cpu:
@@ -345,9 +346,9 @@ def build(
             dtype=args.model_init_kwargs["dtype"],
             trust_remote_code=args.trust_remote_code,
         )
-    # DeepSpeed steps float32 masters of bfloat16 weights, unless its file says otherwise.
-    masters = (
-        args.deepspeed and args.bf16 and not args.hf_deepspeed_config.is_true("bf16.bf16_master_weights_and_grads")
+    # FSDP and DeepSpeed step float32 masters of bfloat16 weights, unless DeepSpeed's file says otherwise.
+    masters = args.bf16 and (
+        args.fsdp or (args.deepspeed and not args.hf_deepspeed_config.is_true("bf16.bf16_master_weights_and_grads"))
     )
     if on_meta.dtype.itemsize < 4 and not model.use_peft and not masters:
         raise ValueError(
@@ -402,7 +403,9 @@ def leave(trainer: IterativeSPOTrainer) -> NoReturn:
         lost = trainer.state.global_step - (run_folder.step_of(saved) if saved else 0)
         where = f"the run is saved at {saved}" if saved else "nothing is saved" if lost else "nothing was trained yet"
         where += f" (the {lost} steps after it are lost: they are no whole iteration)" if lost else ""
-        several = trainer.accelerator.num_processes > 1 or trainer.args.deepspeed  # which needs torchrun for one, too
+        several = (
+            trainer.accelerator.num_processes > 1 or trainer.args.deepspeed or trainer.args.fsdp
+        )  # which needs torchrun for one, too
         program = f"torchrun --nproc_per_node {os.environ.get('LOCAL_WORLD_SIZE', 1)}" if several else "python"
         if ranks.nodes() > 1:
             program += f" --nnodes {ranks.nodes()} --node_rank N --master_addr {os.environ['MASTER_ADDR']}"

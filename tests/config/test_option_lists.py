@@ -44,6 +44,7 @@ USED = {
     "trainer/test_gradient": "epsilon",
     "trainer/test_qlora": "load_in_4bit",
     "trainer/test_callbacks": "report_to run_name disable_tqdm logging_steps",
+    "trainer/test_fsdp": "fsdp_config",
     "trainer/test_distributed": "deepspeed ddp_timeout lora_target_modules gradient_checkpointing",
     "test_train": "model_name_or_path attn_implementation trust_remote_code",
     "config/test_option_lists": "dtype lora_dropout mask_truncated_completions pad_to_multiple_of model_init_kwargs",
@@ -81,7 +82,6 @@ def test_the_refused_ones_are_in_the_documentation() -> None:
 
 OTHER_VALUES: dict[str, Any] = {
     "accelerator_config": '{"split_batches": true}',
-    "fsdp_config": '{"min_num_params": 1}',
     "model_init_kwargs": '{"dtype": "bfloat16"}',
     "multi_objective_aggregation": "normalize_then_sum",
     "train_sampling_strategy": "sequential",

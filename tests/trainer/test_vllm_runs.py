@@ -1,5 +1,5 @@
-"""Whole runs whose games are played by vLLM, through the real command line: on two processes, with ZeRO-3, with LoRA,
-and killed."""
+"""Whole runs whose games are played by vLLM, through the real command line: on two processes, with ZeRO-3 and FSDP2,
+with LoRA, and killed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from tests.process_helpers import ROOT, assert_same_run, games, kill, metrics, running, train_well, wait_for
 from tests.process_helpers import flags as flags_of
-from tests.trainer.test_distributed import assert_loads, assert_same_games
+from tests.trainer.test_distributed import FSDP, assert_loads, assert_same_games
 from vision_zero.run_folder import complete_checkpoints
 
 VLLM: dict[str, Any] = {"use_vllm": True, "vllm_max_model_length": 1024, "vllm_block_size": 32}
@@ -64,6 +64,21 @@ def test_zero3_gathers_a_layer_with_its_adapter(tmp_path: Path) -> None:
     train_well(whole, **VLLM, **LORA)
     assert_same_games(whole, zero3)
     assert_loads(zero3 / "checkpoint-4" / "export")
+
+
+def test_fsdp_gathers_its_weights_for_the_engine(one_process: Path, tmp_path: Path) -> None:
+    run = tmp_path / "fsdp"
+    train_well(run, **FSDP, **VLLM)
+    assert_engine_was_in_step(run)
+    assert_same_games(one_process, run)
+    assert_loads(run / "checkpoint-4" / "export")
+
+
+def test_fsdp_merges_a_layer_with_its_adapter_for_a_shared_engine(tmp_path: Path) -> None:
+    run = tmp_path / "fsdp"
+    train_well(run, **FSDP, **VLLM, **LORA, vllm_tensor_parallel_size=2)
+    assert_engine_was_in_step(run)
+    assert_loads(run / "checkpoint-4" / "export")
 
 
 def test_lora_is_merged_for_the_engine(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from fractions import Fraction
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from transformers import IntervalStrategy
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from transformers.trainer_pt_utils import AcceleratorConfig
@@ -46,6 +48,21 @@ def refuse_without_switch(options: Any, switch: str, *beginnings: str) -> None:
         refuse(options, dict.fromkeys(names, f"has no effect without {switch}{value}: give both, or leave it out"))
 
 
+def read_fsdp_config(given: Mapping[str, Any] | str | None) -> dict[str, Any] | None:
+    """FSDP2's options of a file, or as given, and defaults. Raises ValueError for one that is not supported."""
+    if given is None:
+        return None
+    known = _TABLES["fsdp_config"]
+    try:
+        text = Path(given).read_text("utf-8") if isinstance(given, str) and given[:1] != "{" else str(given)
+        options = {name: values[0] for name, values in known.items()} | yaml.safe_load(text)
+    except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"fsdp_config={given}: cannot be read: {' '.join(str(error).split())}") from error
+    if wrong := [f"{name}={value}" for name, value in options.items() if value not in known.get(name, ())]:
+        raise ValueError(f"fsdp_config has {wrong[0]}, and may have {known}, as configs/fsdp2.yaml")
+    return options
+
+
 def check_options(args: GRPOConfig) -> None:
     """Raises ValueError, with name and value, for an option that would not have its documented effect."""
     refuse(args, NOT_USED)
@@ -75,6 +92,8 @@ def check_options(args: GRPOConfig) -> None:
     _check_trackers(args)
     if args.use_vllm:
         _check_vllm(args)
+    if args.fsdp_config is not None:
+        refuse(args, _TABLES["with_fsdp"])
     _check_past_players(args)
     if args.arena_games < 4 or args.arena_games % 2:
         raise ValueError(f"arena_games={args.arena_games} must be even and at least 4: every deal is played twice")

@@ -7,14 +7,15 @@ arXiv 2509.25541, "code" its public repository at commit fa3c01c, "TRL" the libr
 
 from dataclasses import dataclass
 from itertools import count
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers.trainer_utils import SaveStrategy
 from trl import GRPOConfig
 
 from vision_zero import ranks
-from vision_zero.config.checks import check_options, server_urls
+from vision_zero.config.checks import check_options, read_fsdp_config, server_urls
 from vision_zero.config.game import beside, option, option_list
 from vision_zero.rollout.policy import TokenLimits, TokenLimitsByStage
 from vision_zero.rollout.sampling import Sampling
@@ -61,6 +62,7 @@ class IterativeSPOConfig(GRPOConfig):
     # Several processes
     rendezvous_timeout: float = option(60.0, "Seconds in which all processes must have come together at the start")
     ddp_timeout: int = option(1800, LONG["ddp_timeout"])
+    fsdp_config: dict[str, Any] | str | None = option(None, LONG["fsdp_config"])
 
     # Playing with vLLM (--use_vllm true; TRL's options for it and how it works: docs/training.md)
     lock_step: bool = option(False, "Games wait for each other after every turn, as without vLLM; same games, slower")
@@ -139,6 +141,7 @@ class IterativeSPOConfig(GRPOConfig):
         if isinstance(self.report_to, str) and "," in self.report_to:
             self.report_to = self.report_to.split(",")
         self.resume = self.resume or self.resume_from is not None
+        self.fsdp_config = read_fsdp_config(self.fsdp_config)
         check_options(self)
         self.token_limits()
         self.sampling()
@@ -187,6 +190,15 @@ class IterativeSPOConfig(GRPOConfig):
                 f"save_steps={self.save_steps} falls inside an iteration of {self.optimizer_steps_per_iteration} "
                 "optimizer steps, where a run cannot be resumed exactly; use a multiple of it"
             )
+
+    def _process_fsdp_args(self) -> dict[str, Any] | None:
+        """accelerate's options of FSDP2, in place of transformers', which overlooks what it does not know."""
+        if not isinstance(self.fsdp_config, dict):
+            return None
+        self.fsdp = True
+        # Its own policy would round log-probs and sums of gradients to bfloat16, too.
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if self.bf16 else None
+        return {"mixed_precision_policy": policy, **self.fsdp_config}
 
     @property
     def device(self) -> torch.device:

@@ -27,7 +27,7 @@ USAGE = (
     "python -m vision_zero.train [--config FILE.yaml] --images SOURCE ... --model_name_or_path MODEL --output_dir DIR "
     "[--OPTION VALUE ...]   or   --output_dir DIR --resume   (all options: --help, docs/configuration.md)"
 )
-NOT_WRITTEN = frozenset({*DERIVED, "hub_token", "push_to_hub_token", "local_rank"})
+NOT_WRITTEN = frozenset({*DERIVED, "fsdp", "hub_token", "push_to_hub_token", "local_rank"})
 """Options that are derived from others and the number of processes, and secrets."""
 
 PARTS = (GameConfig, IterativeSPOConfig, ModelConfig)
@@ -115,9 +115,9 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     refuse_without_switch(model, "use_peft", "lora_", "use_rslora")
     if not args.resume:  # a run may go on without its engine
         refuse_without_switch(args, "use_vllm", "vllm_")
-    if model.load_in_4bit and (args.deepspeed or not model.use_peft):
+    if model.load_in_4bit and (args.deepspeed or args.fsdp or not model.use_peft):
         raise ValueError(
-            "load_in_4bit=True (QLoRA) trains adapters, without ZeRO: give --use_peft true, no --deepspeed"
+            "load_in_4bit=True (QLoRA) trains adapters, without ZeRO or FSDP: give --use_peft true, no --deepspeed"
         )
     if model.use_peft and model.lora_dropout:
         raise ValueError(

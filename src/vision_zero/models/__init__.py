@@ -224,9 +224,9 @@ def load_trained(name: str, *, dtype: str = "auto", use_cpu: bool = False) -> Pr
 
 
 def first_not_finite(named: Iterable[tuple[str, torch.Tensor]]) -> str | None:
-    """The name of the first tensor with a value that is NaN or infinite. Under ZeRO-3, of this process's part."""
+    """The name of the first tensor with a value that is NaN or infinite. Of ZeRO-3 or FSDP, in this process's part."""
     for name, tensor in named:
-        own = getattr(tensor, "ds_tensor", tensor)
+        own = getattr(tensor, "ds_tensor", getattr(tensor, "_local_tensor", tensor))
         if own.is_floating_point() and not own.isfinite().all():
             return name
     return None

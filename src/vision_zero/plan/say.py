@@ -78,7 +78,7 @@ def run_setup(model: Any, game: Any, args: Any, gpu: str | None, image_tokens: i
         model=model.model_name_or_path,
         train="qlora" if model.load_in_4bit else "lora" if model.use_peft else "full",
         gpu=gpu,
-        zero=zero.get("stage", 0),
+        zero=3 if args.fsdp else zero.get("stage", 0),
         offload=zero.get("offload_param", {}).get("device", "none") != "none",
         image_tokens=image_tokens,
         rank=model.lora_r,

@@ -85,7 +85,7 @@ class SelfCheck(TrainerCallback):
                 trainer.logprob_guard.limit,
             )
             if trainer.frozen:
-                with nothing_changed(trainer.processing_class):
+                with nothing_changed(trainer.processing_class), trainer.generation.tower(trainer.model_wrapped):
                     trainer.frozen.check(list(dealt.images.values())[:2], trainer.processing_class)
         except SelfCheckError as error:
             failure = error

@@ -15,12 +15,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, save_fsdp_optimizer
 from peft import PeftModel
+from torch.distributed.tensor import DTensor
+from transformers.trainer import SCHEDULER_NAME
 
 from vision_zero import ranks, run_folder
 from vision_zero.export import export_checkpoint
 from vision_zero.models import write_base, zero3_disabled
+from vision_zero.rollout.self_check import SelfCheckError
 from vision_zero.trainer.finite import stop_unless_finite
 from vision_zero.trainer.trl_without_vllm import GRPOTrainer
 
@@ -93,6 +96,39 @@ def save_and_say_where(trainer: Any) -> str:
     except run_folder.WriteError as error:
         return f"the run could not be saved: {error}"
     return f"the run was saved at {saved}" if saved else "nothing was trained yet"
+
+
+def split_by_fsdp(trainer: Any) -> None:
+    """Let a trainer's model be split by FSDP2, and its checkpoints be what they are without."""
+    prepare, save, load = trainer._prepare_for_training, trainer._save, trainer._load_from_checkpoint
+    accelerator, plugin = trainer.accelerator, trainer.accelerator.state.fsdp_plugin
+    # Else every process adds up whole gradients until the last micro-batch.
+    accelerator.gradient_state.plugin_kwargs["sync_each_batch"] = True
+
+    def prepare_for_training(max_steps: int, loader: Any, checkpoint: str | None) -> Any:
+        if checkpoint is not None:
+            load(checkpoint)  # into the whole model
+        # Families name layers, too, that a model of theirs does not have (Gemma 3: SigLIP's for text).
+        has = {type(part).__name__ for part in trainer.model.modules()}
+        plugin.transformer_cls_names_to_wrap = [one for one in trainer.model._no_split_modules or () if one in has]
+        prepared = prepare(max_steps, loader, checkpoint)
+        for name, parameter in trainer.model.named_parameters():
+            if not isinstance(parameter, DTensor):
+                raise SelfCheckError(f"fsdp_config: {name} is not split; use --deepspeed configs/deepspeed/zero3.json")
+        return prepared
+
+    def save_optimizer_and_scheduler(folder: str) -> None:  # transformers writes a copy of the weights, too
+        save_fsdp_optimizer(plugin, accelerator, trainer.optimizer, trainer.model, folder)
+        if trainer.args.should_save:
+            torch.save(trainer.lr_scheduler.state_dict(), Path(folder) / SCHEDULER_NAME)
+
+    def save_weights(folder: str, state_dict: dict[str, Any]) -> None:  # a tied one (lm_head's) is among them twice
+        tied = trainer.model.all_tied_weights_keys
+        save(folder, {name: weight for name, weight in state_dict.items() if name not in tied})
+
+    trainer._load_from_checkpoint = lambda *_: None
+    trainer._prepare_for_training, trainer._save = prepare_for_training, save_weights
+    trainer._save_optimizer_and_scheduler = save_optimizer_and_scheduler
 
 
 class ResumableTrainer(GRPOTrainer):

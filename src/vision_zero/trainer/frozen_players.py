@@ -17,7 +17,6 @@ from peft import PeftModel
 from tqdm import tqdm
 from transformers import PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
-from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.utils import create_model_from_path
 
 from vision_zero.models import zero3_disabled
@@ -26,6 +25,7 @@ from vision_zero.rollout.image_store import look_images_up
 from vision_zero.rollout.load_policy import Loading, ModelPlayer, load_player
 from vision_zero.rollout.play import Seating
 from vision_zero.rollout.transformers_policy import TransformersPolicy
+from vision_zero.trainer.generation import whole_weights
 from vision_zero.types import Game, GameSummary, Stage
 
 SEATS = {"voter": ("voter",), "clue": ("civilian", "spy"), "civilian": ("civilian",), "spy": ("spy",)}
@@ -66,12 +66,13 @@ class FrozenStart:
 
     @contextmanager
     def gathered(self, *players: ModelPlayer) -> Iterator[None]:
-        """With ZeRO-3 every process has the weights of these players whole inside, and plays its own games."""
+        """With ZeRO-3 or FSDP every process has the weights of these players whole inside, and plays its own games."""
         models, accelerator = [player.policy.model for player in players], self.trainer.accelerator
+        is_split = is_deepspeed_zero3_enabled() or self.trainer.args.fsdp
         with ExitStack() as whole:
-            for split in (self.trainer.model_wrapped, self.trainer.ref_model) if is_deepspeed_zero3_enabled() else ():
+            for split in (self.trainer.model_wrapped, self.trainer.ref_model) if is_split else ():
                 if split is not None and accelerator.unwrap_model(split) in models:
-                    whole.enter_context(unwrap_model_for_generation(split, accelerator))
+                    whole.enter_context(whole_weights(split, accelerator))
             yield
 
 
@@ -110,7 +111,7 @@ class PastPlayers:
 
     @contextmanager
     def seated(self, seating: Seating, games: Sequence[Game], stage: Stage) -> Iterator[Seating]:
-        """`seating` with the past players of one rollout. Processes with ZeRO-3 enter and leave together."""
+        """`seating` with the past players of one rollout. Processes with ZeRO-3 or FSDP enter and leave together."""
         if not self.share or stage != self.args.past_stage:
             yield seating
             return

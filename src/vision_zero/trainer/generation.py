@@ -7,12 +7,13 @@ reach an engine, and the correction for what it samples with other rounding, sta
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from peft import PeftModel
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel, ProcessorMixin
 from trl.models.utils import unwrap_model_for_generation
 
@@ -34,6 +35,31 @@ SHORTER_PROMPTS = (
 )
 
 
+@contextmanager
+def whole_weights(wrapped: Any, accelerator: Accelerator, **options: Any) -> Iterator[PreTrainedModel]:
+    """TRL's `unwrap_model_for_generation`, which gathers the parameters of ZeRO-3, for those of FSDP too.
+
+    All processes enter and leave together; within it they may do unequal numbers of forwards.
+    """
+    with unwrap_model_for_generation(wrapped, accelerator, **options) as model:
+        parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
+        if not parts:
+            yield model
+            return
+        model._get_fsdp_state()._lazy_init()  # this is the root, whichever part a player calls first
+        groups = [group for part in parts for group in part._get_fsdp_state()._fsdp_param_groups]
+        before = [(group, group.post_forward_mesh_info) for group in groups]
+        try:
+            for part in parts:
+                part.set_reshard_after_forward(False, recurse=False)
+                part.unshard()
+            yield model
+        finally:
+            for group, mesh in before:
+                group.post_forward_mesh_info = mesh
+            model.reset_iter_state()  # split again, also what a player left in the middle of a forward
+
+
 class LogprobGapError(RuntimeError):
     """The completions were not sampled by the policy that trains."""
 
@@ -49,8 +75,11 @@ class Generation:
         processor: ProcessorMixin,
     ) -> None:
         self.args, self.accelerator, self.processor = args, accelerator, processor
-        if accelerator.distributed_type == DistributedType.FSDP:  # by accelerate's environment; --fsdp is refused
-            raise ValueError("FSDP is not supported; use deepspeed (configs/deepspeed) and torchrun")
+        if (accelerator.distributed_type == DistributedType.FSDP) != bool(args.fsdp):  # it splits on GPUs alone
+            kind = accelerator.distributed_type.value
+            raise ValueError(
+                f"accelerate makes this {kind}: FSDP is --fsdp_config, torchrun and GPUs; else --deepspeed"
+            )
         if accelerator.distributed_type == DistributedType.DEEPSPEED and not args.deepspeed:
             raise ValueError("accelerate switched DeepSpeed on; give its file by --deepspeed, and start with torchrun")
         if isinstance(model, PeftModel):
@@ -90,7 +119,7 @@ class Generation:
     def unwrapped(self, model_wrapped: Any) -> Iterator[PreTrainedModel]:
         """The model itself with all its weights, in the precision in which it trains."""
         with (
-            unwrap_model_for_generation(
+            whole_weights(
                 model_wrapped,
                 self.accelerator,
                 gather_deepspeed3_params=self.args.ds3_gather_for_generation,
@@ -99,6 +128,10 @@ class Generation:
             self.accelerator.autocast() if self.args.bf16 else nullcontext(),
         ):
             yield model
+
+    def tower(self, model_wrapped: Any) -> AbstractContextManager[Any]:
+        """Around the vision tower called by itself: FSDP gathers in forwards of the whole model alone."""
+        return self.unwrapped(model_wrapped) if self.args.fsdp else self.accelerator.autocast()
 
     @contextmanager
     def policy(self, model_wrapped: Any) -> Iterator[ModelPolicy]:

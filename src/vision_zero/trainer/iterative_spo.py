@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
@@ -46,7 +47,7 @@ from vision_zero.rollout.transformers_policy import without_adapter_wrapper
 from vision_zero.rollout.vllm.client import VLLMServerError
 from vision_zero.spo.rewards import COMPLETION_REWARDS
 from vision_zero.spo.scoring import Scores, score_games
-from vision_zero.trainer.checkpointing import LastIteration, ResumableTrainer
+from vision_zero.trainer.checkpointing import LastIteration, ResumableTrainer, split_by_fsdp
 from vision_zero.trainer.finite import stop_not_finite, stop_unless_finite
 from vision_zero.trainer.frozen_players import FrozenStart, PastPlayers
 from vision_zero.trainer.frozen_vision import FrozenTower
@@ -146,6 +147,8 @@ class IterativeSPOTrainer(ResumableTrainer):
         self.reward_func_names = reward_names
         self.reward_weights = torch.tensor([1.0, *args.extra_reward_weights().values()])
         self.generation = Generation(args, self.model, self.accelerator, processing_class)
+        if args.fsdp:
+            split_by_fsdp(self)
         if self.generation.engine is not None:  # from here on TRL corrects for what it samples with other rounding
             self.use_vllm, self.vllm_generation = True, self.generation.engine
         wrapped = [model for model in (self.model, self.ref_model) if model is not None]
@@ -306,7 +309,7 @@ class IterativeSPOTrainer(ResumableTrainer):
         try:
             with self.images.numbered():
                 if self.frozen is not None:
-                    with self.accelerator.autocast():
+                    with self.generation.tower(self.model_wrapped):
                         self.frozen.encode([sample.image for sample in samples], self.processing_class)
                 batch = super()._generate_and_score_completions(inputs)
         finally:
@@ -370,6 +373,7 @@ class IterativeSPOTrainer(ResumableTrainer):
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """TRL's, before the optimizer steps (DeepSpeed has stepped by then; its weights are saved nowhere)."""
         norm = super()._get_grad_norm(model, grad_norm)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         batch = self._buffered_inputs[(self._step - 1) % self.args.steps_per_generation]
         stop_unless_finite(self, {"gradient norm": torch.as_tensor(norm, dtype=torch.float32)}, batch)
         return norm

@@ -32,11 +32,14 @@ def read_state(checkpoint: Path | None, config: Mapping[str, Any]) -> dict[str, 
     """Our state in `checkpoint` (None: {}), once it fits the checkpoint's step. Raises RunFolderError."""
     if checkpoint is None:
         return {}
-    optimizer = "global_step*" if config.get("deepspeed") else "optimizer*"
+    optimizer = "optimizer.bin" if config.get("fsdp_config") else "optimizer.pt"
+    optimizer = "global_step*" if config.get("deepspeed") else optimizer
     scheduler = () if _has_scheduler(config.get("deepspeed")) else ("scheduler.pt",)
     for name in (run_folder.STATE, "trainer_state.json", *scheduler, optimizer):
         if not any(checkpoint.glob(name)):  # transformers goes on without
-            raise RunFolderError(f"{checkpoint} has no {name}; resume with the --deepspeed it was saved with")
+            raise RunFolderError(
+                f"{checkpoint} has no {name}; resume with the --deepspeed or --fsdp_config it was saved with"
+            )
     shards, now = len([*checkpoint.glob("global_step*/*zero_pp_rank_*_optim_states.pt")]), ranks.world_size()
     if shards not in (0, now):
         raise RunFolderError(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import torch
 from peft import PeftModel
+from torch.distributed.tensor import DTensor
 from trl.generation import vllm_client, vllm_generation
 
 from vision_zero.models import in_hub_layout
@@ -26,5 +27,6 @@ class VLLMGeneration(vllm_generation.VLLMGeneration):
         weights = super()._iter_named_params()
         if isinstance(self.model, PeftModel):
             merged = merged_parameters(self.model, self._dist.gather_params)
-            weights = ((self._fix_param_name_to_vllm(name), weight) for name, weight in merged)
+            plain = ((name, one.full_tensor() if isinstance(one, DTensor) else one) for name, one in merged)  # FSDP's
+            weights = ((self._fix_param_name_to_vllm(name), weight) for name, weight in plain)
         yield from in_hub_layout(without_adapter_wrapper(self.model), weights)
