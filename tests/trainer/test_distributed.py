@@ -220,7 +220,7 @@ WIDE: dict[str, Any] = {"gradient_checkpointing": True, "past_players": 0.5, "pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("by", ["zero2", "zero3", "FSDP2"])
+@pytest.mark.parametrize("by", ["DDP", "DDP, 4 bits", "zero2", "zero3", "FSDP2"])
 def test_lora_trains_like_one_process(by: str, tmp_path: Path) -> None:
     """With past players, whose model and reference are the policy without its adapter."""
     # Without dropout, whose masks depend on the process.
@@ -231,7 +231,12 @@ def test_lora_trains_like_one_process(by: str, tmp_path: Path) -> None:
         "lora_target_modules": ["q_proj", "v_proj"],
     }
     one, two = tmp_path / "one", tmp_path / "two"
-    how = FSDP if by == "FSDP2" else {"processes": 2, "deepspeed": configs(f"deepspeed/{by}.json")}
+    lora["load_in_4bit"] = by == "DDP, 4 bits"
+    how: dict[str, Any] = {"processes": 2}
+    if by.startswith("DDP"):
+        how["per_device_train_batch_size"] = 2
+    else:
+        how = FSDP if by == "FSDP2" else {**how, "deepspeed": configs(f"deepspeed/{by}.json")}
     train_well(one, **lora, **WIDE)
     train_well(two, **how, **lora, **WIDE)
     assert_same_games(one, two)

@@ -48,9 +48,10 @@ def test_two_processes_share_an_engine(one_process: Path, tmp_path: Path) -> Non
         assert line["rollout/tokens/new"] == same["rollout/tokens/new"]
 
 
-def test_zero3_gathers_its_weights_for_the_engine(one_process: Path, tmp_path: Path) -> None:
-    run = tmp_path / "zero3"
-    train_well(run, processes=2, deepspeed=ROOT / "configs" / "deepspeed" / "zero3.json", **VLLM)
+@pytest.mark.parametrize("stage", [2, 3])
+def test_zero_gives_its_weights_to_the_engine(stage: int, one_process: Path, tmp_path: Path) -> None:
+    run = tmp_path / "zero"
+    train_well(run, processes=2, deepspeed=ROOT / "configs" / "deepspeed" / f"zero{stage}.json", **VLLM)
     assert_engine_was_in_step(run)
     assert_same_games(one_process, run)
     assert_loads(run / "checkpoint-4" / "export")
@@ -81,9 +82,10 @@ def test_fsdp_merges_a_layer_with_its_adapter_for_a_shared_engine(tmp_path: Path
     assert_loads(run / "checkpoint-4" / "export")
 
 
-def test_lora_is_merged_for_the_engine(tmp_path: Path) -> None:
+@pytest.mark.parametrize("four_bits", [False, True], ids=["LoRA", "QLoRA"])
+def test_lora_is_merged_for_the_engine(four_bits: bool, tmp_path: Path) -> None:
     run = tmp_path / "lora"
-    train_well(run, **VLLM, **LORA)
+    train_well(run, **VLLM, **LORA, load_in_4bit=four_bits)
     assert_engine_was_in_step(run)
     assert len(games(run)) == 4
 

@@ -210,6 +210,46 @@ def test_processes_go_on_together_without_a_server_that_stands_still(pair: list[
             assert turn == same
 
 
+QLORA: dict[str, Any] = {
+    "use_peft": True,
+    "load_in_4bit": True,
+    "lora_r": 4,
+    "lora_target_modules": ["q_proj", "v_proj"],
+}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"processes": 2, "deepspeed": ROOT / "configs" / "deepspeed" / "zero2.json"},
+        {"processes": 2, "deepspeed": ROOT / "configs" / "deepspeed" / "zero3.json"},
+        QLORA,
+        {"past_players": 0.5, "past_role": "voter"},
+    ],
+    ids=["ZeRO-2", "ZeRO-3", "QLoRA", "past players"],
+)
+def test_servers_have_the_weights_that_train(
+    options: dict[str, Any], pair: list[RunningServer], tmp_path: Path
+) -> None:
+    """However they are held: log-probabilities as sampled are those of training, before and after they have moved."""
+    run, program = tmp_path / "run", str(ROOT / "tests" / "server_train.py")
+    train_well(
+        run,
+        program=[program, "0", "0"],
+        model_name_or_path=BENCH_MODEL,
+        max_pixels=MAX_PIXELS,
+        iterations=3,
+        use_vllm=True,
+        vllm_mode="server",
+        vllm_server_base_url=",".join(server.url for server in pair),
+        **options,
+    )
+    lines = metrics(run)
+    assert [line["rollout/servers"] for line in lines] == [2, 2, 2]
+    assert max(line["sampling/logp_gap/mean"] for line in lines) < 1e-4
+    assert all(line["grad_norm"] > 0 for line in lines)
+
+
 def test_a_run_goes_on_when_a_server_is_killed(
     pair: list[RunningServer], tmp_path: Path, processor: ProcessorMixin, capsys: pytest.CaptureFixture[str]
 ) -> None:
