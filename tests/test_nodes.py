@@ -24,7 +24,7 @@ import pytest
 import yaml
 
 from tests.fork_server import ENVIRONMENT, ForkedProcess, free_port, without_packages
-from tests.process_helpers import OPTIONS, ROOT, TIMEOUT, train_well
+from tests.process_helpers import OPTIONS, ROOT, TIMEOUT, metrics, train_well
 from tests.trainer.test_distributed import assert_same_games, assert_same_metrics
 from vision_zero.run_folder import complete_checkpoints
 
@@ -284,6 +284,11 @@ def test_two_nodes_play_the_games_of_one_process(network: Network, whole: Path, 
     run = tmp_path / "runs" / "run"
     assert_same_games(whole, run)
     assert_same_metrics(whole, run)
+    losses = [[line["loss"] for line in metrics(one)] for one in (run, whole)]
+    cells = [*(f"{loss:.7f}" for loss in losses[0]), f"{max(abs(a - b) for a, b in zip(*losses, strict=True)):.0e}"]
+    print(f"| 2 nodes × 1 | `NODES=2`, by the launch script | {' | '.join(cells)} |")
+    page = (ROOT / "docs" / "performance.md").read_text("utf-8")
+    assert "| 2 nodes × 1 | `NODES=2`, by the launch script |" in page
     assert len(list((run / "checkpoint-4").glob("rng_state_*.pth"))) == 2
     assert zero.output().count("done: load") == 1
     assert one.output().splitlines() == [f"node 1 of 2 (0 to 1) of {run}; node 0 is at {HEAD}:29500"]
