@@ -239,6 +239,8 @@ def test_servers_have_the_weights_that_train(
         model_name_or_path=BENCH_MODEL,
         max_pixels=MAX_PIXELS,
         iterations=3,
+        learning_rate=1e-3,
+        reward_control="random",  # for words without meaning
         use_vllm=True,
         vllm_mode="server",
         vllm_server_base_url=",".join(server.url for server in pair),
