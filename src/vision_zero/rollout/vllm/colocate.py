@@ -83,6 +83,7 @@ class ColocatedEngine(VLLMGeneration):
             "limit_mm_per_prompt": {"image": 1, "video": 0},
             "mm_processor_kwargs": image_size_arguments(self.processing_class),
             "generation_config": "vllm",  # not the model's own file for parameters that are not given
+            "quantization": None,  # TRL's would be that of a model in 4 bits, whose weights are sent written out
         }
         if current_platform.is_cpu():
             # A prompt computed in chunks needs a random generator that can be reset, which a CPU's cannot.
