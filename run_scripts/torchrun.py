@@ -49,7 +49,9 @@ def choose_interface(host: str, port: int, on_cpu: bool) -> None:
                 "the address of node 0 in the network, or set GLOO_SOCKET_IFNAME to the interface (ip -br addr)"
             )
         return
-    names = (name for name, found in psutil.net_if_addrs().items() if own in (one.address for one in found))
+    addresses = ((name, one.address) for name, found in psutil.net_if_addrs().items() for one in found)
+    # A link-local address of IPv6 has its interface behind it in one of the two lists, or in both.
+    names = (name for name, address in addresses if address.partition("%")[0] == own.partition("%")[0])
     os.environ["GLOO_SOCKET_IFNAME"] = next(names)
 
 

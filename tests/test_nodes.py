@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -335,14 +336,16 @@ def test_a_lost_node_is_named_and_the_run_goes_on_without_it(
 # ------------------------------------------------------------------------------------------------------------- Slurm
 
 
-def sbatch(folder: Path, attempts: str, arguments: Sequence[str], **variables: str) -> subprocess.Popen[bytes]:
+def sbatch(
+    folder: Path, attempts: str, arguments: Sequence[str], cwd: Path = ROOT, **variables: str
+) -> subprocess.Popen[bytes]:
     own = {"STAND_IN": str(folder), "NODES_OF_ATTEMPTS": attempts, "HEAD_PORT": str(free_port()), **variables}
     names = environment(folder / "runs", **own)
     names["PATH"] = f"{SLURM}:{without_packages() if 'DRY_RUN' in variables else names['PATH']}"
     with (folder / "log").open("wb") as file:
         return subprocess.Popen(
             [str(SLURM / "sbatch"), "run_scripts/slurm.sbatch", *arguments],
-            cwd=ROOT,
+            cwd=cwd,
             env=names,
             stdout=file,
             stderr=file,
@@ -395,6 +398,17 @@ def test_a_job_with_servers(tmp_path: Path) -> None:
         assert line[-4:] == ["--iterations", "3", "--max_pixels", "7777"]
     assert server[server.index("--host") + 1] == "c"
     assert json.loads(server[server.index("--mm-processor-kwargs") + 1]) == {"max_pixels": 7777}
+
+
+def test_a_server_that_does_not_end_holds_no_job(tmp_path: Path) -> None:
+    scripts = tmp_path / "run_scripts"
+    scripts.mkdir()
+    shutil.copy(ROOT / "run_scripts" / "slurm.sbatch", scripts)
+    (scripts / "run_grpo_vision_zero.sh").write_text("sleep 1; echo trained\n", "utf-8")
+    (scripts / "vllm_server.sh").write_text("trap '' TERM; sleep 20\n", "utf-8")
+    job = sbatch(tmp_path, "a,b", [], cwd=tmp_path, SERVER_NODES="1")
+    assert job.wait(10) == 0
+    assert "trained" in (tmp_path / "log").read_text()
 
 
 @pytest.mark.slow

@@ -403,9 +403,7 @@ def leave(trainer: IterativeSPOTrainer) -> NoReturn:
         lost = trainer.state.global_step - (run_folder.step_of(saved) if saved else 0)
         where = f"the run is saved at {saved}" if saved else "nothing is saved" if lost else "nothing was trained yet"
         where += f" (the {lost} steps after it are lost: they are no whole iteration)" if lost else ""
-        several = (
-            trainer.accelerator.num_processes > 1 or trainer.args.deepspeed or trainer.args.fsdp
-        )  # which needs torchrun for one, too
+        several = trainer.accelerator.num_processes > 1 or trainer.args.deepspeed or trainer.args.fsdp  # of one, too
         program = f"torchrun --nproc_per_node {os.environ.get('LOCAL_WORLD_SIZE', 1)}" if several else "python"
         if ranks.nodes() > 1:
             program += f" --nnodes {ranks.nodes()} --node_rank N --master_addr {os.environ['MASTER_ADDR']}"

@@ -175,8 +175,14 @@ def test_weights_that_break_stop_all_processes_in_one_line(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_bfloat16_trains_with_float32_masters(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    train_well(run, **FSDP, bf16=True, dtype="bfloat16", iterations=2)
-    assert {weight.dtype for weight in weights(run / "checkpoint-2").values()} == {torch.float32}
-    assert all(line["sampling/logp_gap/mean"] < 0.01 for line in metrics(run))
+def test_bfloat16_trains_and_resumes_with_float32_masters(tmp_path: Path) -> None:
+    """The model is loaded in bfloat16, and would round the masters of a checkpoint that were put into it."""
+    options = {**FSDP, "bf16": True, "dtype": "bfloat16", "iterations": 2, "save_steps": 1}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train_well(whole, **options)
+    assert {weight.dtype for weight in weights(whole / "checkpoint-2").values()} == {torch.float32}
+    assert all(line["sampling/logp_gap/mean"] < 0.01 for line in metrics(whole))
+    shutil.copytree(whole, broken)
+    shutil.rmtree(broken / "checkpoint-2")
+    train_well(broken, **options, resume=True)
+    assert_same_run(broken, whole, last=2)

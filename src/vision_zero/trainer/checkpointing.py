@@ -106,8 +106,10 @@ def split_by_fsdp(trainer: Any) -> None:
     accelerator.gradient_state.plugin_kwargs["sync_each_batch"] = True
 
     def prepare_for_training(max_steps: int, loader: Any, checkpoint: str | None) -> Any:
-        if checkpoint is not None:
-            load(checkpoint)  # into the whole model
+        if checkpoint is not None:  # into the whole model, in the float32 that accelerate would make later
+            for parameter in filter(lambda one: one.requires_grad, trainer.model.parameters()):
+                parameter.data = parameter.data.float()
+            load(checkpoint)
         # Families name layers, too, that a model of theirs does not have (Gemma 3: SigLIP's for text).
         has = {type(part).__name__ for part in trainer.model.modules()}
         plugin.transformer_cls_names_to_wrap = [one for one in trainer.model._no_split_modules or () if one in has]
