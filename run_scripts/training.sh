@@ -38,13 +38,16 @@ check_nodes() { # dies of nodes that would not meet; HEAD gets its port, `proces
     check_numbers NODES NODE_RANK
     [ "$NODES" -gt 0 ] || die "NODES=$NODES must be at least 1"
     [ "${NODE_RANK:-0}" -lt "$NODES" ] || die "NODE_RANK=$NODE_RANK must be below NODES=$NODES: the first node is 0"
+    [[ "$given" != *" HEAD "* || "$given" == *" NODES "* ]] ||
+        die "HEAD=$HEAD is for several machines, and NODES is not set: how many there are (1: this one alone)"
     processes=$((NODES * NUM_PROCESSES))
     if [ "$NODES" = 1 ]; then return; fi
     [ -n "$NODE_RANK" ] || die "NODES=$NODES needs NODE_RANK, which differs on every node: 0 to $((NODES - 1))"
     [ -n "$HEAD" ] || die "NODES=$NODES needs HEAD, the address of node 0 as the others reach it: HOST or HOST:PORT"
     [ -n "$RUN_NAME" ] || die "NODES=$NODES needs RUN_NAME, the same on every node: by itself it would have the time"
     case "$HEAD" in *:*) ;; *) HEAD+=":29500" ;; esac
-    [[ "$HEAD" =~ ^[^:/]+:[1-9][0-9]{0,4}$ ]] || die "HEAD=$HEAD must be HOST or HOST:PORT"
+    [[ "$HEAD" =~ ^[A-Za-z0-9._-]+:([1-9][0-9]{0,4})$ && "${BASH_REMATCH[1]}" -le 65535 ]] ||
+        die "HEAD=$HEAD must be HOST or HOST:PORT (for IPv6 a name; no user; a port up to 65535)"
 }
 
 # ---------------------------------------------------------------------------------------------------------- the options

@@ -134,6 +134,11 @@ def test_the_command_of_a_node() -> None:
         ({"NODES": "two"}, "NODES=two is not a number"),
         ({"NODES": "2", "NODE_RANK": "0", "HEAD": "a:b"}, "HEAD=a:b must be HOST or HOST:PORT"),
         ({"NODES": "2", "NODE_RANK": "0", "HEAD": "a", "RUN_NAME": ""}, "NODES=2 needs RUN_NAME, the same on every"),
+        ({"NODES": "2", "NODE_RANK": "0", "HEAD": "user@a"}, "HEAD=user@a:29500 must be HOST or HOST:PORT"),
+        ({"NODES": "2", "NODE_RANK": "0", "HEAD": "a b"}, "HEAD=a b:29500 must be HOST or HOST:PORT"),
+        ({"NODES": "2", "NODE_RANK": "0", "HEAD": "a:65536"}, "HEAD=a:65536 must be HOST or HOST:PORT"),
+        ({"NODES": "2", "NODE_RANK": "0", "HEAD": "[::1]:29500"}, "HEAD=[::1]:29500 must be HOST or HOST:PORT"),
+        ({"NODE_RANK": "0", "HEAD": "a"}, "HEAD=a is for several machines, and NODES is not set"),
     ],
 )
 def test_nodes_that_would_not_meet_are_refused(variables: dict[str, str], says: str) -> None:
@@ -404,11 +409,47 @@ def test_a_server_that_does_not_end_holds_no_job(tmp_path: Path) -> None:
     scripts = tmp_path / "run_scripts"
     scripts.mkdir()
     shutil.copy(ROOT / "run_scripts" / "slurm.sbatch", scripts)
-    (scripts / "run_grpo_vision_zero.sh").write_text("sleep 1; echo trained\n", "utf-8")
+    (scripts / "run_grpo_vision_zero.sh").write_text("NODES=1\nsleep 1; echo trained\n", "utf-8")
     (scripts / "vllm_server.sh").write_text("trap '' TERM; sleep 20\n", "utf-8")
     job = sbatch(tmp_path, "a,b", [], cwd=tmp_path, SERVER_NODES="1")
     assert job.wait(10) == 0
     assert "trained" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "size"),
+    [(["--max-pixels", "8888"], 8888), (["--max_pixels=8888"], 8888), ([], 3136), (["--config", "{}"], 3136)],
+)
+def test_servers_of_a_job_get_the_runs_images(words: list[str], size: int, tmp_path: Path) -> None:
+    """However the option is spelled, and from a file that takes the place of the script's."""
+    given = options_file(tmp_path)
+    names = {"SERVER_NODES": "1", "DRY_RUN": "1", "MODEL": str(OPTIONS["model_name_or_path"])}
+    words = [word.format(given[1]) for word in words] if "--config" in words else [*given, *words]
+    job = sbatch(tmp_path, "a,c", words, **names)
+    assert job.wait(120) == 0, (tmp_path / "log").read_text()
+    (server,) = [line for line in (tmp_path / "log").read_text().splitlines() if "api_server.entry" in line]
+    assert json.loads(shlex.split(server)[shlex.split(server).index("--mm-processor-kwargs") + 1]) == {
+        "max_pixels": size
+    }
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"SERVER_NODES": "two"}, "SERVER_NODES=two is not a number"),
+        ({"SERVER_NODES": "-1"}, "SERVER_NODES=-1 is not a number"),
+        ({"SERVER_NODES": "2"}, "SERVER_NODES=2 of 2 nodes leave none to train"),
+        ({"SCRIPT": "nothing.sh"}, "run_scripts/nothing.sh is not in"),
+        ({"SCRIPT": "toy_selfplay.sh"}, "SCRIPT=toy_selfplay.sh does not read NODES"),
+        ({"SCRIPT": "vllm_server.sh"}, "SCRIPT=vllm_server.sh does not read NODES"),
+    ],
+)
+def test_a_job_that_would_not_train_is_refused(variables: dict[str, str], says: str, tmp_path: Path) -> None:
+    job = sbatch(tmp_path, "a,b", [], DRY_RUN="1", **variables)
+    assert job.wait(60) == 1
+    first, *_ = (tmp_path / "log").read_text().splitlines()
+    assert first.startswith("slurm.sbatch: error: ")
+    assert says in first
 
 
 @pytest.mark.slow

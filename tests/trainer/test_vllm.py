@@ -114,6 +114,15 @@ def test_lora_leaves_its_base_as_it_was_published(
         ({"vllm_mode": "server", "vllm_server_base_url": "gpu-box:8000"}, "vllm_server_base_url=gpu-box:8000"),
         ({"vllm_mode": "server", "vllm_server_base_url": "http://a:1,b:1"}, "vllm_server_base_url=b:1 must be"),
         ({"vllm_mode": "server", "vllm_server_base_url": "http://a:1 http://a:1/"}, "has http://a:1 twice"),
+        ({"vllm_mode": "server", "vllm_server_base_url": ","}, "vllm_server_base_url= must be http://HOST:PORT"),
+        ({"vllm_mode": "server", "vllm_server_base_url": "http://a:1/v1"}, "vllm_server_base_url=http://a:1/v1 must"),
+        ({"vllm_mode": "server", "vllm_server_base_url": "http://u:p@a:1"}, "must be http://HOST:PORT, or several"),
+        ({"vllm_mode": "server", "vllm_server_base_url": "http://a:65536"}, "vllm_server_base_url=http://a:65536 must"),
+        ({"vllm_mode": "server", "vllm_server_base_url": "http://a:b"}, "vllm_server_base_url=http://a:b must be"),
+        (
+            {"vllm_mode": "server", "vllm_server_base_url": "http://a:1;http://b:1"},
+            "must be http://HOST:PORT, or several",
+        ),
         (
             {"vllm_mode": "server", "vllm_server_base_url": "http://a:1,http://b:1", "vllm_group_port": 65535},
             "vllm_group_port=65535 must be a port, 1 to 65534",

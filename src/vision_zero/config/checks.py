@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from fractions import Fraction
@@ -55,7 +56,9 @@ def read_fsdp_config(given: Mapping[str, Any] | str | None) -> dict[str, Any] | 
     known = _TABLES["fsdp_config"]
     try:
         text = Path(given).read_text("utf-8") if isinstance(given, str) and given[:1] != "{" else str(given)
-        options = {name: values[0] for name, values in known.items()} | yaml.safe_load(text)
+        if not isinstance(said := yaml.safe_load(text), dict):
+            raise ValueError("it must have names and values, as configs/fsdp2.yaml")
+        options = {name: values[0] for name, values in known.items()} | said
     except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
         raise ValueError(f"fsdp_config={given}: cannot be read: {' '.join(str(error).split())}") from error
     if wrong := [f"{name}={value}" for name, value in options.items() if value not in known.get(name, ())]:
@@ -177,8 +180,9 @@ def _check_server(args: GRPOConfig) -> None:
             raise ValueError(f"{name}={getattr(args, name)} must be a port, 1 to {65536 - n_ports}")
     if args.vllm_server_timeout <= 0:
         raise ValueError(f"vllm_server_timeout={args.vllm_server_timeout} must be a number of seconds above 0")
-    for url in urls:
-        if not url.startswith(("http://", "https://")):
+    for url in urls or [""]:
+        address = re.fullmatch(r"https?://(?:[\w.-]+|\[[\da-fA-F:.]+\])(?::(\d{1,5}))?", url)
+        if address is None or not 0 < int(address[1] or 80) < 65536:
             raise ValueError(f"vllm_server_base_url={url} must be http://HOST:PORT, or several of those, with commas")
         if urls.count(url) > 1:
             raise ValueError(f"vllm_server_base_url has {url} twice; every server must be one of its own")

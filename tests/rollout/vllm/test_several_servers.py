@@ -94,6 +94,19 @@ def test_two_servers_play_the_games_of_one(
     assert {url for _, url in sent} == {server.url for server in pair}
 
 
+def test_one_server_under_two_names_is_refused(
+    pair: list[RunningServer], model: PreTrainedModel, processor: ProcessorMixin
+) -> None:
+    """Else it would get the weights twice, over two groups."""
+    url = pair[0].url
+    names = [ServerOptions(one) for one in (url, url.replace("127.0.0.1", "localhost"))]
+    assert len({one.url for one in names}) == 2
+    with pytest.raises(
+        VLLMServerError, match=r"is the one at http://localhost:.*: every server must be one of its own"
+    ):
+        DiskEngine(model, Accelerator(cpu=True), processor, DRAWN, names)
+
+
 def test_the_games_of_a_server_that_stands_still_are_played_on_by_the_other(
     pair: list[RunningServer], model: PreTrainedModel, processor: ProcessorMixin, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -64,6 +64,10 @@ class ServerEngine(VLLMGeneration):
                 self.dtype = next(iter(about.values()))["dtype"]  # as torch.bfloat16
                 if len(set(map(str, about.values()))) > 1:
                     raise VLLMServerError(f"the vLLM servers are not alike: {about}")
+                starts = {str(one.workers): one.options.url for one in self.servers.alive}
+                for one in self.servers.alive:  # each start is its own, whatever the addresses are called
+                    if (url := starts[str(one.workers)]) != one.options.url:
+                        raise VLLMServerError(f"{one} is the one at {url}: every server must be one of its own")
                 self.vllm_client = self.weight_channel()
         workers = {server.options.url: server.workers for server in self.servers.alive}
         self.dtype, workers = gather_object([(self.dtype, workers)])[0]
