@@ -17,7 +17,6 @@ from vision_zero.game.spy_game import (
     deal_games,
     open_turns,
     pair_of_game,
-    resolve_spy_view,
     turn_seed,
     view_of,
     vote_turns,
@@ -85,7 +84,7 @@ def test_games_without_pairs_are_refused() -> None:
 )
 def test_spy_view(spy_view: str, has_edited: bool, expected: str) -> None:
     (pair,) = noise_pairs(1, edited=has_edited)
-    assert resolve_spy_view(pair, GameRules(spy_view=spy_view)) == expected
+    assert deal(0, 0, pair, GameRules(spy_view=spy_view)).spy_view == expected
 
 
 def test_an_edited_view_of_a_single_image_is_refused_by_name() -> None:

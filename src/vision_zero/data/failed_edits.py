@@ -37,6 +37,12 @@ class BlankOf:
         return Image.new("RGB", self.original.open().size, GREY)
 
 
+def with_failed_edit(pair: ImagePair, kind: FailedEdit | None) -> ImagePair:
+    if kind is None:
+        return pair
+    return replace(pair, edited=BlankOf(pair.image) if kind == "blank" else pair.image, failed_edit=kind)
+
+
 class PairsWithFailedEdits(LazyPairs):
     """Pairs, a share of the edits failed; `meta` stays. Raises PairSourceError for a share outside 0..1."""
 
@@ -48,10 +54,7 @@ class PairsWithFailedEdits(LazyPairs):
 
     def _pair_at(self, row: int) -> ImagePair:
         pair = self._pairs[row]
-        kind = None if pair.edited is None else failed_edit(pair.id, self._share, self._seed)
-        if kind is None:
-            return pair
-        return replace(pair, edited=BlankOf(pair.image) if kind == "blank" else pair.image, failed_edit=kind)
+        return pair if pair.edited is None else with_failed_edit(pair, failed_edit(pair.id, self._share, self._seed))
 
     def counts(self) -> dict[FailedEdit, int]:
         kinds = [pair.failed_edit for pair in self]

@@ -193,11 +193,7 @@ def _take_split(pairs: LazyPairs, split: Split | None, holdout: float, seed: int
 
 
 def open_pair(pair: ImagePair) -> tuple[Image.Image, Image.Image | None]:
-    """The original and, if there is one, the edited image, both RGB and of the original's size.
-
-    An edited image of another size is resized (Lanczos) if the two aspect ratios differ by at most
-    MAX_ASPECT_DIFFERENCE. Raises BadImageError with both names and sizes otherwise, and for a bad image.
-    """
+    """The original and, if there is one, the edited image, RGB and of the original's size. Raises BadImageError."""
     image = pair.image.open()
     if pair.edited is None:
         return image, None

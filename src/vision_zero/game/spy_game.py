@@ -9,7 +9,6 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Literal
 
 from vision_zero.game.parsing import clean_text, read_clue, read_vote, split_completion
 from vision_zero.types import CastVote, Clue, Completion, Game, GameRules, GameSummary, ImagePair, Turn, View, Vote
@@ -32,25 +31,21 @@ def pair_of_game(seed: int, index: int, n_pairs: int) -> int:
     return _shuffled_pairs(seed, index // n_pairs, n_pairs)[index % n_pairs]
 
 
-def resolve_spy_view(pair: ImagePair, rules: GameRules) -> Literal["blank", "edited", "masked"]:
-    """The spy's view of `pair`: `auto` is the edited image if there is one, else a blank image.
+def deal(index: int, seed: int, pair: ImagePair, rules: GameRules) -> Game:
+    """Game `index` of the run seeded `seed`, played on `pair`, with the spy in a random seat.
 
-    Raises ValueError for `edited` and a pair without an edited image.
+    The spy's view `auto` is the edited image if there is one, else blank. Raises ValueError for `edited` without one.
     """
-    if rules.spy_view == "auto":
-        return "edited" if pair.edited is not None else "blank"
     if rules.spy_view == "edited" and pair.edited is None:
         raise ValueError(
             f"spy_view=edited needs a changed version of {pair.id!r} ({pair.image.name}), which has none; "
             "use spy_view=auto, blank or masked for single images"
         )
-    return rules.spy_view
-
-
-def deal(index: int, seed: int, pair: ImagePair, rules: GameRules) -> Game:
-    """Game `index` of the run seeded `seed`, played on `pair`, with the spy in a random seat."""
+    spy_view = rules.spy_view
+    if spy_view == "auto":
+        spy_view = "blank" if pair.edited is None else "edited"
     spy = random.Random(f"vision-zero/deal/{seed}/{index}").randint(1, rules.n_players)
-    return Game(index=index, seed=seed, pair=pair, rules=rules, spy=spy, spy_view=resolve_spy_view(pair, rules))
+    return Game(index=index, seed=seed, pair=pair, rules=rules, spy=spy, spy_view=spy_view)
 
 
 def deal_games(indices: Sequence[int], seed: int, pairs: Sequence[ImagePair], rules: GameRules) -> list[Game]:

@@ -42,10 +42,7 @@ BASE_FILE = "base_model.json"
 
 
 def find_models(names: Sequence[str]) -> list[str]:
-    """`names`, with every run folder replaced by all its complete checkpoints, oldest first.
-
-    Raises ValueError for a run without a complete checkpoint and for a model that is named twice.
-    """
+    """`names`, a run as its complete checkpoints, oldest first. Raises ValueError for one without, or a model twice."""
     models: list[str] = []
     for name in names:
         if not (Path(name) / CONFIG).is_file():

@@ -22,7 +22,7 @@ MASK_GRID = 8
 class GameImage(Image.Image):
     """PIL image with a `key`: within one batch of games, equal keys are equal pixels.
 
-    Processors take it as it is. A deep copy is the same object and pickling keeps the key alone, because TRL
+    Processors take it as it is. A deep copy is the same object and pickling keeps the key and one pixel, because TRL
     deep-copies every prompt and sends all prompts to all processes for its log.
     """
 
@@ -37,16 +37,11 @@ class GameImage(Image.Image):
     def __deepcopy__(self, memo: dict[int, Any]) -> GameImage:
         return self
 
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return (_unpickled, (self.key,))
+    def __reduce__(self) -> tuple[Any, tuple[str, Image.Image]]:
+        return GameImage, (self.key, Image.new("RGB", (1, 1)))
 
     def __repr__(self) -> str:
         return f"GameImage({self.key!r}, {self.width}x{self.height})"
-
-
-def _unpickled(key: str) -> GameImage:
-    """Image of one pixel: pickling drops all others."""
-    return GameImage(key, Image.new("RGB", (1, 1)))
 
 
 def blank_image(size: tuple[int, int]) -> Image.Image:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 import torch
+from torch.nn.functional import pad
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
@@ -59,10 +60,7 @@ class GrowingLayer(DynamicLayer):
 def padded_left(parts: Sequence[torch.Tensor], dim: int) -> list[torch.Tensor]:
     """`parts` with zeros before them, so that all are equally long in `dim`."""
     longest = max(part.shape[dim] for part in parts)
-    return [
-        torch.cat([part.new_zeros(*part.shape[:dim], longest - part.shape[dim], *part.shape[dim + 1 :]), part], dim)
-        for part in parts
-    ]
+    return [pad(part, (0, 0) * (part.ndim - 1 - dim) + (longest - part.shape[dim], 0)) for part in parts]
 
 
 def joined(caches: Sequence[Cache], order: torch.Tensor) -> Cache:

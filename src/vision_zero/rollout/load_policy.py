@@ -44,10 +44,7 @@ class Loading:
 
 
 def load_player(model: str, loading: Loading, game: Game | None = None, template: str = "auto") -> ModelPlayer:
-    """Load a checkpoint (full, or LoRA, which is merged), an export, a model folder or a model of the Hub.
-
-    With a `game` it is tried on it. Raises ValueError or OSError, naming the model, if it cannot be loaded or played.
-    """
+    """The model that `load_trained` loads, tried on a `game`. Raises ValueError or OSError, naming the model."""
     processor = load_processor(check_model(model), loading.min_pixels, loading.max_pixels)
     weights = load_trained(model, dtype=loading.dtype, use_cpu=loading.use_cpu)
     check_files(processor, weights, model)

@@ -68,11 +68,9 @@ def play(
     lock_step: bool = False,
     on_call: Callable[[int], None] | None = None,
 ) -> Rollout:
-    """Play `games` to their end, on `images` if they are open already.
+    """Play `games` to their end, on `images` if they are open already; continuously if possible and not `lock_step`.
 
-    Games are played continuously if every policy has a queue and `lock_step` is not set. Either way the same games give
-    the same prompts and the same seed per turn. `on_call` gets the number of turns answered by each call (for a
-    progress bar). Raises whatever the policies and `open_images` raise.
+    `on_call` gets the number of turns that each call answered. Raises whatever the policies and `open_images` raise.
     """
     start = time.perf_counter()
     images = open_images(games) if images is None else images

@@ -55,10 +55,7 @@ class Policy(Protocol):
 
 
 class QueuedPolicy(ABC):
-    """Policy with a queue, such as a serving engine: turns are returned as they finish, in any order.
-
-    Queued turns are batched together, so a game need not wait for the others of its batch.
-    """
+    """Policy with a queue, such as a serving engine: turns are returned as they finish, in any order."""
 
     @abstractmethod
     def submit(self, request: TurnRequest) -> None:

@@ -10,12 +10,12 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from vision_zero.data.failed_edits import BlankOf
+from vision_zero.data.failed_edits import with_failed_edit
 from vision_zero.data.pairs import BadImageError, ImageFile, load_pairs, source_options
 from vision_zero.game.prompts import render
 from vision_zero.game.spy_game import votes_in_order
 from vision_zero.rollout.game_images import GameImage, GameImages, open_images
-from vision_zero.types import CastVote, Clue, Game, GameRules, ImagePair, ImageSource
+from vision_zero.types import CastVote, Clue, Game, GameRules, ImagePair
 
 Record = Mapping[str, Any]
 
@@ -82,7 +82,15 @@ def seen_images(
     record: Record, pairs: Mapping[str, ImagePair] | None = None, known: GameImages | None = None
 ) -> tuple[GameImage, GameImage]:
     """The civilians' and the spy's image, of `pairs` by id; `known` are open. Raises BadImageError if one is gone."""
-    game = _game(record, (pairs or {}).get(record["pair"]) or _pair_of_files(record))
+    pair = (pairs or {}).get(record["pair"])
+    if pair is None:
+        edited = None if record["edited"] is None else ImageFile(Path(record["edited"]))
+        pair = ImagePair(id=record["pair"], image=ImageFile(Path(record["image"])), edited=edited)
+    pair = with_failed_edit(pair, record.get("failed_edit"))  # absent in records of earlier versions
+    if record["spy_view"] == "edited" and pair.edited is None:
+        raise BadImageError(f"{pair.id}: the edited image that the spy saw is not in the source any more")
+    rules = GameRules(**record["rules"])
+    game = Game(record["game"], record["seed"], pair, rules, record["spy"], record["spy_view"])
     images = open_images([game], known)
     return images[game.index, "civilian"], images[game.index, "spy"]
 
@@ -92,27 +100,3 @@ def pairs_of(config: Mapping[str, Any], names: set[str]) -> dict[str, ImagePair]
     images: Sequence[str] = config.get("images") or []
     source = load_pairs(list(images), **source_options(config))
     return {pair.id: pair for pair in source if pair.id in names}
-
-
-def _pair_of_files(record: Record) -> ImagePair:
-    edited = None if record["edited"] is None else ImageFile(Path(record["edited"]))
-    return ImagePair(id=record["pair"], image=ImageFile(Path(record["image"])), edited=edited)
-
-
-def _game(record: Record, pair: ImagePair) -> Game:
-    failed = record.get("failed_edit")  # absent in records of earlier versions
-    edited: ImageSource | None = pair.edited
-    if failed == "blank":
-        edited = BlankOf(pair.image)
-    elif failed == "identical":
-        edited = pair.image
-    if record["spy_view"] == "edited" and edited is None:
-        raise BadImageError(f"{pair.id}: the edited image that the spy saw is not in the source any more")
-    return Game(
-        index=record["game"],
-        seed=record["seed"],
-        pair=replace(pair, edited=edited),
-        rules=GameRules(**record["rules"]),
-        spy=record["spy"],
-        spy_view=record["spy_view"],
-    )

@@ -190,11 +190,8 @@ def split_into_chunks(samples: Sequence[TrainingSample], order: Sequence[int], m
     return [list(order[start:end]) for start, end in pairwise([*borders, len(order)])]
 
 
-Score = Callable[[Batch], torch.Tensor]
-
-
 def score_in_chunks(
-    score: Score, batch: Batch, parts: Sequence[Sequence[int]], multiple: int | None = None
+    score: Callable[[Batch], torch.Tensor], batch: Batch, parts: Sequence[Sequence[int]], multiple: int | None = None
 ) -> torch.Tensor:
     """Log-probs [rows, longest completion] of a batch that is scored part by part, each trimmed; 0 where trimmed."""
     logps_BT = torch.zeros(0)

@@ -74,13 +74,6 @@ def every_role(policy: Policy, stage: Stage) -> Seating:
     return Seating.of(policy)
 
 
-def _rollout_func(prompts: list[Any], trainer: IterativeSPOTrainer) -> dict[str, list[Any]]:
-    """TRL's `rollout_func`: nothing is generated, the samples that were played are returned."""
-    if len(prompts) != len(trainer.samples):
-        raise RuntimeError(f"TRL asks for {len(prompts)} completions, {len(trainer.samples)} were played")
-    return replay_rollout(trainer.samples)
-
-
 def _reward_column(name: str) -> Callable[..., list[float]]:
     """TRL's reward function: the rewards of the samples, which are a column of its inputs."""
     return lambda **columns: list(columns[name])
@@ -137,7 +130,7 @@ class IterativeSPOTrainer(ResumableTrainer):
             args=args,
             train_dataset=Dataset.from_dict({"game": range(args.iterations * args.games_per_iteration)}),
             processing_class=processing_class,
-            rollout_func=_rollout_func,
+            rollout_func=replay_rollout,
             **kwargs,
         )
         args.beta, args.use_vllm = beta, use_vllm

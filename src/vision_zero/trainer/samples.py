@@ -120,8 +120,11 @@ def pad_samples(samples: list[TrainingSample], n_micro_batches: int) -> list[Tra
     return padded
 
 
-def replay_rollout(samples: Sequence[TrainingSample]) -> dict[str, list[Any]]:
-    """Result of TRL's `rollout_func`: the tokens that were played, instead of new ones."""
+def replay_rollout(prompts: Sequence[Any], trainer: Any) -> dict[str, list[Any]]:
+    """TRL's `rollout_func`: nothing is generated, the samples that were played are returned."""
+    samples: Sequence[TrainingSample] = trainer.samples
+    if len(prompts) != len(samples):
+        raise RuntimeError(f"TRL asks for {len(prompts)} completions, {len(samples)} were played")
     output: dict[str, list[Any]] = {
         "prompt_ids": [list(sample.prompt_ids) for sample in samples],
         "completion_ids": [list(sample.token_ids) for sample in samples],

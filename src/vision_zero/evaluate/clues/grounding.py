@@ -55,10 +55,7 @@ def is_described(pair: ImagePair) -> bool:
 
 
 class SceneIndex:
-    """Objects of the described pictures of a set, by pair id.
-
-    Raises ValueError for a set without any picture, and `civilian_objects`' for a pair without a description.
-    """
+    """Objects of the pictures of a set, by pair id. Raises ValueError for none, and one that is not described."""
 
     def __init__(self, pairs: Iterable[ImagePair]) -> None:
         self._objects = {pair.id: frozenset(civilian_objects(pair)) for pair in pairs}
@@ -150,10 +147,7 @@ def claims(clue: str) -> list[str]:
 
 
 def civilian_objects(pair: ImagePair) -> list[str]:
-    """Names (`red cube`) of what the civilians' image shows, by its NAME_comparison.json or CLEVR's own scene file.
-
-    Raises ValueError if the pair has no description.
-    """
+    """Names (`red cube`) of what the civilians' image shows. Raises ValueError if the pair has no description."""
     scene = pair.meta.get("original_scene", pair.meta)
     objects: list[dict[str, Any]] | None = scene.get("objects")
     if objects is None:

@@ -11,7 +11,6 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,9 +83,10 @@ class ArenaCallback(TrainerCallback):
     """
 
     def __init__(self, trainer: GRPOTrainer, arena: Arena) -> None:
-        self.trainer = trainer
-        self.arena = arena
-        self.start, self._start_model = trainer.start, trainer.start.model
+        self.trainer, self.start = trainer, trainer.start
+        part = trainer.accelerator.process_index, trainer.accelerator.num_processes
+        frozen = self.start.player(self.start.model, frozen=True)
+        self._match = Match(arena, frozen, part=part, gather=self._gather)
         self._file = Path(trainer.args.output_dir) / run_folder.ARENA
         self._told: set[str] = set()
 
@@ -153,8 +153,3 @@ class ArenaCallback(TrainerCallback):
         elif state.global_step:  # TRL averages what is between two logs; a figure of step 0 belongs to none
             for name, value in logged.items():
                 self.trainer._metrics["train"][name].append(value)
-
-    @cached_property
-    def _match(self) -> Match:
-        part = self.trainer.accelerator.process_index, self.trainer.accelerator.num_processes
-        return Match(self.arena, self.start.player(self._start_model, frozen=True), part=part, gather=self._gather)

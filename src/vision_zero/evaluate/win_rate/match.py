@@ -19,8 +19,6 @@ from vision_zero.types import Completion
 if TYPE_CHECKING:
     from vision_zero.rollout.load_policy import ModelPlayer
 
-Gather = Callable[[list[GameOutcome]], list[GameOutcome]]
-"""All processes' outcomes from those of each; with one process, the same."""
 CacheKey = tuple[str, str, int]
 """Image key, prompt, seed: what a completion depends on. Scripted players look at the game too, which these determine
 for a given deal."""
@@ -71,7 +69,8 @@ class CachedPolicy:
 class Match:
     """The frozen `start` model in an arena, against one model after another.
 
-    `other`: a model of another seed, for match-ups that have it. `part`: the deals that this process plays.
+    `other`: a model of another seed, for match-ups that have it. `part`: the deals that this process plays, `gather`:
+    all processes' outcomes from those of each.
     """
 
     arena: Arena
@@ -79,7 +78,7 @@ class Match:
     other: ModelPlayer | None = None
     _: KW_ONLY
     part: Part = (0, 1)
-    gather: Gather = list
+    gather: Callable[[list[GameOutcome]], list[GameOutcome]] = list
     on_call: Callable[[int], None] | None = None
     _frozen: list[GameOutcome] = field(default_factory=list, init=False)
     _cache: dict[CacheKey, Completion] = field(default_factory=dict, init=False)

@@ -60,10 +60,7 @@ def by_pair(outcomes: Sequence[GameOutcome]) -> tuple[Callable[..., Interval], C
 
 
 def win_rate_figures(results: OutcomesByMatchup) -> Figures:
-    """Figures by the names above, as far as their match-ups were played; the three of WIN_RATE must be.
-
-    Raises ValueError for match-ups that did not play the same deals.
-    """
+    """Figures of the match-ups that were played, at least WIN_RATE's. Raises ValueError if they are of other deals."""
     for matchup, outcomes in results.items():
         if [o.summary.game for o in outcomes] != [o.summary.game for o in results[FROZEN]]:
             raise ValueError(f"two match-ups played different deals: {FROZEN}, and {matchup}")

@@ -74,28 +74,9 @@ class PlayOptions:
     models: list[str]
     game: GameConfig
     config: PlayConfig
-
-    @property
-    def rules(self) -> GameRules:
-        return self.game.rules(self.config.votes)
-
-    @property
-    def token_limits(self) -> TokenLimitsByStage:
-        own = self.config
-        return {
-            "clue": TokenLimits(own.min_clue_tokens, own.max_clue_tokens),
-            "decision": TokenLimits(own.min_vote_tokens, own.max_vote_tokens),
-        }
-
-    @property
-    def loading(self) -> Loading:
-        from vision_zero.rollout.load_policy import Loading
-        from vision_zero.rollout.sampling import Sampling
-
-        own = self.config
-        sampling = Sampling(own.temperature, own.top_k, own.top_p)
-        bounds = self.game.min_pixels, self.game.max_pixels
-        return Loading(sampling, own.rollout_batch_size, *bounds, own.dtype, own.use_cpu)
+    rules: GameRules
+    token_limits: TokenLimitsByStage
+    loading: Loading
 
     def settings(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self.game), **dataclasses.asdict(self.config)}
@@ -143,9 +124,15 @@ def parse(arguments: Sequence[str], command: str = "win-rate") -> PlayOptions:
         raise ValueError(f"games={config.games} must be {even}at least {2 * each}")
     if game.template != "auto":
         load_template(game.template)
-    parsed = PlayOptions(rest.models, game, config)
-    _ = parsed.rules, parsed.token_limits, parsed.loading  # each raises ValueError for what does not fit
-    return parsed
+    rules = game.rules(config.votes)
+    clue = TokenLimits(config.min_clue_tokens, config.max_clue_tokens)
+    vote = TokenLimits(config.min_vote_tokens, config.max_vote_tokens)
+    from vision_zero.rollout.load_policy import Loading  # takes seconds
+    from vision_zero.rollout.sampling import Sampling
+
+    sampling, bounds = Sampling(config.temperature, config.top_k, config.top_p), (game.min_pixels, game.max_pixels)
+    loading = Loading(sampling, config.rollout_batch_size, *bounds, config.dtype, config.use_cpu)
+    return PlayOptions(rest.models, game, config, rules, {"clue": clue, "decision": vote}, loading)
 
 
 def check_same(runs: Sequence[Path], parser: HfArgumentParser, names: Sequence[str], arguments: Sequence[str]) -> None:

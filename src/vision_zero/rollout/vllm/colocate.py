@@ -223,7 +223,11 @@ class TensorParallelPolicy:
 
     def answer(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         gathered: list[tuple[list[TurnRequest], Pixels, bool]] = [([], {}, False)] * self.size
-        own = (list(requests), self._new_pixels(requests), STOP.over())
+        # A pickled `GameImage` has no pixels: each process sends those of an image once.
+        new = {request.image.key: request.image for request in requests if request.image.key not in self._sent}
+        self._sent |= new.keys()
+        new_pixels = {key: (image.size, image.tobytes()) for key, image in new.items()}
+        own = (list(requests), new_pixels, STOP.over())
         torch.distributed.all_gather_object(gathered, own, self.group)
         if any(stopped for *_, stopped in gathered):
             raise StoppedError
@@ -237,9 +241,3 @@ class TensorParallelPolicy:
             setattr(self, counter, getattr(self.policy, counter) / self.size)
         start = sum(len(some) for some, *_ in gathered[: self.rank])
         return completions[start : start + len(requests)]
-
-    def _new_pixels(self, requests: Sequence[TurnRequest]) -> Pixels:
-        """Pixels of images that this process has not sent yet: a pickled `GameImage` is its key alone."""
-        new = {request.image.key: request.image for request in requests if request.image.key not in self._sent}
-        self._sent |= new.keys()
-        return {key: (image.size, image.tobytes()) for key, image in new.items()}

@@ -24,11 +24,7 @@ def unexpanded_prompt_ids(processor: ProcessorMixin, request: TurnRequest) -> li
 
 
 class EnginePolicy(QueuedPolicy):
-    """Policy of an engine whose logits are divided by the temperature (`temperature`).
-
-    Counters over the policy's life: computed (`prefilled_tokens`) and cached (`reused_tokens`) tokens of prompts, and
-    sampled tokens (`new_tokens`).
-    """
+    """Policy of an engine whose logits are divided by the temperature. Its counters are `TransformersPolicy`'s."""
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, sampling: Sampling) -> None:
         self.processor = processor

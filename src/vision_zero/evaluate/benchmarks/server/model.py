@@ -124,11 +124,7 @@ class ChatModel:
     def load(
         cls, name: str, pixels: Sequence[int | None] = (), *, dtype: str = "auto", use_cpu: bool = False, **answers: Any
     ) -> Self:
-        """The model of a checkpoint (full, or LoRA, which is merged), an export, a folder as on the Hub, or a Hub name.
-
-        `pixels`: least and most of an image; None is the model's own rule. `answers`: `post_process`, `system_prompt`.
-        Raises ValueError or OSError, which name the model, for what cannot be loaded.
-        """
+        """The model that `load_trained` loads. `pixels`: least and most of an image; None is the model's own rule."""
         processor = load_processor(check_model(name), *pixels)
         model = load_trained(name, dtype=dtype, use_cpu=use_cpu)
         check_files(processor, model, name)
