@@ -18,6 +18,7 @@ from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 from tests.process_helpers import ROOT, assert_same_run, metrics, train, train_well, weights
 from tests.trainer.test_distributed import FSDP, WIDE, assert_same_games, assert_same_metrics
 from tests.trainer.test_families import saved_family
+from vision_zero.config.checks import read_fsdp_config
 from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.config.parse import parse, resolved
 from vision_zero.models import load_model
@@ -56,12 +57,20 @@ def test_bfloat16_stays_in_the_forward(tmp_path: Path) -> None:
     assert (policy.param_dtype, policy.reduce_dtype, policy.output_dtype) == (torch.bfloat16, torch.float32, None)
 
 
+@pytest.mark.parametrize("text", ["", "- fsdp_version\n", "two"])
+def test_a_file_without_names_is_refused(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "fsdp.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"^fsdp_config=.*: cannot be read: it must have names and values"):
+        read_fsdp_config(str(file))
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
         ("missing.yaml", "fsdp_config=missing.yaml: cannot be read: .*No such file"),
         ("{", "fsdp_config={: cannot be read: "),
-        (str(ROOT / "LICENSE"), "fsdp_config=.*cannot be read: it must have names and values"),
+        (str(ROOT / "LICENSE"), "fsdp_config"),
         ("[1]", "fsdp_config"),
         ({"fsdp_version": 1}, "fsdp_config has fsdp_version=1, and may have {'fsdp_version': .2., 'resh"),
         ({"cpu_offload": True}, "fsdp_config has cpu_offload=True, and may have .*, as configs/fsdp2.yaml"),

@@ -57,14 +57,8 @@ def load_pairs(
     """The pairs of a source, in an order that does not depend on the file system. No image is opened.
 
     `source` is a folder of files, a JSONL manifest, a local data set folder or parquet file, a `datasets.Dataset`,
-    `drawn:COUNT` (see `drawn_scenes`), or a list of these. A path may name its domain, as `scenes:PATH`
-    (`types.DOMAINS`); else it is scenes if scene descriptions are there, charts in ChartQA's layout, photos otherwise.
-    In a list of several, ids begin with the name of their source's folder (or more of its path, if names are equal).
-
-    `columns` names what is read from data sets, or keys of a manifest with other names: (image, edited) or
-    {"image": ..., "edited": ..., "id": ...}. `scenes` is the folder of NAME_comparison.json of a folder of pairs.
-    `pair_by` says which image files of a folder are pairs (`pairing`), `dataset_split` which split of a data set is
-    read (`hf_datasets.choose_splits`).
+    `drawn:COUNT`, or a list of these, whose ids begin with the names of their folders; docs/data.md has the layouts,
+    domains, and what `columns`, `scenes`, `pair_by` and `dataset_split` (of a data set) mean.
 
     `split` takes the train or the held-out part: `holdout` is the held-out share, drawn from `seed` over the order of
     the pairs, so the same source gives the same parts. Raises PairSourceError for anything that does not fit.

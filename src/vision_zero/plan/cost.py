@@ -62,7 +62,8 @@ def decode_seconds(
     on top. Where the FLOPs of a step take longer than its bytes, they count.
     """
     seconds = 0.0
-    weights = 2 * shape.decode_weights + adapter_bytes
+    # To make one token the layers and the head are read; of an embedding, one row.
+    weights = 2 * (shape.language_parameters - (0 if shape.tied else shape.head_weights)) + adapter_bytes
     for call in calls:
         alike = Counter(call).items()
         for step in range(1, max(completion.completion for completion in call)):

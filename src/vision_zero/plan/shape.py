@@ -176,11 +176,6 @@ class ModelShape:
         """LoRA of this rank on every matrix of every language layer (run_lora_1gpu.sh), of an MoE on attention."""
         return self.layers * sum(rank * (a + b) for a, b in self.layer_matrices[: 4 if self.experts else None])
 
-    @property
-    def decode_weights(self) -> int:
-        """Weights that must be read to make one token: the layers and the head; an embedding is one row."""
-        return self.language_parameters - (0 if self.tied else self.head_weights)
-
     def kv_bytes(self, bytes_per_value: int = 2) -> int:
         """Keys and values of one token."""
         return 2 * self.layers * self.kv_width * bytes_per_value

@@ -174,7 +174,7 @@ def served(
     command = server_command(model, config, name=name, system_prompt=system_prompt, keep_requests=kept)
     with started(command, log, {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}) as process:
         began = said = time.monotonic()
-        while (url := _url(log)) is None:
+        while not (urls := re.findall(rf"^{READY}(.*\S)", log.read_text("utf-8", errors="replace"), re.MULTILINE)):
             now = time.monotonic()
             if process.poll() is not None:
                 raise _failed(f"the server of {model} ended with status {process.returncode}", log)
@@ -186,7 +186,7 @@ def served(
                 said = now
             time.sleep(POLL)
         with tqdm(desc=name, unit="question", disable=None, leave=False) as bar:
-            yield Server(url, process, log, bar)
+            yield Server(urls[0], process, log, bar)
 
 
 def _failed(reason: str, log: Path, advice: str = "") -> ProcessFailedError:
@@ -194,8 +194,3 @@ def _failed(reason: str, log: Path, advice: str = "") -> ProcessFailedError:
     lines = log.read_text("utf-8", errors="replace").replace("\r", "\n").splitlines()
     last = "\n".join(f"  | {line[:300]}" for line in [line for line in lines if line.strip()][-8:])
     return ProcessFailedError(f"{reason}:\n{last}\n(log: {log}{advice})")
-
-
-def _url(log: Path) -> str | None:
-    lines = log.read_text("utf-8", errors="replace").splitlines()
-    return next((line.removeprefix(READY).strip() for line in lines if line.startswith(READY)), None)

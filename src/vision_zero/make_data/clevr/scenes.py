@@ -7,9 +7,6 @@ One thing is stricter here: a cube of half side r reaches r * sqrt(2) from its c
 The camera looks at the origin through a 35 mm lens on a 32 mm sensor, as CLEVR's does. The world has z up and the
 ground at z = 0. Image coordinates are continuous, x to the right and y down from the top left corner, so the pixel in
 column i covers i to i + 1.
-
-Besides CLEVR's image_filename, image_index, split, objects, directions and relationships, the JSON of a scene has
-`camera` and `lamps`, from which it can be drawn again, and `visible_pixels` of each object.
 """
 
 import math
