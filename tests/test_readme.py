@@ -41,7 +41,7 @@ OTHER_FLAGS = {
 _PHOTOS = ArgumentParser()
 maker.add_arguments(_PHOTOS)
 OTHER_FLAGS |= {*PLAN, "preset"}
-OTHER_FLAGS |= {option.dest for option in _PHOTOS._actions}  # make_data photos, make_data.photos.propose_edits
+OTHER_FLAGS |= {option.dest for option in _PHOTOS._actions}  # make_data photos, run_scripts/propose_edits.py
 
 
 @pytest.fixture(params=PAGES, ids=lambda path: path.name)

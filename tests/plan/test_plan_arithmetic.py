@@ -42,7 +42,7 @@ def test_weights_of_a_layer() -> None:
     # biases of q, k, v: 4 + 2 + 2; two norms of 4; the last norm 4; embedding and head of 10 x 4
     assert SMALL.language_parameters == 120 + 8 + 8 + 4 + 40 + 40
     token = floors.decode_seconds(SMALL, [[Tokens(0, 2)]], Card(flops=1e99, bandwidth=1.0))
-    assert token == 2 * 180 + SMALL.kv_bytes() * 1  # the embedding is not read as a whole
+    assert token == 2 * 180 + SMALL.kv_bytes()  # the embedding is not read as a whole
     assert SMALL.kv_bytes() == 2 * 1 * 2 * 2
     # rank 2: in + out of q 8, k 6, v 6, o 8, gate 10, up 10, down 10
     assert SMALL.adapter_parameters(2) == 2 * 58

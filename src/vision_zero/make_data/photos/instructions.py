@@ -1,7 +1,7 @@
 """Instructions of a learned editor: lines of a template file, or proposals for each photograph.
 
 A template file (.txt) holds one instruction a line, `#` begins a comment, and of `{red|green}` one is taken. A file of
-proposals (.jsonl, written by `make_data.photos.propose_edits`) holds `{"image", "instruction"}` a line; an image may
+proposals (.jsonl, written by `run_scripts/propose_edits.py`) holds `{"image", "instruction"}` a line; an image may
 have several. A null instruction is a proposal that could not be read.
 """
 

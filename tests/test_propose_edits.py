@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from run_scripts import propose_edits
 from vision_zero.data.pairs import load_pairs
-from vision_zero.make_data.photos import propose_edits
 from vision_zero.make_data.photos.instructions import read_instructions
 from vision_zero.rollout.policy import TurnRequest
 from vision_zero.run_folder import append_json_line
 from vision_zero.types import Completion
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[1]
 PHOTOS, MODEL = ROOT / "data" / "photos", ROOT / "data" / "tiny_vlm"
 
 

@@ -1,6 +1,6 @@
 """Ask a vision-language model for an edit of each photograph: instructions for a learned editor.
 
-    python -m vision_zero.make_data.photos.propose_edits data/photos --model MODEL --out proposals.jsonl
+    python run_scripts/propose_edits.py data/photos --model MODEL --out proposals.jsonl
 
 Writes a line per photograph, `{"image", "instruction"}`; for a completion that does not parse the instruction is null
 and the completion is kept. A stopped run continues where it stopped.
@@ -76,9 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m vision_zero.make_data.photos.propose_edits", description="Propose edits."
-    )
+    parser = argparse.ArgumentParser(prog="python run_scripts/propose_edits.py", description="Propose edits.")
     add_options(parser, beside(__file__))
     args = parser.parse_args(argv)
     if args.out.suffix != ".jsonl":
