@@ -260,7 +260,7 @@ def is_complete(checkpoint: Path) -> bool:
 
 def mark_complete(folder: Path, mark: Path | None = None, written: Iterable[str] = ()) -> None:
     """Write the mark (default: COMPLETE in it) of a checkpoint, once all that was `written` is flushed to the disk."""
-    if not in_time(lambda: {*written} <= files_below(folder).keys()):
+    if written and not in_time(lambda: {*written} <= files_below(folder).keys()):
         raise WriteError(f"{folder}: files that another node wrote do not appear here")
     paths = files_below(folder)
     with ThreadPoolExecutor() as pool:

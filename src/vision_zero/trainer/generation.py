@@ -112,8 +112,9 @@ class Generation:
 
     def metrics(self) -> dict[str, float]:
         """Where vLLM servers play: how many are left."""
-        server, engine = self.args.use_vllm and self.args.vllm_mode == "server", cast("ServerEngine", self.engine)
-        return {"rollout/servers": len(engine.servers.alive)} if server else {}
+        if not self.args.use_vllm or self.args.vllm_mode != "server":
+            return {}
+        return {"rollout/servers": len(cast("ServerEngine", self.engine).servers.alive)}
 
     @contextmanager
     def unwrapped(self, model_wrapped: Any) -> Iterator[PreTrainedModel]:
