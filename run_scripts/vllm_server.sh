@@ -9,6 +9,9 @@
 #   CUDA_VISIBLE_DEVICES=0,1,2,3 IMAGES_DIR=my/images bash run_scripts/run_grpo_vision_zero.sh \
 #       --use_vllm true --vllm_mode server
 #
+# Training LoRA adapters, give this --enable-lora --max-lora-rank 32 (vLLM takes 1, 8, 16, 32, 64, 128, 256, 320 and 512,
+# at least the run's --lora_r): it loads the adapters alone, from the run's folder, which it must see at the same path.
+#
 # For several servers start one each, and name them all: --vllm_server_base_url http://HOST:PORT,http://HOST:PORT.
 #
 # The environment sets MODEL, MIN_PIXELS, MAX_PIXELS, NUM_GPUS, HOST, PORT and DRY_RUN; all else is a flag: change its line
@@ -72,6 +75,7 @@ fi
 command+=("$@")
 
 variables=(VLLM_SERVER_DEV_MODE=1) # the calls that give it new weights and drop its caches
+case " $* " in *" --enable-lora"*) variables+=(VLLM_ALLOW_RUNTIME_LORA_UPDATING=1) ;; esac # a run's adapters
 check_options vllm
 stop_if_dry
 

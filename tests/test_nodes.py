@@ -433,6 +433,42 @@ def test_servers_of_a_job_get_the_runs_images(words: list[str], size: int, tmp_p
     }
 
 
+LORA = ["--enable-lora", "--max-lora-rank"]
+
+
+@pytest.mark.parametrize(
+    ("words", "config", "served"),
+    [
+        (["--lora_r", "9"], {}, [*LORA, "16"]),
+        ([], {}, [*LORA, "32"]),
+        ([], {"use_peft": True, "lora_target_modules": "language"}, [*LORA, "16"]),
+        ([], {"use_peft": True, "lora_target_modules": "language", "lora_r": 65}, [*LORA, "128"]),
+        ([], {"lora_r": 8}, []),
+        (["--load_in_4bit=true"], {}, []),
+        (["--use-dora", "true"], {}, []),
+        (["--lora_target_modules", "q_proj", "v_proj"], {}, []),
+        (["--lora_r", "600"], {}, []),
+    ],
+)
+def test_servers_of_a_job_load_the_adapters_that_they_can(
+    words: list[str], config: dict[str, Any], served: list[str], tmp_path: Path
+) -> None:
+    """And the model that the run has, whichever way it is named."""
+    model = str(OPTIONS["model_name_or_path"])
+    names = {"SERVER_NODES": "1", "DRY_RUN": "1", "SCRIPT": "run_lora_1gpu.sh", "IMAGES_DIR": str(OPTIONS["images"])}
+    words = ["--model_name_or_path", model, *words]
+    if config:
+        words = ["--config", str(tmp_path / "own.yaml")]
+        (tmp_path / "own.yaml").write_text(yaml.safe_dump({"model_name_or_path": model, **config}), "utf-8")
+    job = sbatch(tmp_path, "a,c", words, **names)
+    assert job.wait(120) == 0, (tmp_path / "log").read_text()
+    (line,) = [line for line in (tmp_path / "log").read_text().splitlines() if "api_server.entry" in line]
+    server = shlex.split(line)
+    assert server[server.index("--model") + 1] == model
+    assert [word for word in server if word in served or word == "--enable-lora"] == served
+    assert ("VLLM_ALLOW_RUNTIME_LORA_UPDATING=1" in server) == bool(served)
+
+
 @pytest.mark.parametrize(
     ("variables", "says"),
     [

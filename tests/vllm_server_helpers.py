@@ -51,8 +51,8 @@ class RunningServer:
 
 
 @contextmanager
-def vllm_server(model: Path, max_pixels: int, log: Path) -> Iterator[RunningServer]:
-    """A server that is up. It is killed, with its workers, when the block ends."""
+def vllm_server(model: Path, max_pixels: int, log: Path, *options: str) -> Iterator[RunningServer]:
+    """A server that is up, with `options` of `vllm serve`. It is killed, with its workers, when the block ends."""
     port = free_port()
     environment = {
         **os.environ,
@@ -75,7 +75,7 @@ def vllm_server(model: Path, max_pixels: int, log: Path) -> Iterator[RunningServ
         "--block-size",
         str(BLOCK_SIZE),
     ]
-    more += ["--distributed-executor-backend", "tests.vllm_cpu_worker.EngineAndWorker", "--max-model-len", "1024"]
+    more += ["--distributed-executor-backend", "tests.vllm_cpu_worker.EngineAndWorker", *options]
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
             ["bash", str(ROOT / "run_scripts" / "vllm_server.sh"), *more],
@@ -114,6 +114,11 @@ class DiskSender(WeightSender):
 
 
 class DiskEngine(ServerEngine):
+    """`folder` is that of adapters, which are not used."""
+
+    def __init__(self, *given: Any, folder: Path = Path("unused")) -> None:
+        super().__init__(*given, folder=folder)
+
     def check_device(self) -> None:
         pass
 

@@ -14,6 +14,7 @@ from peft import LoraConfig, PeftModel
 from peft.tuners.lora.layer import Conv1d, Conv2d, Conv3d, Embedding, Linear, LoraLayer, ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
+from torch.distributed.tensor import DTensor
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 NOT_SENT = {"original_module", "modules_to_save", *LoraLayer.adapter_layer_names, "lora_magnitude_vector"}
@@ -41,6 +42,11 @@ def language_layers(model: PreTrainedModel) -> str:
 
 def four_bits(model: PreTrainedModel, computes_in: torch.dtype) -> BitsAndBytesConfig:
     """NF4 with double quantization (QLoRA, arXiv 2305.14314) for the linear layers of the language model alone."""
+    from bitsandbytes.nn import modules as bitsandbytes
+
+    vars(bitsandbytes)["has_avx512bf16"] = lambda: (
+        False
+    )  # such a CPU would compute in bfloat16, with weights packed otherwise
     linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -117,6 +123,17 @@ def merged_parameters(
         with gather([weight, *own]), torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
             merged = _merged(weight, layer, adapter)
         yield name, merged
+
+
+def adapter_parameters(
+    model: PeftModel, gather: Callable[[list[torch.nn.Parameter]], AbstractContextManager[None]]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """As `merged_parameters`, but the weights of the adapter alone, which the base lacks."""
+    for name, weight in model.get_base_model().named_parameters():
+        if ".lora_" in name:
+            with gather([weight]):
+                whole = weight.data.full_tensor() if isinstance(weight.data, DTensor) else weight.data
+                yield name.replace(f".{model.active_adapter}.", "."), whole
 
 
 def _adapted(layer: LoraLayer) -> torch.nn.Parameter:

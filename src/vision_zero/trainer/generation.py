@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from accelerate import Accelerator
@@ -96,7 +97,7 @@ class Generation:
         if self.args.vllm_mode == "server":
             from vision_zero.rollout.vllm.server import ServerEngine
 
-            return ServerEngine(*common, self.args.server_options())
+            return ServerEngine(*common, self.args.server_options(), folder=Path(self.args.output_dir))
         from vision_zero.rollout.vllm.colocate import ColocatedEngine
 
         return ColocatedEngine(*common, self.args.engine_options())

@@ -401,9 +401,11 @@ def test_a_server_that_works_for_another_run_is_refused() -> None:
         drop_caches(ServerConnection(ServerOptions(url)))
 
 
-def test_weights_need_a_gpu(server: RunningServer, model: PreTrainedModel, processor: ProcessorMixin) -> None:
+def test_weights_need_a_gpu(
+    server: RunningServer, model: PreTrainedModel, processor: ProcessorMixin, tmp_path: Path
+) -> None:
     with pytest.raises(VLLMServerError, match="NCCL, which needs a GPU; use vllm_mode=colocate"):
-        ServerEngine(model, Accelerator(cpu=True), processor, GREEDY, [ServerOptions(server.url)])
+        ServerEngine(model, Accelerator(cpu=True), processor, GREEDY, [ServerOptions(server.url)], folder=tmp_path)
 
 
 def test_what_the_server_refuses_is_said(

@@ -1,7 +1,8 @@
 """Policy of vLLM servers on GPUs of their own, over HTTP.
 
 `run_scripts/vllm_server.sh` starts such a server; docs/training.md describes the setup. Every training process sends
-its own turns. The main process sends weights once per iteration, with TRL's client over NCCL.
+its own turns. The main process sends weights once per iteration, with TRL's client over NCCL; or has servers that were
+started with --enable-lora load a run's LoRA adapter, alone, from a file of the run's folder.
 
 * A prompt is sent with one placeholder per image and returned expanded. It must equal the trainer's own expansion.
 * An image is sent once per rollout to a server and then named by its content; one that has dropped it gets it again.
@@ -15,16 +16,22 @@ import base64
 import hashlib
 import io
 import math
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from peft import LoraConfig, PeftModel
+from safetensors.torch import save_file
 from transformers import PreTrainedModel, ProcessorMixin
 
+from vision_zero.models import in_hub_layout
 from vision_zero.rollout.game_images import GameImage
+from vision_zero.rollout.lora import adapter_parameters
 from vision_zero.rollout.policy import TurnRequest
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.transformers_policy import prompt_of, without_adapter_wrapper
@@ -33,6 +40,8 @@ from vision_zero.rollout.vllm.requests import EnginePolicy, unexpanded_prompt_id
 from vision_zero.rollout.vllm.servers import Servers
 from vision_zero.rollout.vllm.trl_with_vllm import VLLMClient, VLLMGeneration
 from vision_zero.types import Completion
+
+LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 
 
 class ServerEngine(VLLMGeneration):
@@ -45,39 +54,51 @@ class ServerEngine(VLLMGeneration):
         processor: ProcessorMixin,
         sampling: Sampling,
         options: Sequence[ServerOptions],
+        *,
+        folder: Path,
     ) -> None:
-        self.sampling = sampling
+        self.sampling, self.folder = sampling, folder
         # Processes begin with another server each, so that few games of each are spread evenly too.
         first = accelerator.process_index % len(options)
         self.servers = Servers([*options[first:], *options[:first]], shown=accelerator.is_main_process)
-        self.dtype = ""
+        self.dtype = self.run = self.adapter = ""
         self._parameters: Iterator[tuple[str, torch.Tensor]] = iter(())
         super().__init__(model=model, accelerator=accelerator, processing_class=processor, mode="server")
 
     def _init_vllm(self) -> None:
         with self._together():
             if self.accelerator.is_main_process:
-                self.check_device()  # before a server is waited for
+                if not isinstance(self.model, PeftModel):
+                    self.check_device()  # before a server is waited for
                 for server in self.servers.alive:
                     server.wait_until_up()
                 about = {one.options.url: check_server(one, self.sampling.temperature) for one in self.servers.alive}
-                self.dtype = next(iter(about.values()))["dtype"]  # as torch.bfloat16
+                first = next(iter(about.values()))
+                self.dtype = first["dtype"]  # as torch.bfloat16
                 if len(set(map(str, about.values()))) > 1:
                     raise VLLMServerError(f"the vLLM servers are not alike: {about}")
                 starts = {str(one.workers): one.options.url for one in self.servers.alive}
                 for one in self.servers.alive:  # each start is its own, whatever the addresses are called
                     if (url := starts[str(one.workers)]) != one.options.url:
                         raise VLLMServerError(f"{one} is the one at {url}: every server must be one of its own")
-                self.vllm_client = self.weight_channel()
+                if rank := int(first["max_lora_rank"]):
+                    check_served(self.model, rank)
+                    self.run = secrets.token_hex(4)
+                else:
+                    self.check_device()
+                    self.vllm_client = self.weight_channel()
         workers = {server.options.url: server.workers for server in self.servers.alive}
-        self.dtype, workers = gather_object([(self.dtype, workers)])[0]
+        self.dtype, self.run, workers = gather_object([(self.dtype, self.run, workers)])[0]
         for server in self.servers.alive:
             server.workers = workers[server.options.url]
 
     def check_device(self) -> None:
         """Raises VLLMServerError on a device that cannot send weights."""
         if self.accelerator.device.type != "cuda":
-            raise VLLMServerError("vllm_mode=server sends weights over NCCL, which needs a GPU; use vllm_mode=colocate")
+            raise VLLMServerError(
+                "vllm_mode=server sends weights over NCCL, which needs a GPU; use vllm_mode=colocate, or LoRA and a "
+                "server with --enable-lora"
+            )
 
     def weight_channel(self) -> WeightSender:
         """TRL's client, whose `update_named_params` sends weights to the servers over NCCL."""
@@ -87,16 +108,32 @@ class ServerEngine(VLLMGeneration):
         return sender
 
     def policy(self) -> ServerPolicy:
-        return ServerPolicy(self.servers, self.model, self.processing_class, self.sampling)
+        return ServerPolicy(self.servers, self.model, self.processing_class, self.sampling, self.adapter)
 
     def sync_weights(self) -> None:
         """Load the weights of the training model and clear what was computed with the old ones, on all processes."""
         with self._together():
             if self.accelerator.is_main_process:
                 self.servers.each(ServerConnection.check_same)
-            super().sync_weights()
+            if self.run:
+                self._serve_adapter()
+            else:
+                super().sync_weights()
             if self.accelerator.is_main_process:
                 self.servers.each(drop_caches)
+
+    def _serve_adapter(self) -> None:
+        """Have the servers load the adapter as it is now, under a new name; they forget the one before."""
+        before, number = self.adapter, int(self.adapter.rpartition("-")[2] or 0) + 1
+        weights = adapter_parameters(self.model, self._dist.gather_params)
+        self._parameters = ((name, one) for name, one in in_hub_layout(without_adapter_wrapper(self.model), weights))
+        state = {f"base_model.model.{name}": one.cpu().contiguous() for name, one in self._parameters}
+        self.adapter = f"{self.run}-{number}"
+        if self.accelerator.is_main_process:
+            folder = self.folder / f"served-adapter-{number % 2}"  # a server may still look into the one before
+            self.model.peft_config[self.model.active_adapter].save_pretrained(folder)
+            save_file(state, folder / "adapter_model.safetensors")
+            self.servers.each(lambda server: load_adapter(server, self.adapter, folder, before))
 
     def _iter_named_params(self) -> Iterator[tuple[str, torch.Tensor]]:
         self._parameters = super()._iter_named_params()
@@ -185,6 +222,8 @@ def check_server(connection: ServerConnection, temperature: float) -> dict[str, 
     with reading(info.request.url, said := json_of(info)):
         config = said["vllm_config"]["model_config"]
         about, mode = {name: str(config[name]) for name in ("model", "dtype")}, config["logprobs_mode"]
+        lora = said["vllm_config"].get("lora_config") or {"max_lora_rank": 0}
+        about["max_lora_rank"] = str(int(lora["max_lora_rank"]))
     if mode != "raw_logprobs":
         why = f"logprobs_mode={mode}, which leaves out what top-k and banned tokens leave out, unlike training"
         raise connection.wrong(f"has {why}", "--logprobs-mode raw_logprobs")
@@ -195,6 +234,40 @@ def check_server(connection: ServerConnection, temperature: float) -> dict[str, 
         about["vLLM"] = said["version"]
     connection.workers = connection.sample_at(temperature)
     return about
+
+
+def check_served(model: PreTrainedModel, max_lora_rank: int) -> None:
+    """Raises VLLMServerError for weights that servers with --enable-lora do not compute with as training does."""
+    without, config = "start the server without --enable-lora, so that whole weights are sent", None
+    if isinstance(model, PeftModel):
+        config = model.peft_config[model.active_adapter]
+    if not isinstance(config, LoraConfig):
+        raise VLLMServerError(f"all weights train, and the server has LoRA: {without}")
+    others = ("use_dora", "modules_to_save", "target_parameters", "rank_pattern", "alpha_pattern")
+    if given := [name for name in others if getattr(config, name)]:
+        raise VLLMServerError(f"vLLM does not serve an adapter with {given[0]}: {without}")
+    if getattr(model, "is_loaded_in_4bit", False):
+        raise VLLMServerError(f"the server's base has no 4 bits as training has (load_in_4bit): {without}")
+    base = model.get_base_model()
+    language = set(base.get_decoder().parameters())
+    if lost := [name for name, one in base.named_parameters() if ".lora_" in name and one not in language]:
+        raise VLLMServerError(f"vLLM leaves out the adapter of {lost[0]}, outside of the language model: {without}")
+    if config.r > max_lora_rank:
+        raise VLLMServerError(f"lora_r={config.r}, the server has --max-lora-rank {max_lora_rank}: start it with more")
+
+
+def load_adapter(connection: ServerConnection, name: str, folder: Path, before: str) -> None:
+    """Raises VLLMServerError where the server cannot read the `folder`."""
+    loaded = connection.call("POST", LOAD, json={"lora_name": name, "lora_path": str(folder.resolve())})
+    if loaded.status_code == 404:
+        raise VLLMServerError(
+            f"{connection} cannot load {folder.resolve()} ({loaded.text[:300]}): it must see the run's folder at this "
+            "path, and have VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its environment"
+        )
+    if not loaded.is_success:
+        raise VLLMServerError(f"{connection} does not load the adapter {folder.resolve()}: {loaded.text[:500]}")
+    if before:
+        connection.call("POST", UNLOAD, json={"lora_name": before})
 
 
 def drop_caches(connection: ServerConnection) -> None:
@@ -217,9 +290,17 @@ class ServerPolicy(EnginePolicy):
     A server without --enable-prompt-tokens-details does not report cached tokens, which counts as none.
     """
 
-    def __init__(self, servers: Servers, model: PreTrainedModel, processor: ProcessorMixin, sampling: Sampling) -> None:
+    def __init__(
+        self,
+        servers: Servers,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
+        sampling: Sampling,
+        adapter: str = "",
+    ) -> None:
         super().__init__(model, processor, sampling)
         self.servers = servers
+        self._model = {"model": adapter} if adapter else {}
         vocabulary = without_adapter_wrapper(model).config.get_text_config().vocab_size
         self._sampled_ids = set(range(vocabulary)) - self._bias.keys()
         self._images: dict[str, dict[str, str]] = {}
@@ -228,7 +309,8 @@ class ServerPolicy(EnginePolicy):
         return unexpanded_prompt_ids(self.processor, request), prompt_of(self.processor, request).ids
 
     def _send(self, name: str, request: TurnRequest, prompt: tuple[list[int], list[int]]) -> None:
-        body = {"token_ids": prompt[0], "return_token_ids": True, "sampling_params": self._sampling_params(request)}
+        sampling = self._sampling_params(request)
+        body = {"token_ids": prompt[0], "return_token_ids": True, "sampling_params": sampling, **self._model}
         key = request.image.key
         if key not in self._images:
             self._images[key] = image_part(request.image)
