@@ -44,9 +44,8 @@ def four_bits(model: PreTrainedModel, computes_in: torch.dtype) -> BitsAndBytesC
     """NF4 with double quantization (QLoRA, arXiv 2305.14314) for the linear layers of the language model alone."""
     from bitsandbytes.nn import modules as bitsandbytes
 
-    vars(bitsandbytes)["has_avx512bf16"] = lambda: (
-        False
-    )  # such a CPU would compute in bfloat16, with weights packed otherwise
+    # A CPU with bfloat16 instructions would compute in that, with weights packed otherwise, in eval mode.
+    vars(bitsandbytes)["has_avx512bf16"] = lambda: False
     linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
     return BitsAndBytesConfig(
         load_in_4bit=True,
