@@ -167,6 +167,16 @@ def test_save_every_counts_iterations(options: dict[str, Any], save_steps: int, 
         ({"schedule": "cycle", "cycle_clue": 0}, "cycle"),
         ({"beta": -0.1}, "beta=-0.1 must be at least 0"),
         ({"kl_clue": -0.1}, "kl_clue=-0.1 must be at least 0"),
+        ({"deepspeed": "none"}, "deepspeed=none is no file; leave it out to train without ZeRO"),
+        (
+            {
+                "use_vllm": True,
+                "vllm_mode": "server",
+                "vllm_server_base_url": "http://a:1",
+                "vllm_server_port": 8100,
+            },
+            "vllm_server_port=8100 has no effect with vllm_server_base_url",
+        ),
         ({"learning_rate": float("nan")}, "learning_rate=nan must be a finite number"),
     ],
 )

@@ -175,6 +175,8 @@ def server_urls(args: GRPOConfig) -> list[str]:
 
 def _check_server(args: GRPOConfig) -> None:
     urls = server_urls(args)
+    if args.vllm_server_base_url:
+        refuse(args, dict.fromkeys(("vllm_server_host", "vllm_server_port"), "has no effect with vllm_server_base_url"))
     for name, n_ports in (("vllm_server_port", 1), ("vllm_group_port", len(urls))):
         if not 0 < getattr(args, name) <= 65536 - n_ports:
             raise ValueError(f"{name}={getattr(args, name)} must be a port, 1 to {65536 - n_ports}")

@@ -7,6 +7,7 @@ arXiv 2509.25541, "code" its public repository at commit fa3c01c, "TRL" the libr
 
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -141,6 +142,8 @@ class IterativeSPOConfig(GRPOConfig):
         if isinstance(self.report_to, str) and "," in self.report_to:
             self.report_to = self.report_to.split(",")
         self.resume = self.resume or self.resume_from is not None
+        if isinstance(self.deepspeed, str) and self.deepspeed and not Path(self.deepspeed).is_file():
+            raise ValueError(f"deepspeed={self.deepspeed:.300} is no file; leave it out to train without ZeRO")
         self.fsdp_config = read_fsdp_config(self.fsdp_config)
         check_options(self)
         self.token_limits()
