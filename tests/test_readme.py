@@ -22,7 +22,7 @@ OPTIONS = {option.name for config in CONFIGS for option in fields(config)}
 OTHER_FLAGS = {
     "all", "browser", "blender", "cpu", "fix", "force", "gpu", "help",  # setup.sh, test.sh, ruff
     "changed", "edits", "kinds", "min_difference", "parts_per_table", "tables",  # make_data charts
-    "batch", "max_tokens", "model", "use_cpu",  # make_data.charts.read_charts
+    "batch", "max_tokens", "model", "use_cpu",  # run_scripts/read_charts.py
     "config", "name", "standalone", "nproc_per_node", "rdzv_backend",  # TrlParser, torchrun, VLMEvalKit
     "nodes", "requeue",  # sbatch
     "game", "out", "sheet", "step", "curves", "summary",  # inspect_data, report

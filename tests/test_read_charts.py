@@ -8,9 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vision_zero.data.pairs import load_pairs
-from vision_zero.make_data.charts.maker import ChartMaker
-from vision_zero.make_data.charts.read_charts import (
+from run_scripts.read_charts import (
     PROMPT,
     TablesFolder,
     main,
@@ -18,11 +16,13 @@ from vision_zero.make_data.charts.read_charts import (
     read_completion,
     table_csv,
 )
+from vision_zero.data.pairs import load_pairs
+from vision_zero.make_data.charts.maker import ChartMaker
 from vision_zero.make_data.charts.sources import load_tables
 from vision_zero.make_data.charts.tables import TableError, parse_csv
 from vision_zero.types import Completion
 
-TINY = Path(__file__).resolve().parents[3] / "data" / "tiny_vlm"
+TINY = Path(__file__).resolve().parents[1] / "data" / "tiny_vlm"
 CSV = "Year,Solar,Wind\n2019,5,30\n2020,12,28\n2021,19,41\n"
 
 
@@ -116,7 +116,7 @@ def test_from_charts_to_tables_to_pairs(tmp_path, monkeypatch, capsys) -> None:
     folder = charts(tmp_path / "png", "1.png", "2.png", "3.png")
     longer = "Year,Sales\n" + "".join(f"{2000 + n},{n * n}\n" for n in range(8))
     policy = Scripted({"1.png": longer, "2.png": "A bar chart.", "3.png": CSV})
-    monkeypatch.setattr("vision_zero.make_data.charts.read_charts.load_policy", lambda args: policy)
+    monkeypatch.setattr("run_scripts.read_charts.load_policy", lambda args: policy)
     out = tmp_path / "tables"
     arguments = [str(folder), "--model", "scripted", "--out", str(out)]
 

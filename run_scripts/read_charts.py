@@ -1,6 +1,6 @@
 """Read the charts of a folder with a vision-language model and write their tables as CSV.
 
-    python -m vision_zero.make_data.charts.read_charts CHARTQA/png --model Qwen/Qwen2.5-VL-7B-Instruct --out tables
+    python run_scripts/read_charts.py CHARTQA/png --model Qwen/Qwen2.5-VL-7B-Instruct --out tables
     python -m vision_zero.make_data charts --tables tables --out pairs
 
 The second command edits and draws the tables, as the paper does. A completion that does not parse as a table is counted
@@ -182,7 +182,7 @@ def load_policy(args: argparse.Namespace) -> ModelPlayer:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m vision_zero.make_data.charts.read_charts", description="Read the tables of charts with a model."
+        prog="python run_scripts/read_charts.py", description="Read the tables of charts with a model."
     )
     add_options(parser, beside(__file__))
     return parser.parse_args(arguments)
