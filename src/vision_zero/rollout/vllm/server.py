@@ -29,9 +29,7 @@ from peft import LoraConfig, PeftModel
 from safetensors.torch import save_file
 from transformers import PreTrainedModel, ProcessorMixin
 
-from vision_zero.models import in_hub_layout
 from vision_zero.rollout.game_images import GameImage
-from vision_zero.rollout.lora import adapter_parameters
 from vision_zero.rollout.policy import TurnRequest
 from vision_zero.rollout.sampling import Sampling
 from vision_zero.rollout.transformers_policy import prompt_of, without_adapter_wrapper
@@ -125,8 +123,7 @@ class ServerEngine(VLLMGeneration):
     def _serve_adapter(self) -> None:
         """Have the servers load the adapter as it is now, under a new name; they forget the one before."""
         before, number = self.adapter, int(self.adapter.rpartition("-")[2] or 0) + 1
-        weights = adapter_parameters(self.model, self._dist.gather_params)
-        self._parameters = ((name, one) for name, one in in_hub_layout(without_adapter_wrapper(self.model), weights))
+        self._parameters = self.iter_adapter()
         state = {f"base_model.model.{name}": one.cpu().contiguous() for name, one in self._parameters}
         self.adapter = f"{self.run}-{number}"
         if self.accelerator.is_main_process:

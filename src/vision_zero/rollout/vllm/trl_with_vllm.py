@@ -9,7 +9,7 @@ from torch.distributed.tensor import DTensor
 from trl.generation import vllm_client, vllm_generation
 
 from vision_zero.models import in_hub_layout
-from vision_zero.rollout.lora import merged_parameters
+from vision_zero.rollout.lora import adapter_parameters, merged_parameters
 from vision_zero.rollout.transformers_policy import without_adapter_wrapper
 
 VLLMClient = importlib.reload(vllm_client).VLLMClient
@@ -29,4 +29,9 @@ class VLLMGeneration(vllm_generation.VLLMGeneration):
             merged = merged_parameters(self.model, self._dist.gather_params)
             plain = ((name, one.full_tensor() if isinstance(one, DTensor) else one) for name, one in merged)  # FSDP's
             weights = ((self._fix_param_name_to_vllm(name), weight) for name, weight in plain)
+        yield from in_hub_layout(without_adapter_wrapper(self.model), weights)
+
+    def iter_adapter(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """The weights of the LoRA adapter alone, under the Hub's names of its layers."""
+        weights = adapter_parameters(self.model, self._dist.gather_params)
         yield from in_hub_layout(without_adapter_wrapper(self.model), weights)
