@@ -57,7 +57,7 @@ def vllm_server(model: Path, max_pixels: int, log: Path, *options: str) -> Itera
     environment = {
         **os.environ,
         "MODEL": str(model),
-        "MAX_PIXELS": str(max_pixels),
+        "MAX_PIXELS": str(max_pixels or ""),
         "NUM_GPUS": "0",
         "PORT": str(port),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",

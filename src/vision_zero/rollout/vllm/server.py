@@ -245,16 +245,12 @@ def check_served(model: PreTrainedModel, max_lora_rank: int) -> None:
         raise VLLMServerError(f"vLLM does not serve an adapter with {given[0]}: {without}")
     if getattr(model, "is_loaded_in_4bit", False):
         raise VLLMServerError(f"the server's base has no 4 bits as training has (load_in_4bit): {without}")
-    base = model.get_base_model()
-    language = set(base.get_decoder().parameters())
-    if lost := [name for name, one in base.named_parameters() if ".lora_" in name and one not in language]:
-        raise VLLMServerError(f"vLLM leaves out the adapter of {lost[0]}, outside of the language model: {without}")
     if config.r > max_lora_rank:
         raise VLLMServerError(f"lora_r={config.r}, the server has --max-lora-rank {max_lora_rank}: start it with more")
 
 
 def load_adapter(connection: ServerConnection, name: str, folder: Path, before: str) -> None:
-    """Raises VLLMServerError where the server cannot read the `folder`."""
+    """Raises VLLMServerError where the server cannot read the `folder`, or has no layer for a part of the adapter."""
     loaded = connection.call("POST", LOAD, json={"lora_name": name, "lora_path": str(folder.resolve())})
     if loaded.status_code == 404:
         raise VLLMServerError(
@@ -263,6 +259,13 @@ def load_adapter(connection: ServerConnection, name: str, folder: Path, before: 
         )
     if not loaded.is_success:
         raise VLLMServerError(f"{connection} does not load the adapter {folder.resolve()}: {loaded.text[:500]}")
+    asked = connection.call("POST", "/collective_rpc", json={"method": "lost_of_adapters"})
+    with reading(asked.request.url, said := json_of(asked)):
+        if lost := [one for worker in said["results"] for one in worker]:
+            whole = "start the server without --enable-lora"
+            raise VLLMServerError(
+                f"vLLM would leave out the adapter of {lost[0]}, outside of the language model: {whole}"
+            )
     if before:
         connection.call("POST", UNLOAD, json={"lora_name": before})
 

@@ -37,3 +37,9 @@ class TemperatureWorker:
         )
         self.temperature_in_logits = float(temperature) or 1.0
         return {"temperature": self.temperature_in_logits, "started": self.started}
+
+    def lost_of_adapters(self) -> list[str]:
+        """Layers of loaded LoRA adapters that the worker's model lacks; vLLM leaves them out without a word."""
+        manager = self.model_runner.lora_manager._adapter_manager
+        loaded = {name for adapter in manager.list_adapters().values() for name in adapter.loras}
+        return sorted(loaded - manager.modules.keys())
