@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object, save_fsdp_optimizer
 from peft import PeftModel
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers.trainer import SCHEDULER_NAME
 
@@ -117,6 +118,9 @@ def split_by_fsdp(trainer: Any) -> None:
         for name, parameter in trainer.model.named_parameters():
             if not isinstance(parameter, DTensor):
                 raise SelfCheckError(f"fsdp_config: {name} is not split; use --deepspeed configs/deepspeed/zero3.json")
+        head = trainer.model.get_output_embeddings()
+        if isinstance(head, FSDPModule):  # TRL takes its weight without calling it; the part of each process would
+            trainer.model.register_forward_pre_hook(lambda *_: head.unshard())  # get the gradient of its rows alone
         return prepared
 
     def save_optimizer_and_scheduler(folder: str) -> None:  # transformers writes a copy of the weights, too
