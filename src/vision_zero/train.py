@@ -154,7 +154,8 @@ def prepare(arguments: list[str] | None, lock: ExitStack) -> tuple[IterativeSPOT
         if args.reward_control:
             print(f"reward_control={args.reward_control}: a control run, its rewards carry no meaning", file=sys.stderr)
         gpu = torch.cuda.get_device_name() if torch.cuda.is_available() and not args.use_cpu else None
-        print(plan.line(plan.run_setup(model, game, args, gpu, image_tokens)), file=sys.stderr)
+        weight_bytes = 2 if model.dtype in ("bfloat16", "float16") else 4
+        print(plan.line(plan.run_setup(model, game, args, gpu, image_tokens), weight_bytes), file=sys.stderr)
     arena = training_arena(game, args, pairs)
     trainer = build(game, args, model, pairs, processor)
     if arena is not None:

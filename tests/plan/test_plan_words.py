@@ -181,6 +181,10 @@ def test_the_line_of_a_run() -> None:
     def said(model: str, gpu: str | None) -> str:
         return line(setup(**ONE_GPU, model=model, gpu=gpu))
 
+    # 8.292 B weights, and 12 bytes for each of 28 x 32 x (2 x 7168 + 2 x 4096 + 3 x 22528) of the adapter
+    lora = setup(**ONE_GPU, model="qwen2.5-vl-7b", gpu=None)
+    assert line(lora) == "plan: 8.29 B parameters; weights, gradients, optimizer and reference 32 GiB"
+    assert line(lora, 2) == "plan: 8.29 B parameters; weights, gradients, optimizer and reference 16 GiB"
     card = "NVIDIA A100-SXM4-80GB"
     start = f"plan: 8.29 B parameters, LoRA r=32 on 1 GPU of {card}, transformers plays: fits: 29.9 of"
     assert said("qwen2.5-vl-7b", card).startswith(start)

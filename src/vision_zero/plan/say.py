@@ -91,14 +91,17 @@ def run_setup(model: Any, game: Any, args: Any, gpu: str | None, image_tokens: i
     )
 
 
-def line(s: Setup) -> str:
-    """Of a run's start: what it needs of its GPU, named as its driver does, or on a CPU (None) of the machine."""
+def line(s: Setup, weight_bytes: int = 4) -> str:
+    """Of a run's start: what it needs of its GPU, named as its driver does, or on a CPU (None) of the machine.
+
+    On a CPU weights are what `--dtype` says: `weight_bytes` each.
+    """
     try:
         shape = read_shape(s.model)
         title = f"plan: {shape.parameters / 1e9:.3g} B parameters"
         if s.gpu is None:
             trained, copies = (shape.parameters, 2) if s.train == "full" else (shape.adapter_parameters(s.rank), 1)
-            state = (4 * copies * shape.parameters + 12 * trained) / GIB
+            state = (weight_bytes * copies * shape.parameters + 12 * trained) / GIB
             return f"{title}; weights, gradients, optimizer and reference {state:.2g} GiB"
         parts = max(memory(shape, s).values(), key=lambda own: sum(own.values()))
         largest = sorted(parts.items(), key=lambda one: -one[1])[:4]
