@@ -7,6 +7,7 @@ metrics.jsonl  switches.jsonl  games/             what happened
 arena.jsonl                                       win rates against the start model, if asked for
 checkpoint-N/                                     to resume; COMPLETE is written last: sizes and SHA-256 of its files
 checkpoint-N/export/                              to load elsewhere; EXPORTED beside it is the same for its files
+served_adapter/                                   what vLLM servers with --enable-lora load before a rollout
 set_aside/after-N/                                what followed checkpoint-N, when the run went on from it again
 """
 
@@ -45,7 +46,8 @@ FIXED_OPTIONS: tuple[str, ...] = tuple(chain(*FACTS["fixed_options"]))
 OF_THE_COMMAND = ("output_dir", "resume", "resume_from")  # options that are no property of a run
 
 CODE = ("git.txt", "git.diff", "versions.txt")  # written before config.yaml: a folder of these alone holds no run yet
-BEFORE_THE_RUN = frozenset({*CODE, PAIRS, MODEL, LOCK})
+SERVED = "served_adapter"
+BEFORE_THE_RUN = frozenset({*CODE, PAIRS, MODEL, LOCK, SERVED})
 
 
 class RunFolderError(ValueError):

@@ -22,6 +22,7 @@ from vision_zero.config.options import IterativeSPOConfig
 from vision_zero.rollout.lora import check_adapter
 from vision_zero.rollout.transformers_policy import TransformersPolicy, without_adapter_wrapper
 from vision_zero.rollout.vllm.client import VLLMServerError
+from vision_zero.run_folder import SERVED
 
 if TYPE_CHECKING:
     from vision_zero.rollout.vllm.colocate import ColocatedEngine, TensorParallelPolicy, VLLMPolicy
@@ -97,7 +98,7 @@ class Generation:
         if self.args.vllm_mode == "server":
             from vision_zero.rollout.vllm.server import ServerEngine
 
-            return ServerEngine(*common, self.args.server_options(), folder=Path(self.args.output_dir))
+            return ServerEngine(*common, self.args.server_options(), folder=Path(self.args.output_dir) / SERVED)
         from vision_zero.rollout.vllm.colocate import ColocatedEngine
 
         return ColocatedEngine(*common, self.args.engine_options())

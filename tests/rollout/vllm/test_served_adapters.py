@@ -117,6 +117,7 @@ def assert_same_run(run: Path, expected: Path) -> None:
 
 def test_a_run_is_played_by_the_adapter_that_trains(whole: Path) -> None:
     """By the command that users start, without a GPU: log-probabilities as they were sampled are those of training."""
+    assert sorted(folder.name for folder in (whole / "served_adapter").iterdir()) == ["0", "1"]
     lines = metrics(whole)
     assert len(lines) == RUN["iterations"]
     assert max(line[LOGPROB_GAP + "max"] for line in lines) < 1e-4

@@ -127,7 +127,7 @@ class ServerEngine(VLLMGeneration):
         state = {f"base_model.model.{name}": one.cpu().contiguous() for name, one in self._parameters}
         self.adapter = f"{self.run}-{number}"
         if self.accelerator.is_main_process:
-            folder = self.folder / f"served-adapter-{number % 2}"  # a server may still look into the one before
+            folder = self.folder / f"{number % 2}"  # a server may still look into the one before
             self.model.peft_config[self.model.active_adapter].save_pretrained(folder)
             save_file(state, folder / "adapter_model.safetensors")
             self.servers.each(lambda server: load_adapter(server, self.adapter, folder, before))
