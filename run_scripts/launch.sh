@@ -198,7 +198,7 @@ check_run_folder() { # FOLDER CONTINUE ANOTHER: dies of one to resume that is no
         [ -d "$1" ] || die "there is no run $1 to resume; start it without RESUME=1 and --resume"
     # These alone are left by a run that was ended before it began (run_folder.py, BEFORE_THE_RUN).
     elif [ -n "$(find "$1" -mindepth 1 -maxdepth 1 ! -name .lock ! -name git.txt ! -name git.diff ! -name versions.txt \
-        ! -name pairs.jsonl ! -name model.json 2>/dev/null)" ]; then
+        ! -name pairs.jsonl ! -name model.json ! -name served_adapter 2>/dev/null)" ]; then
         echo "$script: error: $1 holds a run already, and it stays as it is." >&2
         echo "  continue it with $2" >&2
         echo "  look at it with python -m vision_zero.report $1 --summary" >&2
