@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.rollout.vllm import test_colocate
-from tests.trainer import test_families, test_frozen_vision, test_prefix_sharing, test_qlora
+from tests.rollout.vllm import test_colocate, test_served_adapters
+from tests.trainer import test_distributed, test_families, test_frozen_vision, test_prefix_sharing, test_qlora
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "training.md"
 NAMES = {
@@ -35,7 +35,12 @@ COLUMNS = {
         "mistral3": "off, said",
     },
     "save, resume, export": dict.fromkeys(test_families.FAMILIES, "yes"),
+    "ZeRO-3, FSDP2": dict.fromkeys(test_distributed.ALL_FAMILIES, "yes"),
     "vLLM": dict.fromkeys(["qwen2.5-vl", "internvl3 in tiles", *test_colocate.MORE_FAMILIES], "yes"),
+    "LoRA alone on a server": {
+        **dict.fromkeys(["qwen2.5-vl", *test_served_adapters.FAMILIES], "yes"),
+        "llava-onevision": "not in vLLM",
+    },
 }
 """Families by column; what is in none of the tests' lists is not tested."""
 

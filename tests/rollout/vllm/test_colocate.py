@@ -120,7 +120,7 @@ def test_best_possible_reuse_by_hand() -> None:
 # ------------------------------------------------------------------------------------------------------ more families
 
 
-MORE_FAMILIES = ["qwen2-vl", "qwen3-vl", "smolvlm2", "llava-onevision", "mistral3"]
+MORE_FAMILIES = ["qwen2-vl", "qwen3-vl", "smolvlm2", "llava-onevision", "glm-4.1v", "mistral3"]
 
 
 @pytest.mark.slow
