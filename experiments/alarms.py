@@ -43,7 +43,7 @@ def recorded_runs() -> list[Line]:
         if line["status"] == "done" and {"together", "votes/na", "grounding/civilian/no_claim"} <= (
             line["final"]["figures"].keys()
         ):
-            runs[line["run"]] = line
+            runs[line["run"], line["commit"]] = line  # made again by other code, it is another run
     return list(runs.values())
 
 
