@@ -457,9 +457,11 @@ def test_servers_of_a_job_load_the_adapters_that_they_can(
     model = str(OPTIONS["model_name_or_path"])
     names = {"SERVER_NODES": "1", "DRY_RUN": "1", "SCRIPT": "run_lora_1gpu.sh", "IMAGES_DIR": str(OPTIONS["images"])}
     words = ["--model_name_or_path", model, *words]
+    names["ADAPTERS_ALONE"] = "1"
     if config:
         words = ["--config", str(tmp_path / "own.yaml")]
-        (tmp_path / "own.yaml").write_text(yaml.safe_dump({"model_name_or_path": model, **config}), "utf-8")
+        lines = yaml.safe_dump({"model_name_or_path": model, **config}).splitlines()
+        (tmp_path / "own.yaml").write_text("".join(f"{line}  # why\n" for line in lines), "utf-8")
     job = sbatch(tmp_path, "a,c", words, **names)
     assert job.wait(120) == 0, (tmp_path / "log").read_text()
     (line,) = [line for line in (tmp_path / "log").read_text().splitlines() if "api_server.entry" in line]

@@ -178,6 +178,7 @@ def test_a_family_plays_the_same_games(name: str, tmp_path: Path) -> None:
     [
         ({"use_dora": True}, "vLLM does not serve an adapter with use_dora: start the server without --enable-lora"),
         ({"modules_to_save": ["norm"]}, "an adapter with modules_to_save"),
+        ({"target_modules": ["embed_tokens"]}, "vLLM does not serve the adapter of an embedding ("),
         ({"rank_pattern": {"q_proj": 2}}, "an adapter with rank_pattern"),
         ({"alpha_pattern": {"q_proj": 2}}, "an adapter with alpha_pattern"),
         ({"r": 9}, "lora_r=9, the server has --max-lora-rank 8: start it with more"),

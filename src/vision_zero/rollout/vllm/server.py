@@ -110,9 +110,10 @@ class ServerEngine(VLLMGeneration):
 
     def sync_weights(self) -> None:
         """Load the weights of the training model and clear what was computed with the old ones, on all processes."""
-        with self._together():
+        with self._together():  # a loss is agreed on before any process gathers split parameters
             if self.accelerator.is_main_process:
                 self.servers.each(ServerConnection.check_same)
+        with self._together():
             if self.run:
                 self._serve_adapter()
             else:
@@ -245,6 +246,8 @@ def check_served(model: PreTrainedModel, max_lora_rank: int) -> None:
         raise VLLMServerError(f"vLLM does not serve an adapter with {given[0]}: {without}")
     if getattr(model, "is_loaded_in_4bit", False):
         raise VLLMServerError(f"the server's base has no 4 bits as training has (load_in_4bit): {without}")
+    if embeddings := [name for name, _ in model.named_parameters() if ".lora_embedding_" in name]:
+        raise VLLMServerError(f"vLLM does not serve the adapter of an embedding ({embeddings[0]}): {without}")
     if config.r > max_lora_rank:
         raise VLLMServerError(f"lora_r={config.r}, the server has --max-lora-rank {max_lora_rank}: start it with more")
 

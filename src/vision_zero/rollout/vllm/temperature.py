@@ -39,7 +39,7 @@ class TemperatureWorker:
         return {"temperature": self.temperature_in_logits, "started": self.started}
 
     def lost_of_adapters(self) -> list[str]:
-        """Layers of loaded LoRA adapters that the worker's model lacks; vLLM leaves them out without a word."""
+        """Layers of the newest LoRA adapter that the worker's model lacks; vLLM leaves them out without a word."""
         manager = self.model_runner.lora_manager._adapter_manager
-        loaded = {name for adapter in manager.list_adapters().values() for name in adapter.loras}
-        return sorted(loaded - manager.modules.keys())
+        adapters = manager.list_adapters()  # those before it stay until their place is needed
+        return sorted(adapters[max(adapters)].loras.keys() - manager.modules.keys())
