@@ -455,9 +455,9 @@ def test_servers_of_a_job_load_the_adapters_that_they_can(
 ) -> None:
     """And the model that the run has, whichever way it is named."""
     model = str(OPTIONS["model_name_or_path"])
-    names = {"SERVER_NODES": "1", "DRY_RUN": "1", "SCRIPT": "run_lora_1gpu.sh", "IMAGES_DIR": str(OPTIONS["images"])}
+    names = {"SERVER_NODES": "1", "ADAPTERS_ALONE": "1", "DRY_RUN": "1", "SCRIPT": "run_lora_1gpu.sh"}
+    names["IMAGES_DIR"] = str(OPTIONS["images"])
     words = ["--model_name_or_path", model, *words]
-    names["ADAPTERS_ALONE"] = "1"
     if config:
         words = ["--config", str(tmp_path / "own.yaml")]
         lines = yaml.safe_dump({"model_name_or_path": model, **config}).splitlines()

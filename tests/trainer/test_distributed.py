@@ -212,7 +212,7 @@ def test_a_family_trains_like_one_process(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("by", ["DDP", pytest.param("ZeRO-3", marks=pytest.mark.slow), "FSDP2"])
 def test_a_frozen_vision_tower_trains_like_one_process(by: str, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    how = {"DDP": {}, "ZeRO-3": {"deepspeed": configs("deepspeed/zero3.json")}, "FSDP2": FSDP}[by]
+    how = {"DDP": {}, **SPLIT}[by]
     train_well(one, freeze_vision=True)
     train_well(two, **{"processes": 2, "per_device_train_batch_size": 2, **how}, freeze_vision=True)
     assert_same_games(one, two)

@@ -14,7 +14,6 @@ from peft import LoraConfig, PeftModel
 from peft.tuners.lora.layer import Conv1d, Conv2d, Conv3d, Embedding, Linear, LoraLayer, ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
-from torch.distributed.tensor import DTensor
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 NOT_SENT = {"original_module", "modules_to_save", *LoraLayer.adapter_layer_names, "lora_magnitude_vector"}
@@ -131,8 +130,7 @@ def adapter_parameters(
     for name, weight in model.get_base_model().named_parameters():
         if ".lora_" in name:
             with gather([weight]):
-                whole = weight.data.full_tensor() if isinstance(weight.data, DTensor) else weight.data
-                yield name.replace(f".{model.active_adapter}.", "."), whole
+                yield name.replace(f".{model.active_adapter}.", "."), weight.data
 
 
 def _adapted(layer: LoraLayer) -> torch.nn.Parameter:

@@ -16,8 +16,15 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import PreTrainedModel, ProcessorMixin
 
-from tests.process_helpers import ROOT, flags, games, metrics, running, train, train_well, wait_for
-from tests.rollout.vllm.test_server import GREEDY, MAX_PIXELS, assert_same_games, played, processor, turns
+from tests.process_helpers import ROOT, flags, metrics, running, train, train_well, wait_for
+from tests.rollout.vllm.test_server import (
+    GREEDY,
+    MAX_PIXELS,
+    assert_same_games,
+    assert_same_recorded_games,
+    played,
+    processor,
+)
 from tests.tiny_games import BENCH_MODEL, bench_model, noise_pairs, tiny_games
 from tests.trainer.test_families import save_internvl, saved_family
 from tests.vllm_server_helpers import RunningServer, vllm_server
@@ -103,12 +110,7 @@ def whole(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def assert_same_run(run: Path, expected: Path) -> None:
     """The same games, and the same adapter to rounding."""
-    ours, theirs = games(run), games(expected)
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        for turn, same in zip(turns(ours[name]), turns(theirs[name]), strict=True):
-            assert turn.pop("logprobs") == pytest.approx(same.pop("logprobs"), abs=1e-3)
-            assert turn == same
+    assert_same_recorded_games(run, expected, RUN["iterations"])
     found, like = (load_file(one / "checkpoint-4" / "adapter_model.safetensors") for one in (run, expected))
     assert found.keys() == like.keys()
     for name, weight in found.items():

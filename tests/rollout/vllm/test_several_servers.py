@@ -15,18 +15,18 @@ import pytest
 from accelerate import Accelerator
 from transformers import PreTrainedModel, ProcessorMixin
 
-from tests.process_helpers import ROOT, games, metrics, train_well
+from tests.process_helpers import ROOT, metrics, train_well
 from tests.rollout.vllm.test_server import (
     DRAWN,
     MAX_PIXELS,
     SIZE,
     assert_same_games,
+    assert_same_recorded_games,
     completions_of,
     model,
     played,
     processor,
     some_games,
-    turns,
 )
 from tests.tiny_games import BENCH_MODEL
 from tests.trainer_helpers import make_trainer, random_pairs, record_rollouts
@@ -212,13 +212,7 @@ def test_processes_go_on_together_without_a_server_that_stands_still(pair: list[
         pair[0].signal(signal.SIGCONT)
     assert finished.output.count("the run goes on with 1 of 2 servers") == 1, "one process tells of it"
     assert [line["rollout/servers"] for line in metrics(two)] == [2, 1, 1]
-    ours, theirs = games(two), games(one)
-    assert len(ours) == 3
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        for turn, same in zip(turns(ours[name]), turns(theirs[name]), strict=True):
-            assert turn.pop("logprobs") == pytest.approx(same.pop("logprobs"), abs=1e-3)
-            assert turn == same
+    assert_same_recorded_games(two, one, 3)
 
 
 QLORA: dict[str, Any] = {

@@ -236,9 +236,8 @@ def check_server(connection: ServerConnection, temperature: float) -> dict[str, 
 
 def check_served(model: PreTrainedModel, max_lora_rank: int) -> None:
     """Raises VLLMServerError for weights that servers with --enable-lora do not compute with as training does."""
-    without, config = "start the server without --enable-lora, so that whole weights are sent", None
-    if isinstance(model, PeftModel):
-        config = model.peft_config[model.active_adapter]
+    without = "start the server without --enable-lora, so that whole weights are sent"
+    config = model.peft_config[model.active_adapter] if isinstance(model, PeftModel) else None
     if not isinstance(config, LoraConfig):
         raise VLLMServerError(f"all weights train, and the server has LoRA: {without}")
     others = ("use_dora", "modules_to_save", "target_parameters", "rank_pattern", "alpha_pattern")
